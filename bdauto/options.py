@@ -1,0 +1,285 @@
+"""The command line's options, each defined once: its name, variable, help text and how it is parsed."""
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bdauto.errors import UsageError
+from bdauto.log import LogFormat
+from bdauto.settings import (
+    DURATION_FORMS,
+    BdSettings,
+    DispatchSettings,
+    OnStall,
+    ReapSettings,
+    Secret,
+    ServiceSettings,
+    parse_duration,
+)
+
+_BD, _SERVICE, _QUEUE, _REAPER, _OUTPUT = "bd", "Services", "Which beads", "Reaping", "Output"
+
+Db = Annotated[
+    Path | None,
+    typer.Option(
+        "--db", envvar="BDAUTO_DB", metavar="DIR", help="The .beads folder. [default: bd finds it]", rich_help_panel=_BD
+    ),
+]
+Metadata = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="BDAUTO_METADATA",
+        metavar="FILE",
+        help="A metadata.json to copy into a private folder that is used as --db; nothing is written beside it.",
+        rich_help_panel=_BD,
+    ),
+]
+BdPath = Annotated[
+    str, typer.Option("--bd", envvar="BDAUTO_BD", metavar="PATH", help="The bd program.", rich_help_panel=_BD)
+]
+BdTimeout = Annotated[
+    str,
+    typer.Option(envvar="BDAUTO_BD_TIMEOUT", metavar="DURATION", help="Bounds each call of bd.", rich_help_panel=_BD),
+]
+Assignee = Annotated[
+    str,
+    typer.Option(
+        envvar="BDAUTO_ASSIGNEE", metavar="NAME", help="Whose beads are handed to the agent.", rich_help_panel=_BD
+    ),
+]
+Actor = Annotated[
+    str,
+    typer.Option(envvar="BEADS_ACTOR", metavar="NAME", help="Who the tracker says wrote.", rich_help_panel=_BD),
+]
+BeadBoardUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--beadboard-url", envvar="BEADBOARD_URL", metavar="URL", help="BeadBoard. Required.", rich_help_panel=_SERVICE
+    ),
+]
+Timeout = Annotated[
+    str,
+    typer.Option(
+        envvar="BDAUTO_TIMEOUT", metavar="DURATION", help="Bounds one whole HTTP request.", rich_help_panel=_SERVICE
+    ),
+]
+AgentUrl = Annotated[
+    str | None,
+    typer.Option(
+        envvar="BDAUTO_AGENT_URL",
+        metavar="URL",
+        help="The agent service: its capacity, and its word on jobs. [default: neither is used]",
+        rich_help_panel=_SERVICE,
+    ),
+]
+AgentTokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="BDAUTO_AGENT_TOKEN_FILE",
+        metavar="FILE",
+        help="Holds the agent service's bearer token. [default: the variable API_BEARER_TOKEN]",
+        rich_help_panel=_SERVICE,
+    ),
+]
+Max = Annotated[
+    int, typer.Option("--max", envvar="BDAUTO_MAX", min=1, help="Beads in one cycle.", rich_help_panel=_QUEUE)
+]
+MaxAttempts = Annotated[
+    int,
+    typer.Option(
+        envvar="BDAUTO_MAX_ATTEMPTS",
+        min=1,
+        help="Attempts before a refused bead is set aside, or a stalled one is no longer requeued.",
+        rich_help_panel=_QUEUE,
+    ),
+]
+ExcludeTypes = Annotated[
+    list[str],
+    typer.Option(
+        "--exclude-type",
+        envvar="BDAUTO_EXCLUDE_TYPES",
+        metavar="TYPE",
+        help="Never these types.",
+        rich_help_panel=_QUEUE,
+    ),
+]
+TrustedCreators = Annotated[
+    list[str],
+    typer.Option(
+        "--trusted-creator",
+        envvar="BDAUTO_TRUSTED_CREATORS",
+        metavar="NAME",
+        help="Only beads created by one of these. [default: anyone]",
+        rich_help_panel=_QUEUE,
+    ),
+]
+Labels = Annotated[
+    list[str],
+    typer.Option(
+        "--label", envvar="BDAUTO_LABELS", metavar="LABEL", help="Only beads with all of these.", rich_help_panel=_QUEUE
+    ),
+]
+ExcludeLabels = Annotated[
+    list[str],
+    typer.Option(
+        "--exclude-label",
+        envvar="BDAUTO_EXCLUDE_LABELS",
+        metavar="LABEL",
+        help="Never beads with one of these.",
+        rich_help_panel=_QUEUE,
+    ),
+]
+Threshold = Annotated[
+    str,
+    typer.Option(
+        envvar="BDAUTO_THRESHOLD",
+        metavar="DURATION",
+        help="A bead without an update for longer is stalled.",
+        rich_help_panel=_REAPER,
+    ),
+]
+Grace = Annotated[
+    str,
+    typer.Option(
+        envvar="BDAUTO_GRACE",
+        metavar="DURATION",
+        help="A claim without a job or a sign of the agent for longer is released.",
+        rich_help_panel=_REAPER,
+    ),
+]
+OnStallOption = Annotated[
+    OnStall, typer.Option(envvar="BDAUTO_ON_STALL", help="What becomes of a stalled bead.", rich_help_panel=_REAPER)
+]
+MaxReap = Annotated[
+    int,
+    typer.Option(
+        envvar="BDAUTO_MAX_REAP",
+        min=1,
+        help="More beads than this to settle by age in one sweep, and nothing is written.",
+        rich_help_panel=_REAPER,
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Settle them all the same.", rich_help_panel=_REAPER)]
+IgnorePause = Annotated[bool, typer.Option("--ignore-pause", help="Work although `bdauto pause` is in force.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Read and decide for real; write nothing, post nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_OUTPUT)]
+LogFormatOption = Annotated[
+    LogFormat | None,
+    typer.Option(
+        "--log-format",
+        envvar="BDAUTO_LOG_FORMAT",
+        help="The log on stderr. [default: text on a terminal, else keyvalue]",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log each step.", rich_help_panel=_OUTPUT)]
+
+BD_TIMEOUT, TIMEOUT, THRESHOLD, GRACE = "60s", "30s", "30m", "10m"
+_NAME = re.compile(r"[\w.@+:/-]{1,255}")
+
+
+def bd_settings(bd: str, db: Path | None, metadata: Path | None, timeout: str, assignee: str, actor: str) -> BdSettings:
+    """Check the options of bd; raises UsageError."""
+    if db is not None and metadata is not None:
+        raise UsageError("--db and --metadata exclude each other: give one")
+    if db is not None and not db.is_dir():
+        raise UsageError(f"--db {db}: not a folder; name the .beads folder")
+    for option, name in (("--assignee", assignee), ("--actor", actor)):
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{option} {name[:40]!r}: letters, digits and . _ @ + : / - only")
+    return BdSettings(
+        bd=bd, db=db, metadata=metadata, bd_timeout=duration("--bd-timeout", timeout), assignee=assignee, actor=actor
+    )
+
+
+def service_settings(
+    beadboard_url: str | None, agent_url: str | None, token_file: Path | None, timeout: str
+) -> ServiceSettings:
+    """Check the options of the services and read the token; raises UsageError."""
+    return ServiceSettings(
+        beadboard_url=beadboard_url or None,
+        agent_url=agent_url or None,
+        agent_token=_token(token_file) if agent_url else None,
+        timeout=duration("--timeout", timeout),
+    )
+
+
+def dispatch_settings(
+    max_beads: int,
+    max_attempts: int,
+    exclude_types: list[str],
+    trusted_creators: list[str],
+    labels: list[str],
+    exclude_labels: list[str],
+    ignore_pause: bool = False,
+    dry_run: bool = False,
+) -> DispatchSettings:
+    """Gather the options of dispatch."""
+    return DispatchSettings(
+        max_beads=max_beads,
+        max_attempts=max_attempts,
+        exclude_types=names(exclude_types),
+        trusted_creators=names(trusted_creators),
+        labels=names(labels),
+        exclude_labels=names(exclude_labels),
+        ignore_pause=ignore_pause,
+        dry_run=dry_run,
+    )
+
+
+def reap_settings(
+    threshold: str,
+    grace: str,
+    on_stall: OnStall,
+    max_attempts: int,
+    max_reap: int,
+    force: bool = False,
+    ignore_pause: bool = False,
+    dry_run: bool = False,
+) -> ReapSettings:
+    """Gather the options of reap; raises UsageError."""
+    return ReapSettings(
+        threshold=duration("--threshold", threshold),
+        grace=duration("--grace", grace),
+        on_stall=on_stall,
+        max_attempts=max_attempts,
+        max_reap=max_reap,
+        force=force,
+        ignore_pause=ignore_pause,
+        dry_run=dry_run,
+    )
+
+
+def duration(option: str, text: str) -> timedelta:
+    """Parse an option's duration; raises UsageError that names the option and the accepted forms."""
+    try:
+        return parse_duration(text)
+    except UsageError:
+        raise UsageError(f"{option} {text[:40]!r} is not a duration: write it as {DURATION_FORMS}") from None
+
+
+def names(values: list[str]) -> tuple[str, ...]:
+    """Split repeated options, which may hold several names separated by commas."""
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
+def _token(path: Path | None) -> Secret | None:
+    if path is None:
+        text = os.environ.get("API_BEARER_TOKEN", "")
+    else:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not text"
+            raise UsageError(f"--agent-token-file {path}: {reason}; name a readable file") from None
+    token = text.strip()
+    if not token:
+        return None
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise UsageError("the agent service's token is not one: printable ASCII without spaces only")
+    return Secret(token)

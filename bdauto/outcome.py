@@ -1,0 +1,85 @@
+"""What a cycle or a sweep came to: the values that reports, metrics and exit statuses are made from."""
+
+import logging
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bdauto.errors import BdautoError, PartlyDone
+
+
+class Outcome(StrEnum):
+    """What became of a whole cycle or sweep."""
+
+    dispatched = "dispatched"
+    reaped = "reaped"
+    idle = "idle"
+    busy = "busy"
+    paused = "paused"
+    partial = "partial"
+    failed = "failed"
+
+
+class BeadOutcome(StrEnum):
+    """What became of one bead in a dispatch cycle or in a reaper's sweep."""
+
+    dispatched = "dispatched"
+    lost = "lost"
+    busy = "busy"
+    refused = "refused"
+    set_aside = "set_aside"
+    unavailable = "unavailable"
+    misconfigured = "misconfigured"
+    unknown = "unknown"
+    failed = "failed"
+    kept = "kept"
+    released = "released"
+    requeued = "requeued"
+    blocked = "blocked"
+
+    @property
+    def level(self) -> int:
+        """Return the log level that this outcome deserves."""
+        if self in (BeadOutcome.unknown, BeadOutcome.failed, BeadOutcome.misconfigured):
+            return logging.ERROR
+        ordinary = (BeadOutcome.dispatched, BeadOutcome.lost, BeadOutcome.busy, BeadOutcome.kept)
+        return logging.INFO if self in ordinary else logging.WARNING
+
+
+@dataclass(frozen=True)
+class BeadReport:
+    """One bead's part in a cycle: what became of it, its job if it has one, and why."""
+
+    id: str
+    outcome: BeadOutcome
+    job: str = ""
+    detail: str = ""
+    attempt: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One cycle or sweep. `error` is what the exit status comes from; None is success."""
+
+    command: str
+    outcome: Outcome
+    dry_run: bool
+    beads: tuple[BeadReport, ...] = ()
+    detail: str = ""
+    malformed: tuple[str, ...] = ()
+    error: BdautoError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """Return the exit status of the command that this report is of."""
+        return self.error.exit_code if self.error else 0
+
+
+def partly(beads: tuple[BeadReport, ...], malformed: tuple[str, ...]) -> PartlyDone | None:
+    """Return the error of a cycle in which some beads failed or could not be read, None when none did."""
+    failed = [bead.id for bead in beads if bead.outcome is BeadOutcome.failed]
+    parts = []
+    if failed:
+        parts.append(f"{len(failed)} failed ({', '.join(failed[:5])})")
+    if malformed:
+        parts.append(f"{len(malformed)} could not be read ({malformed[0]})")
+    return PartlyDone(f"partly done: {'; '.join(parts)}; the others were handled") if parts else None

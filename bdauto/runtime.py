@@ -1,0 +1,26 @@
+"""Time and chance, as arguments: what a test replaces."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+
+def utc_now() -> datetime:
+    """Return the present time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The clock, the stop watch (seconds), the way to wait (seconds) and the source of chance."""
+
+    now: Callable[[], datetime] = utc_now
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    rng: random.Random = field(default_factory=random.Random)
+
+    def unique(self) -> str:
+        """Return a new unique id for an attempt or a write."""
+        return f"{self.rng.getrandbits(64):016x}"

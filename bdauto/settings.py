@@ -1,0 +1,133 @@
+"""The settings of a run, typed and checked: flag over environment over default.
+
+Durations are written `500ms`, `90s`, `30m`, `1h30m`, `2d`.
+"""
+
+import re
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from bdauto.errors import UsageError
+
+DURATION_FORMS = "500ms, 90s, 30m, 1h30m or 2d"
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII)
+_LONGEST = timedelta(days=3650)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Parse a positive duration such as `1h30m`; units d, h, m, s, ms, each at most once, in this order.
+
+    Raises UsageError with the accepted forms for anything else, zero and more than ten years included.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match and any(match.groups()) and all(len(group or "") < 10 for group in match.groups()):
+        days, hours, minutes, seconds, millis = (int(group or 0) for group in match.groups())
+        duration = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=millis)
+        if timedelta(0) < duration <= _LONGEST:
+            return duration
+    raise UsageError(f"{text[:40]!r} is not a duration: write it as {DURATION_FORMS}")
+
+
+def format_duration(duration: timedelta) -> str:
+    """Write a duration as it is read: whole minutes as `30m` (also above an hour), else `1m30s`, `45s`, `500ms`."""
+    millis = round(duration.total_seconds() * 1000)
+    if millis % 1000:
+        return f"{millis}ms"
+    minutes, seconds = divmod(millis // 1000, 60)
+    return (f"{minutes}m" if minutes else "") + (f"{seconds}s" if seconds or not minutes else "")
+
+
+class OnStall(StrEnum):
+    """What the reaper does with a stalled bead."""
+
+    block = "block"
+    requeue = "requeue"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A value that shows as `***` wherever it is printed by accident."""
+
+    value: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return "***"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BdSettings:
+    """How `bd` is run. `metadata` names a metadata.json to copy into a private folder, instead of `db`."""
+
+    bd: str = "bd"
+    db: Path | None = None
+    metadata: Path | None = None
+    bd_timeout: timedelta = timedelta(seconds=60)
+    actor: str = "beads-dispatcher"
+    assignee: str = "agent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """Where BeadBoard and, optionally, the agent service are; `timeout` bounds one whole HTTP request."""
+
+    beadboard_url: str | None = None
+    agent_url: str | None = None
+    agent_token: Secret | None = None
+    timeout: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DispatchSettings:
+    """Which beads may be dispatched, and how many in one cycle."""
+
+    max_beads: int = 1
+    max_attempts: int = 3
+    exclude_types: tuple[str, ...] = ("epic",)
+    trusted_creators: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    exclude_labels: tuple[str, ...] = ()
+    ignore_pause: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReapSettings:
+    """When a bead in progress is settled, and how."""
+
+    threshold: timedelta = timedelta(minutes=30)
+    grace: timedelta = timedelta(minutes=10)
+    on_stall: OnStall = OnStall.block
+    max_attempts: int = 3
+    max_reap: int = 10
+    force: bool = False
+    ignore_pause: bool = False
+    dry_run: bool = False
+
+
+def describe(*groups: object) -> dict[str, str]:
+    """Return the settings of dataclass instances as printable text, for the log's first line; secrets stay hidden."""
+    shown: dict[str, str] = {}
+    for group in groups:
+        for item in fields(group):  # type: ignore[arg-type]
+            value = getattr(group, item.name)
+            if value is None or value == ():
+                continue
+            shown[item.name] = _printable(value)
+    return shown
+
+
+def _printable(value: object) -> str:
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return redact(str(value))
+
+
+def redact(url: str) -> str:
+    """Hide what may be a secret in a URL: its user and password, and its query."""
+    return re.sub(r"\?.*", "?***", re.sub(r"//[^/@\s]*@", "//***@", url))
