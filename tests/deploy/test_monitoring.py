@@ -1,0 +1,116 @@
+"""The alerts and the dashboard: they name metrics that the code has, and each alert leads into the runbook."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from deployfiles import DEPLOY, ROOT, run, tool
+
+MONITORING = DEPLOY / "monitoring"
+ALERTS = {
+    "BdautoStarved",
+    "BdautoStalled",
+    "BdautoTargetDown",
+    "BdautoNoSuccess",
+    "BdautoAbsent",
+    "BdautoPausedTooLong",
+    "BdautoOutcomeUnknown",
+}
+
+
+def code_metrics() -> set[str]:
+    """Return the names of the metrics that the code has."""
+    return {
+        "bdauto_dispatches_total",
+        "bdauto_reaps_total",
+        "bdauto_cycle_duration_seconds",
+        "bdauto_beads",
+        "bdauto_oldest_eligible_age_seconds",
+        "bdauto_capacity_free",
+        "bdauto_up",
+        "bdauto_paused",
+        "bdauto_last_success_timestamp_seconds",
+        "bdauto_starved",
+    }
+
+
+def metrics_in(expression: str) -> set[str]:
+    """Return the metrics of bdauto that an expression uses; a histogram's series count as the histogram."""
+    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"\bbdauto_[a-z_]+", expression)}
+
+
+def rules() -> list[dict[str, Any]]:
+    """Return all rules."""
+    groups = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def dashboard_queries() -> list[str]:
+    """Return all queries of the dashboard, its variables' included."""
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    variables = [item["query"]["query"] for item in dashboard["templating"]["list"] if item["type"] == "query"]
+    return queries + variables
+
+
+def test_the_alerts_are_there() -> None:
+    assert {rule["alert"] for rule in rules()} == ALERTS
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: str(rule["alert"]))
+def test_alert_uses_metrics_that_exist(rule: dict[str, Any]) -> None:
+    used = metrics_in(rule["expr"])
+    assert used
+    assert used <= code_metrics()
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: str(rule["alert"]))
+def test_alert_has_its_section_in_the_runbook(rule: dict[str, Any]) -> None:
+    path, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+    headings = re.findall(r"^#+ (\w+)$", (ROOT / path).read_text(), re.MULTILINE)
+    assert anchor == rule["alert"].lower()
+    assert rule["alert"] in headings
+
+
+def test_every_alert_is_seen_to_fire_in_the_unit_tests() -> None:
+    tests = yaml.safe_load((MONITORING / "rules.test.yaml").read_text())["tests"]
+    cases = [case for test in tests for case in test["alert_rule_test"]]
+    assert {case["alertname"] for case in cases if case["exp_alerts"]} == ALERTS
+    assert {case["alertname"] for case in cases if not case["exp_alerts"]} == ALERTS
+
+
+def test_dashboard_shows_every_metric_and_no_other() -> None:
+    assert set().union(*map(metrics_in, dashboard_queries())) == code_metrics()
+
+
+def test_dashboard_panels_do_not_overlap() -> None:
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    cells = [
+        (x, y)
+        for grid in (panel["gridPos"] for panel in panels)
+        for x in range(grid["x"], grid["x"] + grid["w"])
+        for y in range(grid["y"], grid["y"] + grid["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_prometheus_accepts_the_rules() -> None:
+    run(tool("promtool", "Prometheus"), "check", "rules", str(MONITORING / "rules.yaml"))
+
+
+def test_rules_pass_their_unit_tests() -> None:
+    run(tool("promtool", "Prometheus"), "test", "rules", str(MONITORING / "rules.test.yaml"))
+
+
+def test_prometheus_parses_the_dashboards_queries(tmp_path: Path) -> None:
+    promtool = tool("promtool", "Prometheus")
+    queries = [query.replace("$__rate_interval", "5m") for query in dashboard_queries() if "label_values" not in query]
+    recorded = [{"record": f"q{number}", "expr": query} for number, query in enumerate(queries)]
+    rule_file = tmp_path / "queries.yaml"
+    rule_file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": recorded}]}))
+    run(promtool, "check", "rules", str(rule_file))
