@@ -4,155 +4,26 @@ Answers, errors, streams and exit codes are those of the real bd; `tests/contrac
 the executable; `run` does one call inside this process; `main` is what the executable runs.
 """
 
+# Paths are strings: pathlib alone would take a tenth of the start.
+# ruff: noqa: PTH
+
 import io
-import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
+from bdauto.sandbox.call import VERSION, Answer, BdError, Call, dumps
 from bdauto.sandbox.faults import Control, Fault, happen
-from bdauto.sandbox.flags import Flags, UsageError, find_verb, parse
-from bdauto.sandbox.store import Store
+from bdauto.sandbox.flags import UsageError, find_verb, parse
+from bdauto.sandbox.reads import READS
+from bdauto.sandbox.writes import WRITES
 
-VERSION = "1.0.3"
-DATABASE = "sandbox.db"
+CONTROL = "bd-control.db"
+HANDLERS = READS | WRITES
 CONFLICT = (
     "Error 1213 (40001): serialization failure: this transaction conflicts with a committed transaction"
     " from another client, try restarting transaction."
 )
-ROLE_WARNING = (
-    "warning: beads.role not configured (GH#2950).\n"
-    "  Fix: git config beads.role maintainer\n  Or:  git config beads.role contributor\n"
-)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a process left: exit code, stdout, stderr."""
-
-    code: int
-    out: str
-    err: str
-
-
-class BdError(Exception):
-    """bd fails with exit code 1. With --json the text is an object, on stdout or stderr as the real verb does it."""
-
-    def __init__(self, text: str, *, stdout: bool = True, plain: bool = False) -> None:
-        super().__init__(text)
-        self.stdout = stdout
-        self.plain = plain
-
-
-def dumps(value: object) -> str:
-    """JSON as bd writes it: two spaces, `<`, `>` and `&` escaped; objects sorted and with their schema_version."""
-    is_object = isinstance(value, dict)
-    if isinstance(value, dict):
-        value = value | {"schema_version": 1}
-    text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=is_object)
-    for letter in "<>&\u2028\u2029":
-        if letter in text:
-            text = text.replace(letter, f"\\u{ord(letter):04x}")
-    return text + "\n"
-
-
-@dataclass
-class Call:
-    """One call under way: its flags and surroundings, and what it printed so far."""
-
-    flags: Flags
-    env: Mapping[str, str]
-    cwd: Path
-    lose_writes: bool = False
-    version: str = VERSION
-    out: str = ""
-    err: str = ""
-    failed: bool = False
-    _store: Store | None = None
-
-    @property
-    def json(self) -> bool:
-        """Whether JSON was asked for."""
-        return "json" in self.flags
-
-    @property
-    def actor(self) -> str:
-        """Who writes."""
-        return self.flags.last("actor") or self.env.get("BEADS_ACTOR") or self.env.get("USER") or "unknown"
-
-    def find_folder(self) -> Path | None:
-        """The beads folder: --db (its parent when it is missing), then BEADS_DIR, then `.beads` here or above."""
-        named = self.flags.last("db") or self.env.get("BEADS_DIR")
-        if named:
-            path = (self.cwd / named).absolute()
-            return path if path.is_dir() else path.parent
-        return next((up / ".beads" for up in (self.cwd, *self.cwd.parents) if (up / ".beads").is_dir()), None)
-
-    @property
-    def folder(self) -> Path:
-        """The beads folder. Raises BdError when there is none."""
-        found = self.find_folder()
-        if found is None:
-            raise BdError(
-                "no beads database found\nHint: run 'bd where' to inspect the resolved workspace, or 'bd init'"
-                " to create a new database\n      or set BEADS_DIR to point to your .beads directory",
-                plain=True,
-            )
-        return found
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """metadata.json of the beads folder, which says where the database is."""
-        file = self.folder / "metadata.json"
-        return dict(json.loads(file.read_text())) if file.is_file() else {}
-
-    @property
-    def server(self) -> bool:
-        """Whether this workspace plays a shared Dolt server, and not an embedded database."""
-        return self.metadata.get("dolt_mode") == "server"
-
-    @property
-    def store(self) -> Store:
-        """The database."""
-        if self._store is None:
-            named = self.metadata.get("sandbox_database")
-            self._store = Store(Path(named) if named else self.folder / DATABASE, lose_writes=self.lose_writes)
-        return self._store
-
-    def close(self) -> None:
-        """Close what was opened."""
-        if self._store:
-            self._store.close()
-
-    def say(self, value: object, text: str) -> None:
-        """Print a result: `value` as JSON, or `text` for people."""
-        self.out += dumps(value) if self.json else text + "\n"
-
-    def warn(self, text: str, *, failed: bool = True) -> None:
-        """Print a line on stderr and go on; the exit code will be 1 unless something else succeeds."""
-        self.err += text + "\n"
-        self.failed = self.failed or failed
-
-    def check_writable(self, name: str | None = None) -> None:
-        """Refuse to write under --readonly."""
-        if "readonly" in self.flags:
-            text = f"operation '{name or self.flags.verb}' is not allowed in read-only mode"
-            raise BdError(text, stdout=False)
-
-    def need(self, text: str) -> str:
-        """The id meant by `text`. Raises BdError."""
-        found = self.store.resolve(text)
-        if found is None:
-            raise BdError(f'no issue found matching "{text}"')
-        return found
-
-
-def _handler(verb: str) -> Callable[[Call], None]:
-    from bdauto.sandbox import verbs
-
-    return verbs.HANDLERS[verb]
 
 
 def _failure(call: Call, problem: BdError) -> Answer:
@@ -168,32 +39,24 @@ def run(
     argv: Sequence[str],
     *,
     env: Mapping[str, str],
-    cwd: Path,
+    cwd: str,
     lose_writes: bool = False,
     version: str = VERSION,
 ) -> Answer:
     """Do one call of bd in this process. `env` and `cwd` are the surroundings it sees."""
     try:
-        call = Call(parse(argv), env, cwd, lose_writes, version)
+        call = Call(parse(argv), env, cwd, lose_writes=lose_writes, version=version)
     except UsageError as problem:
         return Answer(1, "", f"Error: {problem}\n")
     try:
         if call.flags.verb not in ("version", "where", "init"):
-            warn_of_permissions(call)
-        _handler(call.flags.verb)(call)
+            call.warn_of_permissions()
+        HANDLERS[call.flags.verb](call)
     except BdError as problem:
         return _failure(call, problem)
     finally:
         call.close()
     return Answer(1 if call.failed else 0, call.out, call.err)
-
-
-def warn_of_permissions(call: Call) -> None:
-    """Warn on stderr, as bd does even on success, when others may read the beads folder."""
-    mode = call.folder.stat().st_mode & 0o777
-    if mode & 0o077:
-        call.err += f"Warning: {call.folder} has permissions 0{mode:o} (recommended: 0700)."
-        call.err += f" Run: chmod 700 {call.folder}\n"
 
 
 def _conflict(argv: Sequence[str]) -> Answer:
@@ -217,7 +80,7 @@ def _faulty(argv: Sequence[str], fault: Fault, version: str) -> Answer:
         return Answer(fault.code, "", fault.text)
     if fault.when == "before" and fault.kind == "conflict":
         return _conflict(argv)
-    answer = run(argv, env=os.environ, cwd=Path.cwd(), lose_writes=fault.kind == "lost", version=version)
+    answer = run(argv, env=os.environ, cwd=os.getcwd(), lose_writes=fault.kind == "lost", version=version)
     if fault.kind == "replace":
         return Answer(fault.code, fault.text, answer.err)
     if fault.kind == "half":
@@ -238,30 +101,31 @@ def main(control: str) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     actor = argv[argv.index("--actor") + 1] if "--actor" in argv[:-1] else os.environ.get("BEADS_ACTOR", "")
-    state = Control(Path(control))
+    state = Control(control)
     fault = state.begin(find_verb(argv), actor, argv)
     version = state.get("version", VERSION)
     state.close()
-    answer = _faulty(argv, fault, version) if fault else run(argv, env=os.environ, cwd=Path.cwd(), version=version)
+    answer = _faulty(argv, fault, version) if fault else run(argv, env=os.environ, cwd=os.getcwd(), version=version)
     sys.stderr.write(answer.err)
     sys.stdout.write(answer.out)
     sys.exit(answer.code)
 
 
-def install(directory: Path) -> Path:
+def install(directory: str) -> str:
     """Write the executable `bd` and its control file into `directory`; answers the executable's path.
 
     The interpreter starts isolated and without `site`, which halves its start.
     """
     from shlex import quote
 
-    control = directory / "bd-control.db"
-    state = Control(control)
+    state = Control(f"{directory}/{CONTROL}")
     state.create()
     state.close()
-    root = Path(__file__).parents[2]
-    code = f"import sys; sys.path.append({str(root)!r}); from bdauto.sandbox.bd import main; main({str(control)!r})"
-    launcher = directory / "bd"
-    launcher.write_text(f'#!/bin/sh\nexec {quote(sys.executable)} -I -S -c {quote(code)} "$@"\n')
-    launcher.chmod(0o755)
-    return launcher
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    code = (
+        f"import sys; sys.path.append({root!r}); from bdauto.sandbox.bd import main; main({f'{directory}/{CONTROL}'!r})"
+    )
+    with open(f"{directory}/bd", "w", encoding="utf-8") as launcher:
+        launcher.write(f'#!/bin/sh\nexec {quote(sys.executable)} -I -S -c {quote(code)} "$@"\n')
+    os.chmod(launcher.name, 0o755)  # noqa: S103
+    return launcher.name

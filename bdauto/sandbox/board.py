@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, Protocol
 
-from bdauto.sandbox.bd import Answer
+from bdauto.sandbox.call import Answer
 
 Route = Literal["status", "dispatch", "health", "job"]
 AGENT = "beads-task-runner"

@@ -3,7 +3,6 @@
 Both go through one small SQLite file beside the launcher, so that they work across processes and without a database.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -11,12 +10,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
-Kind = Literal["hang", "exit", "die", "conflict", "pause", "slow", "replace", "half", "lost"]
-When = Literal["before", "after"]
 LIFETIME = 300  # seconds after which a hanging stand-in ends by itself, so that a failed test leaves nothing behind
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS setting (key TEXT PRIMARY KEY, value TEXT);
@@ -26,7 +20,6 @@ CREATE TABLE IF NOT EXISTS fault (n INTEGER PRIMARY KEY, verb TEXT, kind TEXT, m
 """
 
 
-@dataclass(frozen=True)
 class Fault:
     """One thing to do wrong.
 
@@ -36,27 +29,22 @@ class Fault:
     when: before the verb does its work, or after it (the last three ignore it).
     """
 
-    verb: str
-    kind: Kind
-    when: When = "before"
-    text: str = ""
-    code: int = 1
+    def __init__(self, verb: str, kind: str, when: str, text: str, code: int) -> None:
+        self.verb, self.kind, self.when, self.text, self.code = verb, kind, when, text, code
 
 
-@dataclass(frozen=True)
 class Call:
-    """One call that was made: when (seconds since 1970), by which process and actor, and its arguments."""
+    """One call that was made: when (seconds since 1970), by which process and actor, and its arguments.
 
-    at: float
-    pid: int
-    actor: str
-    verb: str
-    argv: tuple[str, ...]
+    `text` is the arguments in one string, the texts in SQL (`X'6162'`) made readable.
+    """
 
-    @property
-    def text(self) -> str:
-        """The arguments in one string, the texts in SQL (`X'6162'`) made readable."""
-        return readable(self.argv)
+    def __init__(self, at: float, pid: int, actor: str, verb: str, argv: Sequence[str]) -> None:
+        self.at, self.pid, self.actor, self.verb, self.argv = at, pid, actor, verb, tuple(argv)
+        self.text = readable(argv)
+
+    def __repr__(self) -> str:
+        return f"<bd {self.text}>"
 
 
 def readable(argv: Sequence[str]) -> str:
@@ -67,7 +55,7 @@ def readable(argv: Sequence[str]) -> str:
 class Control:
     """The control file: faults to come, the version to report, calls seen."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.db = sqlite3.connect(path, timeout=30, isolation_level=None)
         self.db.execute("PRAGMA synchronous=OFF")
 
@@ -102,7 +90,7 @@ class Control:
     def calls(self) -> list[Call]:
         """All calls made so far, in order."""
         rows = self.db.execute("SELECT at, pid, actor, verb, argv FROM call ORDER BY n").fetchall()
-        return [Call(at, pid, actor, verb, tuple(json.loads(argv))) for at, pid, actor, verb, argv in rows]
+        return [Call(at, pid, actor, verb, json.loads(argv)) for at, pid, actor, verb, argv in rows]
 
     def begin(self, verb: str, actor: str, argv: Sequence[str]) -> Fault | None:
         """Record a call; answers the fault that is due."""
@@ -139,11 +127,7 @@ def happen(fault: Fault) -> None:
         while True:
             signal.pause()
     if fault.kind == "pause":
-        folder = Path(fault.text)
-        with contextlib.suppress(FileNotFoundError):
-            with (folder / "reached").open("wb", buffering=0) as reached:
-                reached.write(b".")
-            with (folder / "release").open("rb", buffering=0) as release:
-                release.read(1)
+        os.write(os.open(f"{fault.text}/reached", os.O_WRONLY), b".")
+        os.read(os.open(f"{fault.text}/release", os.O_RDONLY), 1)
     if fault.kind == "slow":
         time.sleep(float(fault.text))

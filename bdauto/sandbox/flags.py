@@ -1,7 +1,6 @@
 """bd's command line: which flags each verb has, and how they are read. Written by hand: argparse starts too slowly."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 GLOBAL_SWITCHES = {"json", "readonly", "quiet", "verbose", "sandbox"}
 GLOBAL_VALUES = {"db", "actor", "dolt-auto-commit"}
@@ -50,13 +49,13 @@ class UsageError(Exception):
     """bd's command line was not understood; the text is what bd prints."""
 
 
-@dataclass
 class Flags:
     """A parsed command line. A flag may be given several times; `last` is its final value, None when absent."""
 
-    verb: str = ""
-    words: list[str] = field(default_factory=list)
-    values: dict[str, list[str]] = field(default_factory=dict)
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+        self.words: list[str] = []
+        self.values: dict[str, list[str]] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self.values

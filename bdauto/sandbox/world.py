@@ -8,13 +8,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from bdauto.sandbox import bd as stand_in
-from bdauto.sandbox.bd import Answer
 from bdauto.sandbox.board import Board, Post
-from bdauto.sandbox.faults import Call, Control, Fault, Kind, When
+from bdauto.sandbox.call import DATABASE, Answer
+from bdauto.sandbox.faults import Call, Control, Fault
 from bdauto.sandbox.store import Store, stamp
+
+Kind = Literal["hang", "exit", "die", "conflict", "pause", "slow", "replace", "half", "lost"]
+When = Literal["before", "after"]
 
 
 class Workspace(Protocol):
@@ -37,18 +40,18 @@ class StandIn:
         (folder / "bin").mkdir()
         (folder / "work").mkdir()
         self.folder = folder / "work"
-        self.bd = stand_in.install(folder / "bin")
+        self.bd = Path(stand_in.install(str(folder / "bin")))
         self.db = self.folder / ".beads"
         self.run("init", *([] if embedded else ["--server"]), "--prefix", prefix)
         self.db.chmod(0o755)  # bd then warns on stderr at every call, as it does in many a real workspace
 
     def run(self, *args: str, actor: str = "tester") -> Answer:
         """Do one call of bd in the workspace, without faults and without a process."""
-        return stand_in.run(args, env={"BEADS_ACTOR": actor}, cwd=self.folder)
+        return stand_in.run(args, env={"BEADS_ACTOR": actor}, cwd=str(self.folder))
 
     def edit(self, bead: str, **columns: object) -> None:
         """Set database columns of a bead, past bd; `updated_at` stays unless it is given."""
-        store = Store(self.db / stand_in.DATABASE)
+        store = Store(str(self.db / DATABASE))
         store.write(bead, columns)
         store.close()
 
@@ -204,7 +207,7 @@ class Sandbox:
     @property
     def _control(self) -> Control:
         assert self._stand_in is not None, "the real bd takes no orders"
-        return Control(self.bd.parent / "bd-control.db")
+        return Control(str(self.bd.parent / stand_in.CONTROL))
 
     def fault(
         self,

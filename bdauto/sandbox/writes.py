@@ -1,67 +1,53 @@
-"""The verbs of the stand-in for bd: one function each, in the real bd's words."""
+"""The verbs of the stand-in for bd that write, in the real bd's words."""
+
+# Paths are strings: pathlib alone would take a tenth of the start.
+# ruff: noqa: PTH
 
 import json
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable
 
-from bdauto.sandbox.bd import DATABASE, ROLE_WARNING, BdError, Call
+from bdauto.sandbox.call import DATABASE, STATUSES, UNITS, BdError, Call, priority_of
 from bdauto.sandbox.store import TIMES, Row, issue_json, plain_time, rfc3339, split_list, stamp
 
-STATUSES = ("open", "in_progress", "blocked", "deferred", "closed", "pinned", "hooked")
 TYPES = ("bug", "feature", "task", "epic", "chore", "decision", "gate", "message", "molecule", "merge-request", "event")
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+ROLE_WARNING = (
+    "warning: beads.role not configured (GH#2950).\n"
+    "  Fix: git config beads.role maintainer\n  Or:  git config beads.role contributor\n"
+)
 
 
-def version(call: Call) -> None:
-    """`bd version`."""
-    call.say({"version": call.version, "build": "sandbox"}, f"bd version {call.version} (sandbox)")
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
-def where(call: Call) -> None:
-    """`bd where`: the beads folder, and the database in it."""
-    folder = call.find_folder()
-    if folder is None:
-        hint = "check BEADS_DIR/worktree setup, or run 'bd init' to create a new database"
-        message = "No active beads workspace found."
-        call.failed = True
-        if call.json:
-            call.say({"error": "no_beads_directory", "message": message, "hint": hint}, "")
-        else:
-            call.warn(f"Error: {message}\nHint: {hint}")
-        return
-    database = folder / ("dolt" if call.server else "embeddeddolt")
-    call.say({"path": str(folder), "database_path": str(database)}, f"{folder}\n  database: {database}")
+def _unique() -> str:
+    digits = os.urandom(16).hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def init(call: Call) -> None:
     """`bd init`: a workspace in the current folder, embedded or (--server) playing a shared server."""
     call.check_writable()
-    folder = call.cwd / ".beads"
-    folder.mkdir(mode=0o700)
-    prefix = call.flags.last("prefix") or call.cwd.name
+    folder = f"{call.cwd}/.beads"
+    os.mkdir(folder, 0o700)
+    prefix = call.flags.last("prefix") or os.path.basename(call.cwd)
     mode = "server" if "server" in call.flags else "embedded"
     metadata = {
         "database": "dolt",
         "backend": "dolt",
         "dolt_mode": mode,
         "dolt_database": prefix,
-        "project_id": str(uuid.uuid4()),
-        "sandbox_database": str(folder / DATABASE),
+        "project_id": _unique(),
+        "sandbox_database": f"{folder}/{DATABASE}",
     }
-    (folder / "metadata.json").write_text(json.dumps(metadata, indent=2))
-    (folder / "metadata.json").chmod(0o600)
-    (folder / ("dolt" if mode == "server" else "embeddeddolt")).mkdir()
+    with open(f"{folder}/metadata.json", "w", encoding="utf-8", opener=_private) as file:
+        json.dump(metadata, file, indent=2)
+    os.mkdir(f"{folder}/{'dolt' if mode == 'server' else 'embeddeddolt'}")
     call.store.insert("config", {"key": "issue_prefix", "value": prefix})
     call.out += f"✓ bd initialized successfully!\n  Mode: {mode}\n  Issue prefix: {prefix}\n"
-
-
-def _priority(text: str) -> int:
-    found = re.fullmatch(r"[Pp]?([0-4])", text)
-    if not found:
-        raise BdError(f'invalid priority "{text}" (expected 0-4 or P0-P4, not words like high/medium/low)')
-    return int(found[1])
 
 
 def _moment(call: Call, flag: str) -> str | None:
@@ -86,7 +72,7 @@ def _new_id(call: Call, parent: str | None) -> str:
     digits = "0123456789abcdefghijklmnopqrstuvwxyz"
     wisp = "wisp-" if "ephemeral" in call.flags else ""
     while True:
-        number = uuid.uuid4().int
+        number = int.from_bytes(os.urandom(8))
         tail = "".join(digits[number // 36**place % 36] for place in range(4 if wisp else 3))
         bead = f"{call.store.config('issue_prefix')}-{wisp}{tail}"
         if not call.store.issue(bead):
@@ -99,7 +85,7 @@ def _new_issue(call: Call) -> Row:
     if not flags.words and "title" not in flags:
         raise BdError("title required (or use --file to create from markdown)", stdout=False)
     try:
-        priority = _priority(flags.last("priority") or "2")
+        priority = priority_of(flags.last("priority") or "2")
     except BdError as problem:
         raise BdError(str(problem), stdout=False) from None
     kind = flags.last("type") or "task"
@@ -146,186 +132,6 @@ def create(call: Call) -> None:
     human = f"✓ Created issue: {bead} — {row['title']}\n  Priority: P{row['priority']}\n  Status: open"
     call.err += ROLE_WARNING
     call.say(shown, human)
-
-
-def _counted(call: Call, row: Row) -> Row:
-    """A bead as lists show it: with labels, its dependencies' records, and counts."""
-    bead = row["id"]
-    shown = issue_json(row, labels=call.store.labels(str(bead)))
-    records = call.store.rows("SELECT * FROM dependencies WHERE issue_id = ? ORDER BY created_at", bead)
-    if records:
-        shown["dependencies"] = [
-            record | {"created_at": rfc3339(record["created_at"]), "metadata": "{}"} for record in records
-        ]
-    blocks = "SELECT COUNT(*) AS n FROM dependencies WHERE type = 'blocks' AND "
-    shown["dependency_count"] = call.store.rows(blocks + "issue_id = ?", bead)[0]["n"]
-    shown["dependent_count"] = call.store.rows(blocks + "depends_on_id = ?", bead)[0]["n"]
-    shown["comment_count"] = call.store.rows("SELECT COUNT(*) AS n FROM comments WHERE issue_id = ?", bead)[0]["n"]
-    parents = [record["depends_on_id"] for record in records if record["type"] == "parent-child"]
-    return shown | ({"parent": parents[0]} if parents else {})
-
-
-def _text(rows: list[Row]) -> str:
-    return "\n".join(f"{row['id']} [P{row['priority']}] [{row['status']}] {row['title']}" for row in rows)
-
-
-def _say_list(call: Call, rows: list[Row]) -> None:
-    call.say([_counted(call, row) for row in rows] if call.json else [], _text(rows))
-
-
-def _number(call: Call, flag: str, default: int) -> int:
-    text = call.flags.last(flag)
-    try:
-        return default if text is None else int(text)
-    except ValueError:
-        problem = f'invalid argument "{text}" for "--{flag}" flag: strconv.ParseInt: parsing "{text}": invalid syntax'
-        raise BdError(problem, plain=True) from None
-
-
-def _by_priority(rows: list[Row]) -> list[Row]:
-    """bd's order: most urgent first, then the youngest."""
-    rows = sorted(rows, key=lambda row: str(row["id"]))
-    rows.sort(key=lambda row: str(row["created_at"]), reverse=True)
-    return sorted(rows, key=lambda row: int(str(row["priority"])))
-
-
-def ready(call: Call) -> None:
-    """`bd ready`: beads that can be worked on."""
-    flags = call.flags
-    limit, excluded = _number(call, "limit", 10), flags.listed("exclude-type")
-    priority = _number(call, "priority", -1)
-    wanted, unwanted = set(flags.listed("label")), set(flags.listed("exclude-label"))
-
-    def keep(row: Row) -> bool:
-        labels = set(call.store.labels(str(row["id"]))) if wanted or unwanted else set()
-        return (
-            flags.last("assignee") in (None, "", row["assignee"])
-            and priority in (-1, row["priority"])
-            and flags.last("type") in (None, "", row["issue_type"])
-            and row["issue_type"] not in excluded
-            and wanted <= labels
-            and not unwanted & labels
-        )
-
-    order = flags.last("sort") or "priority"
-    if order not in ("priority", "oldest", "hybrid"):
-        raise BdError(f"invalid sort policy '{order}'. Valid values: hybrid, priority, oldest", stdout=False)
-    rows = _by_priority(call.store.ready(keep))
-    if order == "oldest":
-        rows.sort(key=lambda row: (str(row["created_at"]), str(row["id"])))
-    elif order == "hybrid":
-        rows.sort(key=lambda row: _hybrid(row, stamp(ago=48 * 3600)))
-    _say_list(call, rows[:limit] if limit > 0 else rows)
-
-
-def _hybrid(row: Row, young: str) -> tuple[bool, int, str, str]:
-    """Beads of the last two days by priority, then the older ones by age."""
-    old = str(row["created_at"]) < young
-    return old, 999 if old else int(str(row["priority"])), str(row["created_at"]), str(row["id"])
-
-
-def listing(call: Call) -> None:
-    """`bd list`."""
-    flags = call.flags
-    limit, statuses = _number(call, "limit", 50), flags.listed("status")
-    for status in statuses:
-        if status not in STATUSES and status != "all":
-            text = f'invalid status "{status}" (valid: {", ".join(STATUSES)})'
-            raise BdError(text, stdout=False)
-    hidden = () if "all" in flags or statuses else ("closed", "pinned")
-    before, after = flags.last("updated-before"), flags.last("updated-after")
-    rows = [
-        row
-        for row in call.store.rows("SELECT * FROM issues WHERE NOT ephemeral AND NOT is_template")
-        if row["status"] not in hidden
-        and (not statuses or "all" in statuses or row["status"] in statuses)
-        and flags.last("assignee") in (None, "", row["assignee"])
-        and flags.last("type") in (None, "", row["issue_type"])
-        and row["issue_type"] not in flags.listed("exclude-type")
-        and (flags.last("priority") is None or row["priority"] == _priority(flags.last("priority") or ""))
-        and (before is None or str(row["updated_at"]) < plain_time(before))
-        and (after is None or str(row["updated_at"]) > plain_time(after))
-        and set(flags.listed("label")) <= set(call.store.labels(str(row["id"])))
-    ]
-    rows = _by_priority(rows)
-    _sort(call, rows)
-    if 0 < limit < len(rows):
-        hint = f"\nShowing {limit} issues; more results matched but were hidden by --limit."
-        call.warn(f"{hint} Use --limit 0 for all, or --limit N to raise the cap.", failed=False)
-    _say_list(call, rows[:limit] if limit > 0 else rows)
-
-
-def _sort(call: Call, rows: list[Row]) -> None:
-    """Apply --sort; times count from the youngest, as in bd."""
-    field = call.flags.last("sort")
-    names = {"created": "created_at", "updated": "updated_at", "closed": "closed_at", "type": "issue_type"}
-    if field:
-        column = names.get(field, field)
-        rows.sort(key=lambda row: (row[column] is None, row[column]), reverse=column in TIMES)
-    if "reverse" in call.flags:
-        rows.reverse()
-
-
-def query(call: Call) -> None:
-    """`bd query`: field=value joined by AND; `updated>30m` means older than 30 minutes."""
-    limit = _number(call, "limit", 50)
-    tests = []
-    for term in re.split(r"\s+AND\s+", " ".join(call.flags.words)):
-        found = re.fullmatch(r"\s*(\w+)\s*(!=|[=<>])\s*(\S+)\s*", term)
-        if not found:
-            raise BdError(f"parsing query: expected field name, got {term.strip()}", stdout=False)
-        tests.append((found[1], found[2], found[3].strip("\"'")))
-    columns = {"type": "issue_type", "status": "status", "assignee": "assignee", "priority": "priority", "id": "id"}
-    rows = _by_priority(call.store.rows("SELECT * FROM issues WHERE NOT ephemeral"))
-    if "status" not in {name for name, _, _ in tests}:
-        rows = [row for row in rows if row["status"] != "closed"]
-    for name, sign, value in tests:
-        if name in columns and sign in ("=", "!="):
-            rows = [row for row in rows if (str(row[columns[name]] or "") == value) is (sign == "=")]
-        elif name in ("updated", "created") and sign in "<>" and re.fullmatch(r"\d+[smhdw]", value):
-            edge = stamp(ago=int(value[:-1]) * UNITS[value[-1]])
-            rows = [row for row in rows if (str(row[f"{name}_at"]) < edge) is (sign == ">")]
-        else:
-            raise BdError(f"evaluating query: unknown field: {name}", stdout=False)
-    _say_list(call, rows[:limit] if limit > 0 else rows)
-
-
-def show(call: Call) -> None:
-    """`bd show`: the beads found; the others are named on stderr."""
-    names = [*call.flags.words, *call.flags.all("id")]
-    if not names:
-        raise BdError("at least one issue ID is required (use positional args, --id flag, or --current)")
-    beads = []
-    for name in names:
-        found = call.store.resolve(name)
-        if found:
-            beads.append(_shown(call, found))
-        else:
-            call.warn(f'Error fetching {name}: no issue found matching "{name}"', failed=False)
-    if not beads:
-        raise BdError("no issues found matching the provided IDs")
-    call.say(beads, _text(beads))
-
-
-def _shown(call: Call, bead: str) -> Row:
-    row = call.store.issue(bead) or {}
-    shown = issue_json(row, labels=call.store.labels(bead))
-    parents = []
-    for name, here, there in (
-        ("dependencies", "issue_id", "depends_on_id"),
-        ("dependents", "depends_on_id", "issue_id"),
-    ):
-        found = []
-        for record in call.store.rows(f"SELECT {there} AS other, type FROM dependencies WHERE {here} = ?", bead):  # noqa: S608
-            other = call.store.issue(str(record["other"]))
-            if other:
-                found.append(issue_json(other) | {"dependency_type": record["type"]})
-                parents += [record["other"]] if (name, record["type"]) == ("dependencies", "parent-child") else []
-        shown |= {name: found} if found else {}
-    comments = call.store.rows("SELECT * FROM comments WHERE issue_id = ? ORDER BY created_at, id", bead)
-    if comments:
-        shown["comments"] = [comment | {"created_at": rfc3339(comment["created_at"])} for comment in comments]
-    return shown | ({"parent": parents[0]} if parents else {})
 
 
 def _metadata_value(text: str) -> object:
@@ -378,7 +184,7 @@ def _changes(call: Call, bead: str, row: Row) -> Row:
         if flag in flags:
             changes[column or flag] = flags.last(flag)
     if "priority" in flags:
-        changes["priority"] = _priority(flags.last("priority") or "")
+        changes["priority"] = priority_of(flags.last("priority") or "")
     if "due" in flags:
         changes["due_at"] = _moment(call, "due")
     status = flags.last("status")
@@ -464,7 +270,7 @@ def note(call: Call) -> None:
         raise BdError("no note text provided (use positional args, --stdin, or --file)")
     if not text:
         raise BdError("note text is empty")
-    bead = _resolving(call, call.flags.words[0])
+    bead = call.resolving(call.flags.words[0])
     call.flags.values["append-notes"] = [text]
     if call.server:
         _update_one(call, bead)
@@ -475,18 +281,11 @@ def note(call: Call) -> None:
     call.say(issue_json(row, labels=call.store.labels(bead)), f"✓ Note added to {bead} — {row['title']}")
 
 
-def _resolving(call: Call, name: str, what: str = "resolving") -> str:
-    try:
-        return call.need(name)
-    except BdError as problem:
-        raise BdError(f"{what} {name}: {problem}") from None
-
-
 def comment(call: Call) -> None:
     """`bd comment`: comments never overwrite each other."""
     call.check_writable()
-    bead = _resolving(call, call.flags.words[0])
-    row: Row = {"id": str(uuid.uuid4()), "issue_id": bead, "author": call.actor, "text": " ".join(call.flags.words[1:])}
+    bead = call.resolving(call.flags.words[0])
+    row: Row = {"id": _unique(), "issue_id": bead, "author": call.actor, "text": " ".join(call.flags.words[1:])}
     call.store.insert("comments", row | {"created_at": stamp()})
     title = (call.store.issue(bead) or {}).get("title")
     call.say(row | {"created_at": rfc3339(stamp())}, f"✓ Comment added to {bead} — {title}")
@@ -497,7 +296,7 @@ def close(call: Call) -> None:
     call.check_writable()
     reason = call.flags.last("reason") or "Closed"
     done = []
-    for bead in [_resolving(call, name, "resolving ID") for name in call.flags.words]:
+    for bead in [call.resolving(name, "resolving ID") for name in call.flags.words]:
         changes: Row = {"status": "closed", "closed_at": stamp(), "close_reason": reason, "updated_at": stamp()}
         if call.store.write(bead, changes):
             done.append(call.store.issue(bead) or {})
@@ -519,22 +318,11 @@ def dep_add(call: Call) -> None:
     """`bd dep add A B`: A waits for B."""
     call.check_writable()
     words = call.flags.words + call.flags.all("blocked-by") + call.flags.all("depends-on")
-    bead = _resolving(call, words[0], "resolving issue ID")
+    bead = call.resolving(words[0], "resolving issue ID")
     other, kind = call.store.resolve(words[1]) or words[1], call.flags.last("type") or "blocks"
     _depend(call, bead, other, kind)
     row: Row = {"status": "added", "issue_id": bead, "depends_on_id": other, "type": kind}
     call.say(row, f"✓ Added dependency: {bead} depends on {other} ({kind})")
-
-
-def kv_get(call: Call) -> None:
-    """`bd kv get`: exit 1 when the key is not set."""
-    key = call.flags.words[0]
-    value = call.store.config(f"kv.{key}")
-    call.failed = not value
-    if value or call.json:
-        call.say({"key": key, "value": value, "found": bool(value)}, value)
-    else:
-        call.warn(f"{key} (not set)")
 
 
 def kv_set(call: Call) -> None:
@@ -554,14 +342,6 @@ def kv_clear(call: Call) -> None:
     key = call.flags.words[0]
     call.store.db.execute("DELETE FROM config WHERE key = ?", (f"kv.{key}",))
     call.say({"key": key, "deleted": "true"}, f"Cleared {key}")
-
-
-def kv_list(call: Call) -> None:
-    """`bd kv list`."""
-    rows = call.store.rows("SELECT key, value FROM config WHERE key LIKE 'kv.%' ORDER BY key")
-    pairs: Row = {str(row["key"]).removeprefix("kv."): row["value"] for row in rows}
-    lines = "".join(f"\n  {key} = {value}" for key, value in pairs.items())
-    call.say(pairs, f"\nKey-Value Store:{lines}" if pairs else "No key-value pairs set")
 
 
 def sql(call: Call) -> None:
@@ -613,23 +393,15 @@ def _sql_row(row: Row) -> Row:
     return {name: rfc3339(value) if name in TIMES and value else value for name, value in sorted(row.items())}
 
 
-HANDLERS: dict[str, Callable[[Call], None]] = {
-    "version": version,
-    "where": where,
+WRITES: dict[str, Callable[[Call], None]] = {
     "init": init,
     "create": create,
-    "ready": ready,
-    "list": listing,
-    "query": query,
-    "show": show,
     "update": update,
     "note": note,
     "comment": comment,
     "close": close,
     "dep add": dep_add,
-    "kv get": kv_get,
     "kv set": kv_set,
     "kv clear": kv_clear,
-    "kv list": kv_list,
     "sql": sql,
 }
