@@ -26,7 +26,7 @@ _BD, _SERVICE, _QUEUE, _REAPER, _OUTPUT = "bd", "Services", "Which beads", "Reap
 Db = Annotated[
     Path | None,
     typer.Option(
-        "--db", envvar="BDAUTO_DB", metavar="DIR", help="The .beads folder. [default: bd finds it]", rich_help_panel=_BD
+        "--db", envvar="BDAUTO_DB", metavar="DIR", help="The .beads folder. (default: bd finds it)", rich_help_panel=_BD
     ),
 ]
 Metadata = Annotated[
@@ -72,7 +72,7 @@ AgentUrl = Annotated[
     typer.Option(
         envvar="BDAUTO_AGENT_URL",
         metavar="URL",
-        help="The agent service: its capacity, and its word on jobs. [default: neither is used]",
+        help="The agent service: its capacity, and its word on jobs. (default: neither is used)",
         rich_help_panel=_SERVICE,
     ),
 ]
@@ -81,7 +81,7 @@ AgentTokenFile = Annotated[
     typer.Option(
         envvar="BDAUTO_AGENT_TOKEN_FILE",
         metavar="FILE",
-        help="Holds the agent service's bearer token. [default: the variable API_BEARER_TOKEN]",
+        help="Holds the agent service's bearer token. (default: the variable API_BEARER_TOKEN)",
         rich_help_panel=_SERVICE,
     ),
 ]
@@ -113,7 +113,7 @@ TrustedCreators = Annotated[
         "--trusted-creator",
         envvar="BDAUTO_TRUSTED_CREATORS",
         metavar="NAME",
-        help="Only beads created by one of these. [default: anyone]",
+        help="Only beads created by one of these. (default: anyone)",
         rich_help_panel=_QUEUE,
     ),
 ]
@@ -172,7 +172,7 @@ LogFormatOption = Annotated[
     typer.Option(
         "--log-format",
         envvar="BDAUTO_LOG_FORMAT",
-        help="The log on stderr. [default: text on a terminal, else keyvalue]",
+        help="The log on stderr. (default: text on a terminal, else keyvalue)",
         show_default=False,
         rich_help_panel=_OUTPUT,
     ),

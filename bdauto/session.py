@@ -1,0 +1,81 @@
+"""What every command opens and closes: the log, bd, the services, the report."""
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from bdauto import __version__, log
+from bdauto.bd import Bd, private_db
+from bdauto.changes import BdWriter, DryWriter, Writer
+from bdauto.outcome import Report
+from bdauto.report import show
+from bdauto.runtime import Runtime
+from bdauto.settings import BdSettings, ServiceSettings, describe
+
+if TYPE_CHECKING:
+    from bdauto.beadboard import Services
+
+
+@contextlib.contextmanager
+def opened(settings: BdSettings, *, readonly: bool = False) -> Iterator[Bd]:
+    """Yield bd as the settings say; a private copy of `--metadata` lives as long as the block."""
+    if settings.metadata is None:
+        yield Bd(settings, readonly=readonly)
+        return
+    with private_db(settings.metadata) as db:
+        yield Bd(dataclasses.replace(settings, db=db, metadata=None), readonly=readonly, private=True)
+
+
+def writer(bd: Bd, runtime: Runtime, dry_run: bool) -> Writer:
+    """Return what changes beads: bd, or in a dry run nothing."""
+    return DryWriter() if dry_run else BdWriter(bd, runtime)
+
+
+class LazyServices:
+    """BeadBoard and the agent service, opened when first asked for: an idle cycle asks neither."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._settings = settings
+        self._services: Services | None = None
+
+    def __call__(self) -> "Services":
+        """Return the open `Services`."""
+        if self._services is None:
+            from bdauto.beadboard import Services
+
+            self._services = Services(self._settings)
+        return self._services
+
+
+def finish(started: float, run: Callable[[], Report], as_json: bool) -> None:
+    """Run a cycle or sweep, report it, and exit with its status."""
+    report = run()
+    counts: dict[str, int] = {}
+    for bead in report.beads:
+        counts[bead.outcome] = counts.get(bead.outcome, 0) + 1
+    log.event(
+        "end",
+        outcome=report.outcome,
+        **counts,
+        seconds=time.monotonic() - started,
+        detail=report.detail,
+    )
+    show(report, as_json)
+    if report.error:
+        raise report.error
+
+
+def begin(command: str, log_format: log.LogFormat | None, verbose: bool, *settings: object) -> float:
+    """Start the log with the version and the settings; return the stop watch's reading, in seconds."""
+    start_log(log_format, verbose)
+    log.event("start", command=command, version=__version__, **describe(*settings))
+    return time.monotonic()
+
+
+def start_log(log_format: log.LogFormat | None, verbose: bool) -> None:
+    """Start the log: text on a terminal, key=value elsewhere, unless a format is asked for."""
+    default = log.LogFormat.text if sys.stderr.isatty() else log.LogFormat.keyvalue
+    log.configure(log_format or default, verbose)
