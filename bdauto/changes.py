@@ -124,7 +124,7 @@ class BdWriter:
         return Path(path) if Path(database).name == "embeddeddolt" else None
 
     def _embedded(self, folder: Path, change: Change) -> bool:
-        with _locked(folder / "bdauto.lock", self._bd.settings.bd_timeout, self._runtime):
+        with _locked(folder, self._bd.settings.bd_timeout, self._runtime):
             beads = self._bd.show([change.bead.id]).beads
             if len(beads) != 1 or not change.holds(beads[0]):
                 return False
@@ -253,10 +253,10 @@ def _sql_time(moment: datetime) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, timeout: timedelta, runtime: Runtime) -> Iterator[None]:
-    """Hold an exclusive lock on a file, which the kernel drops when the process dies; raises BdTimeout."""
+def _locked(folder: Path, timeout: timedelta, runtime: Runtime) -> Iterator[None]:
+    """Hold an exclusive lock on a folder, which the kernel drops when the process dies; raises BdTimeout."""
     deadline = runtime.monotonic() + timeout.total_seconds()
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         while True:
             try:
@@ -264,7 +264,7 @@ def _locked(path: Path, timeout: timedelta, runtime: Runtime) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if runtime.monotonic() > deadline:
-                    raise BdTimeout(f"{path} is locked by another bdauto; see what holds it") from None
+                    raise BdTimeout(f"{folder} is locked by another bdauto; see what holds it") from None
                 runtime.sleep(0.05)
         yield
     finally:
