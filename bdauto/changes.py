@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bdauto import log
-from bdauto.bd import Bd, check_version, checked_id, no_sql
+from bdauto.bd import Bd, Call, check_version, checked_id, no_sql
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdTimeout
 from bdauto.models import Bead
 from bdauto.runtime import Runtime
@@ -56,12 +56,18 @@ class Change:
 class Writer(Protocol):
     """Applies changes."""
 
+    def prepare(self) -> None:
+        """Say that a change is coming: what has to be found out before the first one may start now."""
+
     def apply(self, changes: Sequence[Change]) -> list[bool]:
         """Apply each change whose expectations hold; return for each whether it was applied. Raises BdError."""
 
 
 class DryWriter:
     """A writer that writes nothing and says that everything was applied."""
+
+    def prepare(self) -> None:
+        """Do nothing."""
 
     def apply(self, changes: Sequence[Change]) -> list[bool]:
         """Return True for each change."""
@@ -74,14 +80,19 @@ class BdWriter:
     def __init__(self, bd: Bd, runtime: Runtime) -> None:
         self._bd = bd
         self._runtime = runtime
+        self._version: Call[str] | None = None
         self._checked = False
         self._folder: Path | None = None  # set once the database is known to be embedded
+
+    def prepare(self) -> None:
+        """Start asking bd for its version, which must be known before the first write."""
+        if not self._checked and self._version is None:
+            self._version = self._bd.version()
 
     def apply(self, changes: Sequence[Change]) -> list[bool]:
         """Apply each change whose expectations hold. Changes of several beads are one transaction on a server."""
         if not self._checked:
-            check_version(self._bd.version().result(), lambda: self._embedded_folder() is None)
-            self._checked = True
+            self._check()
         if self._folder is None:
             try:
                 return self._on_server(changes)
@@ -92,6 +103,13 @@ class BdWriter:
                 if self._folder is None:
                     raise
         return [self._embedded(self._folder, change) for change in changes]
+
+    def _check(self) -> None:
+        self.prepare()
+        asked, self._version = self._version, None
+        if asked:
+            check_version(asked.result(), lambda: self._embedded_folder() is None)
+        self._checked = True
 
     def _on_server(self, changes: Sequence[Change]) -> list[bool]:
         mark, now = self._runtime.unique(), self._runtime.now()

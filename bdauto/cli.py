@@ -3,10 +3,8 @@
 The only place that ends the process.
 """
 
-import platform
 import signal
 import sys
-import traceback
 from types import FrameType
 from typing import Annotated
 
@@ -61,6 +59,9 @@ def _complain(error: object) -> None:
 
 
 def _defect(error: Exception) -> int:
+    import platform
+    import traceback
+
     traceback.print_exception(error)
     versions = f"bdauto {__version__}, Python {platform.python_version()}, {platform.platform()}"
     _complain(f"this is a defect in bdauto ({versions}); please report it with the lines above and `bd version`")

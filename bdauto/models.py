@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
-from dateutil.parser import isoparse
 
 from bdauto.errors import BdDrift
 from bdauto.text import clean
@@ -170,6 +169,8 @@ def parse_object(answer: bytes, command: str) -> Mapping[str, Any]:
 
 def parse_time(text: str) -> datetime:
     """Parse an ISO 8601 time with an offset; raises ValueError. One without an offset is taken as UTC."""
+    from dateutil.parser import isoparse  # takes as long to import as msgspec; few beads have a time in their metadata
+
     try:
         value = isoparse(text)
     except (ValueError, OverflowError) as error:
