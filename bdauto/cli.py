@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from bdauto import __version__
+from bdauto.commands.demo import demo
 from bdauto.commands.dispatch import dispatch
 from bdauto.commands.reap import reap
 from bdauto.errors import BdautoError, UsageError
@@ -85,3 +86,4 @@ def _root(
 
 app.command(epilog=_examples("bdauto dispatch --dry-run", "bdauto dispatch --max 5 --json"))(dispatch)
 app.command(epilog=_examples("bdauto reap --threshold 30m", "bdauto reap --dry-run --on-stall requeue"))(reap)
+app.command(epilog=_examples("bdauto demo", "bdauto demo --real-bd"))(demo)

@@ -14,6 +14,7 @@ from typing import Any
 from bdauto.text import clean
 
 _logger = logging.getLogger("bdauto")
+_logger.addHandler(logging.NullHandler())  # until `configure` says where the log goes
 VALUE_LIMIT = 500
 
 

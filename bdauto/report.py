@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from bdauto.outcome import BeadReport, Report
+from bdauto.outcome import BeadOutcome, BeadReport, Report
 from bdauto.text import clean
 
 SCHEMA_VERSION = 1
@@ -40,10 +40,19 @@ def _text(report: Report) -> str:
     if report.detail:
         head += f": {clean(report.detail, DETAIL_LIMIT)}"
     rows = [
-        (bead.id, bead.outcome.replace("_", " "), bead.job and f"job {bead.job}", clean(bead.detail, DETAIL_LIMIT))
+        (
+            bead.id,
+            _would(report, bead) + bead.outcome.replace("_", " "),
+            bead.job and f"job {bead.job}",
+            clean(bead.detail, DETAIL_LIMIT),
+        )
         for bead in report.beads
     ]
     return "\n".join([head, *align(rows)])
+
+
+def _would(report: Report, bead: BeadReport) -> str:
+    return "would be " if report.dry_run and bead.outcome is not BeadOutcome.kept else ""
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:
