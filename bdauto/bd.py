@@ -21,7 +21,7 @@ import msgspec
 
 from bdauto import log
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdMissing, BdTimeout, BdUnsupported, UsageError
-from bdauto.models import ID_PATTERN, Bead, BeadList, parse_beads, parse_object, unwrap
+from bdauto.models import ID_PATTERN, UNREADABLE, Bead, BeadList, parse_beads, parse_object, unwrap
 from bdauto.settings import BdSettings, format_duration
 from bdauto.text import clean
 
@@ -212,7 +212,7 @@ def private_db(metadata: Path) -> Iterator[Path]:
         raise UsageError(f"--metadata {metadata}: {error.strerror}; name a readable metadata.json") from None
     try:
         msgspec.json.decode(content, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise UsageError(f"--metadata {metadata}: {clean(str(error))}; expected bd's metadata.json") from None
     folder = Path(tempfile.mkdtemp(prefix="bdauto-"))
     try:
@@ -247,7 +247,7 @@ def _message(answer: bytes) -> str:
         return ""
     try:
         value = msgspec.json.decode(unwrap(answer[start:].strip(), "bd"))
-    except (msgspec.DecodeError, BdDrift):
+    except (*UNREADABLE, BdDrift):
         return ""
     message = value.get("error") if isinstance(value, dict) else None
     return message if isinstance(message, str) else ""

@@ -18,6 +18,7 @@ import msgspec
 
 from bdauto.answers import Answer, AtCapacity, Misconfigured, NotStarted, Refused, Started, Unknown
 from bdauto.errors import ServiceDown, ServiceDrift, UsageError
+from bdauto.models import UNREADABLE
 from bdauto.settings import Secret, ServiceSettings, format_duration, redact
 from bdauto.text import clean
 
@@ -146,7 +147,7 @@ class Services:
             raise ServiceDrift(f"{what}: {_http_error(reply)}{hint}")
         try:
             return msgspec.json.decode(reply.body, type=shape)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise ServiceDrift(f"{what}: {clean(str(error))}; is this the right URL?") from None
 
     def _request(self, method: str, url: str, *, json: object = None, token: Secret | None = None) -> Reply:
@@ -175,7 +176,7 @@ def _meaning(reply: Reply) -> Answer:
     if status == httpx.codes.OK:
         try:
             return Started(msgspec.json.decode(reply.body, type=_Dispatched).job_id)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             return Unknown(f"HTTP 200 without a job id: {clean(str(error))}")
     words = _http_error(reply)
     if status < 300:
@@ -193,7 +194,7 @@ def _http_error(reply: Reply) -> str:
     """Describe an answer: its code, and its `error` where it has one, else the start of its body."""
     try:
         value = msgspec.json.decode(reply.body, type=dict[str, object]).get("error")
-    except msgspec.DecodeError:
+    except UNREADABLE:
         value = None
     text = value if isinstance(value, str) else reply.body[:4096].decode(errors="replace")
     return clean(f"HTTP {reply.status}: {text}").rstrip(": ")

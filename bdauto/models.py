@@ -6,7 +6,7 @@ Unknown fields and statuses are fine, absent means empty; a wrong type, an impos
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -113,6 +113,9 @@ class BeadList:
     malformed: tuple[str, ...] = ()
 
 
+UNREADABLE = (ValueError, RecursionError)
+"""What msgspec raises for bytes that are not the JSON asked for: also broken UTF-8, and nesting without end."""
+
 _entries = msgspec.json.Decoder(list[msgspec.Raw])
 _bead = msgspec.json.Decoder(Bead)
 
@@ -124,14 +127,14 @@ def parse_beads(answer: bytes, command: str) -> BeadList:
     """
     try:
         entries = _entries.decode(unwrap(answer, command))
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BdDrift(f"{command}: {clean(str(error))}: expected a JSON list of issues; check `bd version`") from None
     beads, malformed = [], []
     for index, entry in enumerate(entries):
         try:
             bead = _bead.decode(entry)
-            _check_metadata(bead)
-        except (msgspec.DecodeError, ValueError) as error:
+            _check_times(bead)
+        except (*UNREADABLE, OverflowError) as error:
             malformed.append(f"{command}: entry {index}{_name(entry)}: {clean(str(error))}")
         else:
             beads.append(bead)
@@ -140,8 +143,10 @@ def parse_beads(answer: bytes, command: str) -> BeadList:
     return BeadList(tuple(beads), tuple(malformed))
 
 
-def _check_metadata(bead: Bead) -> None:
-    _ = bead.claimed_at, bead.retry_at
+def _check_times(bead: Bead) -> None:
+    """Raise OverflowError or ValueError for a time at the end of the calendar, which cannot be reckoned with."""
+    for moment in (bead.updated_at, bead.created_at, bead.defer_until, bead.claimed_at, bead.retry_at):
+        _ = moment and moment.astimezone(UTC) + timedelta(days=1)
 
 
 def _name(entry: msgspec.Raw) -> str:
@@ -161,7 +166,7 @@ def parse_object(answer: bytes, command: str) -> Mapping[str, Any]:
     """Parse a JSON object, taking it out of bd's envelope if it is in one; raises BdDrift."""
     try:
         value = msgspec.json.decode(answer, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BdDrift(f"{command}: {clean(str(error))}: expected a JSON object; check `bd version`") from None
     inner = value.get("data")
     return inner if isinstance(inner, dict) else value

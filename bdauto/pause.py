@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from bdauto.models import format_time, parse_time
+from bdauto.models import UNREADABLE, format_time, parse_time
 from bdauto.text import clean
 
 KEY = "bdauto.paused"
@@ -59,7 +59,7 @@ def read(store: Mapping[str, Any], now: datetime) -> Pause | None:
         switch = msgspec.json.decode(value, type=_Switch)
         since = parse_time(switch.since) if switch.since else None
         until = parse_time(switch.until) if switch.until else None
-    except (msgspec.DecodeError, ValueError, TypeError):
+    except (*UNREADABLE, TypeError):
         return Pause(f"{KEY} is set to {clean(str(value), 80)!r}, which bdauto did not write")
     if until is not None and until <= now:
         return None
