@@ -98,6 +98,7 @@ def test_container_may_do_nothing_it_does_not_need(overlay: str) -> None:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
+                "runAsNonRoot": True,
                 "capabilities": {"drop": ["ALL"]},
             }
 

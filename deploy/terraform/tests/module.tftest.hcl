@@ -150,3 +150,14 @@ run "a_threshold_that_is_no_duration_is_refused" {
 
   expect_failures = [var.threshold]
 }
+
+run "no_container_may_be_root" {
+  command = plan
+
+  assert {
+    condition = alltrue([for job in kubernetes_cron_job_v1.this :
+      job.spec[0].job_template[0].spec[0].template[0].spec[0].container[0].security_context[0].run_as_non_root
+    ])
+    error_message = "The container must say so itself: the provider's default would override the pod's."
+  }
+}
