@@ -28,10 +28,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Capacity:
-    """How many beads the services would take; when they do not count, 1 stands for "at least one"."""
+    """How many beads the services would take; when they do not count, 1 stands for "at least one".
+
+    `active`, `queued` and `total` are the agent service's own numbers, where it counts.
+    """
 
     free: int
     counted: bool = False
+    active: int = 0
+    queued: int = 0
+    total: int = 0
 
 
 class _Status(msgspec.Struct, frozen=True):
@@ -107,7 +113,8 @@ class Services:
         health = self._decode(self._get("the agent service", url), _Health, f"the agent service {redact(url)}")
         if health.capacity is None or health.active is None or health.queued is None:
             return Capacity(0 if health.busy else 1)
-        return Capacity(max(health.capacity - health.active - health.queued, 0), counted=True)
+        free = max(health.capacity - health.active - health.queued, 0)
+        return Capacity(free, True, health.active, health.queued, health.capacity)
 
     def job_state(self, job: str) -> str | None:
         """Return the agent service's word on a job, None when it does not know the job; raises ServiceError."""

@@ -5,6 +5,7 @@ second time.
 """
 
 import random
+import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,12 +13,17 @@ from enum import StrEnum
 
 from bdauto.models import Bead
 from bdauto.settings import DispatchSettings, OnStall, ReapSettings, format_duration
+from bdauto.text import clean
 
 FIRST_BACKOFF = timedelta(minutes=2)
 LONGEST_BACKOFF = timedelta(hours=1)
 AGENT_SIGN = "claimed by agent"
 """How the agent's first note on a bead begins."""
 CLAIM_NOTE = "auto-dispatcher claimed at "
+BLOCKING = frozenset({"blocks", "conditional-blocks", "waits-for"})
+"""The types of dependency that keep a bead from being ready, as in bd's own `bd ready`."""
+FINISHED = frozenset({"closed", "pinned"})
+"""The statuses of a bead that nobody waits for."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,15 @@ class Verdict:
 
 def verdict(bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, now: datetime) -> Verdict:
     """Judge one bead; `ready` says whether `bd ready` lists it, which alone knows of blockers and gates."""
-    retry_at = bead.retry_at
+    retry_at, deferred = bead.retry_at, bead.defer_until
     creators, labels = settings.trusted_creators, set(bead.labels or ())
     conditions = [
-        Condition("status", bead.status == "open", f"status is {bead.status}", f"bd update {bead.id} -s open"),
+        Condition(
+            "status",
+            bead.status == "open",
+            f"status is {bead.status}",
+            "bdauto reap" if bead.status == "in_progress" else f"bd update {bead.id} -s open",
+        ),
         Condition(
             "assignee",
             bead.assignee == assignee,
@@ -76,44 +87,84 @@ def verdict(bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, 
             "kind",
             not (bead.is_template or bead.ephemeral or bead.pinned),
             _kind(bead),
-            "create an ordinary bead for the work",
+            f"bd update {bead.id} --persistent" if bead.ephemeral else "create an ordinary bead for the work",
         ),
         Condition(
             "deferred",
-            bead.defer_until is None or bead.defer_until <= now,
-            f"deferred until {bead.defer_until:%Y-%m-%d %H:%M}Z" if bead.defer_until else "not deferred",
+            deferred is None or deferred <= now,
+            f"deferred until {deferred:%Y-%m-%d %H:%M}Z" if deferred and deferred > now else "not deferred",
             f"bd update {bead.id} --defer ''",
         ),
         Condition(
             "backoff",
             retry_at is None or retry_at <= now,
-            f"backing off until {retry_at:%H:%M:%S}Z: {bead.error or 'failed'}" if retry_at else "not backing off",
+            f"backing off until {retry_at:%H:%M:%S}Z: {bead.error or 'failed'}"
+            if retry_at and retry_at > now
+            else "not backing off",
             f"bd update {bead.id} --unset-metadata bdauto.retry_at",
         ),
     ]
     if creators:
         trusted = bead.created_by in creators
         detail = f"created by {bead.created_by or 'nobody'}, who is {'' if trusted else 'not '}trusted"
-        conditions.append(Condition("trust", trusted, detail, f"--trusted-creator {bead.created_by or 'NAME'}"))
+        mend = f"bdauto dispatch --trusted-creator {shlex.quote(clean(bead.created_by) or 'NAME')}"
+        conditions.append(Condition("trust", trusted, detail, mend))
     if settings.labels:
         missing = [label for label in settings.labels if label not in labels]
         detail = f"lacks label {missing[0]}" if missing else "has the labels asked for"
-        mend = f"bd update {bead.id} --add-label {missing[0]}" if missing else ""
+        mend = f"bd update {bead.id} {_each('--add-label', missing)}"
         conditions.append(Condition("label", not missing, detail, mend))
     if settings.exclude_labels:
         found = [label for label in settings.exclude_labels if label in labels]
         detail = f"has the excluded label {found[0]}" if found else "has no excluded label"
-        mend = f"bd update {bead.id} --remove-label {found[0]}" if found else ""
+        mend = f"bd update {bead.id} {_each('--remove-label', found)}"
         conditions.append(Condition("exclude-label", not found, detail, mend))
-    conditions.append(
-        Condition(
-            "ready",
-            ready,
-            "bd calls it ready" if ready else "bd does not call it ready",
-            f"bd dep list {bead.id}",
-        )
-    )
+    conditions.append(_ready(bead, ready, {condition.name for condition in conditions if not condition.passed}))
     return Verdict(bead, tuple(conditions))
+
+
+def _ready(bead: Bead, ready: bool, failed: Collection[str]) -> Condition:
+    """Say why bd does not list the bead as ready, as far as its dependencies and the conditions before tell."""
+    if ready:
+        return Condition("ready", True, "bd calls it ready")
+    blockers = open_blockers(bead)
+    if blockers:
+        mend = " && ".join(f"bd dep remove {bead.id} {shlex.quote(blocker)}" for blocker in blockers)
+        return Condition("ready", False, f"waits for {', '.join(blockers)}", mend)
+    if {"status", "assignee", "kind", "deferred"} & set(failed):
+        return Condition("ready", False, "bd does not call it ready, for what failed above", "mend that first")
+    parents = [d.id for d in bead.dependencies or () if d.id and d.dependency_type == "parent-child"]
+    if parents:
+        return Condition(
+            "ready", False, f"waits with its parent {parents[0]}", f"bdauto explain {shlex.quote(parents[0])}"
+        )
+    return Condition("ready", False, "bd does not call it ready", f"bd dep list {bead.id}")
+
+
+def open_blockers(bead: Bead) -> tuple[str, ...]:
+    """Return the ids of the open beads this one waits for; known from `bd show`, not from a list."""
+    return tuple(
+        clean(other.id)
+        for other in bead.dependencies or ()
+        if other.id and other.dependency_type in BLOCKING and other.status not in FINISHED
+    )
+
+
+def circumstances(paused: str, free: int | None, trouble: str = "") -> tuple[Condition, Condition]:
+    """Judge what all beads share: no pause (`paused` describes it, or is ""), and room for one bead more.
+
+    `free` is how many beads the services would take, None when `trouble` says why that is not known.
+    """
+    words = trouble or (f"room for {free}" if free else "the agent service is at capacity")
+    mend = "bdauto doctor" if free is None else "bdauto status --watch"
+    return (
+        Condition("pause", not paused, paused or "not paused", "bdauto resume"),
+        Condition("capacity", bool(free), words, mend),
+    )
+
+
+def _each(option: str, values: Iterable[str]) -> str:
+    return " ".join(f"{option} {shlex.quote(value)}" for value in values)
 
 
 def _kind(bead: Bead) -> str:
@@ -124,6 +175,11 @@ def _kind(bead: Bead) -> str:
 def dispatch_order(bead: Bead) -> tuple[int, datetime, str]:
     """The key that dispatch sorts by: priority 0 first, then the one that has waited longest, then the id."""
     return (bead.priority, bead.updated_at, bead.id)
+
+
+def ranked(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Sort verdicts: the eligible first, then those that wait, each in dispatch order."""
+    return sorted(verdicts, key=lambda verdict: (not verdict.eligible, dispatch_order(verdict.bead)))
 
 
 def backoff(failures: int, rng: random.Random) -> timedelta:
