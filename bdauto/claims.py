@@ -85,6 +85,14 @@ class Claims:
             drop=("bdauto.error", "bdauto.failures"),
             if_attempt=claim.attempt,
         )
+        return self._insist(change, job)
+
+    def unknown(self, claim: Claim, error: str) -> None:
+        """Leave the bead claimed and say that it may run: the reaper settles it. As insistent as `record`."""
+        words = f"{UNKNOWN}: {error}"
+        self._insist(Change(bead=claim.bead, note=words, put={"bdauto.error": words}, if_attempt=claim.attempt))
+
+    def _insist(self, change: Change, job: str = "") -> bool:
         deadline, wait = self.runtime.monotonic() + RECORD_RETRY.total_seconds(), 0.5
         while True:
             try:
@@ -92,14 +100,9 @@ class Claims:
             except BdError as error:
                 if self.runtime.monotonic() + wait > deadline:
                     raise
-                log.warning("record-retry", bead=claim.bead.id, job=job, attempt=claim.attempt, error=error)
+                log.warning("record-retry", bead=change.bead.id, job=job, attempt=change.if_attempt, error=error)
             self.runtime.sleep(wait)
             wait = min(wait * 2, 5.0)
-
-    def unknown(self, claim: Claim, error: str) -> None:
-        """Leave the bead claimed and say that it may run: the reaper settles it."""
-        words = f"{UNKNOWN}: {error}"
-        self._apply(Change(bead=claim.bead, note=words, put={"bdauto.error": words}, if_attempt=claim.attempt))
 
     def release(self, claim: Claim, *, error: str = "", charged: bool = False, back_off: bool = False) -> None:
         """Undo the claim: open again, the claim's note taken back, one note for an error that is new.
