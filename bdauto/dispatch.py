@@ -100,10 +100,11 @@ class Dispatcher:
             return True
         answer: Answer = Started("") if self.settings.dry_run else self.services().dispatch(bead.id)
         log.debug("answered", bead=bead.id, attempt=claim.attempt, answer=type(answer).__name__)
-        if not isinstance(answer, Refused | Misconfigured):
-            self._charge_refused()
         self._not_started = self._not_started + 1 if isinstance(answer, NotStarted) else 0
-        return self._settle(claim, answer)
+        go_on = self._settle(claim, answer)  # first of all: a job that runs must be recorded, whatever else fails
+        if not isinstance(answer, Refused):
+            self._charge_refused()
+        return go_on
 
     def _claim(self, bead: Bead) -> Claim | None:
         try:
