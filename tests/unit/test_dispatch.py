@@ -1,0 +1,572 @@
+"""One dispatch cycle: the answer table row by row, and what ends a cycle early."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from bdauto.changes import Change, DryWriter
+from bdauto.dispatch import Dispatcher
+from bdauto.errors import BdConflict, BdDrift, BdFailed, BdTimeout, ServiceDown, ServiceDrift
+from bdauto.models import format_time
+from bdauto.outcome import Outcome, Report
+from bdauto.pause import KEY
+from bdauto.settings import DispatchSettings
+
+from .doubles import NOW, Board, Clock, Reply, Tracker, no_services, row
+
+CLAIMED = f"auto-dispatcher claimed at {format_time(NOW)}"
+
+
+@dataclass
+class Desk:
+    """A tracker, a BeadBoard and a clock, and cycles between them."""
+
+    tracker: Tracker
+    board: Board
+    clock: Clock
+    agent: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def cycle(self, **settings: Any) -> Report:
+        return self.dispatcher(**settings).cycle()
+
+    def dispatcher(self, **settings: Any) -> Dispatcher:
+        chosen = DispatchSettings(**(self.settings | settings))
+        services = self.board.services(agent=self.agent)
+        return Dispatcher(self.tracker, self.tracker, services, chosen, self.clock.runtime())
+
+
+def desk(*rows: dict[str, Any], script: list[Reply] | None = None, **settings: Any) -> Desk:
+    clock = Clock()
+    return Desk(Tracker(clock, *rows), Board(script or []), clock, settings=settings)
+
+
+def queue(count: int) -> list[dict[str, Any]]:
+    """Return beads x-1 … x-n in dispatch order."""
+    return [row(f"x-{n}", updated_at=NOW - timedelta(hours=count + 1 - n)) for n in range(1, count + 1)]
+
+
+def said(report: Report) -> dict[str, str]:
+    return {bead.id: bead.outcome.value for bead in report.beads}
+
+
+def refusal(text: str = "Bead is missing acceptance criteria.", status: int = 400) -> httpx.Response:
+    return httpx.Response(status, json={"error": text})
+
+
+def test_a_job_id_is_recorded_on_the_bead() -> None:
+    here = desk(row("x-1", notes="before"))
+    report = here.cycle()
+    assert (report.outcome, report.exit_code, said(report)) == (Outcome.dispatched, 0, {"x-1": "dispatched"})
+    assert report.beads[0].job == "job-1"
+    assert here.tracker.bead("x-1").status == "in_progress"
+    assert here.tracker.notes("x-1") == ["before", CLAIMED, "dispatched: job=job-1"]
+    own = here.tracker.own("x-1")
+    assert own == {"attempt": own["attempt"], "attempts": 1, "claimed_at": format_time(NOW), "job": "job-1"}
+
+
+def test_the_bead_is_claimed_before_it_is_posted() -> None:
+    here = desk(row("x-1"))
+    seen: list[str] = []
+    here.board.posted = lambda bead_id: seen.append(here.tracker.bead(bead_id).status)
+    here.cycle()
+    assert seen == ["in_progress"]
+
+
+def test_success_forgets_earlier_failures() -> None:
+    past = {
+        "bdauto.error": "HTTP 502: x",
+        "bdauto.failures": 2,
+        "bdauto.attempts": 1,
+        "bdauto.retry_at": format_time(NOW),
+    }
+    here = desk(row("x-1", metadata=past))
+    here.cycle()
+    own = here.tracker.own("x-1")
+    assert (own["attempts"], own.keys() & {"error", "failures", "retry_at"}) == (2, set())
+
+
+RELEASED: list[tuple[str, Reply, str]] = [
+    ("500", refusal("not configured", 500), "HTTP 500: not configured"),
+    ("401", refusal("who", 401), "HTTP 401: who"),
+    ("403", refusal("no", 403), "HTTP 403: no"),
+    ("404", httpx.Response(404, text="<html>nothing"), "HTTP 404: <html>nothing"),
+    ("redirect", httpx.Response(302, headers={"location": "http://elsewhere.test"}), "HTTP 302"),
+    ("other 3xx", httpx.Response(304), "HTTP 304"),
+    ("other 4xx", refusal("slow down", 429), "HTTP 429: slow down"),
+]
+
+
+@pytest.mark.parametrize(("answer", "words"), [r[1:] for r in RELEASED], ids=[r[0] for r in RELEASED])
+def test_misconfiguration_releases_the_bead_uncharged_and_stops_the_cycle(answer: Reply, words: str) -> None:
+    here = desk(*queue(2), script=[answer], max_beads=2)
+    report = here.cycle()
+    assert (report.outcome, report.exit_code, said(report)) == (Outcome.failed, 4, {"x-1": "misconfigured"})
+    assert isinstance(report.error, ServiceDrift)
+    assert words in str(report.error)
+    assert here.board.posts == ["x-1"]
+    assert here.tracker.bead("x-1").status == "open"
+    assert here.tracker.own("x-1") == {"error": words}
+    note = f"dispatch failed {words}"
+    assert here.tracker.notes("x-1") == [note]
+    assert here.cycle().exit_code == 0
+    assert sorted(here.board.posts) == ["x-1", "x-1", "x-2"], "nothing holds the bead back once it is mended"
+
+
+NOT_STARTED: list[tuple[str, Callable[[], Reply], str]] = [
+    ("502", lambda: refusal("agent down", 502), "HTTP 502: agent down"),
+    ("503", lambda: httpx.Response(503), "HTTP 503"),
+    ("504", lambda: httpx.Response(504, text="late\x1b[31m\n\u202e!"), "HTTP 504: late[31m !"),
+    ("other 5xx", lambda: httpx.Response(507), "HTTP 507"),
+    (
+        "refused connection",
+        lambda: httpx.ConnectError("[Errno 111] refused"),
+        "cannot connect to BeadBoard: [Errno 111]",
+    ),
+    ("connecting takes too long", lambda: httpx.ConnectTimeout("late"), "cannot connect to BeadBoard: late"),
+]
+
+
+@pytest.mark.parametrize(("answer", "words"), [r[1:] for r in NOT_STARTED], ids=[r[0] for r in NOT_STARTED])
+def test_a_failing_service_releases_the_bead_uncharged_and_backs_off(answer: Callable[[], Reply], words: str) -> None:
+    here = desk(*queue(2), script=[answer()], max_beads=2)
+    report = here.cycle()
+    assert said(report) == {"x-1": "unavailable", "x-2": "dispatched"}, "the others go on"
+    assert (report.outcome, report.exit_code) == (Outcome.partial, 5)
+    bead, own = here.tracker.bead("x-1"), here.tracker.own("x-1")
+    assert (bead.status, bead.attempts, bead.failures, bead.attempt) == ("open", 0, 1, "")
+    assert own["error"].startswith(words)
+    assert bead.retry_at is not None
+    assert timedelta(minutes=1) <= bead.retry_at - NOW <= timedelta(minutes=2)
+    [note] = here.tracker.notes("x-1")
+    assert note.startswith("dispatch failed")
+    assert note.isprintable()
+
+
+def test_a_single_bead_that_was_not_started_makes_the_cycle_fail() -> None:
+    report = desk(row("x-1"), script=[httpx.Response(502)]).cycle()
+    assert (report.outcome, report.exit_code) == (Outcome.failed, 4)
+    assert "x-1 is open again" in str(report.error)
+
+
+def test_three_beads_not_started_in_a_row_call_the_service_down() -> None:
+    here = desk(*queue(5), script=[httpx.Response(503) for _ in range(5)], max_beads=5)
+    report = here.cycle()
+    assert (report.exit_code, type(report.error)) == (4, ServiceDown)
+    assert here.board.posts == ["x-1", "x-2", "x-3"]
+    assert {r["status"] for r in here.tracker.rows.values()} == {"open"}
+
+
+def test_a_good_answer_between_failures_keeps_the_cycle_going() -> None:
+    bad, good = httpx.Response(503), httpx.Response(200, json={"job_id": "j"})
+    here = desk(*queue(6), script=[bad, bad, good, bad, bad, good], max_beads=9)
+    assert here.cycle().exit_code == 5
+    assert len(here.board.posts) == 6
+
+
+def test_an_outage_of_any_length_leaves_every_bead_open_and_one_line_in_its_notes() -> None:
+    here = desk(row("x-1", notes="mine"), row("x-2"), row("x-3"), row("x-4"))
+    waits: list[timedelta] = []
+    for _ in range(300):
+        here.board.script = [httpx.Response(502, json={"error": "down"})] * 4
+        here.cycle()
+        retry_at = here.tracker.bead("x-1").retry_at
+        waits += [retry_at - here.clock.time] if retry_at else []
+        here.clock.time += timedelta(minutes=2)
+    assert {r["status"] for r in here.tracker.rows.values()} == {"open"}
+    assert here.tracker.notes("x-1") == ["mine", "dispatch failed HTTP 502: down"]
+    assert all(here.tracker.notes(f"x-{n}") == ["dispatch failed HTTP 502: down"] for n in (2, 3, 4))
+    assert here.tracker.bead("x-1").attempts == 0
+    assert max(waits) <= timedelta(hours=1)
+    assert len(here.board.posts) < 4 * 30, "the backoff doubles up to an hour"
+    here.board.script = []
+    here.clock.time += timedelta(hours=1)
+    assert here.cycle(max_beads=4).exit_code == 0
+
+
+def test_an_error_that_changes_is_noted_and_one_that_stays_is_not() -> None:
+    here = desk(row("x-1"))
+    for status in (502, 502, 503, 503, 502):
+        here.board.script = [httpx.Response(status)]
+        here.cycle()
+        here.clock.time += timedelta(hours=1)
+    assert here.tracker.notes("x-1") == [f"dispatch failed HTTP {status}" for status in (502, 503, 502)]
+
+
+def test_a_failure_note_is_bounded() -> None:
+    here = desk(row("x-1"), script=[httpx.Response(502, text="x" * 100_000)])
+    here.cycle()
+    [note] = here.tracker.notes("x-1")
+    assert len(note) <= 300 + len("dispatch failed ")
+    assert len(here.tracker.own("x-1")["error"]) <= 300
+
+
+def test_at_capacity_releases_the_bead_as_if_nothing_had_been() -> None:
+    here = desk(*queue(2), script=[refusal("Agent is busy", 409)], max_beads=2)
+    report = here.cycle()
+    assert (report.outcome, report.exit_code, said(report)) == (Outcome.busy, 0, {"x-1": "busy"})
+    assert here.board.posts == ["x-1"]
+    assert (here.tracker.bead("x-1").status, here.tracker.notes("x-1"), here.tracker.own("x-1")) == ("open", [], {})
+
+
+def test_a_refused_bead_is_charged_and_waits_while_the_next_goes_on() -> None:
+    here = desk(*queue(2), script=[refusal()])
+    report = here.cycle()
+    assert said(report) == {"x-1": "refused", "x-2": "dispatched"}
+    assert (report.outcome, report.exit_code) == (Outcome.partial, 5)
+    bead = here.tracker.bead("x-1")
+    assert (bead.status, bead.attempts, bead.failures) == ("open", 1, 1)
+    assert bead.retry_at is not None
+    assert timedelta(minutes=1) <= bead.retry_at - NOW <= timedelta(minutes=2)
+    assert here.tracker.notes("x-1") == ["dispatch failed HTTP 400: Bead is missing acceptance criteria."]
+
+
+def test_a_bead_refused_up_to_max_attempts_is_set_aside_and_starts_afresh_when_re_armed() -> None:
+    here = desk(row("x-1", notes="mine"))
+    reports = []
+    for _ in range(3):
+        here.board.script = [refusal()]
+        reports.append(here.cycle())
+        here.clock.time += timedelta(hours=1)
+    assert [r.beads[0].outcome for r in reports] == ["refused", "refused", "set_aside"]
+    assert [r.exit_code for r in reports] == [4, 4, 0]
+    assert here.tracker.bead("x-1").status == "blocked"
+    mine, first, last = here.tracker.notes("x-1")
+    assert (mine, first) == ("mine", "dispatch failed HTTP 400: Bead is missing acceptance criteria.")
+    assert "set aside after 3 attempts" in last
+    assert "bd update x-1 -s open" in last
+    assert here.tracker.own("x-1") == {"blocked": "HTTP 400: Bead is missing acceptance criteria."}
+    assert here.cycle().outcome is Outcome.idle
+    here.tracker.rows["x-1"]["status"] = "open"
+    assert here.cycle().outcome is Outcome.dispatched
+    assert here.tracker.bead("x-1").attempts == 1
+    assert "blocked" not in here.tracker.own("x-1")
+
+
+def test_three_beads_refused_in_a_row_are_not_charged_however_often_it_is_tried() -> None:
+    here = desk(*queue(4), max_beads=4)
+    for _ in range(8):
+        here.board.script = [refusal("Bead not found.") for _ in range(4)]
+        report = here.cycle()
+        assert (report.exit_code, type(report.error)) == (4, ServiceDrift)
+        assert "same database" in str(report.error)
+        assert list(said(report).values()) == ["misconfigured"] * 3
+        here.clock.time += timedelta(minutes=2)
+    for n in (1, 2, 3, 4):
+        bead = here.tracker.bead(f"x-{n}")
+        assert (bead.status, bead.attempts, bead.failures, bead.retry_at) == ("open", 0, 0, None)
+        assert here.tracker.notes(bead.id) == ["dispatch failed HTTP 400: Bead not found."]
+
+
+def test_two_refused_and_a_good_one_charge_the_two() -> None:
+    here = desk(*queue(3), script=[refusal(), refusal()])
+    report = here.cycle()
+    assert said(report) == {"x-1": "refused", "x-2": "refused", "x-3": "dispatched"}
+    assert [here.tracker.bead(f"x-{n}").attempts for n in (1, 2, 3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("between", [refusal("busy", 502), refusal("wrong", 500)], ids=["not started", "misconfigured"])
+def test_beads_refused_before_another_answer_do_not_stay_claimed(between: Reply) -> None:
+    here = desk(*queue(3), script=[refusal(), refusal(), between])
+    here.cycle()
+    assert {r["status"] for r in here.tracker.rows.values()} == {"open"}
+
+
+def test_beads_refused_before_the_service_is_busy_do_not_stay_claimed() -> None:
+    here = desk(*queue(3), script=[refusal()])
+    here.board.busy = [False, True]
+    report = here.cycle()
+    assert said(report) == {"x-1": "refused"}
+    assert here.tracker.bead("x-1").status == "open"
+
+
+UNKNOWN: list[tuple[str, Reply, str]] = [
+    ("time-out after sending", httpx.ReadTimeout("late"), "no answer within 30s"),
+    ("broken connection", httpx.RemoteProtocolError("Server disconnected"), "Server disconnected"),
+    ("broken while sending", httpx.WriteError("broken pipe"), "broken pipe"),
+    ("broken while reading", httpx.ReadError("reset"), "reset"),
+    ("200 without a job id", httpx.Response(200, json={}), "HTTP 200 without a job id"),
+    ("an empty job id", httpx.Response(200, json={"job_id": ""}), "HTTP 200 without a job id"),
+    ("a job id that is no text", httpx.Response(200, json={"job_id": 5}), "HTTP 200 without a job id"),
+    ("a hostile job id", httpx.Response(200, json={"job_id": "a\nb'; --"}), "HTTP 200 without a job id"),
+    ("HTML", httpx.Response(200, text="<html>"), "HTTP 200 without a job id"),
+    ("not UTF-8", httpx.Response(200, content=b'{"job_id": "\xff"}'), "HTTP 200 without a job id"),
+    ("endless nesting", httpx.Response(200, content=b"[" * 200_000), "HTTP 200 without a job id"),
+    ("another 2xx", httpx.Response(202, json={"job_id": "j"}), "HTTP 202"),
+    ("megabytes", httpx.Response(200, content=b" " * (1 << 21)), "larger than 1 MiB"),
+]
+
+
+@pytest.mark.parametrize(("answer", "words"), [r[1:] for r in UNKNOWN], ids=[r[0] for r in UNKNOWN])
+def test_an_unknown_outcome_leaves_the_bead_claimed_and_is_never_posted_again(answer: Reply, words: str) -> None:
+    here = desk(*queue(2), script=[answer], max_beads=2)
+    report = here.cycle()
+    assert (report.exit_code, said(report)) == (4, {"x-1": "unknown"})
+    assert words in str(report.error)
+    bead = here.tracker.bead("x-1")
+    assert (bead.status, bead.attempts, bead.job) == ("in_progress", 1, "")
+    claimed, note = here.tracker.notes("x-1")
+    assert claimed == CLAIMED
+    assert note.startswith("dispatch outcome unknown: ")
+    assert words in note
+    assert bead.error == note
+    here.cycle()
+    assert here.board.posts.count("x-1") == 1
+
+
+def test_busy_claims_and_posts_nothing() -> None:
+    here = desk(row("x-1"))
+    here.board.busy = [True]
+    report = here.cycle()
+    assert (report.outcome, report.exit_code, report.beads) == (Outcome.busy, 0, ())
+    assert here.tracker.written == []
+
+
+def test_an_empty_queue_is_idle_and_asks_no_service() -> None:
+    here = desk(row("x-1", status="closed"))
+    dispatcher = here.dispatcher()
+    dispatcher.services = no_services
+    report = dispatcher.cycle()
+    assert (report.outcome, report.exit_code) == (Outcome.idle, 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [httpx.Response(503), httpx.ConnectError("refused"), httpx.Response(200, text="<html>"), httpx.Response(301)],
+    ids=["down", "refused", "HTML", "redirect"],
+)
+def test_a_beadboard_that_does_not_say_whether_it_is_busy_gets_no_bead(answer: Reply) -> None:
+    here = desk(row("x-1"))
+    here.board.status = answer
+    report = here.cycle()
+    assert (report.outcome, report.exit_code) == (Outcome.failed, 4)
+    assert (here.board.posts, here.tracker.written) == ([], [])
+
+
+def health(active: int, queued: int = 0, capacity: int = 10) -> dict[str, Any]:
+    return {"status": "ok", "busy": False, "active": active, "queued": queued, "capacity": capacity}
+
+
+def test_the_agent_service_s_capacity_bounds_a_cycle() -> None:
+    here = desk(*queue(5), max_beads=5)
+    here.agent, here.board.health = True, [health(7, 1)]
+    assert len(here.cycle().beads) == 2
+
+
+def test_capacity_that_grows_within_a_cycle_does_not_raise_its_bound() -> None:
+    here = desk(*queue(5), max_beads=5)
+    here.agent, here.board.health = True, [health(8), health(0)]
+    assert len(here.cycle().beads) == 2
+
+
+def test_capacity_that_ends_within_a_cycle_ends_it() -> None:
+    here = desk(*queue(5), max_beads=5)
+    here.agent, here.board.health = True, [health(5), health(10)]
+    report = here.cycle()
+    assert (report.outcome, len(report.beads)) == (Outcome.dispatched, 1)
+
+
+def test_no_capacity_is_busy() -> None:
+    here = desk(row("x-1"))
+    here.agent, here.board.health = True, [health(10, 5)]
+    assert here.cycle().outcome is Outcome.busy
+    assert here.tracker.written == []
+
+
+def test_without_counts_the_status_is_asked_between_beads_and_max_bounds_the_cycle() -> None:
+    here = desk(*queue(5), max_beads=4)
+    here.board.busy = [False, False, True]
+    assert said(here.cycle()) == {"x-1": "dispatched", "x-2": "dispatched"}
+    here.board.busy = []
+    assert len(here.cycle(max_beads=2).beads) == 2
+
+
+def test_max_counts_what_was_dispatched_and_not_what_was_tried() -> None:
+    here = desk(*queue(4), script=[httpx.Response(502)], max_beads=2)
+    assert said(here.cycle()) == {"x-1": "unavailable", "x-2": "dispatched", "x-3": "dispatched"}
+
+
+def test_a_lost_race_is_not_an_error_and_the_next_bead_is_taken() -> None:
+    here = desk(*queue(2))
+
+    def race(change: Change) -> None:
+        if change.bead.id == "x-1":
+            here.tracker.rows["x-1"]["status"] = "in_progress"
+
+    here.tracker.before_write = race
+    report = here.cycle()
+    assert said(report) == {"x-1": "lost", "x-2": "dispatched"}
+    assert (report.outcome, report.exit_code, here.board.posts) == (Outcome.dispatched, 0, ["x-2"])
+
+
+def test_only_lost_races_are_an_idle_cycle() -> None:
+    here = desk(row("x-1"))
+    here.tracker.before_write = lambda change: here.tracker.rows["x-1"].update(assignee="ann")
+    report = here.cycle()
+    assert (report.outcome, report.exit_code, said(report)) == (Outcome.idle, 0, {"x-1": "lost"})
+
+
+def test_an_agent_that_moved_the_bead_meanwhile_keeps_it_as_it_is() -> None:
+    here = desk(row("x-1"), script=[httpx.Response(502)])
+    here.board.posted = lambda bead_id: here.tracker.rows[bead_id].update(status="closed")
+    here.cycle()
+    assert here.tracker.bead("x-1").status == "closed"
+    assert here.tracker.notes("x-1") == [CLAIMED]
+
+
+def failing(error: Exception, *, when: Callable[[Change], bool], times: int = 10**9) -> Callable[[Change], None]:
+    """Return what fails writes, so often."""
+    left = [times]
+
+    def fail(change: Change) -> None:
+        if when(change) and left[0]:
+            left[0] -= 1
+            raise error
+
+    return fail
+
+
+def is_claim(change: Change) -> bool:
+    return change.status == "in_progress"
+
+
+def is_record(change: Change) -> bool:
+    return "bdauto.job" in change.put
+
+
+def test_a_record_that_cannot_be_written_is_tried_again_for_a_minute() -> None:
+    here = desk(row("x-1"))
+    here.tracker.before_write = failing(BdFailed("bd sql failed"), when=is_record)
+    report = here.cycle()
+    assert (report.exit_code, here.board.posts) == (3, ["x-1"])
+    assert "x-1 runs as job job-1" in str(report.error)
+    assert report.beads[0].job == "job-1"
+    assert 50 <= sum(here.clock.waited) <= 60
+    here.tracker.before_write = lambda change: None
+    assert here.cycle().outcome is Outcome.idle, "the bead stays claimed"
+
+
+@pytest.mark.parametrize("error", [BdFailed("x"), BdTimeout("x"), BdConflict("x"), BdDrift("x")])
+def test_a_record_that_bd_takes_at_last_is_a_dispatch(error: Exception) -> None:
+    here = desk(row("x-1"))
+    here.tracker.before_write = failing(error, when=is_record, times=4)
+    assert here.cycle().exit_code == 0
+    assert here.tracker.bead("x-1").job == "job-1"
+
+
+def test_the_record_of_a_job_comes_before_the_charges_of_beads_refused_earlier() -> None:
+    here = desk(*queue(3), script=[refusal(), refusal()])
+    here.tracker.before_write = failing(BdFailed("bd sql failed"), when=lambda change: change.status == "open")
+    report = here.cycle()
+    assert report.exit_code == 3
+    assert here.tracker.bead("x-3").job == "job-3"
+
+
+def test_an_unknown_outcome_is_written_even_when_bd_fails_for_a_while() -> None:
+    here = desk(row("x-1"), script=[httpx.ReadTimeout("late")])
+    here.tracker.before_write = failing(BdFailed("x"), when=lambda change: "bdauto.error" in change.put, times=3)
+    assert here.cycle().exit_code == 4
+    assert here.tracker.bead("x-1").error.startswith("dispatch outcome unknown")
+
+
+def test_a_bead_that_cannot_be_claimed_does_not_hold_up_the_next() -> None:
+    here = desk(*queue(2))
+    here.tracker.before_write = failing(BdFailed("row is odd"), when=lambda change: change.bead.id == "x-1")
+    report = here.cycle()
+    assert said(report) == {"x-1": "failed", "x-2": "dispatched"}
+    assert (report.outcome, report.exit_code) == (Outcome.partial, 5)
+
+
+def test_three_claims_that_fail_in_a_row_speak_against_bd() -> None:
+    here = desk(*queue(5))
+    here.tracker.before_write = failing(BdFailed("read-only"), when=is_claim)
+    report = here.cycle()
+    assert (report.outcome, report.exit_code, here.board.posts) == (Outcome.failed, 3, [])
+    assert len(report.beads) <= 3
+
+
+@pytest.mark.parametrize("error", [BdTimeout("x"), BdConflict("x"), BdDrift("x")])
+def test_a_bd_that_hangs_or_drifts_on_a_claim_ends_the_cycle(error: Exception) -> None:
+    here = desk(*queue(2))
+    here.tracker.before_write = failing(error, when=is_claim)
+    assert here.cycle().exit_code == 3
+    assert here.board.posts == []
+
+
+def test_an_unreadable_bead_is_skipped_and_counted() -> None:
+    here = desk(*queue(2))
+    here.tracker.broken = {"x-1": {"updated_at": "2026-02-30T00:00:00Z"}}
+    report = here.cycle()
+    assert said(report) == {"x-2": "dispatched"}
+    assert (report.outcome, report.exit_code) == (Outcome.partial, 5)
+    assert len(report.malformed) == 1
+    assert "x-1" in report.malformed[0]
+
+
+def test_a_bd_that_cannot_be_read_posts_nothing() -> None:
+    here = desk(row("x-1"))
+    here.tracker.broken = {"x-1": {"priority": "urgent"}}
+    report = here.cycle()
+    assert (report.outcome, report.exit_code, here.board.posts) == (Outcome.failed, 3, [])
+
+
+PAUSED = f'{{"reason": "deploy", "by": "ann", "until": "{format_time(NOW + timedelta(hours=1))}"}}'
+
+
+def test_paused_reads_no_queue_and_posts_nothing() -> None:
+    here = desk(row("x-1"))
+    here.tracker.store = {KEY: PAUSED}
+    report = here.cycle()
+    assert (report.outcome, report.exit_code, here.board.requests) == (Outcome.paused, 0, [])
+    assert "paused by ann" in report.detail
+    assert all(call.ended for call in here.tracker.calls if call.ended is not None and call is here.tracker.calls[0])
+
+
+def test_a_pause_that_is_ignored_or_over_holds_nothing_up() -> None:
+    here = desk(*queue(2))
+    here.tracker.store = {KEY: PAUSED}
+    assert here.cycle(ignore_pause=True).outcome is Outcome.dispatched
+    here.clock.time += timedelta(hours=1)
+    assert here.cycle().outcome is Outcome.dispatched
+
+
+def test_a_pause_switch_that_cannot_be_read_dispatches_nothing() -> None:
+    here = desk(row("x-1"))
+
+    def fail(verb: str) -> None:
+        if verb == "kv":
+            raise BdFailed("bd kv list failed")
+
+    here.tracker.before_read = fail
+    assert here.cycle().exit_code == 3
+    assert here.board.posts == []
+
+
+def test_a_dry_run_decides_the_same_and_writes_and_posts_nothing() -> None:
+    here = desk(*queue(3), max_beads=2, dry_run=True)
+    dispatcher = here.dispatcher()
+    dispatcher.writer = DryWriter()
+    report = dispatcher.cycle()
+    assert (said(report), report.dry_run) == ({"x-1": "dispatched", "x-2": "dispatched"}, True)
+    assert (here.board.posts, here.tracker.written) == ([], [])
+
+
+def test_a_stop_between_two_beads_ends_the_cycle_in_order() -> None:
+    here = desk(*queue(3), max_beads=3)
+    dispatcher = here.dispatcher()
+    dispatcher.stopping = lambda: len(here.board.posts) == 1
+    report = dispatcher.cycle()
+    assert (report.outcome, said(report)) == (Outcome.dispatched, {"x-1": "dispatched"})
+    assert here.tracker.bead("x-2").status == "open"
+
+
+def test_a_bead_is_not_dispatched_before_its_backoff_is_over() -> None:
+    later: datetime = NOW + timedelta(seconds=1)
+    here = desk(row("x-1", metadata={"bdauto.retry_at": format_time(later)}))
+    assert here.cycle().outcome is Outcome.idle
+    here.clock.time = later
+    assert here.cycle().outcome is Outcome.dispatched
