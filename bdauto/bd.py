@@ -1,4 +1,4 @@
-"""The `bd` program: the one place that starts processes, and one method per bd verb.
+"""The `bd` program: one method per bd verb.
 
 A verb that reads returns a `Call`: the child runs from the moment the method is called, and `result()` waits for it, so
 that several calls, an import or an HTTP request can share the wait.
@@ -9,8 +9,6 @@ import errno
 import os
 import re
 import shutil
-import signal
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -19,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from bdauto import log
+from bdauto import argv, log, process
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdMissing, BdTimeout, BdUnsupported, UsageError
 from bdauto.models import ID_PATTERN, UNREADABLE, Bead, BeadList, parse_beads, parse_object, unwrap
 from bdauto.settings import BdSettings, format_duration
@@ -31,9 +29,6 @@ HARMFUL_BD = {
 }
 """Versions that must not write in server mode (beads issues 3849, 3948 and 4245; fixed in 1.0.5)."""
 
-SECRET_VARIABLES = ("API_BEARER_TOKEN", "BDAUTO_NOTIFY_URLS", "BDAUTO_PUSHGATEWAY")
-"""Environment variables that bd's processes do not get."""
-
 T = TypeVar("T")
 
 _CONFLICT = re.compile(r"Error 1213|40001|serialization failure", re.IGNORECASE)
@@ -43,10 +38,8 @@ _NO_SQL = "not yet supported in embedded mode"
 class Call(Generic[T]):
     """A running `bd`; `result()` waits for its answer."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], verb: str, timeout: timedelta, parse: Callable[[bytes], T]
-    ) -> None:
-        self._process = process
+    def __init__(self, child: process.Process, verb: str, timeout: timedelta, parse: Callable[[bytes], T]) -> None:
+        self._process = child
         self._verb = verb
         self._timeout = timeout
         self._parse = parse
@@ -55,7 +48,7 @@ class Call(Generic[T]):
         """Return the parsed answer; raises BdTimeout, BdFailed, BdConflict or BdDrift."""
         try:
             out, err = self._process.communicate(timeout=self._timeout.total_seconds())
-        except subprocess.TimeoutExpired:
+        except process.TimeoutExpired:
             self.kill()
             words = f"bd {self._verb} did not answer within {format_duration(self._timeout)} and was killed"
             raise BdTimeout(f"{words}; check its database server, or raise --bd-timeout") from None
@@ -68,13 +61,7 @@ class Call(Generic[T]):
 
     def kill(self) -> None:
         """End the child with its whole process group, if it still runs."""
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe:
-                pipe.close()
+        process.end(self._process)
 
 
 class Bd:
@@ -86,31 +73,27 @@ class Bd:
         In a private folder bd's export of all issues after a write is switched off: it takes seconds.
         """
         self.settings = settings
-        self._prefix = [settings.bd]
-        if settings.db is not None:
-            self._prefix += ["--db", str(settings.db)]
-        self._prefix += ["--actor", settings.actor, "--json"]
-        if readonly:
-            self._prefix.append("--readonly")
-        self._environment = {key: value for key, value in os.environ.items() if key not in SECRET_VARIABLES}
-        if private:
-            self._environment["BD_EXPORT_AUTO"] = "false"
+        db = None if settings.db is None else str(settings.db)
+        self._prefix = argv.prefix(settings.bd, db, settings.actor, readonly=readonly)
+        self._environment = argv.environment(private=private)
 
     def ready(self, *, limit: int, priority: int | None = None, oldest: bool = False) -> Call[BeadList]:
-        """List the assignee's open beads that bd calls ready; `limit` 0 is all of them.
-
-        Sorted by priority and then the newest created first, or with `oldest` by the time of creation alone.
-        """
-        argv = ["ready", "--assignee", self.settings.assignee, "--limit", str(limit)]
-        if priority is not None:
-            argv += ["--priority", str(priority)]
-        if oldest:
-            argv += ["--sort", "oldest"]
-        return self._beads(argv)
+        """List the assignee's open beads that bd calls ready; `limit` 0 is all of them."""
+        return self._beads(argv.ready(self.settings.assignee, limit, priority, oldest=oldest))
 
     def in_progress(self) -> Call[BeadList]:
         """List the assignee's beads in progress, all of them."""
-        return self._beads(["list", "--assignee", self.settings.assignee, "--status", "in_progress", "--limit", "0"])
+        return self._beads(argv.in_progress(self.settings.assignee))
+
+    def assigned(self, statuses: Sequence[str]) -> Call[BeadList]:
+        """List all the assignee's beads of these statuses."""
+        return self._beads(
+            ["list", "--assignee", self.settings.assignee, "--status", ",".join(statuses), "--limit", "0"]
+        )
+
+    def newest(self) -> Call[BeadList]:
+        """List the one bead that was updated last, whatever its status."""
+        return self._beads(["list", "--all", "--sort", "updated", "--limit", "1"])
 
     def query(self, expression: str) -> Call[BeadList]:
         """List all beads that match an expression of bd's query language."""
@@ -135,9 +118,26 @@ class Bd:
             raise BdDrift("bd sql: no number `rows_affected` in the answer; check `bd version`")
         return rows
 
+    def can_sql(self) -> bool:
+        """Whether `bd sql` works here, which it does on a Dolt server only; raises BdFailed when it fails otherwise."""
+        try:
+            return self._start(["sql", "SELECT 1"], "sql", lambda _answer: True).result()
+        except BdFailed as error:
+            if no_sql(error):
+                return False
+            raise
+
+    def refuses_writes(self) -> bool:
+        """Whether bd, opened readonly, refuses a write: of a bead that cannot exist, so that nothing is ever written."""
+        try:
+            self._beads(["update", "no.such.bead", "-s", "open"]).result()
+        except BdFailed as error:
+            return "read-only" in str(error)
+        return False
+
     def kv_list(self) -> Call[Mapping[str, Any]]:
-        """Return the shared key-value store; twice as fast as `bd kv get`, which opens the database for writing."""
-        return self._object(["kv", "list"], "kv list")
+        """Return the shared key-value store."""
+        return self._object(argv.KV_LIST, "kv list")
 
     def kv_set(self, key: str, value: str) -> None:
         """Set a key of the shared key-value store."""
@@ -155,27 +155,20 @@ class Bd:
         """Return where the database is: `path` is its folder; `database_path` ends in `embeddeddolt` if embedded."""
         return self._object(["where"], "where").result()
 
-    def _beads(self, argv: list[str]) -> Call[BeadList]:
-        command = f"bd {argv[0]}"
-        return self._start(argv, argv[0], lambda answer: parse_beads(answer, command))
+    def _beads(self, command: Sequence[str]) -> Call[BeadList]:
+        verb = command[0]
+        return self._start(command, verb, lambda answer: parse_beads(answer, f"bd {verb}"))
 
-    def _object(self, argv: list[str], verb: str) -> Call[Mapping[str, Any]]:
-        return self._start(argv, verb, lambda answer: parse_object(answer, f"bd {verb}"))
+    def _object(self, command: Sequence[str], verb: str) -> Call[Mapping[str, Any]]:
+        return self._start(command, verb, lambda answer: parse_object(answer, f"bd {verb}"))
 
-    def _start(self, argv: list[str], verb: str, parse: Callable[[bytes], T]) -> Call[T]:
+    def _start(self, command: Sequence[str], verb: str, parse: Callable[[bytes], T]) -> Call[T]:
         log.debug("bd-started", verb=verb)
         try:
-            process = subprocess.Popen(
-                [*self._prefix, *argv],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=self._environment,
-                start_new_session=True,
-            )
+            child = process.start([*self._prefix, *command], self._environment)
         except OSError as error:
             raise _not_started(self.settings.bd, error) from None
-        return Call(process, verb, self.settings.bd_timeout, parse)
+        return Call(child, verb, self.settings.bd_timeout, parse)
 
 
 def checked_id(bead_id: str) -> str:

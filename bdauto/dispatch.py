@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from bdauto import log, pause
 from bdauto.answers import Answer, AtCapacity, Misconfigured, NotStarted, Refused, Started, Unknown
+from bdauto.argv import PAGE
 from bdauto.bd import Bd
 from bdauto.changes import Writer
 from bdauto.claims import Claim, Claims
@@ -17,7 +18,7 @@ from bdauto.errors import BdautoError, BdError, BdFailed, PartlyDone, ServiceDow
 from bdauto.models import Bead
 from bdauto.outcome import BeadOutcome, BeadReport, Outcome, Report, partly
 from bdauto.policy import UNKNOWN
-from bdauto.queue import PAGE, Queue
+from bdauto.queue import Queue
 from bdauto.runtime import Runtime
 from bdauto.settings import DispatchSettings
 

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from bdauto.argv import PAGE
 from bdauto.bd import Bd
 from bdauto.models import Bead, BeadList, format_time
 from bdauto.policy import dispatch_order, rivals, verdict
 from bdauto.settings import DispatchSettings
 
-PAGE = 20
-"""Beads in one small page: bd answers 20 as fast as one."""
 LOWEST_PRIORITY = 4
 
 
