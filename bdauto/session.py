@@ -53,6 +53,8 @@ class LazyServices:
 def finish(started: float, run: Callable[[], Report], as_json: bool) -> None:
     """Run a cycle or sweep, report it, and exit with its status."""
     report = run()
+    for entry in report.malformed:
+        log.warning("malformed", detail=entry)
     counts: dict[str, int] = {}
     for bead in report.beads:
         counts[bead.outcome] = counts.get(bead.outcome, 0) + 1
