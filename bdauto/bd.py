@@ -78,8 +78,12 @@ class Bd:
         self._environment = argv.environment(private=private)
 
     def ready(self, *, limit: int, priority: int | None = None, oldest: bool = False) -> Call[BeadList]:
-        """List the assignee's open beads that bd calls ready; `limit` 0 is all of them."""
-        return self._beads(argv.ready(self.settings.assignee, limit, priority, oldest=oldest))
+        """List the assignee's open beads that bd calls ready; `limit` 0 is all of them.
+
+        One `priority` is asked for only after the first page was read: beads of it that cannot be read are no drift.
+        """
+        command = argv.ready(self.settings.assignee, limit, priority, oldest=oldest)
+        return self._beads(command, understood=priority is not None)
 
     def in_progress(self) -> Call[BeadList]:
         """List the assignee's beads in progress, all of them."""
@@ -155,9 +159,9 @@ class Bd:
         """Return where the database is: `path` is its folder; `database_path` ends in `embeddeddolt` if embedded."""
         return self._object(["where"], "where").result()
 
-    def _beads(self, command: Sequence[str]) -> Call[BeadList]:
+    def _beads(self, command: Sequence[str], *, understood: bool = False) -> Call[BeadList]:
         verb = command[0]
-        return self._start(command, verb, lambda answer: parse_beads(answer, f"bd {verb}"))
+        return self._start(command, verb, lambda answer: parse_beads(answer, f"bd {verb}", understood=understood))
 
     def _object(self, command: Sequence[str], verb: str) -> Call[Mapping[str, Any]]:
         return self._start(command, verb, lambda answer: parse_object(answer, f"bd {verb}"))

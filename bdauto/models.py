@@ -120,10 +120,11 @@ _entries = msgspec.json.Decoder(list[msgspec.Raw])
 _bead = msgspec.json.Decoder(Bead)
 
 
-def parse_beads(answer: bytes, command: str) -> BeadList:
+def parse_beads(answer: bytes, command: str, *, understood: bool = False) -> BeadList:
     """Parse a JSON list of issues; an entry that is malformed is left out and named.
 
-    Raises BdDrift when the answer is not a list, or no entry of it can be read: then bd has changed its shape.
+    Raises BdDrift when the answer is not a list, or no entry of it can be read: then bd has changed its shape, unless
+    an earlier answer was `understood`.
     """
     try:
         entries = _entries.decode(unwrap(answer, command))
@@ -138,7 +139,7 @@ def parse_beads(answer: bytes, command: str) -> BeadList:
             malformed.append(f"{command}: entry {index}{_name(entry)}: {clean(str(error))}")
         else:
             beads.append(bead)
-    if malformed and not beads:
+    if malformed and not beads and not understood:
         raise BdDrift(f"{malformed[0]} (none of {len(entries)} can be read); check `bd version` against bdauto's")
     return BeadList(tuple(beads), tuple(malformed))
 

@@ -106,7 +106,7 @@ class Tracker(Bd):
         rows.sort(key=lambda r: r["created_at"], reverse=not oldest)
         if not oldest:
             rows.sort(key=lambda r: r["priority"])
-        return self._answer("ready", rows[:limit] if limit else rows)
+        return self._answer("ready", rows[:limit] if limit else rows, understood=priority is not None)
 
     def in_progress(self) -> Call[BeadList]:
         return self._answer("list", self._rows("in_progress"))
@@ -168,9 +168,9 @@ class Tracker(Bd):
     def _rows(self, status: str) -> list[dict[str, Any]]:
         return [r for r in self.rows.values() if r["status"] == status and r["assignee"] == self.settings.assignee]
 
-    def _answer(self, verb: str, rows: list[dict[str, Any]]) -> Call[BeadList]:
+    def _answer(self, verb: str, rows: list[dict[str, Any]], *, understood: bool = False) -> Call[BeadList]:
         answer = msgspec.json.encode([r | self.broken.get(r["id"], {}) for r in rows])
-        return self._call(verb, lambda: parse_beads(answer, f"bd {verb}"))
+        return self._call(verb, lambda: parse_beads(answer, f"bd {verb}", understood=understood))
 
     def _call(self, verb: str, answer: Callable[[], T]) -> Call[T]:
         def result() -> T:
