@@ -41,6 +41,7 @@ VERBS: dict[str, tuple[str, str, dict[str, str]]] = {
     "kv set": ("", "", {}),
     "kv clear": ("", "", {}),
     "kv list": ("", "", {}),
+    "import": ("", "", {}),
     "sql": ("csv", "", {}),
 }
 

@@ -3,8 +3,10 @@
 import re
 from collections.abc import Callable
 
-from bdauto.sandbox.call import STATUSES, UNITS, BdError, Call, priority_of
+from bdauto.sandbox.call import DAYS, STATUSES, BdError, Call, priority_of
 from bdauto.sandbox.store import TIMES, Row, issue_json, plain_time, rfc3339, stamp
+
+UNLISTED = ("gate", "agent", "role", "rig", "message")
 
 
 def version(call: Call) -> None:
@@ -61,7 +63,10 @@ def _by_priority(rows: list[Row]) -> list[Row]:
 
 
 def ready(call: Call) -> None:
-    """`bd ready`: beads that can be worked on."""
+    """`bd ready`: beads that can be worked on.
+
+    Of its filters, bd 1.0.3 heeds --exclude-type on a server only, and --exclude-label in an embedded database only.
+    """
     flags = call.flags
     limit, excluded = call.number("limit", 10), flags.listed("exclude-type")
     priority = call.number("priority", -1)
@@ -73,9 +78,9 @@ def ready(call: Call) -> None:
             flags.last("assignee") in (None, "", row["assignee"])
             and priority in (-1, row["priority"])
             and flags.last("type") in (None, "", row["issue_type"])
-            and row["issue_type"] not in excluded
+            and not (call.server and row["issue_type"] in excluded)
             and wanted <= labels
-            and not unwanted & labels
+            and (call.server or not unwanted & labels)
         )
 
     order = flags.last("sort") or "priority"
@@ -104,11 +109,14 @@ def listing(call: Call) -> None:
             text = f'invalid status "{status}" (valid: {", ".join(STATUSES)})'
             raise BdError(text, stdout=False)
     hidden = () if "all" in flags or statuses else ("closed", "pinned")
+    pins = "all" in flags or flags.last("status") in ("pinned", "hooked")
     before, after = flags.last("updated-before"), flags.last("updated-after")
     rows = [
         row
-        for row in call.store.rows("SELECT * FROM issues WHERE NOT ephemeral AND NOT is_template")
+        for row in call.store.rows("SELECT * FROM issues WHERE NOT is_template")
         if row["status"] not in hidden
+        and row["issue_type"] not in UNLISTED
+        and (pins or not row["pinned"])
         and (not statuses or "all" in statuses or row["status"] in statuses)
         and flags.last("assignee") in (None, "", row["assignee"])
         and flags.last("type") in (None, "", row["issue_type"])
@@ -138,27 +146,33 @@ def _sort(call: Call, rows: list[Row]) -> None:
 
 
 def query(call: Call) -> None:
-    """`bd query`: field=value joined by AND; `updated>30m` means older than 30 minutes."""
+    """`bd query`: comparisons joined by AND. An age means the moment that long ago; its `m` are months."""
     limit = call.number("limit", 50)
-    tests = []
-    for term in re.split(r"\s+AND\s+", " ".join(call.flags.words)):
-        found = re.fullmatch(r"\s*(\w+)\s*(!=|[=<>])\s*(\S+)\s*", term)
+    rows = _by_priority(call.store.rows("SELECT * FROM issues"))
+    terms = re.split(r"\s+AND\s+", " ".join(call.flags.words))
+    if not any(term.strip().startswith("status") for term in terms):
+        rows = [row for row in rows if row["status"] != "closed"]
+    for term in terms:
+        found = re.fullmatch(r"""\s*(\w+)\s*(!=|[=<>])\s*("[^"]*"|'[^']*'|\S+)\s*""", term)
         if not found:
             raise BdError(f"parsing query: expected field name, got {term.strip()}", stdout=False)
-        tests.append((found[1], found[2], found[3].strip("\"'")))
-    columns = {"type": "issue_type", "status": "status", "assignee": "assignee", "priority": "priority", "id": "id"}
-    rows = _by_priority(call.store.rows("SELECT * FROM issues WHERE NOT ephemeral"))
-    if "status" not in {name for name, _, _ in tests}:
-        rows = [row for row in rows if row["status"] != "closed"]
-    for name, sign, value in tests:
-        if name in columns and sign in ("=", "!="):
-            rows = [row for row in rows if (str(row[columns[name]] or "") == value) is (sign == "=")]
-        elif name in ("updated", "created") and sign in "<>" and re.fullmatch(r"\d+[smhdw]", value):
-            edge = stamp(ago=int(value[:-1]) * UNITS[value[-1]])
-            rows = [row for row in rows if (str(row[f"{name}_at"]) < edge) is (sign == ">")]
-        else:
-            raise BdError(f"evaluating query: unknown field: {name}", stdout=False)
+        keep = _comparison(found[1], found[2], found[3].strip("\"'"))
+        rows = [row for row in rows if keep(row)]
     _say_list(call, rows[:limit] if limit > 0 else rows)
+
+
+def _comparison(name: str, sign: str, value: str) -> Callable[[Row], bool]:
+    columns = {"type": "issue_type", "status": "status", "assignee": "assignee", "priority": "priority", "id": "id"}
+    if name in columns and sign in ("=", "!="):
+        return lambda row: (str(row[columns[name]] or "") == value) is (sign == "=")
+    if name not in ("updated", "created") or sign not in "<>":
+        raise BdError(f"evaluating query: unknown field: {name}", stdout=False)
+    age = re.fullmatch(r"(\d+)([hdwmy])", value)
+    try:
+        edge = stamp(ago=int(age[1]) * DAYS[age[2]] * 86400) if age else plain_time(value)
+    except ValueError:
+        raise BdError(f"evaluating query: invalid {name} time: {value}", stdout=False) from None
+    return lambda row: str(row[f"{name}_at"]) > edge if sign == ">" else str(row[f"{name}_at"]) < edge
 
 
 def show(call: Call) -> None:

@@ -1,7 +1,7 @@
 """The verbs of the stand-in for bd that write, in the real bd's words."""
 
 # Paths are strings: pathlib alone would take a tenth of the start.
-# ruff: noqa: PTH
+# ruff: noqa: PTH102, PTH118, PTH119, PTH123
 
 import json
 import os
@@ -9,8 +9,12 @@ import re
 import time
 from collections.abc import Callable
 
-from bdauto.sandbox.call import DATABASE, STATUSES, UNITS, BdError, Call, priority_of
-from bdauto.sandbox.store import TIMES, Row, issue_json, plain_time, rfc3339, split_list, stamp
+from bdauto.sandbox.call import DATABASE, DAYS, STATUSES, BdError, Call, priority_of
+from bdauto.sandbox.store import TEXTS, TIMES, Row, issue_json, plain_time, rfc3339, split_list, stamp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 TYPES = ("bug", "feature", "task", "epic", "chore", "decision", "gate", "message", "molecule", "merge-request", "event")
 ROLE_WARNING = (
@@ -55,9 +59,9 @@ def _moment(call: Call, flag: str) -> str | None:
     text = call.flags.last(flag) or ""
     if not text:
         return None
-    relative = re.fullmatch(r"\+(\d+)([hdwm])", text)
+    relative = re.fullmatch(r"\+(\d+)([hdwmy])", text)
     if relative:
-        return stamp(ago=-int(relative[1]) * UNITS[relative[2]])
+        return stamp(ago=-int(relative[1]) * DAYS[relative[2]] * 86400)
     try:
         return plain_time(text)
     except ValueError:
@@ -320,9 +324,43 @@ def dep_add(call: Call) -> None:
     words = call.flags.words + call.flags.all("blocked-by") + call.flags.all("depends-on")
     bead = call.resolving(words[0], "resolving issue ID")
     other, kind = call.store.resolve(words[1]) or words[1], call.flags.last("type") or "blocks"
+    epics = [(call.store.issue(name) or {"issue_type": ""})["issue_type"] == "epic" for name in (bead, other)]
+    if kind == "blocks" and call.store.issue(other) and epics[0] != epics[1]:
+        one, two = ("epics", "tasks") if epics[0] else ("tasks", "epics")
+        raise BdError(f"{one} can only block other {one}, not {two}")
     _depend(call, bead, other, kind)
     row: Row = {"status": "added", "issue_id": bead, "depends_on_id": other, "type": kind}
     call.say(row, f"✓ Added dependency: {bead} depends on {other} ({kind})")
+
+
+def import_(call: Call) -> None:
+    """`bd import FILE`: beads, one JSON object a line, new or written over; they may have any id, times and flags."""
+    call.check_writable()
+    name = call.flags.words[0]
+    with open(os.path.join(call.cwd, name), encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file if line.strip()]
+    with call.store.writing():
+        for line in lines:
+            _import_one(call, line)
+    done = {"created": len(lines), "ids": [line["id"] for line in lines], "skipped": 0, "source": name}
+    call.say(done, f"Imported {len(lines)} issues from {name}")
+
+
+def _import_one(call: Call, line: "dict[str, Any]") -> None:
+    bead = str(line["id"])
+    row: Row = {"status": "open", "priority": 0, "issue_type": "task", "created_at": stamp(), "updated_at": stamp()}
+    row |= {name: line[name] for name in (*TEXTS, *row, "assignee", "created_by", "close_reason") if line.get(name)}
+    row |= {name: plain_time(str(line[name])) for name in TIMES if line.get(name)}
+    row |= {name: int(bool(line.get(name))) for name in ("pinned", "ephemeral", "is_template")}
+    if row["issue_type"] not in TYPES or row["status"] not in STATUSES:
+        what = ("type", "issue_type") if row["issue_type"] not in TYPES else ("status", "status")
+        problem = f"import failed: validation failed for issue {bead}: invalid issue {what[0]}: {row[what[1]]}"
+        raise BdError(problem, plain=True)
+    call.store.insert("issues", {"id": bead, "metadata": json.dumps(line.get("metadata") or {})} | row)
+    for label in line.get("labels") or ():
+        call.store.insert("labels", {"issue_id": bead, "label": label})
+    for other in line.get("dependencies") or ():
+        _depend(call, bead, other["depends_on_id"], other["type"])
 
 
 def kv_set(call: Call) -> None:
@@ -401,6 +439,7 @@ WRITES: dict[str, Callable[[Call], None]] = {
     "comment": comment,
     "close": close,
     "dep add": dep_add,
+    "import": import_,
     "kv set": kv_set,
     "kv clear": kv_clear,
     "sql": sql,
