@@ -22,5 +22,5 @@ class Runtime:
     rng: random.Random = field(default_factory=random.Random)
 
     def unique(self) -> str:
-        """Return a new unique id for an attempt or a write."""
-        return f"{self.rng.getrandbits(64):016x}"
+        """Return a new unique id for an attempt or a write; never one that bd would store as a number and so round."""
+        return f"w{self.rng.getrandbits(64):016x}"
