@@ -90,7 +90,10 @@ class BdWriter:
             self._version = self._bd.version()
 
     def apply(self, changes: Sequence[Change]) -> list[bool]:
-        """Apply each change whose expectations hold. Changes of several beads are one transaction on a server."""
+        """Apply each change whose expectations hold. When it raises, none of them is: several are one transaction.
+
+        An embedded database has no such transaction, so several changes at once are refused with BdFailed.
+        """
         if not self._checked:
             self._check()
         if self._folder is None:
@@ -102,6 +105,8 @@ class BdWriter:
                 self._folder = self._embedded_folder()
                 if self._folder is None:
                     raise
+        if len(changes) > 1:
+            raise BdFailed("an embedded database takes one bead's change at a time")
         return [self._embedded(self._folder, change) for change in changes]
 
     def _check(self) -> None:
@@ -172,9 +177,10 @@ def to_options(change: Change, notes: str, mark: str) -> list[str]:
     options: list[str] = []
     if change.status is not None:
         options += ["--status", change.status]
+    fits = len(notes.encode()) + len(change.note.encode()) < NOTES_BYTES
     if change.retract:
-        options += ["--notes", _edited(notes, change)]
-    elif change.note and len(notes.encode()) + len(change.note.encode()) < NOTES_BYTES:
+        options += ["--notes", _edited(notes, change.retract, change.note if fits else "")]
+    elif change.note and fits:
         options += ["--append-notes", change.note]
     for key, value in {**change.put, MARK: mark}.items():
         options += ["--set-metadata", f"{key}={value}"]
@@ -183,11 +189,11 @@ def to_options(change: Change, notes: str, mark: str) -> list[str]:
     return options
 
 
-def _edited(notes: str, change: Change) -> str:
+def _edited(notes: str, retract: str, note: str) -> str:
     lines = notes.split("\n") if notes else []
-    if change.retract in lines:
-        lines.remove(change.retract)
-    return "\n".join([*lines, change.note] if change.note else lines)
+    if retract in lines:
+        lines.remove(retract)
+    return "\n".join([*lines, note] if note else lines)
 
 
 def to_sql(changes: Sequence[Change], mark: str, now: datetime) -> str:
