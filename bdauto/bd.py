@@ -132,7 +132,7 @@ class Bd:
             raise
 
     def refuses_writes(self) -> bool:
-        """Whether bd, opened readonly, refuses a write: of a bead that cannot exist, so that nothing is ever written."""
+        """Whether bd, opened readonly, refuses a write: of a bead that cannot exist, so nothing is ever written."""
         try:
             self._beads(["update", "no.such.bead", "-s", "open"]).result()
         except BdFailed as error:

@@ -13,7 +13,10 @@ import typer
 from bdauto import __version__
 from bdauto.commands.demo import demo
 from bdauto.commands.dispatch import dispatch
+from bdauto.commands.doctor import doctor
+from bdauto.commands.explain import explain
 from bdauto.commands.reap import reap
+from bdauto.commands.status import Watchable, status
 from bdauto.errors import BdautoError, UsageError
 
 app = typer.Typer(
@@ -87,3 +90,6 @@ def _root(
 app.command(epilog=_examples("bdauto dispatch --dry-run", "bdauto dispatch --max 5 --json"))(dispatch)
 app.command(epilog=_examples("bdauto reap --threshold 30m", "bdauto reap --dry-run --on-stall requeue"))(reap)
 app.command(epilog=_examples("bdauto demo", "bdauto demo --real-bd"))(demo)
+app.command(epilog=_examples("bdauto status --watch", "bdauto status --check --json"), cls=Watchable)(status)
+app.command(epilog=_examples("bdauto explain bd-a1b2", "bdauto explain bd-a1b2 --json"))(explain)
+app.command(epilog=_examples("bdauto doctor", "bdauto doctor --metadata /etc/beads-metadata/metadata.json"))(doctor)

@@ -164,6 +164,22 @@ MaxReap = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Settle them all the same.", rich_help_panel=_REAPER)]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check", help="Exit with status 5 and say why when something needs a person.", rich_help_panel=_OUTPUT
+    ),
+]
+Watch = Annotated[
+    str | None,
+    typer.Option(
+        "--watch",
+        metavar="[DURATION]",
+        help="Show it again and again, every 2s unless told otherwise; ends with Ctrl-C.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Limit = Annotated[int, typer.Option("--limit", min=0, help="Beads in each list; 0 shows all.", rich_help_panel=_OUTPUT)]
 IgnorePause = Annotated[bool, typer.Option("--ignore-pause", help="Work although `bdauto pause` is in force.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Read and decide for real; write nothing, post nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_OUTPUT)]
@@ -179,7 +195,7 @@ LogFormatOption = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log each step.", rich_help_panel=_OUTPUT)]
 
-BD_TIMEOUT, TIMEOUT, THRESHOLD, GRACE = "60s", "30s", "30m", "10m"
+BD_TIMEOUT, TIMEOUT, THRESHOLD, GRACE, WATCH = "60s", "30s", "30m", "10m", "2s"
 _NAME = re.compile(r"[\w.@+:/-]{1,255}")
 
 

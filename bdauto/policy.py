@@ -130,13 +130,13 @@ def _ready(bead: Bead, ready: bool, failed: Collection[str]) -> Condition:
     blockers = open_blockers(bead)
     if blockers:
         mend = " && ".join(f"bd dep remove {bead.id} {shlex.quote(blocker)}" for blocker in blockers)
-        return Condition("ready", False, f"waits for {', '.join(blockers)}", mend)
+        return Condition("ready", False, f"blocked by {', '.join(blockers)}", mend)
     if {"status", "assignee", "kind", "deferred"} & set(failed):
-        return Condition("ready", False, "bd does not call it ready, for what failed above", "mend that first")
+        return Condition("ready", False, "bd does not call it ready, for what failed above")
     parents = [d.id for d in bead.dependencies or () if d.id and d.dependency_type == "parent-child"]
     if parents:
         return Condition(
-            "ready", False, f"waits with its parent {parents[0]}", f"bdauto explain {shlex.quote(parents[0])}"
+            "ready", False, f"held up by its parent {parents[0]}", f"bdauto explain {shlex.quote(parents[0])}"
         )
     return Condition("ready", False, "bd does not call it ready", f"bd dep list {bead.id}")
 

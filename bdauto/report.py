@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bdauto.outcome import BeadOutcome, BeadReport, Report
 from bdauto.text import clean
@@ -14,6 +14,11 @@ DETAIL_LIMIT = 200
 def render(report: Report, as_json: bool) -> str:
     """Write a report as text; docs/cli.md has the JSON contract."""
     return _json(report) if as_json else _text(report)
+
+
+def envelope(command: str, fields: Mapping[str, object]) -> str:
+    """Write the JSON object that a command without a `Report` prints."""
+    return json.dumps({"schema_version": SCHEMA_VERSION, "command": command, **fields})
 
 
 def _json(report: Report) -> str:

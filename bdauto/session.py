@@ -50,6 +50,13 @@ class LazyServices:
         return self._services
 
 
+def open_services(settings: ServiceSettings) -> "Services | None":
+    """Return the services that are configured, None when none is; raises UsageError for a URL that is none."""
+    if not settings.beadboard_url and not settings.agent_url:
+        return None
+    return LazyServices(settings)()
+
+
 def finish(started: float, run: Callable[[], Report], as_json: bool) -> None:
     """Run a cycle or sweep, report it, and exit with its status."""
     report = run()
