@@ -1,0 +1,242 @@
+"""`bdauto reap`, the installed command, on the sandbox and on the real bd: what it believes, and what it writes."""
+
+from dataclasses import dataclass
+
+import pytest
+from running import (
+    FLAVOURS,
+    ROUNDING,
+    claimed,
+    dispatch,
+    finish,
+    metadata,
+    minutes_until,
+    real_world,
+    reap,
+    run,
+    start,
+    started,
+    status,
+    tell,
+    written,
+)
+
+from bdauto.sandbox import Sandbox
+
+pytest_plugins = ["worlds"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the evidence table: the agent service's word, the bead's age, and what follows."""
+
+    name: str
+    state: str
+    minutes: float
+    outcome: str
+    note: str = ""
+    agent: bool = True
+    real: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.minutes}m"
+
+
+STALLED = "reaper: no progress for 45m (threshold 30m) — blocking"
+OVER = "reaper: job JOB is {} but the bead is still in progress — blocking"
+ROWS = (
+    Row("running", "running", 90, "kept", real=True),
+    Row("queued", "queued", 90, "kept"),
+    *(
+        Row(state, state, 1, "blocked", OVER.format(state))
+        for state in ("timeout", "error", "completed")
+    ),
+    Row("failed", "failed", 1, "blocked", OVER.format("failed"), real=True),
+    Row("strange", "strange", 29, "kept"),
+    Row("strange", "strange", 45, "blocked", STALLED),
+    Row("forgotten", "forgotten", 29, "kept"),
+    Row("forgotten", "forgotten", 45, "blocked", STALLED, real=True),
+    Row("down", "down", 29, "kept"),
+    Row("down", "down", 45, "blocked", STALLED),
+    Row("unasked", "running", 29, "kept", agent=False, real=True),
+    Row("unasked", "failed", 29, "kept", agent=False),
+    Row("unasked", "running", 45, "blocked", STALLED, agent=False, real=True),
+)  # fmt: skip
+CASES = [pytest.param(flavour, row, id=f"{flavour}-{row}") for flavour in FLAVOURS for row in ROWS] + [
+    pytest.param(f"real-{flavour}", row, id=f"real-{flavour}-{row}", marks=pytest.mark.real_bd)
+    for flavour in FLAVOURS
+    for row in ROWS
+    if row.real
+]
+
+
+@pytest.mark.parametrize(("flavour", "row"), CASES)
+def test_what_is_evidence(request: pytest.FixtureRequest, flavour: str, row: Row) -> None:
+    """Kept or blocked, with the note that names the evidence; a blocked bead starts afresh when re-armed."""
+    real = flavour.startswith("real-")
+    with real_world(request, flavour) if real else Sandbox(embedded=flavour == "embedded") as world:
+        bead, job = started(world, row.minutes, row.state)
+        if row.state == "forgotten":
+            world.board.forget(job)
+        if row.state == "down":
+            world.board.agent_down()
+        before = world.show(bead)
+        done = reap(world, agent=row.agent)
+        assert (done.code, done.outcomes) == (0, {bead: row.outcome}), done
+        assert done.json["outcome"] == ("reaped" if row.note else "idle")
+        if row.outcome == "kept":
+            assert world.show(bead) == before
+            return
+        assert status(world, bead) == "blocked"
+        assert world.notes(bead)[-1] == row.note.replace("JOB", job)
+        assert set(metadata(world, bead)) == {"blocked"}
+
+
+@pytest.mark.parametrize(
+    ("minutes", "note", "error", "outcome"),
+    [
+        (9, "", "", "kept"),
+        (11, "", "", "released"),
+        (29, "claimed by agent 0b37aa7fd784", "", "kept"),
+        (45, "claimed by agent 0b37aa7fd784", "", "blocked"),
+        (29, "", "dispatch outcome unknown: no answer within 30s", "kept"),
+        (45, "", "dispatch outcome unknown: no answer within 30s", "blocked"),
+    ],
+)
+def test_claims_without_a_job(either: Sandbox, minutes: int, note: str, error: str, outcome: str) -> None:
+    """Without a sign of the agent the grace period holds, with one, or with an unknown outcome, the threshold."""
+    bead = claimed(either, minutes, note=note, error=error)
+    assert reap(either, agent=True).outcomes == {bead: outcome}
+
+
+def test_an_orphan_is_released_and_dispatched_again(world: Sandbox) -> None:
+    """Killed between claim and POST: open again, the attempt charged, a note that says so; later a new attempt."""
+    bead = claimed(world, 12)
+    assert reap(world).outcomes == {bead: "released"}
+    assert status(world, bead) == "open"
+    record = metadata(world, bead)
+    assert (record["attempts"], "attempt" in record) == (1, False)
+    assert 0.9 <= minutes_until(record["retry_at"]) <= 2
+    assert world.notes(bead)[-1] == (
+        "reaper: claimed 12m ago, no job recorded and no sign of the agent (grace 10m) — released"
+    )
+    assert dispatch(world).json["outcome"] == "idle"
+    tell(world, "update", bead, "--unset-metadata", "bdauto.retry_at")
+    assert dispatch(world).outcomes == {bead: "dispatched"}
+    assert metadata(world, bead)["attempts"] == 2
+
+
+def test_grace_and_threshold_are_settings(sandbox: Sandbox) -> None:
+    """As options and as variables."""
+    bead = claimed(sandbox, 3)
+    assert reap(sandbox, "-n", "--grace", "2m").outcomes == {bead: "released"}
+    assert reap(sandbox, "-n", BDAUTO_GRACE="5m", BDAUTO_THRESHOLD="1h").outcomes == {bead: "kept"}
+    tell(sandbox, "update", bead, "--append-notes", "claimed by agent 1", "--set-metadata", "bdauto.job=1")
+    sandbox.age(bead, 3 + ROUNDING)
+    assert reap(sandbox, "--threshold", "90s").outcomes == {bead: "blocked"}
+    assert sandbox.notes(bead)[-1] == "reaper: no progress for 3m (threshold 1m30s) — blocking"
+
+
+def test_requeue_until_the_attempts_are_used_up(either: Sandbox) -> None:
+    """--on-stall requeue re-opens a stalled bead, then blocks it."""
+    young, old = claimed(either, 45, job="j1", attempts=2), claimed(either, 45, job="j2", attempts=3)
+    done = reap(either, "--on-stall", "requeue", "--max-attempts", "3")
+    assert (done.code, done.outcomes) == (0, {young: "requeued", old: "blocked"})
+    assert (status(either, young), metadata(either, young)["attempts"]) == ("open", 2)
+    assert either.notes(young)[-1] == "reaper: no progress for 45m (threshold 30m) — requeueing"
+    assert (status(either, old), set(metadata(either, old))) == ("blocked", {"blocked"})
+
+
+def test_beads_that_bdauto_never_claimed(world: Sandbox) -> None:
+    """Dispatched by BeadBoard's button or by hand: the threshold alone."""
+    old, young, other = (world.create(assignee=name) for name in ("agent", "agent", "somebody"))
+    tell(world, "update", old, young, other, "-s", "in_progress")
+    world.age(old, 45 + ROUNDING)
+    world.age(other, 45 + ROUNDING)
+    assert reap(world).outcomes == {old: "blocked", young: "kept"}
+    assert world.notes(old) == ["reaper: no progress for 45m (threshold 30m) — blocking"]
+    assert status(world, other) == "in_progress"
+
+
+def test_too_many_at_once_look_like_a_wrong_clock(either: Sandbox) -> None:
+    """More than --max-reap by age: nothing is written, exit 5, with the way out; evidence from jobs does not count."""
+    beads = [claimed(either, 45, job=f"j{n}") for n in range(4)]
+    before = [either.show(bead) for bead in beads]
+    done = reap(either, "--max-reap", "3")
+    assert (done.code, set(done.outcomes.values())) == (5, {"kept"})
+    assert all(word in done.complaint for word in ("4 beads", "--max-reap 3", "clock", "--force"))
+    assert [either.show(bead) for bead in beads] == before
+    assert written(either) == []
+    done = reap(either, "--max-reap", "3", "--force")
+    assert (done.code, done.outcomes) == (0, dict.fromkeys(beads, "blocked"))
+
+
+def test_failed_jobs_are_not_a_matter_of_clocks(sandbox: Sandbox) -> None:
+    """The mass guard is for what only age speaks against."""
+    beads = [started(sandbox, 1, "failed")[0] for _ in range(3)]
+    assert reap(sandbox, "--max-reap", "2", agent=True).outcomes == dict.fromkeys(beads, "blocked")
+
+
+@pytest.mark.parametrize("change", [("--append-notes", "half way"), ("-s", "closed"), ("-s", "blocked")])
+def test_the_agent_always_wins(either: Sandbox, change: tuple[str, str]) -> None:
+    """What the agent writes between the reaper's look and its write stands."""
+    bead = claimed(either, 45, job="j1")
+    pause = either.pause("list", when="after")
+    process = start(either, "reap", "--json")
+    pause.wait()
+    tell(either, "update", bead, *change, actor="beads-task-runner")
+    after = either.show(bead)
+    pause.release()
+    done = finish(process, either)
+    assert (done.code, done.outcomes) == (0, {bead: "lost"})
+    assert either.show(bead) == after
+
+
+def test_one_bead_does_not_end_the_sweep(either: Sandbox) -> None:
+    """bd fails for one of three: the others are settled, exit 5."""
+    beads = [claimed(either, 45, job=f"j{n}") for n in range(3)]
+    embedded = "embeddeddolt" in either.run("where", "--json").out
+    either.fault("update" if embedded else "sql", "exit", match=beads[1], text="Error: boom\n", times=-1)
+    done = reap(either)
+    assert (done.code, done.json["outcome"]) == (5, "partial")
+    assert done.outcomes == {beads[0]: "blocked", beads[1]: "failed", beads[2]: "blocked"}
+    assert "boom" in next(bead["detail"] for bead in done.json["beads"] if bead["id"] == beads[1])
+    assert [status(either, bead) for bead in beads] == ["blocked", "in_progress", "blocked"]
+
+
+def test_a_conflict_is_tried_again(either: Sandbox) -> None:
+    """Dolt's serialization failure had no effect: once more, and the bead is reaped."""
+    bead = claimed(either, 45, job="j1")
+    either.fault("sql", "conflict", times=2)
+    assert reap(either).outcomes == {bead: "blocked"}
+
+
+def test_a_conflict_without_end_is_bounded(sandbox: Sandbox) -> None:
+    """And then it is that bead's failure."""
+    bead = claimed(sandbox, 45, job="j1")
+    sandbox.fault("sql", "conflict", times=-1)
+    done = reap(sandbox)
+    assert (done.code, done.outcomes) == (5, {bead: "failed"})
+    assert 3 <= len(written(sandbox)) <= 20
+
+
+def test_a_lost_note_is_written_again_once(either: Sandbox) -> None:
+    """bd said that the note was written, and it was not: the record is on the bead, so the reaper writes the note."""
+    bead = claimed(either, 5, job="j1")
+    tell(either, "update", bead, "--notes", "auto-dispatcher claimed at 2026-04-18T22:35:46Z")
+    assert reap(either).outcomes == {bead: "kept"}
+    assert either.notes(bead)[-1] == "dispatched: job=j1"
+    tell(either, "update", bead, "--notes", "by hand")
+    assert reap(either).code == 0
+    assert either.notes(bead) == ["by hand"]
+
+
+def test_for_people(sandbox: Sandbox) -> None:
+    """Each bead with its age and the evidence."""
+    old, young = claimed(sandbox, 45, job="j1"), claimed(sandbox, 5, job="j2")
+    done = run(sandbox, "reap")
+    head, *rows = done.out.splitlines()
+    assert head == "reap: reaped"
+    assert {(row.split()[0], row.split()[1]) for row in rows} == {(old, "blocked"), (young, "kept")}
+    assert "no progress for 45m (threshold 30m)" in done.out
+    assert "5m since the last update" in done.out
