@@ -188,8 +188,9 @@ class Store:
         when a row changes and the statement does not set it.
         """
         self.sql_functions()
-        changed = 0
+        changed, every = 0, ", ".join(f"{column} = {expression}" for column, expression in assignments)
         with self.writing():
+            self.db.execute(f"EXPLAIN UPDATE issues SET {every} WHERE {where}")  # noqa: S608 - is it valid at all?
             before = self.rows(f"SELECT * FROM issues WHERE {where}")  # noqa: S608
             for row in before:
                 for column, expression in assignments:

@@ -349,7 +349,9 @@ def import_(call: Call) -> None:
 def _import_one(call: Call, line: "dict[str, Any]") -> None:
     bead = str(line["id"])
     row: Row = {"status": "open", "priority": 0, "issue_type": "task", "created_at": stamp(), "updated_at": stamp()}
-    row |= {name: line[name] for name in (*TEXTS, *row, "assignee", "created_by", "close_reason") if line.get(name)}
+    row |= {
+        name: line[name] for name in (*TEXTS, *row, "assignee", "owner", "created_by", "close_reason") if line.get(name)
+    }
     row |= {name: plain_time(str(line[name])) for name in TIMES if line.get(name)}
     row |= {name: int(bool(line.get(name))) for name in ("pinned", "ephemeral", "is_template")}
     if row["issue_type"] not in TYPES or row["status"] not in STATUSES:
