@@ -95,7 +95,7 @@ class BdWriter:
         An embedded database has no such transaction, so several changes at once are refused with BdFailed.
         """
         if not self._checked:
-            self._check()
+            self.check()
         if self._folder is None:
             try:
                 return self._on_server(changes)
@@ -109,7 +109,8 @@ class BdWriter:
             raise BdFailed("an embedded database takes one bead's change at a time")
         return [self._embedded(self._folder, change) for change in changes]
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Refuse a bd whose version must not write here; asked once. Raises BdUnsupported."""
         self.prepare()
         asked, self._version = self._version, None
         if asked:

@@ -15,7 +15,9 @@ from bdauto.commands.demo import demo
 from bdauto.commands.dispatch import dispatch
 from bdauto.commands.doctor import doctor
 from bdauto.commands.explain import explain
+from bdauto.commands.pause import pause, resume
 from bdauto.commands.reap import reap
+from bdauto.commands.run import run
 from bdauto.commands.status import Watchable, status
 from bdauto.errors import BdautoError, UsageError
 
@@ -89,6 +91,9 @@ def _root(
 
 app.command(epilog=_examples("bdauto dispatch --dry-run", "bdauto dispatch --max 5 --json"))(dispatch)
 app.command(epilog=_examples("bdauto reap --threshold 30m", "bdauto reap --dry-run --on-stall requeue"))(reap)
+app.command(epilog=_examples("bdauto run", "bdauto run --dispatch-every 15s --listen 9464"))(run)
+app.command(epilog=_examples("bdauto pause 'database migration' --for 2h"))(pause)
+app.command(epilog=_examples("bdauto resume"))(resume)
 app.command(epilog=_examples("bdauto demo", "bdauto demo --real-bd"))(demo)
 app.command(epilog=_examples("bdauto status --watch", "bdauto status --check --json"), cls=Watchable)(status)
 app.command(epilog=_examples("bdauto explain bd-a1b2", "bdauto explain bd-a1b2 --json"))(explain)

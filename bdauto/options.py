@@ -16,12 +16,15 @@ from bdauto.settings import (
     DispatchSettings,
     OnStall,
     ReapSettings,
+    RunSettings,
     Secret,
     ServiceSettings,
+    WatchSettings,
     parse_duration,
 )
 
 _BD, _SERVICE, _QUEUE, _REAPER, _OUTPUT = "bd", "Services", "Which beads", "Reaping", "Output"
+_LOOP, _WATCH = "The loop", "Metrics and notifications"
 
 Db = Annotated[
     Path | None,
@@ -195,6 +198,69 @@ LogFormatOption = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log each step.", rich_help_panel=_OUTPUT)]
 
+MetricsFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="BDAUTO_METRICS_FILE",
+        metavar="FILE",
+        help="Write metrics there for node_exporter's textfile collector.",
+        rich_help_panel=_WATCH,
+    ),
+]
+PushgatewayUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--pushgateway",
+        envvar="BDAUTO_PUSHGATEWAY",
+        metavar="URL",
+        help="Push metrics to this Pushgateway.",
+        rich_help_panel=_WATCH,
+    ),
+]
+NotifyUrls = Annotated[
+    list[str],
+    typer.Option(
+        "--notify-url",
+        envvar="BDAUTO_NOTIFY_URLS",
+        metavar="URL",
+        help="Tell this Apprise URL what a person should know. Repeatable; in the variable, separated by spaces.",
+        rich_help_panel=_WATCH,
+    ),
+]
+DispatchEvery = Annotated[
+    str,
+    typer.Option(
+        envvar="BDAUTO_DISPATCH_EVERY",
+        metavar="DURATION",
+        help="The interval between dispatch cycles; up to four times that when there is nothing to do.",
+        rich_help_panel=_LOOP,
+    ),
+]
+ReapEvery = Annotated[
+    str,
+    typer.Option(
+        envvar="BDAUTO_REAP_EVERY",
+        metavar="DURATION",
+        help="The interval between the reaper's sweeps.",
+        rich_help_panel=_LOOP,
+    ),
+]
+Listen = Annotated[
+    str | None,
+    typer.Option(
+        envvar="BDAUTO_LISTEN",
+        metavar="[HOST:]PORT",
+        help="Serve /healthz, /readyz and /metrics there; on 127.0.0.1 without a host. (default: off)",
+        rich_help_panel=_LOOP,
+    ),
+]
+For = Annotated[
+    str | None,
+    typer.Option("--for", metavar="DURATION", help="End by itself after this time. (default: until `bdauto resume`)"),
+]
+Reason = Annotated[str, typer.Argument(metavar="[REASON]", help="Why, for whoever wonders.", show_default=False)]
+
+DISPATCH_EVERY, REAP_EVERY = "15s", "10m"
 BD_TIMEOUT, TIMEOUT, THRESHOLD, GRACE, WATCH = "60s", "30s", "30m", "10m", "2s"
 _NAME = re.compile(r"[\w.@+:/-]{1,255}")
 
@@ -269,6 +335,51 @@ def reap_settings(
         ignore_pause=ignore_pause,
         dry_run=dry_run,
     )
+
+
+def run_settings(dispatch_every: str, reap_every: str, listen: str | None) -> RunSettings:
+    """Gather the options of the loop; raises UsageError."""
+    return RunSettings(
+        dispatch_every=duration("--dispatch-every", dispatch_every),
+        reap_every=duration("--reap-every", reap_every),
+        listen=listen_address(listen) if listen else None,
+    )
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """Parse `PORT`, `:PORT`, `HOST:PORT` or `[HOST]:PORT`; without a host, loopback. Raises UsageError."""
+    match = re.fullmatch(r"(?:(\[[0-9A-Fa-f:.]+\]|[\w.-]*):)?([0-9]{1,5})", text.strip(), re.ASCII)
+    if not match or int(match[2]) > 65_535:
+        raise UsageError(f"--listen {text[:60]!r} is not an address: write it as [HOST:]PORT, e.g. 127.0.0.1:9464")
+    return ((match[1] or "").strip("[]") or "127.0.0.1", int(match[2]))
+
+
+def watch_settings(metrics_file: Path | None, pushgateway: str | None, notify_urls: list[str]) -> WatchSettings:
+    """Check who is to be told what, and that the extras this takes are installed; raises UsageError."""
+    if metrics_file:
+        need("prometheus_client", "metrics", "--metrics-file")
+        if not metrics_file.parent.is_dir() or metrics_file.is_dir():
+            raise UsageError(f"--metrics-file {metrics_file}: name a file in a folder that exists")
+    if pushgateway:
+        need("prometheus_client", "metrics", "--pushgateway")
+        if not re.fullmatch(r"(https?://)?[^\s/?#]+(/[^\s?#]*)?", pushgateway):
+            raise UsageError("--pushgateway is not a URL: write it as http://HOST:PORT")
+    urls = tuple(Secret(url) for url in notify_urls)
+    if urls:
+        need("apprise", "notify", "--notify-url")
+        if not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", url.value) for url in urls):
+            raise UsageError("--notify-url is not a URL: write it as SERVICE://…, as Apprise wants it")
+    return WatchSettings(
+        metrics_file=metrics_file, pushgateway=Secret(pushgateway) if pushgateway else None, notify_urls=urls
+    )
+
+
+def need(module: str, extra: str, option: str) -> None:
+    """Raise UsageError when an optional library is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise UsageError(f"{option} needs {module}: pip install 'bdauto[{extra}]'")
 
 
 def duration(option: str, text: str) -> timedelta:

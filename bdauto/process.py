@@ -39,6 +39,17 @@ def end(process: Process) -> None:
             pipe.close()
 
 
+def reap_orphans() -> None:
+    """As process 1 of a container, collect what children of children left behind; call it between children."""
+    while os.getpid() == 1:
+        try:
+            found, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not found:
+            return
+
+
 @atexit.register
 def _end_unwanted() -> None:
     while _ahead:

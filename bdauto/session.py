@@ -5,7 +5,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bdauto import __version__, log
 from bdauto.bd import Bd, private_db
@@ -13,7 +13,7 @@ from bdauto.changes import BdWriter, DryWriter, Writer
 from bdauto.outcome import Report
 from bdauto.report import show
 from bdauto.runtime import Runtime
-from bdauto.settings import BdSettings, ServiceSettings, describe
+from bdauto.settings import BdSettings, ServiceSettings, WatchSettings, describe
 
 if TYPE_CHECKING:
     from bdauto.beadboard import Services
@@ -57,8 +57,10 @@ def open_services(settings: ServiceSettings) -> "Services | None":
     return LazyServices(settings)()
 
 
-def finish(started: float, run: Callable[[], Report], as_json: bool) -> None:
-    """Run a cycle or sweep, report it, and exit with its status."""
+def finish(
+    started: float, run: Callable[[], Report], as_json: bool, tell: Callable[[Report, float], None] | None = None
+) -> None:
+    """Run a cycle or sweep, report it, `tell` others of it and of its seconds, and exit with its status."""
     report = run()
     for entry in report.malformed:
         log.warning("malformed", detail=entry)
@@ -73,8 +75,23 @@ def finish(started: float, run: Callable[[], Report], as_json: bool) -> None:
         detail=report.detail,
     )
     show(report, as_json)
+    if tell:
+        tell(report, time.monotonic() - started)
     if report.error:
         raise report.error
+
+
+def telling(settings: WatchSettings, runtime: Runtime, *about: Any) -> Callable[[Report, float], None] | None:
+    """Return what tells others of a one-shot command's report, None when nobody wants to know.
+
+    `about` are bd, the services, and the settings of dispatch and of reap, as `Census` takes them.
+    """
+    if settings == WatchSettings():
+        return None
+    from bdauto.census import Census
+    from bdauto.watch import after_one_shot
+
+    return after_one_shot(settings, Census(*about), runtime)
 
 
 def begin(command: str, log_format: log.LogFormat | None, verbose: bool, *settings: object) -> float:

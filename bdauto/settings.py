@@ -106,6 +106,29 @@ class ReapSettings:
     dry_run: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class WatchSettings:
+    """Who is told what was done: a file and a Pushgateway get the metrics, the notify URLs the events."""
+
+    metrics_file: Path | None = None
+    pushgateway: Secret | None = None
+    notify_urls: tuple[Secret, ...] = ()
+
+    @property
+    def metrics(self) -> bool:
+        """Whether metrics are to be written somewhere."""
+        return bool(self.metrics_file or self.pushgateway)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How often `bdauto run` does its two jobs, and where it listens, as (host, port); port 0 takes a free one."""
+
+    dispatch_every: timedelta = timedelta(seconds=15)
+    reap_every: timedelta = timedelta(minutes=10)
+    listen: tuple[str, int] | None = None
+
+
 def describe(*groups: object) -> dict[str, str]:
     """Return the settings of dataclass instances as printable text, for the log's first line; secrets stay hidden."""
     shown: dict[str, str] = {}

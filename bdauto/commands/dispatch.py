@@ -3,7 +3,7 @@
 from bdauto import options
 from bdauto.errors import UsageError
 from bdauto.runtime import Runtime
-from bdauto.session import LazyServices, begin, finish, opened, writer
+from bdauto.session import LazyServices, begin, finish, opened, telling, writer
 
 
 def dispatch(
@@ -25,6 +25,9 @@ def dispatch(
     bd_timeout: options.BdTimeout = options.BD_TIMEOUT,
     assignee: options.Assignee = "agent",
     actor: options.Actor = "beads-dispatcher",
+    metrics_file: options.MetricsFile = None,
+    pushgateway: options.PushgatewayUrl = None,
+    notify_url: options.NotifyUrls = [],  # noqa: B006
     json: options.Json = False,
     log_format: options.LogFormatOption = None,
     verbose: options.Verbose = False,
@@ -37,10 +40,11 @@ def dispatch(
     )
     if service_settings.beadboard_url is None:
         raise UsageError("the URL of BeadBoard is not set: give --beadboard-url or BEADBOARD_URL")
-    started = begin("dispatch", log_format, verbose, bd_settings, service_settings, settings)
+    watch = options.watch_settings(metrics_file, pushgateway, notify_url)
+    started = begin("dispatch", log_format, verbose, bd_settings, service_settings, settings, watch)
     runtime, services = Runtime(), LazyServices(service_settings)
     from bdauto.dispatch import Dispatcher
 
     with opened(bd_settings, readonly=dry_run) as tracker:
         dispatcher = Dispatcher(tracker, writer(tracker, runtime, dry_run), services, settings, runtime)
-        finish(started, dispatcher.cycle, json)
+        finish(started, dispatcher.cycle, json, telling(watch, runtime, tracker, services, settings, None))

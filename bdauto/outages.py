@@ -1,0 +1,58 @@
+"""What is down, said once at the start, every ten minutes, and once at the end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bdauto import log
+from bdauto.errors import BdautoError
+from bdauto.settings import format_duration
+
+REMINDER = timedelta(minutes=10)
+
+
+@dataclass
+class _Outage:
+    since: float
+    said: float
+    failures: int = 1
+
+
+class Outages:
+    """The outages that last, by target; `tell` is given a title and a text when one starts and when it ends."""
+
+    def __init__(self, monotonic: Callable[[], float], tell: Callable[[str, str], None]) -> None:
+        self._monotonic = monotonic
+        self._tell = tell
+        self._outages: dict[str, _Outage] = {}
+
+    def failed(self, target: str, error: BdautoError) -> None:
+        """Note that a target failed."""
+        now = self._monotonic()
+        outage = self._outages.get(target)
+        if outage is None:
+            self._outages[target] = _Outage(now, now)
+            log.error("outage", target=target, error=error)
+            self._tell(f"{target} is down", str(error))
+            return
+        outage.failures += 1
+        if now - outage.said >= REMINDER.total_seconds():
+            outage.said = now
+            log.error("outage", target=target, seconds=now - outage.since, failures=outage.failures, error=error)
+
+    def answered(self, target: str) -> bool:
+        """Note that a target did what it should; return whether that ended an outage."""
+        outage = self._outages.pop(target, None)
+        if outage is None:
+            return False
+        seconds = self._monotonic() - outage.since
+        log.event("recovered", target=target, seconds=seconds, failures=outage.failures)
+        lasted = format_duration(timedelta(seconds=round(seconds)))
+        self._tell(f"{target} is back", f"after {lasted} and {outage.failures} failures")
+        return True
+
+    def __contains__(self, target: str) -> bool:
+        return target in self._outages
+
+    def __bool__(self) -> bool:
+        return bool(self._outages)
