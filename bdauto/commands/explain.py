@@ -1,5 +1,6 @@
 """`bdauto explain`, and the completion of bead ids."""
 
+import re
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -36,7 +37,12 @@ def complete(ctx: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
             beads = tracker.assigned(("open", "in_progress", "blocked", "deferred")).result().beads
     except BdautoError:
         return
-    yield from ((bead.id, clean(bead.title, 60)) for bead in beads if bead.id.startswith(incomplete))
+    yield from ((bead.id, _plain(bead.title)) for bead in beads if bead.id.startswith(incomplete))
+
+
+def _plain(title: str) -> str:
+    """Reduce a title to words: a shell evaluates what the completion script is given."""
+    return " ".join(re.findall(r"[\w.,-]+", clean(title, 60)))
 
 
 def explain(

@@ -16,6 +16,7 @@ from bdauto.dispatch import Dispatcher
 from bdauto.explain import explanation
 from bdauto.models import format_time
 from bdauto.outcome import BeadOutcome
+from bdauto.policy import Verdict
 from bdauto.runtime import Runtime
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.store import Store
@@ -151,11 +152,11 @@ def test_status_and_explain_say_what_dispatch_then_does(
     for bead, found in explained.items():
         assert all(condition.passed for condition in found.conditions) == (bead in dispatched), bead
     for listed in snapshot.queue:
-        assert (listed.eligible, listed.reason, listed.conditions) == (
-            (told := explained[listed.bead.id].verdict).eligible,
-            told.reason,
-            told.conditions,
-        )
+        assert _judged(listed) == _judged(explained[listed.bead.id].verdict)
+
+
+def _judged(found: Verdict) -> tuple[str, dict[str, bool]]:
+    return found.reason, {condition.name: condition.passed for condition in found.conditions}
 
 
 def test_a_queue_longer_than_a_page_is_shown_in_the_order_in_which_it_is_dispatched(world: Sandbox) -> None:
