@@ -9,6 +9,8 @@ import pytest
 import yaml
 from deployfiles import DEPLOY, ROOT, run, tool
 
+from bdauto.metrics import BEADS, DISPATCHES, FAMILIES, OUTCOMES
+
 MONITORING = DEPLOY / "monitoring"
 ALERTS = {
     "BdautoStarved",
@@ -19,22 +21,6 @@ ALERTS = {
     "BdautoPausedTooLong",
     "BdautoOutcomeUnknown",
 }
-
-
-def code_metrics() -> set[str]:
-    """Return the names of the metrics that the code has."""
-    return {
-        "bdauto_dispatches_total",
-        "bdauto_reaps_total",
-        "bdauto_cycle_duration_seconds",
-        "bdauto_beads",
-        "bdauto_oldest_eligible_age_seconds",
-        "bdauto_capacity_free",
-        "bdauto_up",
-        "bdauto_paused",
-        "bdauto_last_success_timestamp_seconds",
-        "bdauto_starved",
-    }
 
 
 def metrics_in(expression: str) -> set[str]:
@@ -64,7 +50,7 @@ def test_the_alerts_are_there() -> None:
 def test_alert_uses_metrics_that_exist(rule: dict[str, Any]) -> None:
     used = metrics_in(rule["expr"])
     assert used
-    assert used <= code_metrics()
+    assert used <= set(FAMILIES)
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: str(rule["alert"]))
@@ -75,6 +61,21 @@ def test_alert_has_its_section_in_the_runbook(rule: dict[str, Any]) -> None:
     assert rule["alert"] in headings
 
 
+def label_values(metric: str, label: str) -> set[str]:
+    """Return the values of a label that the alerts ask for, of one metric."""
+    found = [re.findall(rf'{metric}\{{[^}}]*{label}="([^"]+)"', rule["expr"]) for rule in rules()]
+    return {value for values in found for value in values}
+
+
+def test_alerts_ask_for_outcomes_and_states_that_exist() -> None:
+    outcomes = label_values(DISPATCHES, "outcome")
+    assert outcomes
+    assert outcomes <= {str(outcome) for outcome in OUTCOMES[DISPATCHES]}
+    states = label_values(BEADS, "state")
+    assert states
+    assert all(re.search(rf"\b{state}\b", FAMILIES[BEADS][1]) for state in states)
+
+
 def test_every_alert_is_seen_to_fire_in_the_unit_tests() -> None:
     tests = yaml.safe_load((MONITORING / "rules.test.yaml").read_text())["tests"]
     cases = [case for test in tests for case in test["alert_rule_test"]]
@@ -83,7 +84,7 @@ def test_every_alert_is_seen_to_fire_in_the_unit_tests() -> None:
 
 
 def test_dashboard_shows_every_metric_and_no_other() -> None:
-    assert set().union(*map(metrics_in, dashboard_queries())) == code_metrics()
+    assert set().union(*map(metrics_in, dashboard_queries())) == set(FAMILIES)
 
 
 def test_dashboard_panels_do_not_overlap() -> None:
