@@ -230,7 +230,7 @@ def _table(*columns: str, middle: str = "") -> Table:
     """Return a table whose last column takes what is left of the width, on one line; `middle` is folded."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False, expand=True)
     for name in columns[:-1]:
-        table.add_column(name, max_width=34 if name == middle else 24, overflow="fold", no_wrap=name in ("P", "age"))
+        table.add_column(name, max_width=32 if name == middle else 24, overflow="fold", no_wrap=name in ("P", "age"))
     last = columns[-1]
     table.add_column(last, no_wrap=last == "title", overflow="ellipsis", ratio=1, min_width=12)
     return table
