@@ -127,7 +127,8 @@ def happen(fault: Fault) -> None:
         while True:
             signal.pause()
     if fault.kind == "pause":
-        os.write(os.open(f"{fault.text}/reached", os.O_WRONLY), b".")
-        os.read(os.open(f"{fault.text}/release", os.O_RDONLY), 1)
+        reached, release = (os.open(f"{fault.text}/{name}", os.O_RDWR) for name in ("reached", "release"))
+        os.write(reached, b".")
+        os.read(release, 1)
     if fault.kind == "slow":
         time.sleep(float(fault.text))

@@ -82,8 +82,10 @@ class Pause:
         os.write(self._pipes[1], b"." * calls)
 
     def close(self) -> None:
-        """Let everybody go."""
-        os.write(self._pipes[1], b"." * 64)
+        """Let everybody go, and nobody stop here any more."""
+        self.release(64)
+        for name in ("reached", "release"):
+            (self.folder / name).unlink()
         for pipe in self._pipes:
             os.close(pipe)
 
