@@ -69,7 +69,7 @@ def _defect(error: Exception) -> int:
     import traceback
 
     traceback.print_exception(error)
-    versions = f"bdauto {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    versions = f"bdauto {__version__}, Python {platform.python_version()}, {platform.system()} {platform.release()}"
     _complain(f"this is a defect in bdauto ({versions}); please report it with the lines above and `bd version`")
     return 1
 
