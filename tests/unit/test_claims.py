@@ -1,0 +1,142 @@
+"""A claim and the ways it can end, each as what it leaves on the bead."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from bdauto.claims import COUNTERS, Claim, Claims, failure_note
+from bdauto.errors import BdFailed
+from bdauto.models import format_time
+
+from .doubles import NOW, Clock, Tracker, row
+
+NOTE = "auto-dispatcher claimed at 2026-04-18T22:35:46Z"
+
+
+def claimed(**fields: Any) -> tuple[Tracker, Claims, Claim]:
+    """Return a tracker with bead x-1, and a claim on it."""
+    tracker = Tracker(Clock(), row("x-1", **fields))
+    claims = Claims(tracker, "agent", tracker.clock.runtime())
+    claim = claims.claim(tracker.bead("x-1"))
+    assert claim is not None
+    return tracker, claims, claim
+
+
+def test_a_claim_charges_the_attempt_and_forgets_the_job_before() -> None:
+    old = {"bdauto.job": "j-0", "bdauto.attempts": 1, "bdauto.attempt": "w0", "bdauto.blocked": "x", "team": "a"}
+    tracker, _, claim = claimed(metadata=old, notes="mine")
+    assert tracker.bead("x-1").status == "in_progress"
+    assert tracker.notes("x-1") == ["mine", NOTE]
+    own = {"attempt": claim.attempt, "attempts": 2, "claimed_at": format_time(NOW), "team": "a"}
+    assert tracker.own("x-1") == own
+    assert claim.attempts == 2
+
+
+def test_of_two_claims_on_what_was_read_one_is_lost() -> None:
+    tracker = Tracker(Clock(), row("x-1"))
+    seen = tracker.bead("x-1")
+    claims = [Claims(tracker, "agent", tracker.clock.runtime(seed)).claim(seen) for seed in (1, 2)]
+    assert [claim is not None for claim in claims] == [True, False]
+    assert len(tracker.notes("x-1")) == 1
+
+
+def test_two_attempts_never_have_one_id() -> None:
+    assert len({claimed()[2].attempt, Claims(*_other()).runtime.unique()}) == 2
+
+
+def _other() -> tuple[Tracker, str, Any]:
+    tracker = Tracker(Clock())
+    return tracker, "agent", tracker.clock.runtime(2)
+
+
+def test_a_claim_that_is_undone_leaves_nothing() -> None:
+    before = {"bdauto.attempts": 2, "team": "a"}
+    tracker, claims, claim = claimed(notes="mine", metadata=before)
+    claims.release(claim)
+    assert (tracker.bead("x-1").status, tracker.notes("x-1")) == ("open", ["mine"])
+    assert tracker.own("x-1") == {"attempts": 2, "team": "a"}
+
+
+def test_an_earlier_error_stays_until_a_dispatch_and_an_unknown_one_until_the_next_claim() -> None:
+    assert claimed(metadata={"bdauto.error": "HTTP 502"})[0].own("x-1")["error"] == "HTTP 502"
+    assert "error" not in claimed(metadata={"bdauto.error": "dispatch outcome unknown: x"})[0].own("x-1")
+
+
+@pytest.mark.parametrize("charged", [True, False])
+def test_a_charge_is_kept_or_given_back(charged: bool) -> None:
+    tracker, claims, claim = claimed(metadata={"bdauto.attempts": 1})
+    claims.release(claim, error="HTTP 400: x", charged=charged)
+    assert tracker.bead("x-1").attempts == (2 if charged else 1)
+
+
+@pytest.mark.parametrize(("failures", "minutes"), [(0, 2), (1, 4), (2, 8), (4, 32), (5, 60), (50, 60)])
+def test_each_failure_doubles_the_wait(failures: int, minutes: int) -> None:
+    tracker, claims, claim = claimed(metadata={"bdauto.failures": failures})
+    claims.release(claim, error="HTTP 502", back_off=True)
+    bead = tracker.bead("x-1")
+    assert bead.failures == failures + 1
+    assert bead.retry_at is not None
+    whole = timedelta(minutes=minutes)
+    assert whole / 2 - timedelta(seconds=1) <= bead.retry_at - NOW <= whole
+
+
+def test_a_bead_that_is_set_aside_forgets_its_counters_and_keeps_why() -> None:
+    tracker, claims, claim = claimed(notes="mine", metadata=dict.fromkeys(COUNTERS[1:2], 1) | {"team": "a"})
+    claims.set_aside(claim, "HTTP 400: no criteria")
+    assert tracker.bead("x-1").status == "blocked"
+    assert tracker.own("x-1") == {"blocked": "HTTP 400: no criteria", "team": "a"}
+    mine, note = tracker.notes("x-1")
+    assert mine == "mine"
+    assert note == (
+        "dispatch failed HTTP 400: no criteria — set aside after 2 attempts; "
+        "mend the bead, then re-arm it: bd update x-1 -s open"
+    )
+
+
+@pytest.mark.parametrize(
+    "moved", [{"status": "closed"}, {"metadata": {"bdauto.attempt": "w9"}}], ids=["closed", "claimed anew"]
+)
+def test_a_claim_that_somebody_else_ended_is_left_as_it_is(moved: dict[str, Any]) -> None:
+    tracker, claims, claim = claimed()
+    tracker.rows["x-1"].update(moved)
+    before = dict(tracker.rows["x-1"])
+    claims.release(claim, error="HTTP 502", back_off=True)
+    claims.set_aside(claim, "HTTP 400")
+    assert tracker.rows["x-1"] == before
+
+
+def test_a_job_is_recorded_even_when_the_agent_was_faster() -> None:
+    tracker, claims, claim = claimed()
+    tracker.rows["x-1"].update(status="closed", updated_at=NOW + timedelta(seconds=1))
+    assert claims.record(claim, "j-1")
+    assert tracker.bead("x-1").status == "closed"
+    assert tracker.notes("x-1")[-1] == "dispatched: job=j-1"
+
+
+def test_a_job_of_a_bead_that_was_claimed_anew_is_not_recorded() -> None:
+    tracker, claims, claim = claimed()
+    tracker.rows["x-1"]["metadata"] = {"bdauto.attempt": "w9"}
+    assert not claims.record(claim, "j-1")
+
+
+def test_a_record_waits_longer_each_time_up_to_five_seconds() -> None:
+    tracker, claims, claim = claimed()
+
+    def fail(_: object) -> None:
+        raise BdFailed("away")
+
+    tracker.before_write = fail
+    with pytest.raises(BdFailed):
+        claims.record(claim, "j-1")
+    waits = tracker.clock.waited
+    assert waits[:5] == [0.5, 1.0, 2.0, 4.0, 5.0]
+    assert set(waits[4:]) == {5.0}
+
+
+@pytest.mark.parametrize(
+    ("error", "note"),
+    [("HTTP 502: x", "dispatch failed HTTP 502: x"), ("cannot connect", "dispatch failed: cannot connect")],
+)
+def test_the_note_of_a_failure(error: str, note: str) -> None:
+    assert failure_note(error) == note
