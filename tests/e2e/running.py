@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from realbd import Program
 
-from bdauto.sandbox import Board, Sandbox
+from bdauto.sandbox import Board, Reply, Sandbox
+from bdauto.sandbox.board import Route
 
 BDAUTO = Path(sys.executable).with_name("bdauto")
 CLAIM_NOTE = r"auto-dispatcher claimed at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
@@ -151,6 +152,14 @@ def claimed(
     return bead
 
 
+def wait_minutes(sandbox: Sandbox, bead: str, minutes: float) -> None:
+    """Let time pass for a bead that bdauto has claimed or may have claimed: both its times move into the past."""
+    moment = datetime.now(UTC) - timedelta(minutes=minutes + ROUNDING)
+    if "claimed_at" in metadata(sandbox, bead):
+        tell(sandbox, "update", bead, "--set-metadata", f"bdauto.claimed_at={moment:%Y-%m-%dT%H:%M:%SZ}")
+    sandbox.age(bead, minutes + ROUNDING)
+
+
 def started(sandbox: Sandbox, minutes: float, state: str = "running") -> tuple[str, str]:
     """A bead whose job the agent service knows in this state, without an update for so many minutes; and the job."""
     bead = claimed(sandbox, minutes)
@@ -184,23 +193,33 @@ def running(groups: Sequence[int]) -> list[int]:
 
 
 class Gate:
-    """Holds BeadBoard's next answer of a route back: `reached` when the request is there, `go` lets it be handled."""
+    """Holds one dispatch request back before BeadBoard handles it."""
 
-    def __init__(self, board: Board, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.reached, self.go = threading.Event(), threading.Event()
-        usual = board.ordered
+    def __init__(self, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._reached, self._go, self._handled = threading.Event(), threading.Event(), threading.Event()
+        ordered, record = board.ordered, board.record
 
-        def ordered(asked: Any) -> Any:
-            if asked == route and not self.go.is_set():
-                self.reached.set()
-                self.go.wait(60)
-            return usual(asked)
+        def hold(route: Route) -> Reply:
+            if route == "dispatch" and not self._go.is_set():
+                self._reached.set()
+                self._go.wait(60)
+            return ordered(route)
 
-        monkeypatch.setattr(board, "ordered", ordered)
+        def handled(raw: bytes, code: int, job: str = "") -> None:
+            record(raw, code, job)
+            self._handled.set()
+
+        monkeypatch.setattr(board, "ordered", hold)
+        monkeypatch.setattr(board, "record", handled)
 
     def wait(self) -> None:
         """Wait until the request is there."""
-        assert self.reached.wait(30), "no request came"
+        assert self._reached.wait(30), "no request came"
+
+    def let_go(self) -> None:
+        """Let BeadBoard handle the request, whoever still waits for the answer."""
+        self._go.set()
+        assert self._handled.wait(30), "the request was not handled"
 
 
 def real_world(request: pytest.FixtureRequest, flavour: str) -> Sandbox:
