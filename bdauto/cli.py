@@ -1,37 +1,61 @@
 """The command line: the commands by name, and the exit status of each end that a command can have.
 
-The only place that ends the process.
+The only place that ends the process. Only the module of the command that is asked for is imported.
 """
 
+import importlib
 import signal
 import sys
+from dataclasses import dataclass
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bdauto import __version__
-from bdauto.commands.demo import demo
-from bdauto.commands.dispatch import dispatch
-from bdauto.commands.doctor import doctor
-from bdauto.commands.explain import explain
-from bdauto.commands.pause import pause, resume
-from bdauto.commands.reap import reap
-from bdauto.commands.run import run
-from bdauto.commands.status import Watchable, status
 from bdauto.errors import BdautoError, UsageError
 
-app = typer.Typer(
-    name="bdauto",
-    help="Dispatch ready beads to a headless coding agent, and reap those whose agent died.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command's function is, `bdauto.commands.MODULE:NAME`, and two examples for its help.
+
+    A module may say by COMMAND_CLASS how its command reads the command line.
+    """
+
+    module: str
+    examples: tuple[str, str]
 
 
-def _examples(*commands: str) -> str:
-    return "Examples: " + " · ".join(commands)
+COMMANDS = {
+    "dispatch": Command("dispatch", ("bdauto dispatch --dry-run", "bdauto dispatch --max 5 --json")),
+    "reap": Command("reap", ("bdauto reap --threshold 30m", "bdauto reap --dry-run --on-stall requeue")),
+    "run": Command("run", ("bdauto run", "bdauto run --dispatch-every 15s --listen 9464")),
+    "pause": Command("pause", ("bdauto pause", "bdauto pause 'database migration' --for 2h")),
+    "resume": Command("pause", ("bdauto resume", "bdauto resume --json")),
+    "status": Command("status", ("bdauto status --watch", "bdauto status --check --json")),
+    "explain": Command("explain", ("bdauto explain bd-a1b2", "bdauto explain bd-a1b2 --json")),
+    "doctor": Command("doctor", ("bdauto doctor", "bdauto doctor --metadata /etc/beads-metadata/metadata.json")),
+    "demo": Command("demo", ("bdauto demo", "bdauto demo --real-bd")),
+}
+
+
+def application(only: str = "") -> typer.Typer:
+    """Return the command line, with all commands or with `only` one, where it is one."""
+    app = typer.Typer(
+        name="bdauto",
+        help="Dispatch ready beads to a headless coding agent, and reap those whose agent died.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(_root)
+    for name in [only] if only in COMMANDS else COMMANDS:
+        command = COMMANDS[name]
+        module: Any = importlib.import_module(f"bdauto.commands.{command.module}")
+        epilog = f"Examples: {' · '.join(command.examples)}"
+        app.command(name, epilog=epilog, cls=getattr(module, "COMMAND_CLASS", None))(getattr(module, name))
+    return app
 
 
 def main() -> None:
@@ -42,7 +66,7 @@ def main() -> None:
 def _run() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        status = app(standalone_mode=False)
+        status = application(only=sys.argv[1] if len(sys.argv) > 1 else "")(standalone_mode=False)
     except BdautoError as error:
         _complain(error)
         return error.exit_code
@@ -80,21 +104,9 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
-
-
-app.command(epilog=_examples("bdauto dispatch --dry-run", "bdauto dispatch --max 5 --json"))(dispatch)
-app.command(epilog=_examples("bdauto reap --threshold 30m", "bdauto reap --dry-run --on-stall requeue"))(reap)
-app.command(epilog=_examples("bdauto run", "bdauto run --dispatch-every 15s --listen 9464"))(run)
-app.command(epilog=_examples("bdauto pause 'database migration' --for 2h"))(pause)
-app.command(epilog=_examples("bdauto resume"))(resume)
-app.command(epilog=_examples("bdauto demo", "bdauto demo --real-bd"))(demo)
-app.command(epilog=_examples("bdauto status --watch", "bdauto status --check --json"), cls=Watchable)(status)
-app.command(epilog=_examples("bdauto explain bd-a1b2", "bdauto explain bd-a1b2 --json"))(explain)
-app.command(epilog=_examples("bdauto doctor", "bdauto doctor --metadata /etc/beads-metadata/metadata.json"))(doctor)

@@ -31,6 +31,9 @@ class Watchable(TyperCommand):
         return super().parse_args(ctx, told)
 
 
+COMMAND_CLASS = Watchable
+
+
 def status(
     check: options.Check = False,
     watch: options.Watch = None,

@@ -25,9 +25,9 @@ from typer.main import get_command
 @cache
 def cli() -> TyperGroup:
     """Return the real command line interface."""
-    from bdauto.cli import app
+    from bdauto.cli import application
 
-    group = get_command(app)
+    group = get_command(application())
     assert isinstance(group, TyperGroup)
     return group
 
