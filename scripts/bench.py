@@ -27,12 +27,12 @@ from types import FrameType
 
 from bench_beads import Shape
 from bench_day import Tick, day_table
-from bench_loop import bd_per_cycle, cpu_of_cycles
-from bench_measure import Sample, interleaved, once, peak
+from bench_loop import Cycles, cpu_of_cycles, memory_after, pace_of
+from bench_measure import Sample, Scene, interleaved, once, peak
 from bench_page import HEAD, Row, machine, table, write
 from bench_picture import chart
-from bench_stage import BARE, BDAUTO, SCRIPT, Scene, Stage
-from bench_world import BeadBoard, World, real_world, sandbox_world
+from bench_stage import BARE, BDAUTO, SCRIPT, SWITCH, Stage
+from bench_world import BeadBoard, World, free_port, real_world, sandbox_world
 
 from bdauto import __version__
 
@@ -42,8 +42,12 @@ PICTURE = ROOT / "docs" / "images" / "wall-time.svg"
 LONG = 3000
 LENGTHS = (10, 100, 1000, LONG, 10_000)
 SHAPES: tuple[Shape, ...] = ("usual", "one priority", "shuffled", "reversed, one priority")
-SCENE_SECONDS = 60.0
+SCENE_SECONDS = 40.0
 """A scene stops after this long, once it has its least rounds."""
+SIDE_ROUNDS = 6
+"""Rounds of what is only told: other queues than the table's."""
+FAST = "250ms"
+"""The interval of the `bdauto run` whose cycles are measured; what a cycle costs does not depend on it."""
 MEMORY_LIMIT = 64 * 2**20
 ONLY = ("idle", "one", "reap", "long", "run", "pod", "memory", "chart", "day")
 
@@ -59,13 +63,12 @@ class Bench:
     seconds: float
     lengths: tuple[int, ...] = LENGTHS
     _samples: dict[str, Samples] = field(default_factory=dict)
-    loop_memory: int = 0
 
-    def measure(self, name: str, scene: Callable[[], Scene]) -> Samples:
-        """Measure a scene of this name, or return what was measured."""
+    def measure(self, name: str, scene: Callable[[], Scene], most: int = 1000) -> Samples:
+        """Measure a scene of this name in `most` rounds or less, or return what was measured."""
         if name not in self._samples:
             start = time.monotonic()
-            self._samples[name] = interleaved(scene(), self.rounds, self.seconds)
+            self._samples[name] = interleaved(scene(), min(self.rounds, most), self.seconds)
             _say(f"{name}: {time.monotonic() - start:.0f} s")
         return self._samples[name]
 
@@ -87,27 +90,32 @@ class Bench:
 
     def queue(self, length: int, shape: Shape = "usual") -> Samples:
         """Measure a dispatch among many eligible beads."""
-        return self.measure(f"dispatch among {length:,}, {shape}", lambda: self.stage.queue(length, shape))
+        most = 1000 if (length, shape) == (LONG, "usual") else SIDE_ROUNDS
+        return self.measure(f"dispatch among {length:,}, {shape}", lambda: self.stage.queue(length, shape), most)
 
     def pod(self) -> Samples:
         """Measure a dispatch in a fresh folder."""
         return self.measure(f"dispatch among {LONG:,} in a fresh folder", lambda: self.stage.pod(LONG))
 
     def run(self) -> Samples:
-        """Measure idle cycles of `bdauto run`; CPU only."""
+        """Measure idle cycles of `bdauto run` and what they are compared with; CPU only."""
         if "run" not in self._samples:
-            bare = self.stage.idle()[BARE]
-            mine, other, self.loop_memory = cpu_of_cycles(self.stage.loop("1s"), bare, min(self.rounds, 8))
-            self._samples["run"] = {BDAUTO: mine, BARE: other}
+            loop = self.stage.loop("--dispatch-every", FAST, "--reap-every", "1h")
+            self._samples["run"] = cpu_of_cycles(loop, self.stage.bare(), min(self.rounds, 8))
             _say("run")
         return self._samples["run"]
 
     def memory(self) -> dict[str, int]:
         """Return bdauto's own peak memory, in bytes, in several scenes."""
-        self.run()
         scenes = {"idle dispatch": self.stage.idle(), "one bead": self.stage.one(), "reap of ten": self.stage.stalled()}
         scenes |= {f"dispatch among {LONG:,}, {shape}": self.stage.queue(LONG, shape) for shape in SHAPES}
-        return {"`bdauto run`, idle": self.loop_memory} | {name: peak(scene[BDAUTO]) for name, scene in scenes.items()}
+        peaks = {name: peak(scene[BDAUTO]) for name, scene in scenes.items()}
+        for queue, where in ((0, "idle"), (LONG, f"among {LONG:,}")):
+            peaks[f"`bdauto run --listen`, {where}"] = memory_after(
+                self.stage.loop("--listen", listen(), queue=queue), 2
+            )
+        _say("memory")
+        return peaks
 
     def ticks(self) -> dict[str, Tick]:
         """Return what one tick costs, of the script and of bdauto."""
@@ -129,12 +137,6 @@ class Bench:
         once(self.stage.counted(scene[name], file))
         return len(file.read_bytes().splitlines())
 
-    def bd_per_cycle(self) -> int:
-        """Return how many bd processes an idle cycle of `bdauto run` starts."""
-        file = self.stage.world.home / "counted"
-        file.write_bytes(b"")
-        return bd_per_cycle(self.stage.counted(self.stage.loop("1s"), file), file)
-
 
 def figures(bench: Bench, wanted: Sequence[str]) -> list[list[str]]:
     """Return the rows of the main table that are wanted."""
@@ -154,8 +156,10 @@ def figures(bench: Bench, wanted: Sequence[str]) -> list[list[str]]:
         bare = "`bd query … --limit 0`"
         rows.append(Row(f"`dispatch` among {LONG:,} eligible beads", bare, 0.5, queue[BDAUTO], queue[BARE]))
     if "run" in wanted:
-        run = bench.run()
-        rows.append(Row("idle cycle of `bdauto run`", "one bare `bd query`", 2.2, run[BDAUTO], run[BARE], "cpu"))
+        run, what = bench.run(), "idle cycle of `bdauto run`"
+        with_switch = [Sample(0, one.cpu + two.cpu) for one, two in zip(run["run"], run[SWITCH], strict=True)]
+        rows.append(Row(what, "one bare `bd query`", 1.2, run["run"], run[BARE], "cpu"))
+        rows.append(Row(f"{what} that looks at the switch", "one bare `bd query`", 2.2, with_switch, run[BARE], "cpu"))
     if "pod" in wanted:
         pod = bench.pod()
         what = f"`dispatch --metadata FILE` among {LONG:,}, fresh folder"
@@ -211,14 +215,16 @@ def lengths(bench: Bench) -> tuple[str, str]:
     return table(["eligible beads", *(f"{names[name]}, ms" for name in present)], rows), picture
 
 
-def day(bench: Bench) -> str:
-    """Return the table of a day's cost."""
+def day(bench: Bench, watched: Cycles) -> str:
+    """Return the table of a day's cost; `watched` is an idle `bdauto run` at its defaults, best since long ago."""
     ticks = bench.ticks()
-    cycle = statistics.median(sample.cpu for sample in bench.run()[BDAUTO])
-    return day_table(ticks[SCRIPT], ticks[BDAUTO], cycle, bench.bd_per_cycle())
+    cycle = statistics.median(sample.cpu for sample in bench.run()["run"])
+    return day_table(ticks[SCRIPT], ticks[BDAUTO], pace_of(watched), cycle)
 
 
-def sections(bench: Bench, wanted: Sequence[str], conditions: str) -> tuple[dict[str, str], str]:
+def sections(
+    bench: Bench, wanted: Sequence[str], conditions: str, watched: Cycles | None
+) -> tuple[dict[str, str], str]:
     """Return the page's sections by name, as far as they are wanted, and the picture or ""."""
     found, picture = {}, ""
     rows = figures(bench, wanted)
@@ -228,8 +234,8 @@ def sections(bench: Bench, wanted: Sequence[str], conditions: str) -> tuple[dict
         found["shapes"] = shapes(bench)
     if "chart" in wanted:
         found["lengths"], picture = lengths(bench)
-    if "day" in wanted:
-        found["day"] = day(bench)
+    if watched:
+        found["day"] = day(bench, watched)
     return found, picture
 
 
@@ -266,6 +272,11 @@ def _world() -> Iterator[World]:
             yield stand_in
 
 
+def listen() -> str:
+    """Return an address for `bdauto run --listen`."""
+    return f"127.0.0.1:{free_port()}"
+
+
 def _say(words: str) -> None:
     sys.stderr.write(f"bench: {words}\n")
 
@@ -290,7 +301,9 @@ def main() -> None:
         if not world.real:
             sys.stdout.write(f"{conditions} On the sandbox, not on a real bd.\n\n{alone(bench)}")
             return
-        found, picture = sections(bench, asked.only or ONLY, conditions)
+        wanted = asked.only or ONLY
+        with Cycles(bench.stage.loop("--listen", listen())) if "day" in wanted else contextlib.nullcontext() as loop:
+            found, picture = sections(bench, wanted, conditions, loop)
         sys.stdout.write("\n".join(found.values()))
     if not asked.quick and not asked.only:
         PICTURE.parent.mkdir(exist_ok=True)

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
+from bench_loop import Pace
 from bench_page import table
 
 DAY = 86_400
 DISPATCH_TICKS, REAP_TICKS = DAY // 120, DAY // 600
 """CronJobs: `*/2` and `*/10`."""
-RUN_CYCLES = DAY // 15
-"""`bdauto run`: a dispatch cycle every 15 s, by default; it reaps as often as the CronJob."""
 BEADS = 100
+HASTE = 3
+"""Cycles that `bdauto run` makes more because of a bead: it starts again with its shortest interval."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,22 @@ def cronjobs(name: str, tick: Tick, beads: int) -> Day:
     )
 
 
-def run(tick: Tick, cycle: float, bd_cycle: int, beads: int) -> Day:
-    """Return the cost of a day of `bdauto run`, whose idle cycle takes `cycle` CPU seconds and `bd_cycle` processes.
+def run(tick: Tick, pace: Pace, cycle: float, beads: int) -> Day:
+    """Return the cost of a day of `bdauto run --listen`, whose idle pace was watched; `cycle`: CPU seconds of one.
 
-    A sweep reads as much as a cycle and is counted as one. A bead costs what it adds to a tick that starts anew.
+    A bead costs what it adds to a tick that starts anew, and HASTE cycles.
     """
-    cycles, more = RUN_CYCLES + REAP_TICKS, tick.one - tick.idle
+    more = tick.one - tick.idle + HASTE * cycle
     return Day(
         f"`bdauto run`, {beads or 'no'} beads",
         1,
-        cycles * bd_cycle + beads * (tick.bd_one - tick.bd_idle),
-        cycles * cycle + beads * more,
-        f"({RUN_CYCLES} + {REAP_TICKS}) × {cycle:.3f}" + (f" + {beads} × {more:.3f}" if beads else ""),
+        round(DAY * pace.bd) + beads * (tick.bd_one - tick.bd_idle + HASTE),
+        DAY * pace.cpu + beads * more,
+        f"24 × {pace.cpu * 3600:.1f} an hour" + (f" + {beads} × {more:.3f}" if beads else ""),
     )
 
 
-def day_table(script: Tick, bdauto: Tick, cycle: float, bd_cycle: int) -> str:
+def day_table(script: Tick, bdauto: Tick, pace: Pace, cycle: float) -> str:
     """Return the table of all modes, idle and with BEADS beads."""
     days = [
         day
@@ -76,7 +77,8 @@ def day_table(script: Tick, bdauto: Tick, cycle: float, bd_cycle: int) -> str:
         for day in (
             cronjobs("CronJobs of the shell script", script, beads),
             cronjobs("CronJobs of bdauto", bdauto, beads),
-            run(bdauto, cycle, bd_cycle, beads),
+            run(bdauto, pace, cycle, beads),
         )
     ]
-    return table(["a day of", "pods", "bd processes", "CPU s", "of which"], [day.cells() for day in days])
+    words = f"The idle pace of `bdauto run --listen` at its defaults was watched for {pace.seconds:.0f} s.\n\n"
+    return words + table(["a day of", "pods", "bd processes", "CPU s", "CPU s, the sum"], [day.cells() for day in days])

@@ -1,23 +1,37 @@
 """The CPU and the memory of `bdauto run` while it has nothing to do, cycle by cycle."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import threading
-from pathlib import Path
+import time
+from dataclasses import dataclass
 from statistics import fmean
-from typing import IO
+from types import TracebackType
+from typing import IO, Self
 
-from bench_measure import TIMEOUT, Contender, Sample, cpu_of, high_water, once
+from bench_measure import TIMEOUT, Contender, Sample, Scene, cpu_of, high_water, once
 
 CYCLES = 5
 """Cycles in one round: /proc counts CPU in hundredths of a second."""
-WARM_UP = 3
+WARM_UP = 4
+SETTLING = 150.0
+"""Seconds after which an idle loop at its defaults has reached its slowest pace."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The end of a dispatch cycle: when, the CPU seconds used so far, children included, and bd processes started."""
+
+    at: float
+    cpu: float
+    bd: int
 
 
 class Cycles:
-    """A running `bdauto run`. `marks`: the CPU seconds, children included, that it had used when each cycle started."""
+    """A running `bdauto run`, and a mark for each dispatch cycle that it has ended."""
 
     def __init__(self, contender: Contender) -> None:
         """Start it, and follow its log."""
@@ -30,20 +44,34 @@ class Cycles:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        self.marks: list[float] = []
+        self.marks: list[Mark] = []
+        self._bd = 0
         self._last_words = ""
         self._more = threading.Condition()
         assert self._process.stderr
         self._reader = threading.Thread(target=self._follow, args=(self._process.stderr,))
         self._reader.start()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
     def _follow(self, log: IO[bytes]) -> None:
         for line in log:
             self._last_words = line.decode(errors="replace")
-            if _starts_cycle(line):
-                with self._more:
-                    self.marks.append(cpu_of(self._process.pid))
+            event = _event(line)
+            if event == "bd-started":
+                self._bd += 1
+            elif event == "cycle dispatch":
+                with self._more, contextlib.suppress(OSError):
+                    self.marks.append(Mark(time.monotonic(), cpu_of(self._process.pid), self._bd))
                     self._more.notify()
+        with self._more:
+            self._more.notify()
 
     def wait(self, marks: int) -> None:
         """Wait until so many cycles have started; SystemExit when that takes too long."""
@@ -71,41 +99,55 @@ class Cycles:
         self._process.stderr.close()
 
 
-def _starts_cycle(line: bytes) -> bool:
-    """Whether this line of the verbose JSON log says that bd is asked for ready beads: a cycle's first deed."""
+def _event(line: bytes) -> str:
+    """Return the event of a line of the JSON log, and after it the command, if it names one; "" for another line."""
     try:
         fields = json.loads(line)
     except ValueError:
-        return False
-    return isinstance(fields, dict) and fields.get("event") == "bd-started" and fields.get("verb") == "ready"
+        return ""
+    return f"{fields.get('event')} {fields.get('command', '')}".strip() if isinstance(fields, dict) else ""
 
 
-def cpu_of_cycles(loop: Contender, bare: Contender, rounds: int) -> tuple[list[Sample], list[Sample], int]:
-    """Measure idle cycles of one `bdauto run`, and as many bare queries meanwhile.
+def cpu_of_cycles(loop: Contender, bare: Scene, rounds: int) -> dict[str, list[Sample]]:
+    """Measure idle cycles of one `bdauto run`, and as many runs of each bare program meanwhile; CPU only.
 
-    Returns for each round the mean of CYCLES cycles and the mean of the queries, CPU only, and the loop's peak memory.
+    Each sample is the mean of CYCLES cycles or runs; the loop's are under "run".
     """
-    cycles = Cycles(loop)
-    mine, other = [], []
-    try:
+    samples: dict[str, list[Sample]] = {name: [] for name in ("run", *bare)}
+    with Cycles(loop) as cycles:
         cycles.wait(WARM_UP)
         for _ in range(rounds):
             start = len(cycles.marks) - 1
-            other.append(Sample(0, fmean(once(bare).cpu for _ in range(CYCLES))))
+            for name, contender in bare.items():
+                samples[name].append(Sample(0, fmean(once(contender).cpu for _ in range(CYCLES))))
             cycles.wait(start + CYCLES + 1)
-            mine.append(Sample(0, (cycles.marks[start + CYCLES] - cycles.marks[start]) / CYCLES))
-        return mine, other, cycles.memory
-    finally:
-        cycles.stop()
+            used = cycles.marks[start + CYCLES].cpu - cycles.marks[start].cpu
+            samples["run"].append(Sample(0, used / CYCLES))
+    return samples
 
 
-def bd_per_cycle(loop: Contender, counted: Path) -> int:
-    """Return how many bd processes an idle cycle starts; each adds a line to the file `counted`."""
-    cycles = Cycles(loop)
-    try:
-        cycles.wait(WARM_UP)
-        before = len(counted.read_bytes().splitlines())
-        cycles.wait(WARM_UP + CYCLES)
-        return round((len(counted.read_bytes().splitlines()) - before) / CYCLES)
-    finally:
-        cycles.stop()
+def memory_after(loop: Contender, count: int) -> int:
+    """Return the most memory that `bdauto run` itself had resident in so many cycles, in bytes."""
+    loop.before()
+    with Cycles(loop) as cycles:
+        cycles.wait(count)
+        return cycles.memory
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What an idle `bdauto run` uses: CPU seconds and bd processes a second, and how long it was watched."""
+
+    cpu: float
+    bd: float
+    seconds: float
+
+
+def pace_of(cycles: Cycles) -> Pace:
+    """Return the pace between the first mark after SETTLING and the last; of all marks when that is too early."""
+    cycles.wait(2)
+    first = cycles.marks[0]
+    settled = [mark for mark in cycles.marks if mark.at - first.at > SETTLING]
+    start, end = (settled if len(settled) > 1 else cycles.marks)[0], cycles.marks[-1]
+    seconds = end.at - start.at
+    return Pace((end.cpu - start.cpu) / seconds, (end.bd - start.bd) / seconds, seconds)

@@ -56,6 +56,10 @@ class Contender:
     after: Callable[[], None] = nothing
 
 
+Scene = dict[str, Contender]
+"""The programs that are compared, by name."""
+
+
 @contextlib.contextmanager
 def _running(contender: Contender) -> Iterator[tuple["subprocess.Popen[bytes]", IO[bytes]]]:
     """Yield the started program and the file with its stderr; whatever of it still runs at the end is killed."""

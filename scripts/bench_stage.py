@@ -6,16 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench_beads import SeedBead, Shape, others, queue_of, stalled
-from bench_measure import Contender, nothing
+from bench_measure import Contender, Scene, nothing
 from bench_world import BeadBoard, Tracker, World, environment
 
-BDAUTO, SCRIPT, BARE = "bdauto", "script", "bare bd"
+BDAUTO, SCRIPT, BARE, SWITCH = "bdauto", "script", "bare bd", "pause switch"
 PROGRAM = Path(sys.executable).parent / "bdauto"
 INCUMBENT = Path(__file__).parent / "incumbent.sh"
 STALLED = 10
-
-Scene = dict[str, Contender]
-"""The programs that are compared, by name."""
 
 
 @dataclass
@@ -63,10 +60,20 @@ class Stage:
             scene[name] = replace(contender, env=env)
         return scene
 
-    def loop(self, every: str) -> Contender:
-        """`bdauto run` where there is nothing to do; its log says when it asks bd for ready beads."""
-        argv = ["run", "--dispatch-every", every, "--reap-every", "1h", "--log-format", "json", "--verbose"]
-        return self._bdauto(argv, self._tracker("idle", others))
+    def loop(self, *options: str, queue: int = 0) -> Contender:
+        """`bdauto run` with these options and a log of each step, where nothing or `queue` beads are eligible."""
+        tracker = self._queue(queue, "usual")[0] if queue else self._tracker("idle", others)
+        contender = self._bdauto(["run", "--log-format", "json", "--verbose", *options], tracker)
+        return replace(contender, before=tracker.reset)
+
+    def bare(self) -> Scene:
+        """Bare bd where there is nothing to do: the query, and the look at the pause switch."""
+        tracker = self._tracker("idle", others)
+        bare = self._bare(tracker)[BARE]
+        return {
+            BARE: bare,
+            SWITCH: replace(bare, argv=[str(tracker.bd), "--db", str(tracker.db), "kv", "list", "--json"]),
+        }
 
     def counted(self, contender: Contender, file: Path) -> Contender:
         """The same with a bd that adds a line to `file` each time it is started."""

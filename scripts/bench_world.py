@@ -126,7 +126,7 @@ def _run(argv: list[str], folder: Path, env: dict[str, str], text: str = "") -> 
 def real_world(bd: Path, dolt: Path) -> Iterator[RealWorld]:
     """Start a Dolt server in a temporary folder, yield the world on it, and take both away at the end."""
     home = Path(tempfile.mkdtemp(prefix="bdauto-bench-"))
-    port = _free_port()
+    port = free_port()
     (home / "server").mkdir()
     with (home / "server.log").open("wb") as log:
         server = subprocess.Popen(
@@ -146,7 +146,8 @@ def real_world(bd: Path, dolt: Path) -> Iterator[RealWorld]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a loopback port that is free just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
