@@ -201,7 +201,6 @@ class Node:
     def __init__(self, plane: ControlPlane, sandbox: Sandbox) -> None:
         self.plane = plane
         self.sandbox = sandbox
-        self._number = 0
 
     def start(self, pod: Object) -> subprocess.Popen[str]:
         """Start the Pod's only container, with its command line, environment and mounts as the API server has them."""
@@ -223,7 +222,10 @@ class Node:
         """Run the Pod to its end, show what it printed, report its phase, and return the exit status."""
         deadline = pod["spec"].get("activeDeadlineSeconds", 120)
         process = self.start(pod)
-        out, err = process.communicate(timeout=deadline)
+        try:
+            out, err = process.communicate(timeout=deadline)
+        finally:
+            process.kill()
         for line in (*out.splitlines(), *err.splitlines()):
             say(f"   | {line}")
         say(f"   exit status {process.returncode}")
@@ -262,8 +264,7 @@ class Node:
 
     def _mount_script(self, pod: Object, container: Object) -> str:
         """Return the shell lines that mount the volumes, make the rest read-only, and become the command."""
-        self._number += 1
-        base = self.plane.folder / "pods" / str(self._number)
+        base = self.plane.folder / "pods" / pod["metadata"]["uid"]
         volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
         lines = [f"mount --bind {self.sandbox.folder} {self.sandbox.folder}"]
         for path, mount in self._mounts(container).items():
