@@ -111,15 +111,14 @@ class Tracker(Bd):
     def in_progress(self) -> Call[BeadList]:
         return self._answer("list", self._rows("in_progress"))
 
-    def query(self, expression: str) -> Call[BeadList]:
+    def query(self, expression: str, *, limit: int) -> Call[BeadList]:
         """Understand the one expression that bdauto asks."""
         assignee, status, priority, before = expression.split(" AND ")
         assert (assignee, status) == (f'assignee="{self.settings.assignee}"', "status=open")
         moment = datetime.fromisoformat(before.removeprefix('updated<"').removesuffix('"'))
         wanted = int(priority.removeprefix("priority="))
-        return self._answer(
-            "query", [r for r in self._rows("open") if r["priority"] == wanted and r["updated_at"] < moment]
-        )
+        rows = [r for r in self._rows("open") if r["priority"] == wanted and r["updated_at"] < moment]
+        return self._answer("query", rows[:limit] if limit else rows)
 
     def show(self, ids: Sequence[str]) -> BeadList:
         return self._answer("show", [self.rows[bead_id] for bead_id in ids]).result()

@@ -55,7 +55,7 @@ VERBS: list[tuple[str, Callable[[Bd], object], str, list[str]]] = [
         "[]",
         ["list", "--assignee", "agent", "--status", "in_progress", "--limit", "0"],
     ),
-    ("query", lambda bd: bd.query("status=open").result(), "[]", ["query", "status=open", "--limit", "0"]),
+    ("query", lambda bd: bd.query("status=open", limit=0).result(), "[]", ["query", "status=open", "--limit", "0"]),
     ("show", lambda bd: bd.show(["x-1", "x-2.1"]), BEAD, ["show", "x-1", "x-2.1"]),
     ("update", lambda bd: bd.update("x-1", ["--status", "open"]), BEAD, ["update", "x-1", "--status", "open"]),
     ("sql", lambda bd: bd.sql("UPDATE x"), '{"rows_affected": 1}', ["sql", "UPDATE x"]),

@@ -140,3 +140,11 @@ def test_a_record_waits_longer_each_time_up_to_five_seconds() -> None:
 )
 def test_the_note_of_a_failure(error: str, note: str) -> None:
     assert failure_note(error) == note
+
+
+def test_a_bead_that_was_edited_since_it_was_read_is_not_claimed() -> None:
+    tracker = Tracker(Clock(), row("x-1"))
+    seen = tracker.bead("x-1")
+    tracker.rows["x-1"].update(acceptance_criteria="", updated_at=NOW)
+    assert Claims(tracker, "agent", tracker.clock.runtime()).claim(seen) is None
+    assert tracker.bead("x-1").status == "open"

@@ -63,7 +63,10 @@ def leaves(base: type[BdautoError]) -> list[type[BdautoError]]:
 
 
 STATUS = {
-    "UsageError": 2, "ServiceDown": 4, "ServiceDrift": 4, "PartlyDone": 5,
+    "UsageError": 2,
+    "ServiceDown": 4,
+    "ServiceDrift": 4,
+    "PartlyDone": 5,
     **dict.fromkeys(("BdMissing", "BdUnsupported", "BdTimeout", "BdFailed", "BdConflict", "BdDrift"), 3),
 }
 

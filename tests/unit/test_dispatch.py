@@ -269,6 +269,14 @@ def test_two_refused_and_a_good_one_charge_the_two() -> None:
     assert [here.tracker.bead(f"x-{n}").attempts for n in (1, 2, 3)] == [1, 1, 1]
 
 
+def test_refusals_on_both_sides_of_a_good_answer_are_not_in_a_row() -> None:
+    good = httpx.Response(200, json={"job_id": "j"})
+    here = desk(*queue(4), script=[refusal(), refusal(), good, refusal()], max_beads=4)
+    report = here.cycle()
+    assert sorted(said(report).values()) == ["dispatched", "refused", "refused", "refused"]
+    assert report.exit_code == 5
+
+
 @pytest.mark.parametrize("between", [refusal("busy", 502), refusal("wrong", 500)], ids=["not started", "misconfigured"])
 def test_beads_refused_before_another_answer_do_not_stay_claimed(between: Reply) -> None:
     here = desk(*queue(3), script=[refusal(), refusal(), between])

@@ -142,3 +142,12 @@ def test_the_queue_is_read_only_as_far_as_it_is_looked_at() -> None:
     taken: list[Bead] = [next(beads) for _ in range(3)]
     assert [bead.priority for bead in taken] == [0, 0, 0]
     assert tracker.reads == ["ready"]
+
+
+def test_a_better_bead_of_the_same_second_is_seen_beyond_the_page() -> None:
+    tracker = Tracker(Clock(), *long(40))
+    oldest = min(tracker.rows.values(), key=lambda r: r["created_at"])
+    oldest["updated_at"] = NOW - timedelta(days=1) + timedelta(milliseconds=500)
+    hidden = max(tracker.rows.values(), key=lambda r: r["created_at"])
+    hidden["updated_at"] = NOW - timedelta(days=1) + timedelta(milliseconds=200)
+    assert ordered(tracker, 1)[0][:2] == [hidden["id"], oldest["id"]]
