@@ -296,7 +296,7 @@ def _extras() -> Iterator[Check]:
 
 
 def as_json(checks: list[Check]) -> dict[str, Any]:
-    """Return the checks as docs/cli.md describes their JSON."""
+    """Return the checks as docs/operating.md describes them."""
     return {
         "ok": not any(check.level is Level.fail for check in checks),
         "checks": [

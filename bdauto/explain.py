@@ -111,7 +111,7 @@ def story(bead: Bead) -> list[tuple[str, str]]:
 
 
 def as_json(explained: Explanation) -> dict[str, Any]:
-    """Return the explanation as docs/cli.md describes its JSON."""
+    """Return the explanation as docs/operating.md describes it."""
     bead, running = explained.bead, explained.running
     return {
         "id": bead.id,

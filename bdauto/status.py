@@ -146,7 +146,7 @@ def place_words(place: int) -> str:
 
 
 def as_json(snapshot: Snapshot, limit: int) -> dict[str, Any]:
-    """Return the snapshot as docs/cli.md describes its JSON; lists are cut at `limit` (0: not), counts are not."""
+    """Return the snapshot as docs/operating.md describes it; lists are cut at `limit` (0: not), counts are not."""
     cut = limit or None
     return {
         "now": format_time(snapshot.now),
