@@ -96,8 +96,9 @@ def test_a_hang_has_a_child_and_ends_with_its_group(sandbox: Sandbox) -> None:
     ended = threading.Event()
     threading.Timer(0.3, ended.set).start()
     assert ended.wait(10)
-    assert process.poll() is None
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    assert process.wait(10) == -signal.SIGKILL
+    os.killpg(process.pid, signal.SIGKILL)  # which fails when nobody is left in it
     assert process.communicate(timeout=10) == ("", "")  # which ends only when nobody holds the pipes any more
 
 
