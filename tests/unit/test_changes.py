@@ -347,7 +347,7 @@ def test_another_bdauto_is_locked_out_between_the_look_and_the_write(tmp_path: P
     def probe() -> None:
         rival = os.open(tmp_path, os.O_RDONLY)
         try:
-            fcntl.flock(rival, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(rival, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             held.append(True)
         finally:
