@@ -23,9 +23,10 @@ CREATE TABLE IF NOT EXISTS fault (n INTEGER PRIMARY KEY, verb TEXT, kind TEXT, m
 class Fault:
     """One thing to do wrong.
 
-    kind: `hang` with a child process, `text` on stderr · `exit` with `code`, `text` on stderr · `die` by SIGKILL · `conflict`: Dolt's
-    error 1213 · `pause` until released (`text`: the folder with the two FIFOs) · `slow`: wait `text` seconds, go on ·
-    `replace` stdout by `text` · `half`: only the first half of stdout · `lost`: report success, write nothing.
+    kind: `hang` with a child process, `text` on stderr · `exit` with `code`, `text` on stderr · `die` by SIGKILL ·
+    `conflict`: Dolt's error 1213 · `pause` until released (`text`: the folder with the two FIFOs) · `slow`: wait `text`
+    seconds, go on · `replace` stdout by `text` · `half`: only the first half of stdout · `lost`: report success, write
+    nothing.
     when: before the verb does its work, or after it (the last three ignore it).
     """
 
