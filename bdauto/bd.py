@@ -99,9 +99,9 @@ class Bd:
         """List the one bead that was updated last, whatever its status."""
         return self._beads(["list", "--all", "--sort", "updated", "--limit", "1"])
 
-    def query(self, expression: str) -> Call[BeadList]:
-        """List all beads that match an expression of bd's query language."""
-        return self._beads(["query", expression, "--limit", "0"])
+    def query(self, expression: str, *, limit: int) -> Call[BeadList]:
+        """List beads that match an expression of bd's query language; `limit` 0 is all of them."""
+        return self._beads(["query", expression, "--limit", str(limit)])
 
     def show(self, ids: Sequence[str]) -> BeadList:
         """Return these beads; raises BdFailed when none of them exists."""

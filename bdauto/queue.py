@@ -15,6 +15,8 @@ from bdauto.policy import dispatch_order, rivals, verdict
 from bdauto.settings import DispatchSettings
 
 LOWEST_PRIORITY = 4
+FEW = 100
+"""More beads than this before the page's best, and reading the whole priority is no dearer than telling them apart."""
 
 
 @dataclass
@@ -56,13 +58,15 @@ class Queue:
         yield from self._in_order(tuple(bead for bead in everything if bead not in proven))
 
     def _hides_better(self, priority: int, known: set[str], last: Bead) -> bool:
-        """Whether a bead outside `known`, ready or not, was last updated before `last` was."""
+        """Whether a bead outside `known`, ready or not, may have been updated before `last` was."""
         expression = (
             f'assignee="{self.bd.settings.assignee}" AND status=open AND priority={priority} '
             f'AND updated<"{format_time(last.updated_at + timedelta(seconds=1))}"'
         )
-        older = self._readable(self.bd.query(expression).result())
-        return rivals([bead for bead in older if self._verdict(bead)], known, last)
+        older = self.bd.query(expression, limit=FEW).result()
+        if not _complete(older, FEW):
+            return True
+        return rivals([bead for bead in self._readable(older) if self._verdict(bead)], known, last)
 
     def _in_order(self, beads: tuple[Bead, ...]) -> list[Bead]:
         return sorted((bead for bead in beads if self._verdict(bead)), key=dispatch_order)
