@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from bench_measure import TIMEOUT, Contender, Sample, Scene, cpu_of, high_water, once
+from bench_stage import LOOP
 
 CYCLES = 5
 """Cycles in one round: /proc counts CPU in hundredths of a second."""
@@ -111,9 +112,9 @@ def _event(line: bytes) -> str:
 def cpu_of_cycles(loop: Contender, bare: Scene, rounds: int) -> dict[str, list[Sample]]:
     """Measure idle cycles of one `bdauto run`, and as many runs of each bare program meanwhile; CPU only.
 
-    Each sample is the mean of CYCLES cycles or runs; the loop's are under "run".
+    Each sample is the mean of CYCLES cycles or runs; the loop's are under LOOP.
     """
-    samples: dict[str, list[Sample]] = {name: [] for name in ("run", *bare)}
+    samples: dict[str, list[Sample]] = {name: [] for name in (LOOP, *bare)}
     with Cycles(loop) as cycles:
         cycles.wait(WARM_UP)
         for _ in range(rounds):
@@ -122,7 +123,7 @@ def cpu_of_cycles(loop: Contender, bare: Scene, rounds: int) -> dict[str, list[S
                 samples[name].append(Sample(0, fmean(once(contender).cpu for _ in range(CYCLES))))
             cycles.wait(start + CYCLES + 1)
             used = cycles.marks[start + CYCLES].cpu - cycles.marks[start].cpu
-            samples["run"].append(Sample(0, used / CYCLES))
+            samples[LOOP].append(Sample(0, used / CYCLES))
     return samples
 
 

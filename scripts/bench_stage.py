@@ -9,7 +9,7 @@ from bench_beads import SeedBead, Shape, others, queue_of, stalled
 from bench_measure import Contender, Scene, nothing
 from bench_world import BeadBoard, Tracker, World, environment
 
-BDAUTO, SCRIPT, BARE, SWITCH = "bdauto", "script", "bare bd", "pause switch"
+BDAUTO, SCRIPT, BARE, SWITCH, LOOP = "bdauto", "script", "bare bd", "pause switch", "run"
 PROGRAM = Path(sys.executable).parent / "bdauto"
 INCUMBENT = Path(__file__).parent / "incumbent.sh"
 STALLED = 10
