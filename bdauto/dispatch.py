@@ -196,7 +196,8 @@ class Dispatcher:
             )
         bad = seen.get(BeadOutcome.unavailable) or seen.get(BeadOutcome.refused)
         if not bad:
-            return None
+            failed = seen.get(BeadOutcome.failed)
+            return BdFailed(f"nothing was dispatched: {failed.detail}") if failed and not self._dispatched() else None
         if self._dispatched():
             return PartlyDone(f"partly done: {bad.id} is open again: {bad.detail}")
         return ServiceDown(f"nothing was dispatched: {bad.id} is open again: {bad.detail}")

@@ -8,7 +8,7 @@ import random
 import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from bdauto.models import Bead
@@ -92,13 +92,15 @@ def verdict(bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, 
         Condition(
             "deferred",
             deferred is None or deferred <= now,
-            f"deferred until {deferred:%Y-%m-%d %H:%M}Z" if deferred and deferred > now else "not deferred",
+            f"deferred until {deferred.astimezone(UTC):%Y-%m-%d %H:%M}Z"
+            if deferred and deferred > now
+            else "not deferred",
             f"bd update {bead.id} --defer ''",
         ),
         Condition(
             "backoff",
             retry_at is None or retry_at <= now,
-            f"backing off until {retry_at:%H:%M:%S}Z: {bead.error or 'failed'}"
+            f"backing off until {retry_at.astimezone(UTC):%H:%M:%S}Z: {bead.error or 'failed'}"
             if retry_at and retry_at > now
             else "not backing off",
             f"bd update {bead.id} --unset-metadata bdauto.retry_at",
