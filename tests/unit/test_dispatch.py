@@ -489,6 +489,14 @@ def test_a_bead_that_cannot_be_claimed_does_not_hold_up_the_next() -> None:
     assert (report.outcome, report.exit_code) == (Outcome.partial, 5)
 
 
+def test_a_cycle_whose_every_claim_failed_is_a_failure_of_bd() -> None:
+    here = desk(row("x-1"))
+    here.tracker.before_write = failing(BdFailed("bd sql failed: read-only"), when=is_claim)
+    report = here.cycle()
+    assert (report.outcome, report.exit_code, here.board.posts) == (Outcome.failed, 3, [])
+    assert "read-only" in str(report.error)
+
+
 def test_three_claims_that_fail_in_a_row_speak_against_bd() -> None:
     here = desk(*queue(5))
     here.tracker.before_write = failing(BdFailed("read-only"), when=is_claim)
