@@ -156,20 +156,25 @@ class Bd:
         return self._start(["version"], "version", _parse_version)
 
     def where(self) -> Mapping[str, Any]:
-        """Return where the database is: `path` is its folder; `database_path` ends in `embeddeddolt` if embedded."""
-        return self._object(["where"], "where").result()
+        """Return where the database is: `path` is its folder; `database_path` ends in `embeddeddolt` if embedded.
+
+        The folder is named by BEADS_DIR, too: bd 1.0.2's `where` does not heed `--db`.
+        """
+        db = self.settings.db
+        named = {} if db is None else {"BEADS_DIR": str(db.absolute())}
+        return self._object(["where"], "where", **named).result()
 
     def _beads(self, command: Sequence[str], *, understood: bool = False) -> Call[BeadList]:
         verb = command[0]
         return self._start(command, verb, lambda answer: parse_beads(answer, f"bd {verb}", understood=understood))
 
-    def _object(self, command: Sequence[str], verb: str) -> Call[Mapping[str, Any]]:
-        return self._start(command, verb, lambda answer: parse_object(answer, f"bd {verb}"))
+    def _object(self, command: Sequence[str], verb: str, **variables: str) -> Call[Mapping[str, Any]]:
+        return self._start(command, verb, lambda answer: parse_object(answer, f"bd {verb}"), **variables)
 
-    def _start(self, command: Sequence[str], verb: str, parse: Callable[[bytes], T]) -> Call[T]:
+    def _start(self, command: Sequence[str], verb: str, parse: Callable[[bytes], T], **variables: str) -> Call[T]:
         log.debug("bd-started", verb=verb)
         try:
-            child = process.start([*self._prefix, *command], self._environment)
+            child = process.start([*self._prefix, *command], self._environment | variables)
         except OSError as error:
             raise _not_started(self.settings.bd, error) from None
         return Call(child, verb, self.settings.bd_timeout, parse)

@@ -191,6 +191,18 @@ def test_a_private_copy_of_metadata(sandbox: Sandbox, tmp_path: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+def test_the_mode_is_asked_of_the_right_folder() -> None:
+    """bd 1.0.2's `where` does not heed --db, so that it says nothing, or another workspace's mode: BEADS_DIR tells it."""
+    with Sandbox(embedded=True) as sandbox:
+        bead = sandbox.create()
+        pause = sandbox.pause("where")
+        process = start(sandbox, "dispatch", "--json")
+        pause.wait()
+        assert f"BEADS_DIR={sandbox.db}" in environ_of(sandbox.calls[-1].pid).splitlines()
+        pause.release()
+        assert finish(process, sandbox).outcomes == {bead: "dispatched"}
+
+
 def test_a_users_own_folder_keeps_its_export(sandbox: Sandbox) -> None:
     """Without --metadata bd's configuration is left alone."""
     sandbox.create()
