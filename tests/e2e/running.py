@@ -193,17 +193,17 @@ def running(groups: Sequence[int]) -> list[int]:
 
 
 class Gate:
-    """Holds one dispatch request back before BeadBoard handles it."""
+    """Holds the requests of a route back before they are handled: `reached` when one is there, until `go` is set."""
 
-    def __init__(self, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._reached, self._go, self._handled = threading.Event(), threading.Event(), threading.Event()
+    def __init__(self, board: Board, route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.go, self._handled = threading.Event(), threading.Event(), threading.Event()
         ordered, record = board.ordered, board.record
 
-        def hold(route: Route) -> Reply:
-            if route == "dispatch" and not self._go.is_set():
-                self._reached.set()
-                self._go.wait(60)
-            return ordered(route)
+        def hold(asked: Route) -> Reply:
+            if asked == route and not self.go.is_set():
+                self.reached.set()
+                self.go.wait(60)
+            return ordered(asked)
 
         def handled(raw: bytes, code: int, job: str = "") -> None:
             record(raw, code, job)
@@ -214,11 +214,11 @@ class Gate:
 
     def wait(self) -> None:
         """Wait until the request is there."""
-        assert self._reached.wait(30), "no request came"
+        assert self.reached.wait(30), "no request came"
 
     def let_go(self) -> None:
-        """Let BeadBoard handle the request, whoever still waits for the answer."""
-        self._go.set()
+        """Let BeadBoard handle a dispatch request, whoever still waits for the answer, and wait until it has."""
+        self.go.set()
         assert self._handled.wait(30), "the request was not handled"
 
 

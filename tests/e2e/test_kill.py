@@ -181,7 +181,7 @@ def test_killed_at_the_post(
     """The request is out. If it started a job, the agent's first note keeps the claim; if not, it is an orphan."""
     with a_world(request, flavour) as (world, _):
         bead = world.create()
-        gate = Gate(world.board, monkeypatch)
+        gate = Gate(world.board, "dispatch", monkeypatch)
         if not arrived:
             world.board.reply_next("dispatch", Reply(503))
         process = start(world, "dispatch")

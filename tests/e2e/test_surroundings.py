@@ -192,7 +192,7 @@ def test_a_private_copy_of_metadata(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_the_mode_is_asked_of_the_right_folder() -> None:
-    """bd 1.0.2's `where` does not heed --db, so that it says nothing, or another workspace's mode: BEADS_DIR tells it."""
+    """bd 1.0.2's `where` does not heed --db, and could tell another workspace's mode: BEADS_DIR names the folder."""
     with Sandbox(embedded=True) as sandbox:
         bead = sandbox.create()
         pause = sandbox.pause("where")
