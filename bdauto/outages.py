@@ -33,7 +33,7 @@ class Outages:
         if outage is None:
             self._outages[target] = _Outage(now, now)
             log.error("outage", target=target, error=error)
-            self._tell(f"{target} is down", str(error))
+            self._tell(f"outage of {target}", str(error))
             return
         outage.failures += 1
         if now - outage.said >= REMINDER.total_seconds():
@@ -48,7 +48,7 @@ class Outages:
         seconds = self._monotonic() - outage.since
         log.event("recovered", target=target, seconds=seconds, failures=outage.failures)
         lasted = format_duration(timedelta(seconds=round(seconds)))
-        self._tell(f"{target} is back", f"after {lasted} and {outage.failures} failures")
+        self._tell(f"end of the outage of {target}", f"after {lasted} and {outage.failures} failures")
         return True
 
     def __contains__(self, target: str) -> bool:

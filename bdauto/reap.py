@@ -63,7 +63,14 @@ class Reaper:
         self, beads: tuple[BeadReport, ...], malformed: tuple[str, ...], error: BdautoError | None = None
     ) -> Report:
         for bead in beads:
-            log.event(bead.outcome, bead.outcome.level, bead=bead.id, job=bead.job, detail=bead.detail)
+            log.event(
+                bead.outcome,
+                bead.outcome.level,
+                bead=bead.id,
+                job=bead.job,
+                attempt=bead.attempt,
+                detail=bead.detail,
+            )
         error = error or partly(beads, malformed)
         reaped = any(bead.outcome in SETTLED for bead in beads)
         outcome = Outcome.partial if error else Outcome.reaped if reaped else Outcome.idle

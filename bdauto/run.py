@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Literal
 from bdauto import log, pause, process
 from bdauto.bd import Bd
 from bdauto.census import Census
-from bdauto.changes import BdWriter, DryWriter, Writer
+from bdauto.changes import Writer
 from bdauto.dispatch import Dispatcher
 from bdauto.errors import BdautoError, BdError, ServiceError
-from bdauto.metrics import PAUSED, STARVED, UP
+from bdauto.metrics import PAUSED, STARVED
 from bdauto.outages import REMINDER, Outages
-from bdauto.outcome import BeadOutcome, Outcome, Report
+from bdauto.outcome import Outcome, Report
 from bdauto.pace import INTERVALS, Hunger, Pace
 from bdauto.reap import Reaper
 from bdauto.runtime import Runtime
 from bdauto.settings import DispatchSettings, ReapSettings, RunSettings
 from bdauto.stop import Stop, Stopped, TakingInHand
-from bdauto.watch import Watch, probe
+from bdauto.vitals import Vitals
+from bdauto.watch import Watch
 
 if TYPE_CHECKING:
     from bdauto.beadboard import Capacity, Services
@@ -31,8 +32,6 @@ PUBLISH = timedelta(seconds=15)
 """How often the metrics are written to a file or pushed: as often as they are usually read."""
 
 Job = Literal["dispatch", "reap"]
-GOOD = (BeadOutcome.dispatched, BeadOutcome.busy)
-BAD = (BeadOutcome.unavailable, BeadOutcome.misconfigured, BeadOutcome.unknown)
 
 
 @dataclass(frozen=True)
@@ -47,22 +46,24 @@ class Jobs:
 
 @dataclass
 class Loop:
-    """Dispatches and reaps by turns. Nothing that is down ends it: it waits, says so now and then, and goes on."""
+    """Dispatches and reaps by turns. Nothing that is down ends it: it waits, says so now and then, and goes on.
+
+    `writer` makes what changes beads; it is made anew after an outage of bd, which may be another version then.
+    """
 
     bd: Bd
+    writer: Callable[[], Writer]
     services: "Callable[[], Services]"
     jobs: Jobs
     runtime: Runtime
     stop: Stop
     watch: Watch
-    done: Callable[[Report], None] | None = None
     _due: dict[Job, float] = field(default_factory=dict, init=False)
     _alive_until: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         """Begin with both jobs due."""
         self._every = self.jobs.run.dispatch_every.total_seconds()
-        self._outages = Outages(self.runtime.monotonic, self.watch.tell)
         self._metrics = self.watch.metrics
         self._metrics.set(STARVED, 0)
         self._writer: Writer | None = None
@@ -71,6 +72,8 @@ class Loop:
         self._looked = False
         self._asked = 0
         self._pace = Pace(self.jobs.run, self.runtime.rng)
+        outages = Outages(self.runtime.monotonic, self.watch.tell)
+        self._vitals = Vitals(self._metrics, outages, self._pace.reset)
         self._hunger = Hunger(self.jobs.run)
         self._refreshed = self._published = float("-inf")
         self._said: dict[str, tuple[str, float]] = {}
@@ -94,7 +97,7 @@ class Loop:
 
     def ready(self) -> bool:
         """Whether bd and BeadBoard answered when last asked; safe to ask from another thread."""
-        return all(self._metrics.get(UP, target=target) == 1 for target in ("bd", "beadboard"))
+        return self._vitals.ready
 
     def _wait(self, until: float) -> None:
         while not self.stop.asked:
@@ -102,7 +105,7 @@ class Loop:
             left = until - self.runtime.monotonic()
             if left <= 0:
                 return
-            self.runtime.sleep(min(left, self._every))
+            self.stop.wait(min(left, self._every))
 
     def _moved(self, longest: float = 0.0) -> None:
         """Note that the loop moves; the next time may be three intervals away, or three of the longest calls."""
@@ -124,7 +127,7 @@ class Loop:
     def _delay(self, report: Report) -> float:
         if report.command == "reap":
             return self._pace.after_reap(report)
-        return self._pace.after_dispatch(report, self._capacity, bool(self._outages), "dispatch" in self._outages)
+        return self._pace.after_dispatch(report, self._capacity, self._vitals.down, self._vitals.posts_fail)
 
     def _longest_call(self) -> float:
         timeouts = (self.bd.settings.bd_timeout, self.services().settings.timeout)
@@ -137,39 +140,42 @@ class Loop:
         dry_run = self.jobs.dispatch.dry_run
         self._looked, self._asked = False, 0
         try:
-            capacity = self._capacity = self._probe()
+            capacity = self._capacity = self._vitals.probe(self.services())
             if capacity.free == 0:
                 return Report("dispatch", Outcome.busy, dry_run, detail="the agent service is at capacity")
             if self._pause and self._paused():
                 return self._paused_report()
         except BdautoError as error:
             if isinstance(error, BdError):
-                self._bd(error)
+                self._bd("dispatch", error)
             return Report("dispatch", Outcome.failed, dry_run, error=error)
         settings = replace(self.jobs.dispatch, ignore_pause=True)  # looked at here, and only when a bead is eligible
-        report = Dispatcher(
-            self.bd, self._writing(dry_run), self.services, settings, self.runtime, self._enough
-        ).cycle()
-        self._bd(report.error)
-        self._posts(report)
+        report = Dispatcher(self.bd, self._writing(), self.services, settings, self.runtime, self._enough).cycle()
+        self._bd("dispatch", report.error)
+        self._vitals.posts(report)
         return self._paused_report() if self._pause and not report.beads and not report.error else report
 
     def _sweep(self) -> Report:
         services = self.services if self.services().settings.agent_url else None
         settings = self.jobs.reap
-        report = Reaper(self.bd, self._writing(settings.dry_run), services, settings, self.runtime).sweep()
-        self._bd(report.error)
+        report = Reaper(self.bd, self._writing(), services, settings, self.runtime).sweep()
+        self._bd("reap", report.error)
         return report
 
-    def _writing(self, dry_run: bool) -> Writer:
+    def _bd(self, user: str, error: BdautoError | None) -> None:
+        self._vitals.bd(user, error)
+        if isinstance(error, BdError):
+            self._writer = None  # a bd that comes back may be another version
+
+    def _writing(self) -> Writer:
         if self._writer is None:
-            self._writer = DryWriter() if dry_run else BdWriter(self.bd, self.runtime)
+            self._writer = self.writer()
         return TakingInHand(self._writer, self.stop.take_in_hand)
 
     def _enough(self) -> bool:
         """Whether to take up no further bead: asked to stop, paused, or trying with one whether posts work again."""
         self._asked += 1
-        if self.stop.asked or (self._asked > 1 and "dispatch" in self._outages):
+        if self.stop.asked or (self._asked > 1 and self._vitals.posts_fail):
             return True
         self._moved(self._longest_call())
         return not self.jobs.dispatch.ignore_pause and (self._pause is not None if self._looked else self._paused())
@@ -191,52 +197,12 @@ class Loop:
         words = self._pause.words() if self._pause else ""
         return Report("dispatch", Outcome.paused, self.jobs.dispatch.dry_run, detail=words)
 
-    # What is down
-
-    def _probe(self) -> "Capacity":
-        services = self.services()
-        try:
-            capacity = probe(services, self._metrics)
-        except ServiceError as error:
-            beadboard = self._metrics.get(UP, target="beadboard") == 1
-            if beadboard:
-                self._up("beadboard")
-            self._outages.failed("agent" if beadboard else "beadboard", error)
-            raise
-        self._up("beadboard")
-        if capacity.free and services.settings.agent_url:
-            self._up("agent")
-        return capacity
-
-    def _bd(self, error: BdautoError | None) -> None:
-        """Note whether bd answered; one that failed may be another version when it is back."""
-        self._metrics.set(UP, not isinstance(error, BdError), target="bd")
-        if isinstance(error, BdError):
-            self._writer = None
-            self._outages.failed("bd", error)
-        else:
-            self._up("bd")
-
-    def _posts(self, report: Report) -> None:
-        """Note whether BeadBoard starts beads: what became of the last one counts."""
-        telling = [bead.outcome for bead in report.beads if bead.outcome in GOOD + BAD]
-        if telling and telling[-1] in GOOD:
-            self._up("dispatch")
-        elif telling and report.error:
-            self._outages.failed("dispatch", report.error)
-
-    def _up(self, target: str) -> None:
-        if self._outages.answered(target):
-            self._pace.reset()
-
     # What is told
 
     def _note(self, report: Report, seconds: float) -> None:
         self.watch.report(report, seconds, self.runtime.now())
         if report.command == "dispatch":
             self._starve(report)
-        if self.done:
-            self.done(report)
         counts: dict[str, int] = {}
         for bead in report.beads:
             counts[bead.outcome] = counts.get(bead.outcome, 0) + 1
@@ -273,7 +239,7 @@ class Loop:
         """Look at the switch and count the queue: once a minute, and when an idle cycle contradicts the last count."""
         now = self.runtime.monotonic()
         fresh = now - self._refreshed < REFRESH.total_seconds() and not self._hunger.doubts(report)
-        if self._outages or self.stop.asked or fresh:
+        if self._vitals.bd_fails or self.stop.asked or fresh:
             return
         self._refreshed = now
         try:
@@ -283,10 +249,12 @@ class Loop:
                 if self.jobs.counting:
                     census = Census(self.bd, self.services, self.jobs.dispatch, self.jobs.reap)
                     self._hunger.eligible = census.take(self._metrics, self.runtime.now())
-        except BdError as error:
-            self._bd(error)
         except Stopped:
             return
+        except BdError as error:
+            self._vitals.bd("refresh", error)
+        else:
+            self._vitals.bd("refresh", None)
 
     def _publish(self) -> None:
         now = self.runtime.monotonic()

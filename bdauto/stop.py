@@ -48,17 +48,14 @@ class Stop:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Let a signal break off the block as long as no bead is in hand."""
+        """Let a signal break off the block, also one that came just before, as long as no bead is in hand."""
         self._in_hand, self._interruptible = False, True
         try:
+            if self.asked:
+                raise Stopped
             yield
         finally:
             self._interruptible = False
-
-    def between_beads(self) -> bool:
-        """Say that no bead is in hand any more; return whether to stop."""
-        self._in_hand = False
-        return self.asked
 
     def take_in_hand(self) -> None:
         """Say that a bead is about to be changed: from here on it is finished first."""

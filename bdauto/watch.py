@@ -29,8 +29,14 @@ LONG_WAIT = 360.0
 class Watch:
     """The metrics of one process, and the ways out for them and for events."""
 
-    def __init__(self, settings: WatchSettings, *commands: Command) -> None:
-        """Count for these commands; metrics that belong to none of them are pushed with the first's."""
+    def __init__(
+        self, settings: WatchSettings, *commands: Command, show: Callable[[Report], None] | None = None
+    ) -> None:
+        """Count for these commands; metrics that belong to none of them are pushed with the first's.
+
+        `show` is given the reports that say something of a bead.
+        """
+        self._show = show
         self.metrics = Metrics(*commands)
         self._background = Background()
         self._notifier = Notifier(settings.notify_urls, self._background)
@@ -39,6 +45,8 @@ class Watch:
 
     def report(self, report: Report, seconds: float, now: datetime) -> None:
         """Count a cycle or sweep, and tell of the beads that a person should know of; a dry run is not told of."""
+        if self._show and report.beads:
+            self._show(report)
         if report.dry_run:
             return
         self.metrics.count(report, seconds, now)

@@ -1,15 +1,14 @@
 """`bdauto run`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from bdauto import log, options
 from bdauto.errors import UsageError
-from bdauto.outcome import Report
 from bdauto.report import show
 from bdauto.runtime import Runtime
-from bdauto.session import LazyServices, begin, opened
+from bdauto.session import LazyServices, begin, opened, writer
 from bdauto.settings import OnStall
 
 if TYPE_CHECKING:
@@ -79,20 +78,17 @@ def run(
         watch_settings,
     )  # fmt: skip
     jobs = Jobs(run_settings, dispatch_settings, reap_settings, counting=bool(listen) or watch_settings.metrics)
-    watch, runtime = Watch(watch_settings, "dispatch", "reap"), Runtime()
+    runtime = Runtime()
+    watch = Watch(watch_settings, "dispatch", "reap", show=(lambda report: show(report, True)) if json else None)
     with ExitStack() as stack:
         tracker = stack.enter_context(opened(bd_settings, readonly=dry_run))
         stop = stack.enter_context(Stop())
-        loop = Loop(tracker, services, jobs, runtime, stop, watch, _shower(json))
+        loop = Loop(tracker, lambda: writer(tracker, runtime, dry_run), services, jobs, runtime, stop, watch)
         if run_settings.listen:
             stack.enter_context(_listening(run_settings.listen, loop))
         loop.run()
         watch.close()
         log.event("end", outcome="stopped", signal=stop.signal)
-
-
-def _shower(as_json: bool) -> Callable[[Report], None]:
-    return lambda report: show(report, True) if as_json and report.beads else None
 
 
 @contextmanager
