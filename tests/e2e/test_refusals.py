@@ -47,8 +47,10 @@ def untouched(sandbox: Sandbox, bead: str, before: dict[str, Any]) -> bool:
     return sandbox.show(bead) == before and posted(sandbox) == []
 
 
-@pytest.mark.parametrize("name", LISTS)
-@pytest.mark.parametrize(("command", "verb"), [("dispatch", "ready"), ("reap", "list")])
+@pytest.mark.parametrize(
+    ("command", "verb", "name"),
+    [*(("dispatch", "ready", name) for name in LISTS), ("reap", "list", "garbage"), ("reap", "list", "another shape")],
+)
 def test_a_list_that_drifted(sandbox: Sandbox, command: str, verb: str, name: str) -> None:
     """None of it can be read: exit 3, with the field or the byte."""
     bead = claimed(sandbox, 60) if command == "reap" else sandbox.create()
