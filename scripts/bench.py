@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three rounds, short queues; nothing is written")
     parser.add_argument("--only", action="append", choices=ONLY, help="only this; nothing is written")
     asked = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, _stop)
     with _world() as world, contextlib.closing(BeadBoard()) as board:
         rounds, seconds = (3, 10.0) if asked.quick else (asked.rounds, SCENE_SECONDS)

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT = 720, 420
-LEFT, RIGHT, TOP, BOTTOM = 72, 150, 56, 52
-GREY, GRID = "#7a828c", "#7a828c"
+WIDTH, HEIGHT = 760, 420
+LEFT, RIGHT, TOP, BOTTOM = 72, 200, 64, 56
+GREY = "#7a828c"
 COLOURS = ("#d1622b", "#2f86d6", "#8a6fc9")
 """Colours of middle lightness: each has a contrast of 3 or more on white and on black."""
 LABEL_GAP = 18
@@ -55,7 +55,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s" if value >= 1 else f"{value * 1000:.0f} ms"
+    return f"{value:.2g} s" if 1 <= value < 100 else f"{value:.0f} s" if value >= 100 else f"{value * 1000:.0f} ms"
 
 
 def _apart(places: Mapping[str, float]) -> dict[str, float]:
@@ -73,4 +73,4 @@ def _text(x: float, y: float, words: str, anchor: str, more: str = "") -> str:
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:
     place = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-    return f'<line {place} stroke="{GRID}" stroke-opacity="0.3"/>'
+    return f'<line {place} stroke="{GREY}" stroke-opacity="0.3"/>'

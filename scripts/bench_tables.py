@@ -98,7 +98,7 @@ def lengths(bench: Bench) -> tuple[str, str]:
     picture = chart(
         "One bead dispatched from a long queue",
         "eligible beads",
-        "wall time, median",
+        "wall time, median; the script looks at no more than 50 of the beads",
         {names[name]: [(length, times[length][name]) for length in times] for name in present},
     )
     return table(["eligible beads", *(f"{names[name]}, ms" for name in present)], rows), picture
