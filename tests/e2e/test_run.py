@@ -29,12 +29,12 @@ from running import (
     running,
     start,
     status,
-    tell,
 )
 
 from bdauto.sandbox import Reply, Sandbox
 from bdauto.sandbox.call import Answer
 
+pytest_plugins = ["worlds"]
 FAST = ("--dispatch-every", "100ms", "--reap-every", "1h", "--log-format", "json")
 
 
@@ -384,12 +384,14 @@ def create_many(sandbox: Sandbox, count: int) -> list[str]:
         return [sandbox.create() for _ in range(count)]
     listing = Path(tempfile.mkdtemp(dir=sandbox.folder)) / "beads.md"
     listing.write_text(
-        "".join(f"## bead {n}\n\n### Priority\n2\n\n### Acceptance Criteria\nit works\n\n" for n in range(count))
+        "".join(
+            f"## bead {n}\n\n### Priority\n2\n\n### Acceptance Criteria\nit works\n\n### Assignee\nagent\n\n"
+            for n in range(count)
+        )
     )
     answer: Answer = sandbox.run("create", "-f", str(listing), "--json")
     ids = [bead["id"] for bead in json.loads(answer.out)]
     assert len(ids) == count
-    tell(sandbox, "update", *ids, "-a", "agent")
     return ids
 
 

@@ -1,0 +1,135 @@
+"""Notifications: what is told, that a failure is a warning, and that no URL is ever shown."""
+
+import logging
+import sys
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bdauto import notify
+from bdauto.background import LIMIT, Background
+from bdauto.errors import UsageError
+from bdauto.options import watch_settings
+from bdauto.outcome import BeadOutcome, BeadReport, Outcome, Report
+from bdauto.settings import Secret, WatchSettings, describe
+
+URL = Secret("json://ann:s3cret@hook.test/t0ken")
+
+
+class Apprise:
+    """What stands for the library: keeps what is sent, and fails as told."""
+
+    sent: list[tuple[str, str, str]]
+    failing: Any
+
+    def __init__(self) -> None:
+        self.urls: list[str] = []
+
+    def add(self, url: str) -> bool:
+        self.urls.append(url)
+        return url.startswith("json://")
+
+    def notify(self, title: str, body: str) -> bool:
+        if isinstance(Apprise.failing, Exception):
+            raise Apprise.failing
+        Apprise.sent += [(url, title, body) for url in self.urls]
+        return not Apprise.failing
+
+
+@pytest.fixture(autouse=True)
+def _apprise(monkeypatch: pytest.MonkeyPatch) -> None:
+    Apprise.sent, Apprise.failing = [], False
+    monkeypatch.setitem(sys.modules, "apprise", SimpleNamespace(Apprise=Apprise, __spec__="found"))
+
+
+def deliver(report: Report, *urls: Secret) -> list[tuple[str, str, str]]:
+    background = Background()
+    notify.Notifier(urls or (URL,), background).report(report)
+    background.close(10)
+    return Apprise.sent
+
+
+def report(*outcomes: BeadOutcome, dry_run: bool = False) -> Report:
+    beads = tuple(BeadReport(f"x-{outcome}", outcome, "j", "why") for outcome in outcomes)
+    return Report("reap", Outcome.reaped, dry_run, beads)
+
+
+def test_beads_that_were_set_aside_or_reaped_are_told_of_and_no_others() -> None:
+    sent = deliver(report(*BeadOutcome))
+    assert [(title, body) for _, title, body in sent] == [
+        ("bdauto: x-set_aside set aside", "why"),
+        ("bdauto: x-released reaped: never started, open again", "why"),
+        ("bdauto: x-requeued reaped: open again", "why"),
+        ("bdauto: x-blocked reaped: blocked", "why"),
+    ]
+
+
+def test_every_url_gets_its_own_message() -> None:
+    other = Secret("json://other.test")
+    assert [url for url, _, _ in deliver(report(BeadOutcome.blocked), URL, other)] == [URL.value, other.value]
+
+
+def test_a_dry_run_tells_nobody() -> None:
+    assert deliver(report(BeadOutcome.blocked, dry_run=True)) == []
+
+
+@pytest.mark.parametrize("failing", [True, RuntimeError("json://ann:s3cret@hook.test/t0ken"), ImportError("no")])
+def test_a_failure_is_a_warning_without_the_url(failing: Any, caplog: pytest.LogCaptureFixture) -> None:
+    Apprise.failing = failing
+    with caplog.at_level(logging.WARNING, "bdauto"):
+        deliver(report(BeadOutcome.blocked))
+    [record] = caplog.records
+    assert record.getMessage() == "notify-failed"
+    assert "s3cret" not in str(vars(record))
+    assert "t0ken" not in str(vars(record))
+
+
+def test_a_url_that_apprise_does_not_know_is_a_usage_error_without_the_url() -> None:
+    with pytest.raises(UsageError) as caught:
+        notify.check((Secret("nosuch://ann:s3cret@hook.test"),))
+    assert "nosuch://***" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    notify.check((URL,))
+
+
+def test_no_secret_in_what_is_printed_of_the_settings() -> None:
+    settings = WatchSettings(pushgateway=Secret("http://ann:s3cret@g.test"), notify_urls=(URL,))
+    assert "s3cret" not in repr(settings) + str(describe(settings))
+
+
+@pytest.mark.parametrize("url", ["no-url", "json:/x", "", "json://a b"])
+def test_what_is_no_url_is_a_usage_error(url: str) -> None:
+    with pytest.raises(UsageError):
+        watch_settings(None, None, [url])
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "arguments"),
+    [
+        ("apprise", "notify", (None, None, ["json://x"])),
+        ("prometheus_client", "metrics", (None, "http://g.test", [])),
+    ],
+)
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, module: str, extra: str, arguments: Any) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == module else object())
+    with pytest.raises(UsageError, match=rf"pip install 'bdauto\[{extra}\]'"):
+        watch_settings(*arguments)
+
+
+def test_the_background_drops_what_is_too_much_and_waits_for_nothing() -> None:
+    background, go = Background(), threading.Event()
+    done: list[int] = []
+
+    def hold() -> None:
+        go.wait(10)
+
+    background.put(hold)
+    for number in range(LIMIT + 5):
+        background.put(lambda number=number: done.append(number))  # type: ignore[misc]
+    background.close(0.01)
+    assert done == []
+    go.set()
+    background.close(10)
+    assert LIMIT - 1 <= len(done) <= LIMIT
