@@ -20,9 +20,9 @@ class InProcess(Bd):
         super().__init__(BdSettings(bd=str(sandbox.bd), db=sandbox.db), readonly=readonly)
         self.verbs: list[str] = []
 
-    def _start(self, command: Sequence[str], verb: str, parse: Callable[[bytes], T]) -> Call[T]:
+    def _start(self, command: Sequence[str], verb: str, parse: Callable[[bytes], T], **variables: str) -> Call[T]:
         self.verbs.append(verb)
-        answer = stand_in.run([*self._prefix[1:], *command], env={}, cwd="/")
+        answer = stand_in.run([*self._prefix[1:], *command], env=variables, cwd="/")
 
         def result() -> T:
             if answer.code != 0:
