@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -107,7 +108,8 @@ def race(world: Sandbox, command: list[str], dispatchers: int, beads: int, tally
     for words, code in ended:
         if code:
             tally.errors += 1
-            tally.words[words.decode().strip().splitlines()[-1][:150] if words.strip() else f"exit {code}"] += 1
+            told = re.search(rb"Error \d+ \(\w+\)", words)
+            tally.words[told[0].decode() if told else f"exit {code}"] += 1
     world.run("update", *made, "-s", "closed", "--json")
 
 
