@@ -59,7 +59,7 @@ def stalled(beads: Sequence[Bead], services: "Services | None", settings: ReapSe
 
 
 def _job_state(bead: Bead, services: "Services | None") -> str | None:
-    if services is None or not bead.job:
+    if services is None or not services.settings.agent_url or not bead.job:
         return None
     try:
         return services.job_state(bead.job)

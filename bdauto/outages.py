@@ -32,8 +32,8 @@ class Outages:
         outage = self._outages.get(target)
         if outage is None:
             self._outages[target] = _Outage(now, now)
-            log.error("outage", target=target, error=error)
             self._tell(f"outage of {target}", str(error))
+            log.error("outage", target=target, error=error)
             return
         outage.failures += 1
         if now - outage.said >= REMINDER.total_seconds():
@@ -46,9 +46,9 @@ class Outages:
         if outage is None:
             return False
         seconds = self._monotonic() - outage.since
-        log.event("recovered", target=target, seconds=seconds, failures=outage.failures)
         lasted = format_duration(timedelta(seconds=round(seconds)))
         self._tell(f"end of the outage of {target}", f"after {lasted} and {outage.failures} failures")
+        log.event("recovered", target=target, seconds=seconds, failures=outage.failures)
         return True
 
     def __contains__(self, target: str) -> bool:

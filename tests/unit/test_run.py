@@ -486,6 +486,13 @@ def test_a_stalled_bead_is_one_that_the_agent_service_does_not_vouch_for(make: M
     assert scene.metric(BEADS, state="stalled") == 0
 
 
+def test_without_an_agent_service_nobody_is_asked_about_a_stalled_bead(make: Make) -> None:
+    own = {"bdauto.attempt": "a", "bdauto.job": "j-1"}
+    scene = make(row("x-1", status="in_progress", updated_at=NOW - timedelta(hours=2), metadata=own))
+    scene.run(1, counting=True)
+    assert scene.metric(BEADS, state="stalled") == 1
+
+
 def test_cycles_and_beads_are_counted(make: Make) -> None:
     scene = make(row("x-1"))
     scene.run(50)
