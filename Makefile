@@ -20,14 +20,14 @@ demo: $(STAMP) ## a short story on the sandbox: dispatch, refusal, a dead agent,
 	$(BIN)/bdauto demo
 
 test: $(STAMP) ## all tests; those that need a real bd run when one is on PATH
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto
 
 check: $(STAMP) ## what CI runs: format, lint, types, layers, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto
 
 format: $(STAMP) ## reformat and apply safe fixes
 	$(BIN)/ruff format .

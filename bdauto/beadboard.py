@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
@@ -76,11 +76,9 @@ class Services:
     """BeadBoard and the agent service, as the settings name them. Use as a context manager."""
 
     def __init__(self, settings: ServiceSettings, transport: httpx.BaseTransport | None = None) -> None:
-        """Take the settings; `transport` replaces the network. Raises UsageError for a URL that is none."""
+        """Take the settings; `transport` replaces the network."""
         self.settings = settings
         urls = [url for url in (settings.beadboard_url, settings.agent_url) if url]
-        for url in urls:
-            checked_url(url)
         seconds = settings.timeout.total_seconds()
         self._client = httpx.Client(
             timeout=httpx.Timeout(seconds, connect=seconds * 0.9),
@@ -215,19 +213,6 @@ def _join(base: str | None, path: str) -> str:
     if not base:
         raise UsageError("the URL of BeadBoard is not set: give --beadboard-url or BEADBOARD_URL")
     return base.rstrip("/") + path
-
-
-def checked_url(url: str) -> str:
-    """Return the URL if it is one of HTTP; raises UsageError."""
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        good = good and url.isprintable() and " " not in url
-    except ValueError:
-        good = False
-    if not good:
-        raise UsageError(f"{clean(redact(url), 80)!r} is not a URL: write it as http://HOST[:PORT]")
-    return url
 
 
 class _DeadlineError(Exception):

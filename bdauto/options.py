@@ -20,6 +20,7 @@ from bdauto.settings import (
     Secret,
     ServiceSettings,
     WatchSettings,
+    checked_url,
     parse_duration,
 )
 
@@ -284,8 +285,8 @@ def service_settings(
 ) -> ServiceSettings:
     """Check the options of the services and read the token; raises UsageError."""
     return ServiceSettings(
-        beadboard_url=beadboard_url or None,
-        agent_url=agent_url or None,
+        beadboard_url=checked_url(beadboard_url) if beadboard_url else None,
+        agent_url=checked_url(agent_url) if agent_url else None,
         agent_token=_token(token_file) if agent_url else None,
         timeout=duration("--timeout", timeout),
     )

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bdauto.errors import UsageError
+from bdauto.text import clean
 
 DURATION_FORMS = "500ms, 90s, 30m, 1h30m or 2d"
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII)
@@ -154,3 +156,16 @@ def _printable(value: object) -> str:
 def redact(url: str) -> str:
     """Hide what may be a secret in a URL: its user and password, and its query."""
     return re.sub(r"\?.*", "?***", re.sub(r"//[^/@\s]*@", "//***@", url))
+
+
+def checked_url(url: str) -> str:
+    """Return the URL if it is one of HTTP; raises UsageError."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        good = good and url.isprintable() and " " not in url
+    except ValueError:
+        good = False
+    if not good:
+        raise UsageError(f"{clean(redact(url), 80)!r} is not a URL: write it as http://HOST[:PORT]")
+    return url

@@ -5,9 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
-from bdauto.beadboard import BODY_LIMIT, Capacity, Services, checked_url
+from bdauto.beadboard import BODY_LIMIT, Capacity, Services
 from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, UsageError
-from bdauto.settings import Secret, ServiceSettings
+from bdauto.settings import Secret, ServiceSettings, checked_url
 
 from .doubles import AGENT, BOARD, TOKEN, Reply, Wire
 
