@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from bdauto.bd import Call
+from bdauto.changes import DryWriter, Writer
 from bdauto.errors import BdFailed, BdTimeout
 from bdauto.metrics import BEADS, OLDEST, PAUSED, STARVED, UP, key
 from bdauto.models import BeadList
@@ -99,10 +100,10 @@ class Scene:
 
         watch.metrics.count = counted  # type: ignore[method-assign, assignment]
 
-        def writer() -> Tracker:
+        def writer() -> Writer:
             if writers is not None:
                 writers.append(1)
-            return self.tracker
+            return DryWriter() if o.get("dry_run") else self.tracker
 
         jobs = Jobs(run, DispatchSettings(**o), reap, counting)
         services = self.board.services(agent=agent)
@@ -306,6 +307,35 @@ def test_the_first_bead_that_starts_ends_that_outage_and_an_idle_cycle_does_not(
     assert [name for _, name, _ in scene.said("outage", "recovered")] == ["outage", "recovered"]
     assert scene.board.posts == ["x-1", "x-1"]
     assert scene.said("recovered")[0][0] >= 60, "its backoff, in which nothing was eligible"
+
+
+def test_what_became_of_the_last_bead_of_a_cycle_counts(make: Make) -> None:
+    scene = make(*(row(f"x-{n}") for n in range(9)))
+    scene.board.script = [httpx.Response(200, json={"job_id": "j-1"}), *[httpx.Response(502)] * 3]
+    scene.run(10, max_beads=5)
+    assert [fields["target"] for _, _, fields in scene.said("outage")] == ["dispatch"]
+
+
+def test_a_bd_that_lists_but_cannot_tell_what_is_ready_is_one_outage(make: Make) -> None:
+    scene = make(row("x-1"))
+
+    def read(verb: str) -> None:
+        if verb == "ready" and scene.now < 400:
+            raise BdFailed("bd ready failed")
+
+    scene.tracker.before_read = read
+    scene.run(500, reap_every=timedelta(seconds=30))
+    assert len(scene.sweeps) > 10
+    assert [name for _, name, _ in scene.said("outage", "recovered")] == ["outage", "recovered"]
+
+
+def test_a_switch_or_census_that_fails_does_not_slow_dispatching(make: Make) -> None:
+    scene = make()
+    scene.tracker.before_read = lambda verb: (_ for _ in ()).throw(BdFailed("no")) if verb == "assigned" else None
+    scene.stop.at(300, lambda: scene.tracker.rows.update({"x-1": row("x-1")}))
+    scene.run(700, counting=True, reap_every=timedelta(minutes=2))
+    assert scene.board.posts == ["x-1"]
+    assert [name for _, name, _ in scene.said("outage", "recovered")] == ["outage", "outage"]
 
 
 def test_an_agent_service_that_is_down_is_told_from_beadboard(make: Make) -> None:
