@@ -56,3 +56,19 @@ class Outages:
 
     def __bool__(self) -> bool:
         return bool(self._outages)
+
+
+class Complaints:
+    """What cycles complain of that is no outage: the same words are logged once every ten minutes."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._said: dict[str, tuple[str, float]] = {}
+
+    def say(self, command: str, words: str) -> None:
+        """Log what a command's cycle complains of, unless it just was."""
+        now = self._monotonic()
+        before, when = self._said.get(command, ("", 0.0))
+        if words != before or now - when >= REMINDER.total_seconds():
+            self._said[command] = (words, now)
+            log.warning("attention", command=command, error=words)

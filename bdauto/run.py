@@ -6,20 +6,21 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
-from bdauto import log, pause, process
+from bdauto import log, process
 from bdauto.bd import Bd
 from bdauto.census import Census
 from bdauto.changes import Writer
 from bdauto.dispatch import Dispatcher
 from bdauto.errors import BdautoError, BdError, ServiceError
-from bdauto.metrics import PAUSED, STARVED
-from bdauto.outages import REMINDER, Outages
+from bdauto.metrics import STARVED
+from bdauto.outages import Complaints, Outages
 from bdauto.outcome import Outcome, Report
 from bdauto.pace import INTERVALS, Hunger, Pace
 from bdauto.reap import Reaper
 from bdauto.runtime import Runtime
 from bdauto.settings import DispatchSettings, ReapSettings, RunSettings
 from bdauto.stop import Stop, Stopped, TakingInHand
+from bdauto.switch import Switch
 from bdauto.vitals import Vitals
 from bdauto.watch import Watch
 
@@ -68,15 +69,14 @@ class Loop:
         self._metrics.set(STARVED, 0)
         self._writer: Writer | None = None
         self._capacity: Capacity | None = None
-        self._pause: pause.Pause | None = None
-        self._looked = False
         self._asked = 0
         self._pace = Pace(self.jobs.run, self.runtime.rng)
+        self._switch = Switch(self.bd, self.runtime.now, self._metrics, self._pace.reset)
+        self._complaints = Complaints(self.runtime.monotonic)
         outages = Outages(self.runtime.monotonic, self.watch.tell)
         self._vitals = Vitals(self._metrics, outages, self._pace.reset)
         self._hunger = Hunger(self.jobs.run)
         self._refreshed = self._published = float("-inf")
-        self._said: dict[str, tuple[str, float]] = {}
         now = self.runtime.monotonic()
         self._due = {"dispatch": now, "reap": now}
         self._moved()
@@ -138,12 +138,12 @@ class Loop:
     def _cycle(self) -> Report:
         """Ask the services first: a busy one costs no process of bd, and one that is down leaves the beads alone."""
         dry_run = self.jobs.dispatch.dry_run
-        self._looked, self._asked = False, 0
+        self._switch.fresh, self._asked = False, 0
         try:
             capacity = self._capacity = self._vitals.probe(self.services())
             if capacity.free == 0:
                 return Report("dispatch", Outcome.busy, dry_run, detail="the agent service is at capacity")
-            if self._pause and self._paused():
+            if self._switch.on and self._switch.look():
                 return self._paused_report()
         except BdautoError as error:
             if isinstance(error, BdError):
@@ -153,7 +153,7 @@ class Loop:
         report = Dispatcher(self.bd, self._writing(), self.services, settings, self.runtime, self._enough).cycle()
         self._bd("dispatch", report.error)
         self._vitals.posts(report)
-        return self._paused_report() if self._pause and not report.beads and not report.error else report
+        return self._paused_report() if self._switch.on and not report.beads and not report.error else report
 
     def _sweep(self) -> Report:
         services = self.services if self.services().settings.agent_url else None
@@ -178,24 +178,10 @@ class Loop:
         if self.stop.asked or (self._asked > 1 and self._vitals.posts_fail):
             return True
         self._moved(self._longest_call())
-        return not self.jobs.dispatch.ignore_pause and (self._pause is not None if self._looked else self._paused())
-
-    def _paused(self) -> bool:
-        """Look at the pause switch; raises BdError."""
-        now = pause.read(self.bd.kv_list().result(), self.runtime.now())
-        self._looked = True
-        if now and now != self._pause:
-            log.event("paused", detail=now.words())
-        elif self._pause and not now:
-            log.event("resumed")
-            self._pace.reset()
-        self._pause = now
-        self._metrics.set(PAUSED, now is not None)
-        return now is not None
+        return not self.jobs.dispatch.ignore_pause and self._switch.known()
 
     def _paused_report(self) -> Report:
-        words = self._pause.words() if self._pause else ""
-        return Report("dispatch", Outcome.paused, self.jobs.dispatch.dry_run, detail=words)
+        return Report("dispatch", Outcome.paused, self.jobs.dispatch.dry_run, detail=self._switch.words)
 
     # What is told
 
@@ -217,15 +203,7 @@ class Loop:
             detail=report.detail,
         )
         if not told:
-            self._say(report.command, str(report.error))
-
-    def _say(self, command: str, words: str) -> None:
-        """Log what a cycle complains of, the same words once every ten minutes."""
-        now = self.runtime.monotonic()
-        before, when = self._said.get(command, ("", 0.0))
-        if words != before or now - when >= REMINDER.total_seconds():
-            self._said[command] = (words, now)
-            log.warning("attention", command=command, error=words)
+            self._complaints.say(report.command, str(report.error))
 
     def _starve(self, report: Report) -> None:
         now = self.runtime.monotonic()
@@ -244,8 +222,8 @@ class Loop:
         self._refreshed = now
         try:
             with self.stop.interruptible():
-                if not self.jobs.dispatch.ignore_pause and not self._looked:
-                    self._paused()
+                if not self.jobs.dispatch.ignore_pause:
+                    self._switch.known()
                 if self.jobs.counting:
                     census = Census(self.bd, self.services, self.jobs.dispatch, self.jobs.reap)
                     self._hunger.eligible = census.take(self._metrics, self.runtime.now())
