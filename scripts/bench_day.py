@@ -55,7 +55,7 @@ def cronjobs(name: str, tick: Tick, beads: int) -> Day:
 
 
 def run(tick: Tick, pace: Pace, cycle: float, beads: int) -> Day:
-    """Return the cost of a day of `bdauto run --listen`, whose idle pace was watched; `cycle`: CPU seconds of one.
+    """Return the cost of a day of `bdauto run` serving its metrics, whose idle pace was watched; `cycle`: CPU seconds of one.
 
     A bead costs what it adds to a tick that starts anew, and HASTE cycles.
     """
@@ -80,5 +80,7 @@ def day_table(script: Tick, bdauto: Tick, pace: Pace, cycle: float) -> str:
             run(bdauto, pace, cycle, beads),
         )
     ]
-    words = f"The idle pace of `bdauto run --listen` at its defaults was watched for {pace.seconds:.0f} s.\n\n"
+    words = (
+        f"The idle pace of `bdauto run` at its defaults, serving its metrics, was watched for {pace.seconds:.0f} s.\n\n"
+    )
     return words + table(["a day of", "pods", "bd processes", "CPU s", "CPU s, the sum"], [day.cells() for day in days])

@@ -81,7 +81,7 @@ class Bench:
         scenes |= {f"dispatch among {LONG:,}, {shape}": self.stage.queue(LONG, shape) for shape in SHAPES}
         peaks = {name: peak(scene[BDAUTO]) for name, scene in scenes.items()}
         for queue, where in ((0, "idle"), (LONG, f"among {LONG:,}")):
-            peaks[f"`bdauto run --listen`, {where}"] = memory_after(
+            peaks[f"`bdauto run` serving its metrics, {where}"] = memory_after(
                 self.stage.loop("--listen", listen(), queue=queue), 2
             )
         say("memory")
