@@ -11,6 +11,7 @@ all of them, and a row's figure is the median of the ratios round by round.
 
 import argparse
 import contextlib
+import os
 import platform
 import shlex
 import shutil
@@ -45,7 +46,8 @@ def _conditions(world: World) -> str:
     for argv in (["bd", "version"], ["dolt", "version"]) if world.real else ():
         said = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=world.home).stdout
         versions.append(" ".join(said.splitlines()[0].split()[:3]))
-    return f"`{command}` on {datetime.now(UTC):%Y-%m-%d}; {machine()}; {', '.join(versions)}."
+    load = f"load average {os.getloadavg()[0]:.1f} at the start"
+    return f"`{command}` on {datetime.now(UTC):%Y-%m-%d}; {machine()}, {load}; {', '.join(versions)}."
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def cronjobs(name: str, tick: Tick, beads: int) -> Day:
 
 
 def run(tick: Tick, pace: Pace, cycle: float, beads: int) -> Day:
-    """Return the cost of a day of `bdauto run` serving its metrics, whose idle pace was watched; `cycle`: CPU seconds of one.
+    """Return the cost of a day of `bdauto run` whose idle pace was watched; `cycle`: the CPU seconds of one.
 
     A bead costs what it adds to a tick that starts anew, and HASTE cycles.
     """
