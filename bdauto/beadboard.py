@@ -23,7 +23,7 @@ import httpx
 from bdauto.answers import Answer, AtCapacity, Misconfigured, NotStarted, Refused, Started, Unknown
 from bdauto.errors import ServiceDown, ServiceDrift, UsageError
 from bdauto.models import UNREADABLE
-from bdauto.settings import Secret, ServiceSettings, format_duration, redact
+from bdauto.settings import Secret, ServiceSettings, checked_url, format_duration, redact
 from bdauto.text import clean
 
 BODY_LIMIT = 1 << 20
@@ -76,9 +76,9 @@ class Services:
     """BeadBoard and the agent service, as the settings name them. Use as a context manager."""
 
     def __init__(self, settings: ServiceSettings, transport: httpx.BaseTransport | None = None) -> None:
-        """Take the settings; `transport` replaces the network."""
+        """Take the settings; `transport` replaces the network. Raises UsageError for a URL that is none."""
         self.settings = settings
-        urls = [url for url in (settings.beadboard_url, settings.agent_url) if url]
+        urls = [checked_url(url) for url in (settings.beadboard_url, settings.agent_url) if url]
         seconds = settings.timeout.total_seconds()
         self._client = httpx.Client(
             timeout=httpx.Timeout(seconds, connect=seconds * 0.9),

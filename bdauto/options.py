@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -281,12 +282,17 @@ def bd_settings(bd: str, db: Path | None, metadata: Path | None, timeout: str, a
 
 
 def service_settings(
-    beadboard_url: str | None, agent_url: str | None, token_file: Path | None, timeout: str
+    beadboard_url: str | None,
+    agent_url: str | None,
+    token_file: Path | None,
+    timeout: str,
+    *,
+    check: Callable[[str], str] = checked_url,
 ) -> ServiceSettings:
-    """Check the options of the services and read the token; raises UsageError."""
+    """Check the options of the services and read the token; raises UsageError. `check` returns a URL that is one."""
     return ServiceSettings(
-        beadboard_url=checked_url(beadboard_url) if beadboard_url else None,
-        agent_url=checked_url(agent_url) if agent_url else None,
+        beadboard_url=check(beadboard_url) if beadboard_url else None,
+        agent_url=check(agent_url) if agent_url else None,
         agent_token=_token(token_file) if agent_url else None,
         timeout=duration("--timeout", timeout),
     )

@@ -29,7 +29,8 @@ def doctor(
 ) -> None:
     """Check bd, the database, the services and the clocks, and say what to mend; writes nothing."""
     bd_settings = options.bd_settings(bd, db, metadata, bd_timeout, assignee, actor)
-    services = LazyServices(options.service_settings(beadboard_url, agent_url, agent_token_file, timeout))
+    as_given = options.service_settings(beadboard_url, agent_url, agent_token_file, timeout, check=str)
+    services = LazyServices(as_given)  # a URL that is none is a finding
     start_log(log_format, verbose)
     with contextlib.ExitStack() as stack:
         tracker: Bd | UsageError
