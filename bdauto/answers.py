@@ -1,43 +1,37 @@
 """What BeadBoard's answer to a dispatch means; the table is in docs/reliability.md."""
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """The agent service took the bead."""
 
     job: str
 
 
-@dataclass(frozen=True)
-class AtCapacity:
+class AtCapacity(msgspec.Struct, frozen=True):
     """Every slot of the agent service is taken."""
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """BeadBoard does not want this bead as it is."""
 
     error: str
 
 
-@dataclass(frozen=True)
-class NotStarted:
+class NotStarted(msgspec.Struct, frozen=True):
     """The service failed before it took the bead, or could not be reached."""
 
     error: str
 
 
-@dataclass(frozen=True)
-class Misconfigured:
+class Misconfigured(msgspec.Struct, frozen=True):
     """The service would answer this to any bead."""
 
     error: str
 
 
-@dataclass(frozen=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True):
     """The request was sent and the answer is missing or not understood: a job may have started."""
 
     error: str

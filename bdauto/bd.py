@@ -8,8 +8,6 @@ import contextlib
 import errno
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -208,6 +206,9 @@ def no_sql(error: BdError) -> bool:
 @contextlib.contextmanager
 def private_db(metadata: Path) -> Iterator[Path]:
     """Copy a metadata.json into a new private folder, yield the folder, and remove it at the end."""
+    import shutil
+    import tempfile
+
     try:
         content = metadata.read_bytes()
     except OSError as error:

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated, TypeVar
 from urllib.parse import quote
@@ -30,8 +29,7 @@ BODY_LIMIT = 1 << 20
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Capacity:
+class Capacity(msgspec.Struct, frozen=True):
     """How many beads the services would take; when they do not count, 1 stands for "at least one".
 
     `active`, `queued` and `total` are the agent service's own numbers, where it counts.
@@ -63,8 +61,7 @@ class _Dispatched(msgspec.Struct, frozen=True):
     job_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,100}\Z")]
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """An HTTP answer, read to the end and within bounds; `date` is the server's clock as it sent it."""
 
     status: int

@@ -9,10 +9,11 @@ import fcntl
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from bdauto import log
 from bdauto.bd import Bd, Call, check_version, checked_id, no_sql
@@ -27,8 +28,7 @@ MARK = "bdauto.write"
 """Metadata key with a unique id of the last write: identical concurrent writes would merge silently in Dolt."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One change of one bead, and what must still be true of it: the `if_…` fields, where given."""
 
     bead: Bead
@@ -36,7 +36,7 @@ class Change:
     note: str = ""
     retract: str = ""
     """A line that an earlier change wrote and this one takes back."""
-    put: Mapping[str, str | int] = field(default_factory=dict)
+    put: Mapping[str, str | int] = msgspec.field(default_factory=dict)
     drop: tuple[str, ...] = ()
     if_status: str | None = None
     if_assignee: str | None = None

@@ -4,8 +4,9 @@ Each is one compare-and-set, fenced by the attempt's unique id: whoever moved th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
+
+import msgspec
 
 from bdauto import log
 from bdauto.changes import Change, Writer
@@ -28,8 +29,7 @@ COUNTERS = (
 """What a blocked bead forgets, so that whoever re-arms it starts afresh."""
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """A bead as it was before it was claimed, the attempt's unique id, and the note that says so."""
 
     bead: Bead
@@ -42,8 +42,7 @@ class Claim:
         return self.bead.attempts + 1
 
 
-@dataclass(frozen=True)
-class Claims:
+class Claims(msgspec.Struct, frozen=True):
     """Makes claims and ends them. Every method may raise BdError."""
 
     writer: Writer

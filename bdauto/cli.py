@@ -1,6 +1,6 @@
 """The command line: the commands by name, and the exit status of each end that a command can have.
 
-The only place that ends the process. Only the module of the command that is asked for is imported.
+Only the module of the command that is asked for is imported.
 """
 
 import importlib
@@ -58,12 +58,8 @@ def application(only: str = "") -> typer.Typer:
     return app
 
 
-def main() -> None:
-    """Run the command line and exit with the status that docs/cli.md lists."""
-    sys.exit(_run())
-
-
-def _run() -> int:
+def run() -> int:
+    """Run the command line and return the exit status that docs/cli.md lists."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         status = application(only=sys.argv[1] if len(sys.argv) > 1 else "")(standalone_mode=False)

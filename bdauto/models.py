@@ -5,7 +5,6 @@ Unknown fields and statuses are fine, absent means empty; a wrong type, an impos
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -105,8 +104,7 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True):
         return parse_time(value) if value else None
 
 
-@dataclass(frozen=True)
-class BeadList:
+class BeadList(msgspec.Struct, frozen=True):
     """The beads of one answer, and one line for each entry that could not be read."""
 
     beads: tuple[Bead, ...]

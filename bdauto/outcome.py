@@ -1,8 +1,9 @@
 """What a cycle or a sweep came to: the values that reports, metrics and exit statuses are made from."""
 
 import logging
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from bdauto.errors import BdautoError, PartlyDone
 
@@ -45,8 +46,7 @@ class BeadOutcome(StrEnum):
         return logging.INFO if self in ordinary else logging.WARNING
 
 
-@dataclass(frozen=True)
-class BeadReport:
+class BeadReport(msgspec.Struct, frozen=True):
     """One bead's part in a cycle: what became of it, its job if it has one, and why."""
 
     id: str
@@ -56,8 +56,7 @@ class BeadReport:
     attempt: str = ""
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """One cycle or sweep. `error` is what the exit status comes from; None is success."""
 
     command: str

@@ -1,7 +1,6 @@
 """The pause switch. It lives in the tracker, so it holds for every dispatcher and reaper, wherever each runs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,8 +13,7 @@ KEY = "bdauto.paused"
 """The key of bd's shared key-value store that holds the switch."""
 
 
-@dataclass(frozen=True)
-class Pause:
+class Pause(msgspec.Struct, frozen=True):
     """Dispatching and reaping are paused: why, by whom, since when, and until when (None: until resumed)."""
 
     reason: str

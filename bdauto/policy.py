@@ -7,9 +7,10 @@ second time.
 import random
 import shlex
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+
+import msgspec
 
 from bdauto.models import Bead
 from bdauto.settings import DispatchSettings, OnStall, ReapSettings, format_duration
@@ -26,8 +27,7 @@ FINISHED = frozenset({"closed", "pinned"})
 """The statuses of a bead that nobody waits for."""
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(msgspec.Struct, frozen=True):
     """One condition of dispatching a bead: what was found, and for a failed one the command that would mend it."""
 
     name: str
@@ -36,8 +36,7 @@ class Condition:
     mend: str = ""
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """May this bead be dispatched, and if not why: all the conditions, passed and failed."""
 
     bead: Bead
@@ -199,8 +198,7 @@ class Action(StrEnum):
     block = "blocked"
 
 
-@dataclass(frozen=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """What the reaper decided about one bead: the action, the evidence in words, and the note that will say so.
 
     `by_age` says that only time spoke against the bead, which a wrong clock could do to every bead at once.

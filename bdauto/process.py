@@ -4,7 +4,6 @@ A child may be started ahead of time, while this program is still importing what
 same command gets that child instead of a second one.
 """
 
-import atexit
 import contextlib
 import os
 import signal
@@ -50,8 +49,8 @@ def reap_orphans() -> None:
             return
 
 
-@atexit.register
-def _end_unwanted() -> None:
+def end_unwanted() -> None:
+    """End the children that were started ahead and that nobody took over."""
     while _ahead:
         end(_ahead.popitem()[1])
 

@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from bdauto import log, process
 from bdauto.bd import Bd
@@ -149,7 +151,9 @@ class Loop:
             if isinstance(error, BdError):
                 self._bd("dispatch", error)
             return Report("dispatch", Outcome.failed, dry_run, error=error)
-        settings = replace(self.jobs.dispatch, ignore_pause=True)  # looked at here, and only when a bead is eligible
+        settings = msgspec.structs.replace(
+            self.jobs.dispatch, ignore_pause=True
+        )  # looked at here, and only when a bead is eligible
         report = Dispatcher(self.bd, self._writing(), self.services, settings, self.runtime, self._enough).cycle()
         self._bd("dispatch", report.error)
         self._vitals.posts(report)

@@ -1,11 +1,12 @@
 """What every command opens and closes: the log, bd, the services, the report."""
 
 import contextlib
-import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from bdauto import __version__, log
 from bdauto.bd import Bd, private_db
@@ -26,7 +27,7 @@ def opened(settings: BdSettings, *, readonly: bool = False) -> Iterator[Bd]:
         yield Bd(settings, readonly=readonly)
         return
     with private_db(settings.metadata) as db:
-        yield Bd(dataclasses.replace(settings, db=db, metadata=None), readonly=readonly, private=True)
+        yield Bd(msgspec.structs.replace(settings, db=db, metadata=None), readonly=readonly, private=True)
 
 
 def writer(bd: Bd, runtime: Runtime, dry_run: bool) -> Writer:
@@ -94,7 +95,7 @@ def telling(settings: WatchSettings, runtime: Runtime, *about: Any) -> Callable[
     return after_one_shot(settings, Census(*about), runtime)
 
 
-def begin(command: str, log_format: log.LogFormat | None, verbose: bool, *settings: object) -> float:
+def begin(command: str, log_format: log.LogFormat | None, verbose: bool, *settings: msgspec.Struct) -> float:
     """Start the log with the version and the settings; return the stop watch's reading, in seconds."""
     start_log(log_format, verbose)
     log.event("start", command=command, version=__version__, **describe(*settings))

@@ -4,11 +4,12 @@ Durations are written `500ms`, `90s`, `30m`, `1h30m`, `2d`.
 """
 
 import re
-from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import msgspec
 
 from bdauto.errors import UsageError
 from bdauto.text import clean
@@ -48,18 +49,19 @@ class OnStall(StrEnum):
     requeue = "requeue"
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
+class Secret(msgspec.Struct, frozen=True):
     """A value that shows as `***` wherever it is printed by accident."""
 
-    value: str = field(repr=False)
+    value: str
 
     def __str__(self) -> str:
         return "***"
 
+    def __repr__(self) -> str:
+        return "***"
 
-@dataclass(frozen=True, kw_only=True)
-class BdSettings:
+
+class BdSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How `bd` is run. `metadata` names a metadata.json to copy into a private folder, instead of `db`."""
 
     bd: str = "bd"
@@ -70,8 +72,7 @@ class BdSettings:
     assignee: str = "agent"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServiceSettings:
+class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where BeadBoard and, optionally, the agent service are; `timeout` bounds one whole HTTP request."""
 
     beadboard_url: str | None = None
@@ -80,8 +81,7 @@ class ServiceSettings:
     timeout: timedelta = timedelta(seconds=30)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DispatchSettings:
+class DispatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Which beads may be dispatched, and how many in one cycle."""
 
     max_beads: int = 1
@@ -94,8 +94,7 @@ class DispatchSettings:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReapSettings:
+class ReapSettings(msgspec.Struct, frozen=True, kw_only=True):
     """When a bead in progress is settled, and how."""
 
     threshold: timedelta = timedelta(minutes=30)
@@ -108,8 +107,7 @@ class ReapSettings:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class WatchSettings:
+class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Who is told what was done: a file and a Pushgateway get the metrics, the notify URLs the events."""
 
     metrics_file: Path | None = None
@@ -122,8 +120,7 @@ class WatchSettings:
         return bool(self.metrics_file or self.pushgateway)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
+class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How often `bdauto run` does its two jobs, and where it listens, as (host, port); port 0 takes a free one."""
 
     dispatch_every: timedelta = timedelta(seconds=15)
@@ -131,15 +128,15 @@ class RunSettings:
     listen: tuple[str, int] | None = None
 
 
-def describe(*groups: object) -> dict[str, str]:
-    """Return the settings of dataclass instances as printable text, for the log's first line; secrets stay hidden."""
+def describe(*groups: msgspec.Struct) -> dict[str, str]:
+    """Return the settings as printable text, for the log's first line; secrets stay hidden."""
     shown: dict[str, str] = {}
     for group in groups:
-        for item in fields(group):  # type: ignore[arg-type]
-            value = getattr(group, item.name)
+        for name in group.__struct_fields__:
+            value = getattr(group, name)
             if value is None or value == ():
                 continue
-            shown[item.name] = _printable(value)
+            shown[name] = _printable(value)
     return shown
 
 
@@ -147,7 +144,7 @@ def _printable(value: object) -> str:
     if isinstance(value, timedelta):
         return format_duration(value)
     if isinstance(value, tuple):
-        return ",".join(str(item) for item in value)
+        return (":" if isinstance(value[-1], int) else ",").join(map(str, value))  # HOST:PORT, or a list
     if isinstance(value, bool):
         return str(value).lower()
     return redact(str(value))

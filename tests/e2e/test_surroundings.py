@@ -301,7 +301,7 @@ from datetime import timedelta
 from bdauto import claims
 claims.RECORD_RETRY = timedelta(seconds=1)
 from bdauto.__main__ import main
-sys.exit(main())
+main()
 """
 
 

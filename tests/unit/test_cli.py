@@ -36,10 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     def run(*argv: str) -> int:
         monkeypatch.setattr("sys.argv", ["bdauto", *argv])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        assert isinstance(caught.value.code, int)
-        return caught.value.code
+        return cli.run()
 
     return run
 
