@@ -18,7 +18,7 @@ import msgspec
 from bdauto import log
 from bdauto.bd import Bd, Call, check_version, checked_id, no_sql
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdTimeout
-from bdauto.models import Bead
+from bdauto.models import Bead, guarded
 from bdauto.runtime import Runtime
 
 CONFLICT_TRIES = 8
@@ -184,7 +184,7 @@ def to_options(change: Change, notes: str, mark: str) -> list[str]:
     elif change.note and fits:
         options += ["--append-notes", change.note]
     for key, value in {**change.put, MARK: mark}.items():
-        options += ["--set-metadata", f"{key}={value}"]
+        options += ["--set-metadata", f"{key}={guarded(value) if isinstance(value, str) else value}"]
     for key in change.drop:
         options += ["--unset-metadata", key]
     return options

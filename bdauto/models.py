@@ -93,7 +93,7 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True):
 
     def _text(self, key: str) -> str:
         value = (self.metadata or {}).get(key, "")
-        return value if isinstance(value, str) else str(value)  # bd turns a value that looks like a number into one
+        return unguarded(value) if isinstance(value, str) else str(value)
 
     def _count(self, key: str) -> int:
         value = (self.metadata or {}).get(key, 0)
@@ -159,6 +159,19 @@ def unwrap(answer: bytes, command: str) -> bytes:
         return answer
     envelope = parse_object(answer, command)
     return msgspec.json.encode(envelope["data"]) if "data" in envelope else answer
+
+
+_JSON = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|true|false|null", re.ASCII)
+
+
+def guarded(text: str) -> str:
+    """Return a text as `bd update --set-metadata` must get it to keep it one: `12e3` would become 12000."""
+    return f"{text}." if _JSON.fullmatch(text.rstrip(".")) else text
+
+
+def unguarded(text: str) -> str:
+    """Undo `guarded`."""
+    return text[:-1] if text.endswith(".") and _JSON.fullmatch(text.rstrip(".")) else text
 
 
 def parse_object(answer: bytes, command: str) -> Mapping[str, Any]:

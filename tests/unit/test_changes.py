@@ -416,3 +416,14 @@ def test_no_unique_id_looks_like_a_number(bits: int) -> None:
     with pytest.raises(ValueError, match="could not convert"):
         float(unique)
     assert len(unique) < 20
+
+
+@pytest.mark.parametrize("job", ["0b37aa7fd784", "12e3", "1234567e9012", "123456789012345678901", "0123", "true", "1."])
+def test_a_job_stays_a_text_in_an_embedded_database(job: str) -> None:
+    """bd stores what looks like JSON as JSON: a number is rounded, or cannot be read at all."""
+    options = to_options(Change(bead=bead(), put={"bdauto.job": job, "bdauto.attempts": 2}), "", "w1")
+    stored = dict(pair.split("=", 1) for pair in options if "=" in pair)
+    assert stored["bdauto.attempts"] == "2"
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(stored["bdauto.job"])
+    assert bead(metadata={"bdauto.job": stored["bdauto.job"]}).job == job
