@@ -6,6 +6,10 @@ from collections.abc import Sequence
 PAGE = 20
 """Beads in one small page of the queue: bd answers 20 as fast as one."""
 
+GARBAGE = {"GOGC": "off", "GOMEMLIMIT": "128MiB"}
+"""bd is a Go program and gone before it has made much garbage; below this much memory it need not collect any, which
+takes a fifth off its CPU time. What the environment says of these comes first.
+"""
 SECRET_VARIABLES = frozenset({"API_BEARER_TOKEN", "BDAUTO_NOTIFY_URLS", "BDAUTO_PUSHGATEWAY"})
 """Environment variables that bd's processes do not get."""
 
@@ -39,5 +43,5 @@ def environment(*, private: bool = False) -> dict[str, str]:
     In a `private` database folder, which nobody else reads, bd's export of all issues after a write is switched off: it
     takes seconds.
     """
-    variables = {key: value for key, value in os.environ.items() if key not in SECRET_VARIABLES}
+    variables = GARBAGE | {key: value for key, value in os.environ.items() if key not in SECRET_VARIABLES}
     return variables | {"BD_EXPORT_AUTO": "false"} if private else variables
