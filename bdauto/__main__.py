@@ -1,8 +1,8 @@
 """`python -m bdauto` and the `bdauto` command.
 
-Every dispatch and every sweep begins with the same two reads, and importing the command line takes as long as bd takes
-to answer them. So they are started first, where the environment alone says what they will be; should the command line
-turn out to want something else, they are ended unread.
+Every dispatch begins with the same read and every sweep with the same two, and importing the command line takes as
+long as bd takes to answer. So they are started first, where the environment alone says what they will be; should the
+command line turn out to want something else, they are ended unread.
 """
 
 import contextlib
@@ -41,9 +41,9 @@ def _start_reads(words: list[str]) -> None:
     bd, db = os.environ.get("BDAUTO_BD") or "bd", os.environ.get("BDAUTO_DB")
     prefix = argv.prefix(bd, db, os.environ.get("BEADS_ACTOR") or READS[words[0]])
     assignee = os.environ.get("BDAUTO_ASSIGNEE") or "agent"
-    first = argv.ready(assignee, argv.PAGE) if words[0] == "dispatch" else argv.in_progress(assignee)
-    for command in (first, argv.KV_LIST):
-        process.start_ahead([*prefix, *command], argv.environment())
+    reads = [argv.ready(assignee, argv.PAGE)] if words[0] == "dispatch" else [argv.in_progress(assignee), argv.KV_LIST]
+    for read in reads:
+        process.start_ahead([*prefix, *read], argv.environment())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """bd's command lines, and the environment of its processes. Imports nothing that takes time: see `bdauto.__main__`."""
 
 import os
-from collections.abc import Sequence
 
 PAGE = 20
 """Beads in one small page of the queue: bd answers 20 as fast as one."""
@@ -33,7 +32,7 @@ def in_progress(assignee: str) -> list[str]:
     return ["list", "--assignee", assignee, "--status", "in_progress", "--limit", "0"]
 
 
-KV_LIST: Sequence[str] = ("kv", "list")
+KV_LIST = ["kv", "list"]
 """All of the shared key-value store; twice as fast as `bd kv get`, which opens the database for writing."""
 
 

@@ -6,18 +6,17 @@ Only the module of the command that is asked for is imported.
 import importlib
 import signal
 import sys
-from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from bdauto import __version__
 from bdauto.errors import BdautoError, UsageError
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """Where a command's function is, `bdauto.commands.MODULE:NAME`, and two examples for its help.
 
     A module may say by COMMAND_CLASS how its command reads the command line.

@@ -61,16 +61,21 @@ class Dispatcher:
         return Report("dispatch", outcome, self.settings.dry_run, beads, detail, malformed, error)
 
     def _cycle(self) -> tuple[Outcome, str]:
-        page = self.bd.ready(limit=PAGE)
+        """Dispatch from the queue unless the switch is on; where bd lists nothing there is nothing to hold back."""
+        page = self.bd.ready(limit=PAGE).result()
+        queue = Queue(self.bd, self.settings, self.runtime.now(), self._malformed)
+        switch = None if self.settings.ignore_pause or page.empty else self.bd.kv_list()
         try:
-            switch = None if self.settings.ignore_pause else self.bd.kv_list()
+            if queue.promising(page):  # what a dispatch needs is got ready beside the look at the switch
+                self.writer.prepare()
+                self.services()
             paused = pause.read(switch.result(), self.runtime.now()) if switch else None
-            if paused:
-                return Outcome.paused, paused.words()
-            queue = Queue(self.bd, self.settings, self.runtime.now(), self._malformed)
-            return self._dispatch(queue.eligible(page.result(), self.settings.max_beads))
         finally:
-            page.kill()
+            if switch:
+                switch.kill()
+        if paused:
+            return Outcome.paused, paused.words()
+        return self._dispatch(queue.eligible(page, self.settings.max_beads))
 
     def _dispatch(self, queue: Iterable[Bead]) -> tuple[Outcome, str]:
         """Take beads from the queue until enough are dispatched, capacity ends, or an answer stops the cycle."""

@@ -110,6 +110,11 @@ class BeadList(msgspec.Struct, frozen=True):
     beads: tuple[Bead, ...]
     malformed: tuple[str, ...] = ()
 
+    @property
+    def empty(self) -> bool:
+        """Whether the answer had no entries at all."""
+        return not self.beads and not self.malformed
+
 
 UNREADABLE = (ValueError, RecursionError)
 """What msgspec raises for bytes that are not the JSON asked for: also broken UTF-8, and nesting without end."""

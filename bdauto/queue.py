@@ -5,8 +5,9 @@ could not hide a better bead. So a page is taken only for what it proves, and th
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+import msgspec
 
 from bdauto.argv import PAGE
 from bdauto.bd import Bd
@@ -19,14 +20,17 @@ FEW = 100
 """More beads than this before the page's best, and reading the whole priority is no dearer than telling them apart."""
 
 
-@dataclass
-class Queue:
+class Queue(msgspec.Struct):
     """The ready beads of one cycle. `malformed` collects what could not be read on the way."""
 
     bd: Bd
     settings: DispatchSettings
     now: datetime
-    malformed: set[str] = field(default_factory=set)
+    malformed: set[str] = msgspec.field(default_factory=set)
+
+    def promising(self, page: BeadList) -> bool:
+        """Whether a bead of the page is eligible."""
+        return any(map(self._verdict, page.beads))
 
     def eligible(self, page: BeadList, wanted: int) -> Iterator[Bead]:
         """Yield the eligible beads in exact dispatch order; `page` is the first PAGE of `bd ready`.

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from bdauto import log
+from bdauto import log, pause
 from bdauto.background import Background
 from bdauto.census import Census
 from bdauto.errors import BdError, ServiceError
 from bdauto.export import MetricsFile, Pushgateway
 from bdauto.metrics import CAPACITY, OLDEST, PAUSED, STARVED, UP, Command, Metrics
 from bdauto.notify import Notifier
-from bdauto.outcome import BeadOutcome, Outcome, Report
+from bdauto.outcome import BeadOutcome, Report
 from bdauto.runtime import Runtime
 from bdauto.settings import WatchSettings
 
@@ -117,12 +117,13 @@ def _look(metrics: Metrics, report: Report, census: Census, runtime: Runtime) ->
     metrics.set(UP, not isinstance(report.error, BdError), target="bd")
     if isinstance(report.error, BdError):
         return
-    metrics.set(PAUSED, report.outcome is Outcome.paused)
     try:
+        paused = pause.read(census.bd.kv_list().result(), runtime.now())  # an idle cycle did not look
+        metrics.set(PAUSED, paused is not None)
         eligible = census.take(metrics, runtime.now())
     except BdError as error:
         log.warning("metrics-failed", target="bd", error=error)
     if report.command == "dispatch":
         dispatched = any(bead.outcome is BeadOutcome.dispatched for bead in report.beads)
         waits = eligible and (metrics.get(OLDEST) or 0.0) > LONG_WAIT
-        metrics.set(STARVED, bool(waits and free and not dispatched and report.outcome is not Outcome.paused))
+        metrics.set(STARVED, bool(waits and free and not dispatched and not metrics.get(PAUSED)))

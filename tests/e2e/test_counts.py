@@ -47,7 +47,7 @@ def _healthy(sandbox: Sandbox) -> None:
 Case = tuple[str, Callable[[Sandbox], None], tuple[str, ...], bool, int, int, int]
 CASES: list[Case] = [
     # what, how it is made, arguments, agent service, bd on a server, bd embedded, requests
-    ("an idle dispatch", _idle, ("dispatch",), False, 2, 2, 0),
+    ("an idle dispatch", _idle, ("dispatch",), False, 1, 1, 0),
     ("a busy dispatch", _busy, ("dispatch",), False, 3, 3, 1),
     ("one bead", _beads, ("dispatch",), False, 5, 9, 2),
     ("one bead, with the agent service", _beads, ("dispatch",), True, 5, 9, 3),

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from pytest_subprocess import FakeProcess
 
-from bdauto import process
+from bdauto import argv, process
 from bdauto.bd import Bd, Call, check_version, checked_id, private_db
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdMissing, BdTimeout, BdUnsupported, UsageError
 from bdauto.models import BeadList
@@ -103,6 +103,12 @@ def test_bd_gets_no_secret(fp: FakeProcess, monkeypatch: pytest.MonkeyPatch) -> 
     assert all("s3cret" not in environment.values() for environment in started)
     assert started[0]["BEADS_DOLT_PASSWORD"] == "bd's own"
     assert [environment.get("BD_EXPORT_AUTO") for environment in started] == [None, "false"]
+
+
+def test_bd_collects_no_garbage_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOGC", raising=False)
+    monkeypatch.setenv("GOMEMLIMIT", "64MiB")
+    assert {key: argv.environment()[key] for key in ("GOGC", "GOMEMLIMIT")} == {"GOGC": "off", "GOMEMLIMIT": "64MiB"}
 
 
 def hanging(fp: FakeProcess, patch: pytest.MonkeyPatch, error: BaseException, bd: Bd) -> Call[BeadList]:

@@ -533,13 +533,20 @@ def test_a_bd_that_cannot_be_read_posts_nothing() -> None:
 PAUSED = f'{{"reason": "deploy", "by": "ann", "until": "{format_time(NOW + timedelta(hours=1))}"}}'
 
 
-def test_paused_reads_no_queue_and_posts_nothing() -> None:
-    here = desk(row("x-1"))
+@pytest.mark.parametrize("bead", [row("x-1"), row("x-1", acceptance_criteria="")])
+def test_paused_asks_and_posts_nothing(bead: dict[str, Any]) -> None:
+    here = desk(bead)
     here.tracker.store = {KEY: PAUSED}
     report = here.cycle()
     assert (report.outcome, report.exit_code, here.board.requests) == (Outcome.paused, 0, [])
     assert "paused by ann" in report.detail
-    assert all(call.ended for call in here.tracker.calls if call.ended is not None and call is here.tracker.calls[0])
+
+
+def test_an_empty_queue_is_idle_whatever_the_switch_says() -> None:
+    here = desk()
+    here.tracker.store = {KEY: PAUSED}
+    assert here.cycle().outcome is Outcome.idle
+    assert here.tracker.reads == ["ready"]
 
 
 def test_a_pause_that_is_ignored_or_over_holds_nothing_up() -> None:
