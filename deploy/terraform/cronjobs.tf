@@ -97,7 +97,7 @@ resource "kubernetes_cron_job_v1" "this" {
               security_context {
                 allow_privilege_escalation = false
                 read_only_root_filesystem  = true
-                run_as_non_root            = true # left out, the provider writes false, over the pod\'s true
+                run_as_non_root            = true # left out, the provider writes false, over the pod's true
 
                 capabilities {
                   drop = ["ALL"]
