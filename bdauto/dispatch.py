@@ -84,7 +84,6 @@ class Dispatcher:
             for bead in queue:
                 if self.stopping():
                     break
-                self.writer.prepare()
                 capacity = self.services().capacity()
                 if capacity.free == 0:
                     return Outcome.busy, "the agent service is at capacity"
