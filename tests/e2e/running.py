@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from realbd import Program
 
+from bdauto.models import guarded, unguarded
 from bdauto.sandbox import Board, Reply, Sandbox
 from bdauto.sandbox.board import Route
 
@@ -116,7 +117,8 @@ def forget_backoff(sandbox: Sandbox, *beads: str) -> None:
 def metadata(sandbox: Sandbox, bead: str) -> Mapping[str, Any]:
     """What bdauto recorded on a bead, without the names' common start and without the mark of the last write."""
     found: dict[str, Any] = sandbox.show(bead).get("metadata") or {}
-    return {key.removeprefix("bdauto."): value for key, value in found.items() if key != "bdauto.write"}
+    texts = {key: unguarded(value) if isinstance(value, str) else value for key, value in found.items()}
+    return {key.removeprefix("bdauto."): value for key, value in texts.items() if key != "bdauto.write"}
 
 
 def status(sandbox: Sandbox, bead: str) -> str:
@@ -145,7 +147,7 @@ def claimed(
         *([f"dispatched: job={job}"] if job else []),
         *([note] if note else []),
     ]
-    record = {"attempt": "feedbeef", "attempts": str(attempts), "claimed_at": moment, "job": job, "error": error}
+    record = {"attempt": "feedbeef", "attempts": str(attempts), "claimed_at": moment, "job": guarded(job), "error": error}
     options = [f"--set-metadata=bdauto.{key}={value}" for key, value in record.items() if value]
     tell(sandbox, "update", bead, "-s", "in_progress", "--append-notes", "\n".join(notes), *options)
     sandbox.age(bead, minutes + ROUNDING)
@@ -168,7 +170,8 @@ def started(sandbox: Sandbox, minutes: float, state: str = "running") -> tuple[s
     assert code == 200, answer
     job = str(answer["job_id"])
     sandbox.posts.clear()
-    tell(sandbox, "update", bead, "--set-metadata", f"bdauto.job={job}", "--append-notes", f"dispatched: job={job}")
+    record = f"bdauto.job={guarded(job)}"
+    tell(sandbox, "update", bead, "--set-metadata", record, "--append-notes", f"dispatched: job={job}")
     sandbox.age(bead, minutes + ROUNDING)
     sandbox.board.jobs[job].status = state
     return bead, job
