@@ -147,7 +147,8 @@ def claimed(
         *([f"dispatched: job={job}"] if job else []),
         *([note] if note else []),
     ]
-    record = {"attempt": "feedbeef", "attempts": str(attempts), "claimed_at": moment, "job": guarded(job), "error": error}
+    record = {"attempt": "feedbeef", "attempts": str(attempts), "claimed_at": moment, "error": error}
+    record["job"] = guarded(job)
     options = [f"--set-metadata=bdauto.{key}={value}" for key, value in record.items() if value]
     tell(sandbox, "update", bead, "-s", "in_progress", "--append-notes", "\n".join(notes), *options)
     sandbox.age(bead, minutes + ROUNDING)
