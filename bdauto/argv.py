@@ -5,9 +5,10 @@ import os
 PAGE = 20
 """Beads in one small page of the queue: bd answers 20 as fast as one."""
 
-GARBAGE = {"GOGC": "off", "GOMEMLIMIT": "128MiB"}
-"""bd is a Go program and gone before it has made much garbage; below this much memory it need not collect any, which
-takes a fifth off its CPU time. What the environment says of these comes first.
+GO_SETTINGS = {"GOGC": "off", "GOMEMLIMIT": "128MiB"}
+"""What Go's runtime is told, unless the environment says otherwise: to collect no garbage below this much memory.
+
+bd is gone before it has made much. It takes a fifth off the CPU time of a small read (docs/performance.md).
 """
 SECRET_VARIABLES = frozenset({"API_BEARER_TOKEN", "BDAUTO_NOTIFY_URLS", "BDAUTO_PUSHGATEWAY"})
 """Environment variables that bd's processes do not get."""
@@ -37,10 +38,10 @@ KV_LIST = ["kv", "list"]
 
 
 def environment(*, private: bool = False) -> dict[str, str]:
-    """Return the environment of bd's processes: this one's without its secrets.
+    """Return the environment of bd's processes: this one's without its secrets, over GO_SETTINGS.
 
     In a `private` database folder, which nobody else reads, bd's export of all issues after a write is switched off: it
     takes seconds.
     """
-    variables = GARBAGE | {key: value for key, value in os.environ.items() if key not in SECRET_VARIABLES}
+    variables = GO_SETTINGS | {key: value for key, value in os.environ.items() if key not in SECRET_VARIABLES}
     return variables | {"BD_EXPORT_AUTO": "false"} if private else variables

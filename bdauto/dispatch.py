@@ -61,10 +61,11 @@ class Dispatcher:
         return Report("dispatch", outcome, self.settings.dry_run, beads, detail, malformed, error)
 
     def _cycle(self) -> tuple[Outcome, str]:
-        """Dispatch from the queue unless the switch is on; where bd lists nothing there is nothing to hold back."""
         page = self.bd.ready(limit=PAGE).result()
+        if page.empty:  # nothing that a pause could hold back
+            return Outcome.idle, ""
         queue = Queue(self.bd, self.settings, self.runtime.now(), self._malformed)
-        switch = None if self.settings.ignore_pause or page.empty else self.bd.kv_list()
+        switch = None if self.settings.ignore_pause else self.bd.kv_list()
         try:
             if queue.promising(page):  # what a dispatch needs is got ready beside the look at the switch
                 self.writer.prepare()

@@ -117,8 +117,11 @@ def forget_backoff(sandbox: Sandbox, *beads: str) -> None:
 def metadata(sandbox: Sandbox, bead: str) -> Mapping[str, Any]:
     """What bdauto recorded on a bead, without the names' common start and without the mark of the last write."""
     found: dict[str, Any] = sandbox.show(bead).get("metadata") or {}
-    texts = {key: unguarded(value) if isinstance(value, str) else value for key, value in found.items()}
-    return {key.removeprefix("bdauto."): value for key, value in texts.items() if key != "bdauto.write"}
+    return {
+        key.removeprefix("bdauto."): unguarded(value) if isinstance(value, str) else value
+        for key, value in found.items()
+        if key != "bdauto.write"
+    }
 
 
 def status(sandbox: Sandbox, bead: str) -> str:
@@ -147,8 +150,13 @@ def claimed(
         *([f"dispatched: job={job}"] if job else []),
         *([note] if note else []),
     ]
-    record = {"attempt": "feedbeef", "attempts": str(attempts), "claimed_at": moment, "error": error}
-    record["job"] = guarded(job)
+    record = {
+        "attempt": "feedbeef",
+        "attempts": str(attempts),
+        "claimed_at": moment,
+        "job": guarded(job),
+        "error": error,
+    }
     options = [f"--set-metadata=bdauto.{key}={value}" for key, value in record.items() if value]
     tell(sandbox, "update", bead, "-s", "in_progress", "--append-notes", "\n".join(notes), *options)
     sandbox.age(bead, minutes + ROUNDING)

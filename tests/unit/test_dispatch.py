@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from bdauto.beadboard import Services
 from bdauto.changes import Change, DryWriter
 from bdauto.dispatch import Dispatcher
-from bdauto.errors import BdConflict, BdDrift, BdFailed, BdTimeout, ServiceDown, ServiceDrift
+from bdauto.errors import BdConflict, BdDrift, BdFailed, BdTimeout, ServiceDown, ServiceDrift, UsageError
 from bdauto.models import format_time
 from bdauto.outcome import Outcome, Report
 from bdauto.pause import KEY
@@ -334,8 +335,9 @@ def test_busy_claims_and_posts_nothing() -> None:
     assert here.tracker.written == []
 
 
-def test_an_empty_queue_is_idle_and_asks_no_service() -> None:
-    here = desk(row("x-1", status="closed"))
+@pytest.mark.parametrize("fields", [{"status": "closed"}, {"acceptance_criteria": ""}], ids=["empty", "none eligible"])
+def test_a_queue_without_eligible_beads_is_idle_and_asks_no_service(fields: dict[str, Any]) -> None:
+    here = desk(row("x-1", **fields))
     dispatcher = here.dispatcher()
     dispatcher.services = no_services
     report = dispatcher.cycle()
@@ -540,6 +542,20 @@ def test_paused_asks_and_posts_nothing(bead: dict[str, Any]) -> None:
     report = here.cycle()
     assert (report.outcome, report.exit_code, here.board.requests) == (Outcome.paused, 0, [])
     assert "paused by ann" in report.detail
+    assert [call.ended for call in here.tracker.calls] == [False, True], "the page was read, the switch is done with"
+
+
+def test_the_look_at_the_switch_does_not_outlive_a_cycle_that_fails() -> None:
+    here = desk(row("x-1"))
+    dispatcher = here.dispatcher()
+
+    def services() -> Services:
+        raise UsageError("not a URL")
+
+    dispatcher.services = services
+    assert dispatcher.cycle().exit_code == 2
+    assert here.tracker.reads == ["ready", "kv"]
+    assert here.tracker.calls[1].ended
 
 
 def test_an_empty_queue_is_idle_whatever_the_switch_says() -> None:
