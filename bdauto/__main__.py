@@ -1,20 +1,21 @@
 """`python -m bdauto` and the `bdauto` command.
 
-Every dispatch begins with the same read and every sweep with the same two, and importing the command line takes as
-long as bd takes to answer. So they are started first, where the environment alone says what they will be; should the
-command line turn out to want something else, they are ended unread.
+Every dispatch begins with the same read, and every sweep with the same two. Importing the command line takes as long as
+bd takes to answer. So these reads are prefetched if the environment alone determines them. If the command line turns
+out to need something else, they are ended unread.
 """
 
-import contextlib
 import os
 import sys
 
-from bdauto import argv, process
+from bdauto.bd import command, process
+from bdauto.cli import streams
+from bdauto.domain import defaults
 
-READS = {"dispatch": "beads-dispatcher", "reap": "beads-reaper"}
-"""The commands that begin with reads, and whom they write as by default."""
+READS = {"dispatch": defaults.DISPATCHER, "reap": defaults.REAPER}
+"""The commands that begin with reads, and their default actor."""
 OTHERWISE = ("--db", "--metadata", "--bd", "--assignee", "--actor", "--ignore-pause", "--dry-run", "-n", "--help", "-h")
-"""Options that change the reads, or need none."""
+"""Options that change the reads or need none."""
 
 
 def main() -> None:
@@ -22,14 +23,13 @@ def main() -> None:
 
     The process ends at once: taking the interpreter down module by module would take a tenth of an idle tick.
     """
+    streams.protect()
     _start_reads(sys.argv[1:])
-    from bdauto.cli import run
+    from bdauto.cli.app import run
 
     status = run()
     process.end_unwanted()
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    streams.close()
     os._exit(status)
 
 
@@ -38,12 +38,18 @@ def _start_reads(words: list[str]) -> None:
         return
     if any(word.startswith(OTHERWISE) for word in words):
         return
-    bd, db = os.environ.get("BDAUTO_BD") or "bd", os.environ.get("BDAUTO_DB")
-    prefix = argv.prefix(bd, db, os.environ.get("BEADS_ACTOR") or READS[words[0]])
-    assignee = os.environ.get("BDAUTO_ASSIGNEE") or "agent"
-    reads = [argv.ready(assignee, argv.PAGE)] if words[0] == "dispatch" else [argv.in_progress(assignee), argv.KV_LIST]
+    bd, db = os.environ.get("BDAUTO_BD") or defaults.BD, os.environ.get("BDAUTO_DB")
+    if db and not command.is_database(db):
+        return
+    prefix = command.prefix(bd, db, os.environ.get("BEADS_ACTOR") or READS[words[0]])
+    assignee = os.environ.get("BDAUTO_ASSIGNEE") or defaults.ASSIGNEE
+    reads = (
+        [command.ready(assignee, command.PAGE)]
+        if words[0] == "dispatch"
+        else [command.in_progress(assignee), command.KV_LIST]
+    )
     for read in reads:
-        process.start_ahead([*prefix, *read], argv.environment())
+        process.start_ahead([*prefix, *read], command.environment())
 
 
 if __name__ == "__main__":

@@ -5,14 +5,18 @@
     ├── BdError                 3  the `bd` program
     │   ├── BdMissing              not found, or not executable
     │   ├── BdUnsupported          too old, or known to be harmful
-    │   ├── BdTimeout              did not answer in time; its process group was killed
+    │   ├── BdTimeout              did not answer in time, and its process group was killed
     │   ├── BdFailed               exited with an error
+    │   │   └── NoSuchBead         has no bead of this id
+    │   ├── BdMoved                a guard of bd found the bead changed: nothing was written
     │   ├── BdConflict             a serialization failure that outlived its retries
     │   └── BdDrift                an answer that bdauto does not understand
     ├── ServiceError            4  BeadBoard or the agent service
     │   ├── ServiceDown            unreachable, or failing
     │   └── ServiceDrift           refused, misconfigured, or an answer that bdauto does not understand
-    └── PartlyDone              5  some beads failed, the others were handled; or a person is needed
+    │       └── TokenRefused       the agent service does not accept the token
+    │   └── AgentsDie              the agents of several beads died at once: dispatching is suspended
+    └── PartlyDone              5  some beads failed and the others were handled, or a person is needed
 
 Every message is one line: what happened, to which bead or program, and what to do next. Exit status 0 is "done, or
 nothing to do", 1 a defect in bdauto, 130 an interruption.
@@ -20,9 +24,17 @@ nothing to do", 1 a defect in bdauto, 130 an interruption.
 
 
 class BdautoError(Exception):
-    """The base of every expected failure; `exit_code` is the process's exit status."""
+    """The base of every expected failure. `exit_code` is the process's exit status.
+
+    `message` says what happened and may quote foreign text. `hint` says what to do next and is always bdauto's own.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{message}; {hint}" if hint else message)
+        self.message = message
+        self.hint = hint
 
 
 class UsageError(BdautoError):
@@ -46,11 +58,19 @@ class BdUnsupported(BdError):
 
 
 class BdTimeout(BdError):
-    """`bd` did not answer in time; it was killed with its process group, so a write may or may not have happened."""
+    """`bd` did not answer in time and was killed with its process group. A write may or may not have happened."""
 
 
 class BdFailed(BdError):
     """`bd` exited with an error."""
+
+
+class NoSuchBead(BdFailed):
+    """`bd` knows no bead of this id."""
+
+
+class BdMoved(BdError):
+    """A guard of `bd update` found that the bead is no longer as it was read. Nothing was written."""
 
 
 class BdConflict(BdError):
@@ -58,11 +78,11 @@ class BdConflict(BdError):
 
 
 class BdDrift(BdError):
-    """`bd` answered something bdauto does not understand; the message names the field or byte."""
+    """`bd` answered something that bdauto does not understand. The message names the field or byte."""
 
 
 class ServiceError(BdautoError):
-    """BeadBoard or the agent service is unreachable, refused, or is not understood."""
+    """BeadBoard or the agent service is unreachable, refuses, or is not understood."""
 
     exit_code = 4
 
@@ -73,6 +93,14 @@ class ServiceDown(ServiceError):
 
 class ServiceDrift(ServiceError):
     """A service refuses, is misconfigured, or answers something bdauto does not understand."""
+
+
+class TokenRefused(ServiceDrift):
+    """The agent service does not accept the token (401 or 403)."""
+
+
+class AgentsDie(ServiceError):
+    """The agents of several beads died at once, so dispatching is suspended."""
 
 
 class PartlyDone(BdautoError):

@@ -1,7 +1,7 @@
 """One event per line on stderr, with a stable name and fields: `docs/logs.md` lists them.
 
-The text form is for terminals, key=value for pipes, JSON for collectors. Values come from outside too, so each is made
-harmless before it is written.
+The text form is for terminals, key=value for pipes, JSON for collectors. Values may come from outside, so each one is
+cleaned.
 """
 
 import json
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from bdauto.text import clean
+from bdauto.sanitize import clean, clean_lines
 
 _logger = logging.getLogger("bdauto")
 _logger.addHandler(logging.NullHandler())  # until `configure` says where the log goes
@@ -26,8 +26,12 @@ class LogFormat(StrEnum):
     keyvalue = "keyvalue"
 
 
+class Text(str):
+    """A value of several lines, which is not cut: only for what --verbose shows."""
+
+
 def event(name: str, level: int = logging.INFO, /, **fields: object) -> None:
-    """Log one event; fields that are None or "" are left out."""
+    """Log one event without the fields that are None or ""."""
     shown = {key: value for key, value in fields.items() if value is not None and value != ""}
     _logger.log(level, name, extra={"fields": shown})
 
@@ -47,13 +51,13 @@ def error(name: str, /, **fields: object) -> None:
     event(name, logging.ERROR, **fields)
 
 
-def configure(log_format: LogFormat, verbose: bool) -> None:
-    """Send the log to stderr in this form; `verbose` adds the debug events."""
+def configure(log_format: LogFormat, verbose: bool, *, brief: bool = False) -> None:
+    """Send the log to stderr in this form. `verbose` adds the debug events, `brief` leaves out all but warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(log_format))
     _logger.handlers[:] = [handler]
     _logger.propagate = False
-    _logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    _logger.setLevel(logging.DEBUG if verbose else logging.WARNING if brief else logging.INFO)
 
 
 class _Formatter(logging.Formatter):
@@ -68,12 +72,17 @@ class _Formatter(logging.Formatter):
         if self._log_format is LogFormat.json:
             head = {"time": moment.isoformat(timespec="milliseconds"), "level": level, "event": record.getMessage()}
             return json.dumps(head | fields, ensure_ascii=True)
-        pairs = " ".join(f"{key}={_quote(value)}" for key, value in fields.items())
         if self._log_format is LogFormat.text:
+            blocks = [fields.pop(key) for key, value in list(fields.items()) if isinstance(value, Text)]
+            pairs = _pairs(fields)
             mark = "" if record.levelno <= logging.INFO else f"{level}: "
-            return f"{moment:%H:%M:%S} {mark}{record.getMessage()} {pairs}".rstrip()
+            return "\n".join([f"{moment:%H:%M:%S} {mark}{record.getMessage()} {pairs}".rstrip(), *blocks])
         stamp = moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-        return f"time={stamp} level={level} event={record.getMessage()} {pairs}".rstrip()
+        return f"time={stamp} level={level} event={record.getMessage()} {_pairs(fields)}".rstrip()
+
+
+def _pairs(fields: dict[str, Any]) -> str:
+    return " ".join(f"{key}={_quote(value)}" for key, value in fields.items())
 
 
 def _plain(value: object) -> object:
@@ -81,6 +90,8 @@ def _plain(value: object) -> object:
         return value
     if isinstance(value, float):
         return round(value, 3)
+    if isinstance(value, Text):
+        return Text(clean_lines(value))
     return clean(str(value), VALUE_LIMIT)
 
 

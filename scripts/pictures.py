@@ -3,16 +3,20 @@
 Each picture is the output of the installed `bdauto` on a sandbox, as a terminal of 80 columns shows it.
 """
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
+from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.text import Text
 
 from bdauto.sandbox import Sandbox
+from bdauto.sandbox.history import weeks_until
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 BDAUTO = Path(sys.executable).with_name("bdauto")
@@ -30,6 +34,42 @@ def main() -> None:
         draw("explain", sandbox, ["explain", beads["dark"]], ["explain", beads["export"]])
         sandbox.board.agent_down()
         draw("doctor", sandbox, ["doctor"])
+    with Sandbox(capacity=2, prefix="web") as sandbox:
+        file = sandbox.folder / "history.jsonl"
+        file.write_text(weeks_until(beads=140, seed=11).jsonl())
+        sandbox.run("import", str(file))
+        draw("report", sandbox, ["report"])
+        photograph(sandbox)
+
+
+def photograph(sandbox: Sandbox) -> None:
+    """Take a picture of the page that `bdauto run --listen` serves, in a real browser."""
+    program = shutil.which("chromium")
+    if program is None:
+        sys.stderr.write("page.png: chromium is not on PATH, so it stays as it is\n")
+        return
+    words = ["run", "--listen", "127.0.0.1:0", "--dry-run", "--dispatch-every", "1h", "--log-format", "json"]
+    environment, flags = sandbox.env(agent=True), ["--headless", "--no-sandbox", "--disable-gpu"]
+    with (
+        subprocess.Popen([BDAUTO, *words], env=environment, stderr=subprocess.PIPE, text=True) as running,
+        sync_playwright() as playwright,
+    ):
+        try:
+            assert running.stderr
+            found = (json.loads(line) for line in running.stderr)
+            address = next(event["address"] for event in found if event["event"] == "listening")
+            browser = playwright.chromium.launch(executable_path=program, args=flags)
+            page = browser.new_page(viewport={"width": 960, "height": 720})
+            page.goto(f"http://{address}/")
+            page.locator(".cards").wait_for()  # the page refreshes itself until the report is there
+            clip = page.locator("h2.report").bounding_box()
+            assert clip
+            path = IMAGES / "page.png"
+            page.screenshot(path=path, full_page=True, clip={"x": 0, "y": clip["y"] - 10, "width": 960, "height": 862})
+            browser.close()
+        finally:
+            running.terminate()
+    sys.stdout.write(f"{path.name}\n")
 
 
 def people_hand_over_work(sandbox: Sandbox) -> dict[str, str]:
@@ -47,7 +87,7 @@ def people_hand_over_work(sandbox: Sandbox) -> dict[str, str]:
     minutes = {"export": 7, "dark": 42, "docs": 190, "slow": 3}
     for name, age in minutes.items():
         sandbox.age(beads[name], age)
-    aside = '{"bdauto.blocked": "HTTP 400: Bead is missing a description."}'
+    aside = '{"bdauto.quarantined": "HTTP 400: Bead is missing a description."}'
     sandbox.edit(beads["flaky"], status="blocked", metadata=aside)
     sandbox.edit(beads["stale"], status="in_progress", metadata='{"bdauto.job": "7c3f12ab90de"}')
     sandbox.age(beads["stale"], 34)

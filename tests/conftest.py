@@ -4,14 +4,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from bdauto.sandbox import Sandbox
 
-pytest_plugins = ["realbd"]
+pytest_plugins = ["tests.support.real_bd", "tests.support.running_loop", "tests.support.scene", "tests.support.worlds"]
 OUTSIDE = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system", "socket.connect")
-UNIT = Path(__file__).parent / "unit"
+INSIDE = tuple(Path(__file__).parent / name for name in ("unit", "simulation"))
 _guarding = False
+
+hypothesis.settings.register_profile("bdauto", deadline=None)  # time is for benchmarks, not for tests
+hypothesis.settings.load_profile("bdauto")
 
 
 def _refuse(event: str, _details: tuple[object, ...]) -> None:
@@ -23,20 +27,23 @@ sys.addaudithook(_refuse)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--require-bd`."""
+    """`--require-bd` and `--bd-dir`."""
     parser.addoption("--require-bd", action="store_true", help="fail, not skip, the tests that need bd or dolt")
+    parser.addoption("--bd-dir", metavar="DIR", help="a folder with VERSION/bd, for the test of upgrades")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """`sh` forks, and some tests run a server's threads beside it: the children only exec."""
+    """Set up hypothesis. `sh` forks while some tests run a server's threads: its children only exec."""
+    hypothesis.settings.register_profile("bdauto", deadline=None)  # time is measured in benchmarks, not here
+    hypothesis.settings.load_profile("bdauto")
     config.addinivalue_line("filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
 def _guard(request: pytest.FixtureRequest) -> Iterator[None]:
-    """In tests/unit, any start of a process and any connection fails; pytest-subprocess starts none."""
+    """In these folders any start of a process and any connection fails; pytest-subprocess starts none."""
     global _guarding
-    _guarding = UNIT in request.path.parents
+    _guarding = any(folder in request.path.parents for folder in INSIDE)
     yield
     _guarding = False
 

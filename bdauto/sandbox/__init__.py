@@ -7,19 +7,22 @@ must start fast.
 TYPE_CHECKING = False  # as typing has it, whose import alone would cost a third of the stand-in's start
 
 if TYPE_CHECKING:
-    from bdauto.sandbox.board import Board, Job, Post, Reply
-    from bdauto.sandbox.world import Pause, Sandbox
+    from bdauto.sandbox.fake_beadboard import FakeBeadBoard
+    from bdauto.sandbox.fake_http import FakeReply
+    from bdauto.sandbox.sandbox import AGENT_SCRIPT, Sandbox
 
-__all__ = ["Board", "Job", "Pause", "Post", "Reply", "Sandbox"]
+__all__ = ["AGENT_SCRIPT", "FakeBeadBoard", "FakeReply", "Sandbox"]
+_MODULES = {
+    "AGENT_SCRIPT": "sandbox",
+    "FakeBeadBoard": "fake_beadboard",
+    "FakeReply": "fake_http",
+    "Sandbox": "sandbox",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name in ("Pause", "Sandbox"):
-        from bdauto.sandbox import world
+    if name not in _MODULES:
+        raise AttributeError(name)
+    from importlib import import_module
 
-        return getattr(world, name)
-    if name in __all__:
-        from bdauto.sandbox import board
-
-        return getattr(board, name)
-    raise AttributeError(name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

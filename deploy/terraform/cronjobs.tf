@@ -5,6 +5,8 @@ resource "kubernetes_cron_job_v1" "this" {
     name      = each.key
     namespace = var.namespace
     labels    = merge(local.labels, { "app.kubernetes.io/name" = each.key })
+
+    annotations = var.annotations
   }
 
   spec {
@@ -29,7 +31,7 @@ resource "kubernetes_cron_job_v1" "this" {
         template {
           metadata {
             labels      = merge(local.labels, { "app.kubernetes.io/name" = each.key })
-            annotations = { "bdauto/config-checksum" = local.config_checksum }
+            annotations = local.pod_annotations
           }
 
           spec {
@@ -37,6 +39,18 @@ resource "kubernetes_cron_job_v1" "this" {
             automount_service_account_token  = false
             enable_service_links             = false
             termination_grace_period_seconds = local.grace_seconds
+            node_selector                    = var.node_selector
+
+            dynamic "toleration" {
+              for_each = var.tolerations
+              content {
+                key                = toleration.value.key
+                operator           = toleration.value.operator
+                value              = toleration.value.value
+                effect             = toleration.value.effect
+                toleration_seconds = toleration.value.toleration_seconds
+              }
+            }
 
             dynamic "image_pull_secrets" {
               for_each = var.image_pull_secrets
@@ -57,9 +71,10 @@ resource "kubernetes_cron_job_v1" "this" {
             }
 
             container {
-              name    = "bdauto"
-              image   = var.image
-              command = each.value.command
+              name              = "bdauto"
+              image             = var.image
+              image_pull_policy = var.image_pull_policy
+              command           = each.value.command
 
               dynamic "env" {
                 for_each = merge(local.env, { BEADS_ACTOR = each.key })
@@ -69,16 +84,22 @@ resource "kubernetes_cron_job_v1" "this" {
                 }
               }
 
-              dynamic "env" {
-                for_each = local.secret_env
-                content {
-                  name = env.key
-                  value_from {
-                    secret_key_ref {
-                      name     = var.secret_name
-                      key      = env.value.key
-                      optional = env.value.optional
-                    }
+              env {
+                name = "BDAUTO_PUSHGATEWAY_NAMESPACE"
+                value_from {
+                  field_ref {
+                    field_path = "metadata.namespace"
+                  }
+                }
+              }
+
+              env {
+                name = "BEADS_DOLT_PASSWORD"
+                value_from {
+                  secret_key_ref {
+                    name     = var.secret_name
+                    key      = var.secret_dolt_password_key
+                    optional = true
                   }
                 }
               }
@@ -90,8 +111,8 @@ resource "kubernetes_cron_job_v1" "this" {
               }
 
               resources {
-                requests = { cpu = "50m", memory = "128Mi" }
-                limits   = { memory = "256Mi" }
+                requests = var.requests
+                limits   = var.limits
               }
 
               security_context {
@@ -110,6 +131,15 @@ resource "kubernetes_cron_job_v1" "this" {
                 read_only  = true
               }
 
+              dynamic "volume_mount" {
+                for_each = local.token_folders
+                content {
+                  name       = "agent-token"
+                  mount_path = volume_mount.value
+                  read_only  = true
+                }
+              }
+
               volume_mount {
                 name       = "tmp"
                 mount_path = "/tmp"
@@ -123,15 +153,40 @@ resource "kubernetes_cron_job_v1" "this" {
               }
             }
 
+            # Without the Secret the pod starts all the same, and bdauto says which file it misses.
+            dynamic "volume" {
+              for_each = local.token_folders
+              content {
+                name = "agent-token"
+                secret {
+                  secret_name  = var.secret_name
+                  optional     = true
+                  default_mode = "0440"
+
+                  items {
+                    key  = var.secret_token_key
+                    path = "token"
+                  }
+                }
+              }
+            }
+
+            # In memory: bd's scratch files cost the node's disk nothing. What is in it counts towards the memory limit.
             volume {
               name = "tmp"
               empty_dir {
-                size_limit = "128Mi"
+                medium     = "Memory"
+                size_limit = "64Mi"
               }
             }
           }
         }
       }
     }
+  }
+
+  # Kyverno's policies write it into every pod template that they meet.
+  lifecycle {
+    ignore_changes = [spec[0].job_template[0].spec[0].template[0].spec[0].dns_config]
   }
 }

@@ -6,37 +6,39 @@ locals {
     beads-reaper     = { schedule = var.reaper_schedule, command = ["bdauto", "reap", "--threshold", var.threshold] }
   }
 
-  labels = { "app.kubernetes.io/part-of" = "bdauto" }
+  own_labels = { "app.kubernetes.io/part-of" = "bdauto" }
+  labels     = merge(var.labels, local.own_labels)
 
-  metadata_json = jsonencode({
-    database         = "dolt"
-    backend          = "dolt"
-    dolt_mode        = "server"
-    dolt_server_host = var.dolt_host
-    dolt_server_port = var.dolt_port
-    dolt_server_user = var.dolt_user
-    dolt_database    = var.dolt_database
-  })
+  metadata_json = jsonencode(merge(
+    {
+      database         = "dolt"
+      backend          = "dolt"
+      dolt_mode        = "server"
+      dolt_server_host = var.dolt_host
+      dolt_server_port = var.dolt_port
+      dolt_server_user = var.dolt_user
+      dolt_database    = var.dolt_database
+    },
+    var.project_id == null ? {} : { project_id = var.project_id },
+  ))
 
   settings = merge(
-    { BEADBOARD_URL = var.beadboard_url, BDAUTO_LOG_FORMAT = "json" },
+    { BEADBOARD_URL = var.beadboard_url, BDAUTO_LOG_FORMAT = "json", BDAUTO_PUSHGATEWAY_INSTANCE = "bdauto" },
     var.agent_url == null ? {} : { BDAUTO_AGENT_URL = var.agent_url },
     var.settings,
   )
 
   # On the pods' template, so that a changed setting replaces the running pods.
   config_checksum = sha256(jsonencode([local.metadata_json, local.settings]))
+  pod_annotations = merge(var.annotations, { "bdauto/config-checksum" = local.config_checksum })
 
-  env = {
-    HOME            = "/tmp"
-    BDAUTO_METADATA = "/etc/beads-metadata/metadata.json"
-  }
+  # Without the agent service there is no use for its token.
+  token_folders = var.agent_url == null ? [] : ["/etc/beads-agent"]
 
-  # The environment variable, the Secret's key, and whether the key may be missing.
-  secret_env = {
-    API_BEARER_TOKEN    = { key = "api-bearer-token", optional = false }
-    BEADS_DOLT_PASSWORD = { key = "dolt-password", optional = true }
-  }
+  env = merge(
+    { HOME = "/tmp", BDAUTO_METADATA = "/etc/beads-metadata/metadata.json" },
+    { for folder in local.token_folders : "BDAUTO_AGENT_TOKEN_FILE" => "${folder}/token" },
+  )
 
   user_id = 65532
 
@@ -64,4 +66,12 @@ resource "kubernetes_config_map_v1" "settings" {
   }
 
   data = local.settings
+}
+
+# A warning, not a refusal: some who build their image themselves follow latest on purpose.
+check "image_is_pinned" {
+  assert {
+    condition     = can(regex("@sha256:[0-9a-f]{64}$", var.image)) || (can(regex(":[^/:]+$", var.image)) && !endswith(var.image, ":latest"))
+    error_message = "The image ${var.image} names no fixed version: a new one is taken up unseen. Name a tag other than latest, or a digest."
+  }
 }

@@ -18,6 +18,8 @@ resource "kubernetes_deployment_v1" "run" {
     name      = "bdauto"
     namespace = var.namespace
     labels    = local.run_labels
+
+    annotations = var.annotations
   }
 
   spec {
@@ -38,13 +40,25 @@ resource "kubernetes_deployment_v1" "run" {
     template {
       metadata {
         labels      = local.run_labels
-        annotations = { "bdauto/config-checksum" = local.config_checksum }
+        annotations = local.pod_annotations
       }
 
       spec {
         automount_service_account_token  = false
         enable_service_links             = false
         termination_grace_period_seconds = local.grace_seconds
+        node_selector                    = var.node_selector
+
+        dynamic "toleration" {
+          for_each = var.tolerations
+          content {
+            key                = toleration.value.key
+            operator           = toleration.value.operator
+            value              = toleration.value.value
+            effect             = toleration.value.effect
+            toleration_seconds = toleration.value.toleration_seconds
+          }
+        }
 
         dynamic "image_pull_secrets" {
           for_each = var.image_pull_secrets
@@ -65,9 +79,10 @@ resource "kubernetes_deployment_v1" "run" {
         }
 
         container {
-          name    = "bdauto"
-          image   = var.image
-          command = local.run_command
+          name              = "bdauto"
+          image             = var.image
+          image_pull_policy = var.image_pull_policy
+          command           = local.run_command
 
           dynamic "env" {
             for_each = merge(local.env, { BEADS_ACTOR = "beads-dispatcher", BDAUTO_LISTEN = "0.0.0.0:${local.metrics_port}" })
@@ -77,16 +92,22 @@ resource "kubernetes_deployment_v1" "run" {
             }
           }
 
-          dynamic "env" {
-            for_each = local.secret_env
-            content {
-              name = env.key
-              value_from {
-                secret_key_ref {
-                  name     = var.secret_name
-                  key      = env.value.key
-                  optional = env.value.optional
-                }
+          env {
+            name = "BDAUTO_PUSHGATEWAY_NAMESPACE"
+            value_from {
+              field_ref {
+                field_path = "metadata.namespace"
+              }
+            }
+          }
+
+          env {
+            name = "BEADS_DOLT_PASSWORD"
+            value_from {
+              secret_key_ref {
+                name     = var.secret_name
+                key      = var.secret_dolt_password_key
+                optional = true
               }
             }
           }
@@ -134,8 +155,8 @@ resource "kubernetes_deployment_v1" "run" {
             }
           }
           resources {
-            requests = { cpu = "50m", memory = "128Mi" }
-            limits   = { memory = "256Mi" }
+            requests = var.requests
+            limits   = var.limits
           }
 
           security_context {
@@ -154,6 +175,15 @@ resource "kubernetes_deployment_v1" "run" {
             read_only  = true
           }
 
+          dynamic "volume_mount" {
+            for_each = local.token_folders
+            content {
+              name       = "agent-token"
+              mount_path = volume_mount.value
+              read_only  = true
+            }
+          }
+
           volume_mount {
             name       = "tmp"
             mount_path = "/tmp"
@@ -167,14 +197,39 @@ resource "kubernetes_deployment_v1" "run" {
           }
         }
 
+        # Without the Secret the pod starts all the same, and bdauto says which file it misses.
+        dynamic "volume" {
+          for_each = local.token_folders
+          content {
+            name = "agent-token"
+            secret {
+              secret_name  = var.secret_name
+              optional     = true
+              default_mode = "0440"
+
+              items {
+                key  = var.secret_token_key
+                path = "token"
+              }
+            }
+          }
+        }
+
+        # In memory: bd's scratch files cost the node's disk nothing. What is in it counts towards the memory limit.
         volume {
           name = "tmp"
           empty_dir {
-            size_limit = "128Mi"
+            medium     = "Memory"
+            size_limit = "64Mi"
           }
         }
       }
     }
+  }
+
+  # Kyverno's policies write it into every pod template that they meet.
+  lifecycle {
+    ignore_changes = [spec[0].template[0].spec[0].dns_config]
   }
 }
 
@@ -197,56 +252,6 @@ resource "kubernetes_service_v1" "metrics" {
       name        = "metrics"
       port        = local.metrics_port
       target_port = "metrics"
-    }
-  }
-}
-
-resource "kubernetes_network_policy_v1" "run" {
-  count = local.run ? 1 : 0
-
-  metadata {
-    name      = "bdauto"
-    namespace = var.namespace
-    labels    = local.run_labels
-  }
-
-  spec {
-    policy_types = ["Ingress", "Egress"]
-
-    pod_selector {
-      match_labels = local.run_select
-    }
-
-    ingress {
-      from {
-        namespace_selector {}
-      }
-      ports {
-        port = "metrics"
-      }
-    }
-
-    egress {
-      ports {
-        port     = "53"
-        protocol = "UDP"
-      }
-      ports {
-        port     = "53"
-        protocol = "TCP"
-      }
-    }
-
-    egress {
-      to {
-        namespace_selector {}
-      }
-      dynamic "ports" {
-        for_each = var.egress_ports
-        content {
-          port = tostring(ports.value)
-        }
-      }
     }
   }
 }

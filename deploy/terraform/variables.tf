@@ -9,6 +9,7 @@ variable "mode" {
   description = "\"cronjob\": the two CronJobs beads-dispatcher and beads-reaper. \"run\": one Deployment of `bdauto run`."
   type        = string
   default     = "cronjob"
+  nullable    = false
 
   validation {
     condition     = contains(["cronjob", "run"], var.mode)
@@ -17,12 +18,19 @@ variable "mode" {
 }
 
 variable "image" {
-  description = "The image with bdauto and bd, with a tag or a digest."
+  description = "The image with bdauto and bd. Name a tag other than latest, or a digest: anything else is a warning."
   type        = string
+  nullable    = false
+}
+
+variable "image_pull_policy" {
+  description = "\"Always\", \"IfNotPresent\" or \"Never\". Null leaves it to Kubernetes: Always for the tag latest, else IfNotPresent."
+  type        = string
+  default     = null
 
   validation {
-    condition     = can(regex("(:[^/:]+|@sha256:[0-9a-f]{64})$", var.image)) && !endswith(var.image, ":latest")
-    error_message = "Pin the image: name it with a tag other than latest, or with a digest."
+    condition     = var.image_pull_policy == null ? true : contains(["Always", "IfNotPresent", "Never"], var.image_pull_policy)
+    error_message = "image_pull_policy is \"Always\", \"IfNotPresent\" or \"Never\"."
   }
 }
 
@@ -30,42 +38,107 @@ variable "image_pull_secrets" {
   description = "Names of the Secrets that let the image be pulled."
   type        = list(string)
   default     = []
+  nullable    = false
 }
 
 variable "namespace" {
   description = "The namespace of all objects. It must exist: it usually holds the database too, so this module must not own it."
   type        = string
   default     = "beads-server"
+  nullable    = false
+}
+
+variable "labels" {
+  description = "Further labels of all objects and pods. The module's own win."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+}
+
+variable "annotations" {
+  description = "Further annotations of the CronJobs or the Deployment, and of their pods."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+}
+
+variable "requests" {
+  description = "What each pod asks of its node. The container's log is the only thing that is written to the disk."
+  type        = map(string)
+  default     = { cpu = "50m", memory = "128Mi", ephemeral-storage = "64Mi" }
+  nullable    = false
+}
+
+variable "limits" {
+  description = "What each pod may use at most. The files under /tmp are in memory and count."
+  type        = map(string)
+  default     = { memory = "256Mi" }
+  nullable    = false
+}
+
+variable "node_selector" {
+  description = "The labels that a node must have to run the pods."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+}
+
+variable "tolerations" {
+  description = "The taints that the pods tolerate."
+  type = list(object({
+    key                = optional(string)
+    operator           = optional(string)
+    value              = optional(string)
+    effect             = optional(string)
+    toleration_seconds = optional(string)
+  }))
+  default  = []
+  nullable = false
 }
 
 variable "dispatcher_schedule" {
   description = "When a dispatch is started, in cron's five fields (mode \"cronjob\")."
   type        = string
   default     = "*/2 * * * *"
+  nullable    = false
 }
 
 variable "reaper_schedule" {
   description = "When a reap is started, in cron's five fields (mode \"cronjob\")."
   type        = string
   default     = "*/10 * * * *"
+  nullable    = false
 }
 
 variable "dispatch_every" {
   description = "The time between two dispatch cycles, such as 15s (mode \"run\")."
   type        = string
   default     = "15s"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", var.dispatch_every)) && var.dispatch_every != ""
+    error_message = "dispatch_every is a duration such as 45s, 30m, 1h30m or 2d."
+  }
 }
 
 variable "reap_every" {
   description = "The time between two reap cycles, such as 10m (mode \"run\")."
   type        = string
   default     = "10m"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", var.reap_every)) && var.reap_every != ""
+    error_message = "reap_every is a duration such as 45s, 30m, 1h30m or 2d."
+  }
 }
 
 variable "threshold" {
   description = "How long a bead in progress may go without an update before it counts as stalled, such as 30m."
   type        = string
   default     = "30m"
+  nullable    = false
 
   validation {
     condition     = can(regex("^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", var.threshold)) && var.threshold != ""
@@ -77,17 +150,25 @@ variable "replicas" {
   description = "How many `bdauto run` there are (mode \"run\"). More than one is safe: claims exclude each other in the database."
   type        = number
   default     = 1
+  nullable    = false
+
+  validation {
+    condition     = var.replicas >= 0 && floor(var.replicas) == var.replicas
+    error_message = "replicas is a whole number, not below 0."
+  }
 }
 
 variable "wait_for_rollout" {
   description = "Whether an apply waits until the Deployment is ready, that is, until bd and BeadBoard answered (mode \"run\")."
   type        = bool
   default     = true
+  nullable    = false
 }
 
 variable "beadboard_url" {
   description = "Where BeadBoard answers, such as http://beadboard.beadboard.svc.cluster.local."
   type        = string
+  nullable    = false
 
   validation {
     condition     = can(regex("^https?://[^@\\s]+$", var.beadboard_url))
@@ -96,15 +177,21 @@ variable "beadboard_url" {
 }
 
 variable "agent_url" {
-  description = "Where the agent service answers. With it bdauto knows the free capacity, and the reaper asks for each job."
+  description = "Where the agent service answers. With it bdauto knows the free capacity, and the reaper asks for each job. It needs the Secret."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.agent_url == null ? true : can(regex("^https?://[^@\\s]+$", var.agent_url))
+    error_message = "agent_url is an http or https URL without a user and password. Leave it out, or null, without an agent service."
+  }
 }
 
 variable "settings" {
   description = "Further settings, by the names of bdauto's environment variables: { BDAUTO_MAX = \"5\" }. No secrets: these end in a ConfigMap."
   type        = map(string)
   default     = {}
+  nullable    = false
 
   validation {
     condition     = alltrue([for name in keys(var.settings) : can(regex("^BDAUTO_[A-Z_]+$", name))])
@@ -115,34 +202,71 @@ variable "settings" {
 variable "dolt_host" {
   description = "The host of the Dolt SQL server that holds the beads."
   type        = string
+  nullable    = false
 }
 
 variable "dolt_port" {
   description = "The port of the Dolt SQL server."
   type        = number
   default     = 3306
+  nullable    = false
+
+  validation {
+    condition     = var.dolt_port >= 1 && var.dolt_port <= 65535 && floor(var.dolt_port) == var.dolt_port
+    error_message = "dolt_port is a port: 1 to 65535."
+  }
 }
 
 variable "dolt_user" {
-  description = "The user on the Dolt SQL server. Its password, if any, is the key dolt-password of the Secret."
+  description = "The user on the Dolt SQL server. Its password, if any, is in the Secret."
   type        = string
   default     = "root"
+  nullable    = false
 }
 
 variable "dolt_database" {
   description = "The database on the Dolt SQL server."
   type        = string
   default     = "beads"
+  nullable    = false
+}
+
+variable "project_id" {
+  description = "The tracker's project_id, if its metadata.json has one."
+  type        = string
+  default     = null
 }
 
 variable "secret_name" {
-  description = "An existing Secret with the key api-bearer-token (the agent service's) and, optionally, dolt-password."
+  description = "An existing Secret with the agent service's token, needed if agent_url is set, and the Dolt user's password, if there is one."
   type        = string
   default     = "beads-agent"
+  nullable    = false
+}
+
+variable "secret_token_key" {
+  description = "The Secret's key of the agent service's token."
+  type        = string
+  default     = "api-bearer-token"
+  nullable    = false
+}
+
+variable "secret_dolt_password_key" {
+  description = "The Secret's key of the Dolt user's password. It may be missing."
+  type        = string
+  default     = "dolt-password"
+  nullable    = false
 }
 
 variable "egress_ports" {
-  description = "The pods' ports that `bdauto run` may reach inside the cluster: Dolt, BeadBoard, the agent service (mode \"run\")."
+  description = "The ports of other pods that bdauto may reach inside the cluster: Dolt, BeadBoard, the agent service."
   type        = list(number)
   default     = [3306, 3000, 8080]
+  nullable    = false
+
+  # An empty list would open every port.
+  validation {
+    condition     = length(var.egress_ports) > 0 && alltrue([for port in var.egress_ports : port >= 1 && port <= 65535 && floor(port) == port])
+    error_message = "egress_ports names at least one port, from 1 to 65535."
+  }
 }

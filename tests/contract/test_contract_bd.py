@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from realbd import Program
 
+from bdauto.bd.revision import EmbeddedRevision
 from bdauto.sandbox import Sandbox
-from bdauto.sandbox.call import Answer
+from bdauto.sandbox.fake_bd.call import BdResult
+from bdauto.sandbox.real_bd import RealBd
+from tests.contract.differences import DIFFERENCES, IMITATED
 
 Bead = dict[str, Any]
 MODES = ["server", "embedded"]
@@ -30,13 +32,14 @@ CONFLICT = "Error 1213 (40001): serialization failure"
 class Bd:
     """One flavour of bd, and shorthands for one test."""
 
-    def __init__(self, name: str, program: Program) -> None:
+    def __init__(self, name: str, program: RealBd) -> None:
         self.name, self.program = name, program
         self.server = name.endswith("server")
         self.assignee = "agent"
+        self.release = str(self.json("version")["version"])
         self.prefix = json.loads((program.db / "metadata.json").read_text())["dolt_database"]
 
-    def __call__(self, *args: str, **how: Any) -> Answer:
+    def __call__(self, *args: str, **how: Any) -> BdResult:
         """Run bd on the workspace, from outside it."""
         return self.program.run("--db", str(self.program.db), *args, cwd=self.program.home, **how)
 
@@ -56,7 +59,7 @@ class Bd:
         made: list[Bead] = [usual | {"id": f"{self.prefix}-t{next(NUMBERS)}"} | bead for bead in wanted]
         file = self.program.folder / "import.jsonl"
         file.write_text("\n".join(json.dumps(bead) for bead in made))
-        assert self.json("import", str(file))["created"] == len(made)
+        assert self("import", str(file)).code == 0
         return [bead["id"] for bead in made]
 
     def bead(self, **fields: Any) -> str:
@@ -97,8 +100,16 @@ def flavour(request: pytest.FixtureRequest, home: Path) -> Iterator[Bd]:
     if kind == "real":
         yield Bd(request.param, request.getfixturevalue(f"real_{mode}")())
         return
-    with Sandbox(embedded=mode == "embedded") as sandbox:
-        yield Bd(request.param, Program(sandbox.bd, sandbox.db.parent, home))
+    with Sandbox(topology="embedded" if mode == "embedded" else "server") as sandbox:
+        yield Bd(request.param, RealBd(sandbox.bd_path, sandbox.db.parent, home))
+
+
+@pytest.fixture(autouse=True)
+def _expect_differences(request: pytest.FixtureRequest, flavour: Bd) -> None:
+    """Do not fail for what a version of bd is known to do otherwise than 1.0.3, which the sandbox imitates."""
+    reason = DIFFERENCES.get(request.function.__name__)
+    if reason and flavour.release != IMITATED:
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
 
 
 @pytest.fixture
@@ -352,6 +363,28 @@ def test_show_has_dependencies_and_dependents(bd: Bd) -> None:
 # Lists
 
 
+def test_a_list_of_ids_has_what_other_lists_hide(bd: Bd) -> None:
+    """bdauto reads single beads so, because unlike `bd show` it leaves `last-touched` alone."""
+    plain, gate, closed, pinned = bd.beads({}, {"issue_type": "gate"}, {}, {})
+    bd.json("close", closed)
+    bd.json("update", pinned, "--status", "pinned")
+    bd.json("dep", "add", plain, pinned)
+    bd.json("update", plain, "--priority", "3")
+    touched = bd.program.db / "last-touched"
+    assert touched.read_text() == f"{plain}\n"
+    everything = ("--all", "--include-gates", "--include-infra", "--include-templates", "--limit", "0")
+    found = {
+        one["id"]: one for one in bd.json("list", "--id", f"{gate},{closed},zz-none,{pinned},{plain}", *everything)
+    }
+    assert set(found) == {plain, gate, closed, pinned}
+    [dependency] = found[plain]["dependencies"]
+    assert (dependency["depends_on_id"], dependency["type"]) == (pinned, "blocks")
+    assert bd.json("list", "--id", "zz-none", *everything) == []
+    assert touched.read_text() == f"{plain}\n"
+    bd.show(closed)
+    assert touched.read_text() == f"{closed}\n"
+
+
 def test_lists_show_what_show_shows(bd: Bd) -> None:
     bead = bd.bead(labels=["x"], notes="n")
     expected = bd.show(bead) | {"dependency_count": 0, "dependent_count": 0, "comment_count": 0}
@@ -524,6 +557,21 @@ def test_list_finds_the_last_change(bd: Bd) -> None:
     future = bd.bead(updated_at="2098-01-01T00:00:00Z", status="closed")
     (found,) = bd.json("list", "--all", "--sort", "updated", "--limit", "1")
     assert found["id"] == future
+
+
+def test_list_by_metadata(bd: Bd) -> None:
+    """Whatever the status, and by several fields at once. A key with a dot is one key."""
+    mine = {"bdauto.result": "running", "bdauto.assignee": bd.assignee}
+    closed, opened, *_others = bd.beads(
+        {"metadata": mine, "status": "closed"},
+        {"metadata": mine},
+        {"metadata": mine | {"bdauto.result": "completed"}},
+        {"metadata": {"bdauto": {"result": "running", "assignee": bd.assignee}}},
+        {},
+    )
+    fields = [f"--metadata-field={key}={value}" for key, value in mine.items()]
+    assert {bead["id"] for bead in bd.json("list", "--all", *fields, "--limit", "0")} == {closed, opened}
+    assert bd.json("list", "--all", *fields, "--metadata-field=no.such=key", "--limit", "0") == []
 
 
 def test_list_refuses_an_unknown_status(bd: Bd) -> None:
@@ -772,6 +820,14 @@ def test_kv(bd: Bd) -> None:
     assert key not in bd.json("kv", "list")
 
 
+def test_a_commit_of_what_bd_left_uncommitted(embedded: Bd) -> None:
+    embedded("kv", "set", "bdauto.committed", "v", "--json")
+    for _ in range(2):
+        answer = embedded("dolt", "commit", "-m", "bdauto: set bdauto.committed", "--json")
+        assert answer.code == 0, answer
+    assert "Nothing to commit." in answer.out
+
+
 def test_kv_refuses_reserved_keys(bd: Bd) -> None:
     answer = bd("kv", "set", "kv.x", "v", "--json")
     assert answer.code == 1
@@ -843,6 +899,15 @@ def test_sql_takes_back_exactly_one_line_of_the_notes(server: Bd) -> None:
     assert server.show(bead)["notes"] == "é first"
     assert server.sql(f"UPDATE issues SET notes = SUBSTR(notes, 3) WHERE id = {text(bead)}") == 1
     assert server.show(bead)["notes"] == "first"
+
+
+def test_sql_sets_a_fraction(server: Bd) -> None:
+    """A cost stays the number that was written, if it is written as a double. A decimal would become text."""
+    bead = server.bead(metadata={"team": "a"})
+    server.json(
+        "sql", f"UPDATE issues SET metadata = JSON_SET(metadata, '$.\"bdauto.cost_usd\"', 0.1234e0) WHERE id = '{bead}'"
+    )
+    assert server.show(bead)["metadata"] == {"team": "a", "bdauto.cost_usd": 0.1234}
 
 
 def test_sql_length_counts_bytes(server: Bd) -> None:
@@ -931,7 +996,7 @@ def test_sql_errors(server: Bd, statement: str, said: str) -> None:
 # Concurrency
 
 
-def at_once(count: int, call: Callable[[int], Answer]) -> list[Answer]:
+def at_once(count: int, call: Callable[[int], BdResult]) -> list[BdResult]:
     """`count` calls at the same time."""
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(call, range(count)))
@@ -968,3 +1033,30 @@ def test_comments_written_at_once_are_all_there(server: Bd) -> None:
     answers = at_once(4, lambda n: server("comment", bead, f"comment {n}", "--json"))
     written = sum(answer.code == 0 for answer in answers)
     assert len(server.show(bead)["comments"]) == written
+
+
+# The revision
+
+
+def test_every_write_changes_the_files_of_an_embedded_database_and_no_read_does(embedded: Bd) -> None:
+    revision = EmbeddedRevision(embedded.program.db / "embeddeddolt" / embedded.prefix, embedded.program.db)
+    bead, other = embedded.create(), embedded.create()
+    embedded.json("ready")  # the first read of some versions commits what a write left
+    before = revision.read()
+    for read in (["ready"], ["list", "--all"], ["kv", "list"], ["query", "status=open"], ["where"], ["version"]):
+        embedded.json(*read)
+        assert revision.read() == before, read
+    writes = (
+        ["update", bead, "-a", "ann"],
+        ["note", bead, "text"],
+        ["update", bead, "--set-metadata", "key=value"],
+        ["comment", bead, "text"],
+        ["dep", "add", bead, other],
+        ["kv", "set", "key", "value"],
+        ["kv", "clear", "key"],
+        ["close", other],
+    )
+    for write in writes:
+        embedded.json(*write)
+        assert revision.read() != before, write
+        before = revision.read()

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bdauto.sandbox import Reply, Sandbox
+from bdauto.sandbox import FakeReply, Sandbox
 
 
 @pytest.fixture
@@ -151,15 +151,15 @@ def test_the_status_may_be_cached(sandbox: Sandbox, http: httpx.Client) -> None:
 
 def test_answers_on_demand(sandbox: Sandbox, http: httpx.Client) -> None:
     url = f"{sandbox.url}/api/agent-status"
-    sandbox.board.reply_next("status", Reply(503, "<html>", {"Content-Type": "text/html"}), times=2)
-    sandbox.board.reply_next("status", Reply(302, headers={"Location": "http://elsewhere.invalid/"}))
+    sandbox.board.reply_next("status", FakeReply(503, "<html>", {"Content-Type": "text/html"}), times=2)
+    sandbox.board.reply_next("status", FakeReply(302, headers={"Location": "http://elsewhere.invalid/"}))
     assert [http.get(url).status_code for _ in range(4)] == [503, 503, 302, 200]
 
 
 def test_a_connection_dropped_before_and_after_the_job_started(sandbox: Sandbox, http: httpx.Client) -> None:
     bead = sandbox.create()
-    sandbox.board.reply_next("dispatch", Reply(drop="early"))
-    sandbox.board.reply_next("dispatch", Reply(drop="late"))
+    sandbox.board.reply_next("dispatch", FakeReply(drop="early"))
+    sandbox.board.reply_next("dispatch", FakeReply(drop="late"))
     for jobs in (0, 1):
         with pytest.raises(httpx.RemoteProtocolError):
             dispatch(http, sandbox, bead)
@@ -167,8 +167,8 @@ def test_a_connection_dropped_before_and_after_the_job_started(sandbox: Sandbox,
 
 
 def test_slow_answers(sandbox: Sandbox, http: httpx.Client) -> None:
-    sandbox.board.reply_next("status", Reply(delay=0.1))
-    sandbox.board.reply_next("status", Reply(trickle=0.01))
+    sandbox.board.reply_next("status", FakeReply(delay=0.1))
+    sandbox.board.reply_next("status", FakeReply(trickle=0.01))
     for _ in range(2):
         started = time.monotonic()
         assert busy(http, sandbox) is False

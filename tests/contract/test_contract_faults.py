@@ -8,14 +8,14 @@ import subprocess
 import pytest
 
 from bdauto.sandbox import Sandbox
-from bdauto.sandbox.world import When
+from bdauto.sandbox.sandbox import When
 
 Done = subprocess.CompletedProcess[str]
 
 
 def start(sandbox: Sandbox, *args: str) -> subprocess.Popen[str]:
     """Start a process of bd, in a group of its own."""
-    argv = [str(sandbox.bd), "--db", str(sandbox.db), *args]
+    argv = [str(sandbox.bd_path), "--db", str(sandbox.db), *args]
     pipe = subprocess.PIPE
     return subprocess.Popen(argv, env=sandbox.env(), stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 

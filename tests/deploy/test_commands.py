@@ -6,7 +6,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from deployfiles import (
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from tests.support.manifests import (
     DEPLOY,
     OVERLAYS,
     ROOT,
@@ -18,14 +21,12 @@ from deployfiles import (
     terraform_commands,
     workloads,
 )
-from typer.core import TyperGroup
-from typer.main import get_command
 
 
 @cache
 def cli() -> TyperGroup:
     """Return the real command line interface."""
-    from bdauto.cli import application
+    from bdauto.cli.app import application
 
     group = get_command(application())
     assert isinstance(group, TyperGroup)
@@ -113,8 +114,8 @@ def test_every_environment_variable_is_one_that_the_cli_reads() -> None:
         assert not unknown, f"{path.relative_to(ROOT)} sets {sorted(unknown)}"
 
 
-NOT_READ_BY_THE_CLI = {"BDAUTO_VERSION"}
-"""The Dockerfile's own build argument."""
+NOT_READ_BY_THE_CLI = {"BDAUTO_VERSION", "BDAUTO_JOB"}
+"""The Dockerfile's own build argument, and what a local agent is given."""
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from deployfiles import DEPLOY, ROOT
 
 import bdauto
+from tests.support.manifests import DEPLOY, ROOT
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -30,6 +30,18 @@ def last(instruction: str) -> str:
 def test_two_stages_on_one_slim_base() -> None:
     assert [rest for word, rest in instructions() if word == "FROM"] == ["${PYTHON_IMAGE} AS build", "${PYTHON_IMAGE}"]
     assert re.fullmatch(r"PYTHON_IMAGE=python:3\.\d+-slim", instructions()[0][1])
+
+
+def test_the_builder_names_the_architecture() -> None:
+    assert "TARGETARCH" in [rest for word, rest in instructions() if word == "ARG"], "a default is wrong for all others"
+
+
+def test_packages_are_installed_by_hash_and_bdauto_without_the_index() -> None:
+    installs = [
+        part for word, rest in instructions() if word == "RUN" for part in rest.split("&&") if " install " in part
+    ]
+    assert len(installs) == 3
+    assert all("--require-hashes" in install or "--no-index" in install for install in installs)
 
 
 def test_runs_bdauto_as_nobody() -> None:

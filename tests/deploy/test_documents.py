@@ -1,10 +1,11 @@
-"""Links in the documentation lead somewhere."""
+"""Links in the documentation lead somewhere, and the files that it names exist."""
 
 import re
 from pathlib import Path
 
 import pytest
-from deployfiles import ROOT, documents
+
+from tests.support.manifests import ROOT, documents
 
 
 def without_code(text: str) -> str:
@@ -41,3 +42,35 @@ def test_links_resolve(path: Path) -> None:
         assert file.exists(), f"{target} does not exist"
         if anchor and file.suffix == ".md":
             assert anchor in anchors(file), f"{target}: no such heading"
+
+
+HISTORY = "CHANGELOG.md"
+"""It may name what is gone."""
+
+
+def named(path: Path) -> set[str]:
+    """Return the files and folders of the source that a Markdown file names in inline code."""
+    text = re.sub(r"^ *```.*?^ *```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    words = re.findall(r"`([\w./-]+)`", text)
+    return {word for word in words if re.search(r"\w/$|\.py$|^(bdauto|tests|scripts|benchmarks|docs|deploy)/", word)}
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_files_that_are_named_exist(path: Path) -> None:
+    if path.name == HISTORY:
+        return
+    for name in sorted(named(path)):
+        places = (ROOT, ROOT / "bdauto", ROOT / "tests", path.parent)
+        inside = [] if "/" in name else [*(ROOT / "bdauto").rglob(name), *(ROOT / "tests").rglob(name)]
+        assert inside or any((place / name).exists() for place in places), f"{name} does not exist"
+
+
+def test_the_map_of_the_source_has_every_room() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = {path.parent.name for path in (ROOT / "bdauto").glob("*/__init__.py")}
+    assert {room for room in rooms if f"| `{room}` |" not in text} == set()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_the_index_links_every_page(path: Path) -> None:
+    assert path.name == "README.md" or path.name in links(ROOT / "docs" / "README.md")

@@ -5,9 +5,10 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-from deployfiles import OVERLAYS, Object, pod_spec, render, workloads
 
-from bdauto.settings import ServiceSettings, parse_duration
+from bdauto.domain.settings import ServiceSettings
+from bdauto.domain.values import parse_duration
+from tests.support.manifests import OVERLAYS, Object, pod_spec, render, workloads
 
 CRON_JOBS = {
     "beads-dispatcher": ("*/2 * * * *", ["bdauto", "dispatch"]),
@@ -72,10 +73,12 @@ def test_container_has_its_settings_and_its_limits(overlay: str) -> None:
         env = environment(container)
         assert env["HOME"] == "/tmp"
         assert env["BDAUTO_METADATA"] == "/etc/beads-metadata/metadata.json"
-        assert env["API_BEARER_TOKEN"] == {"secretKeyRef": {"name": "beads-agent", "key": "api-bearer-token"}}
         [settings] = container["envFrom"]
-        assert "BEADBOARD_URL" in config_maps[settings["configMapRef"]["name"]]["data"]
-        assert container["resources"] == {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}}
+        assert {"BEADBOARD_URL", "BDAUTO_AGENT_URL"} <= set(config_maps[settings["configMapRef"]["name"]]["data"])
+        assert container["resources"] == {
+            "requests": {"cpu": "50m", "memory": "128Mi", "ephemeral-storage": "64Mi"},
+            "limits": {"memory": "256Mi"},
+        }
 
         mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -83,7 +86,21 @@ def test_container_has_its_settings_and_its_limits(overlay: str) -> None:
         assert metadata["readOnly"] is True
         content = config_maps[volumes[metadata["name"]]["configMap"]["name"]]["data"]["metadata.json"]
         assert json.loads(content)["dolt_mode"] == "server"
-        assert "emptyDir" in volumes[mounts["/tmp"]["name"]]
+        assert volumes[mounts["/tmp"]["name"]]["emptyDir"]["medium"] == "Memory", "an idle bdauto writes to no disk"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_token_is_a_file_and_in_no_variable(overlay: str) -> None:
+    for workload in workloads(render(overlay)):
+        pod = pod_spec(workload)
+        [container] = pod["containers"]
+        [mount] = (mount for mount in container["volumeMounts"] if mount["name"] == "agent-token")
+        [volume] = (volume for volume in pod["volumes"] if volume["name"] == "agent-token")
+        [item] = volume["secret"]["items"]
+        assert mount["readOnly"] is True
+        assert environment(container)["BDAUTO_AGENT_TOKEN_FILE"] == f"{mount['mountPath']}/{item['path']}"
+        assert (volume["secret"]["secretName"], item["key"]) == ("beads-agent", "api-bearer-token")
+        assert "API_BEARER_TOKEN" not in environment(container)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -147,11 +164,13 @@ def test_run_is_probed_and_scraped_where_it_listens() -> None:
     assert service["publishNotReadyAddresses"] is True
 
 
-def test_network_policy_covers_the_deployment_both_ways() -> None:
-    objects = render("overlays/run")
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_network_policy_covers_every_pod_both_ways(overlay: str) -> None:
+    objects = render(overlay)
     policy = by_name(objects, "NetworkPolicy")["bdauto"]["spec"]
-    labels = by_name(objects, "Deployment")["bdauto"]["spec"]["template"]["metadata"]["labels"]
-    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    for workload in workloads(objects):
+        spec = workload["spec"]["jobTemplate"]["spec"] if workload["kind"] == "CronJob" else workload["spec"]
+        assert policy["podSelector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert [rule["ports"] for rule in policy["ingress"]] == [[{"port": "metrics"}]]
     metadata = next(item for name, item in by_name(objects, "ConfigMap").items() if name.startswith("beads-metadata"))

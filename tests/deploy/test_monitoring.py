@@ -7,18 +7,20 @@ from typing import Any
 
 import pytest
 import yaml
-from deployfiles import DEPLOY, ROOT, run, tool
 
-from bdauto.metrics import BEADS, DISPATCHES, FAMILIES, OUTCOMES
+from bdauto.telemetry.families import BEADS, DISPATCHES, FAMILIES, OUTCOMES
+from tests.support.manifests import DEPLOY, ROOT, pod_spec, render, tool
 
 MONITORING = DEPLOY / "monitoring"
 ALERTS = {
     "BdautoStarved",
     "BdautoStalled",
+    "BdautoPersonNeeded",
     "BdautoTargetDown",
     "BdautoNoSuccess",
     "BdautoAbsent",
     "BdautoPausedTooLong",
+    "BdautoSuspended",
     "BdautoOutcomeUnknown",
 }
 
@@ -40,6 +42,11 @@ def dashboard_queries() -> list[str]:
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     variables = [item["query"]["query"] for item in dashboard["templating"]["list"] if item["type"] == "query"]
     return queries + variables
+
+
+def promtool() -> Any:
+    """Return promtool, or skip the test."""
+    return tool("promtool", "go build github.com/prometheus/prometheus/cmd/promtool")
 
 
 def test_the_alerts_are_there() -> None:
@@ -87,6 +94,19 @@ def test_dashboard_shows_every_metric_and_no_other() -> None:
     assert set().union(*map(metrics_in, dashboard_queries())) == set(FAMILIES)
 
 
+def test_a_legend_names_only_labels_that_its_query_keeps() -> None:
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    for target in (target for panel in panels for target in panel["targets"]):
+        kept = re.search(r"\bby \(([^)]*)\)", target["expr"])
+        named = set(re.findall(r"{{(\w+)}}", target.get("legendFormat", "")))
+        assert named <= set(kept[1].split(", ") if kept else ()), target["expr"]
+
+
+def test_dashboard_hides_no_outage_of_one_namespace_behind_another() -> None:
+    [expression] = (query for query in dashboard_queries() if "bdauto_up{" in query)
+    assert "by (namespace, target)" in expression
+
+
 def test_dashboard_panels_do_not_overlap() -> None:
     panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
     cells = [
@@ -101,17 +121,43 @@ def test_dashboard_panels_do_not_overlap() -> None:
 
 
 def test_prometheus_accepts_the_rules() -> None:
-    run(tool("promtool", "Prometheus"), "check", "rules", str(MONITORING / "rules.yaml"))
+    promtool()("check", "rules", str(MONITORING / "rules.yaml"))
 
 
 def test_rules_pass_their_unit_tests() -> None:
-    run(tool("promtool", "Prometheus"), "test", "rules", str(MONITORING / "rules.test.yaml"))
+    promtool()("test", "rules", str(MONITORING / "rules.test.yaml"))
 
 
 def test_prometheus_parses_the_dashboards_queries(tmp_path: Path) -> None:
-    promtool = tool("promtool", "Prometheus")
     queries = [query.replace("$__rate_interval", "5m") for query in dashboard_queries() if "label_values" not in query]
     recorded = [{"record": f"q{number}", "expr": query} for number, query in enumerate(queries)]
     rule_file = tmp_path / "queries.yaml"
     rule_file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": recorded}]}))
-    run(promtool, "check", "rules", str(rule_file))
+    promtool()("check", "rules", str(rule_file))
+
+
+COMPONENT = DEPLOY / "kustomize" / "components" / "monitoring"
+
+
+def test_prometheus_rule_has_the_same_groups() -> None:
+    rule = yaml.safe_load((COMPONENT / "prometheusrule.yaml").read_text())
+    groups = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
+    assert rule["spec"]["groups"] == groups, "change rules.yaml, then copy its groups into the PrometheusRule"
+
+
+def test_pod_monitor_finds_the_deployments_pods() -> None:
+    objects = {item["kind"]: item for item in render("examples/cluster")}
+    template = objects["Deployment"]["spec"]["template"]
+    [endpoint] = objects["PodMonitor"]["spec"]["podMetricsEndpoints"]
+    ports = {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+    assert objects["PodMonitor"]["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert endpoint["port"] in ports
+    assert objects["PodMonitor"]["metadata"]["namespace"] == objects["Deployment"]["metadata"]["namespace"]
+
+
+def test_external_secret_fills_the_secret_that_the_pods_mount() -> None:
+    objects = {item["kind"]: item for item in render("examples/cluster")}
+    [secret] = (volume["secret"] for volume in pod_spec(objects["Deployment"])["volumes"] if "secret" in volume)
+    external = objects["ExternalSecret"]["spec"]
+    assert external["target"]["name"] == secret["secretName"]
+    assert {item["key"] for item in secret["items"]} <= {item["secretKey"] for item in external["data"]}

@@ -3,11 +3,13 @@
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-from deployfiles import TERRAFORM, run, terraform_defaults, tool
+import sh
+
+from tests.support.manifests import TERRAFORM, terraform_defaults, tool
 
 NO_PROVIDER = ("could not connect to", "Failed to query available provider packages", "Failed to install provider")
 """What `terraform init` says where the provider cannot be fetched: no fault of the module's."""
@@ -15,9 +17,10 @@ MOCKS_SINCE = (1, 7)
 """The first Terraform whose tests can mock a provider."""
 
 
-def terraform_env() -> dict[str, str]:
-    """Return the environment for Terraform: the caller's, quiet and without questions."""
-    return {**os.environ, "TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"}
+def terraform() -> Any:
+    """Return Terraform, quiet and without questions, or skip the test."""
+    env = {**os.environ, "TF_IN_AUTOMATION": "1", "TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"}
+    return tool("terraform", "HashiCorp's package").bake(_env=env)
 
 
 @pytest.fixture(scope="module")
@@ -28,35 +31,44 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def initialised(folder: Path) -> Path:
-    """Run `terraform init` there; skips where the provider cannot be had."""
-    argv = [tool("terraform", "HashiCorp's package"), "init", "-backend=false", "-no-color"]
-    done = subprocess.run(argv, cwd=folder, env=terraform_env(), capture_output=True, text=True, timeout=110)
-    if any(reason in done.stderr for reason in NO_PROVIDER):
-        pytest.skip("Terraform cannot fetch the kubernetes provider here")
-    assert done.returncode == 0, done.stderr
-    return folder
+def initialised(folder: Path) -> Any:
+    """Run `terraform init` there and return Terraform for that folder; skips where the provider cannot be had."""
+    there = terraform().bake(f"-chdir={folder}")
+    try:
+        there("init", "-backend=false", "-no-color")
+    except sh.ErrorReturnCode as error:
+        if any(reason in error.stderr.decode() for reason in NO_PROVIDER):
+            pytest.skip("Terraform cannot fetch the kubernetes provider here")
+        raise
+    return there
 
 
 def test_is_formatted() -> None:
-    run(tool("terraform", "HashiCorp's package"), "fmt", "-check", "-diff", "-recursive", str(TERRAFORM))
+    terraform()("fmt", "-check", "-diff", "-recursive", str(TERRAFORM))
 
 
-@pytest.mark.parametrize("folder", [".", "examples/basic"])
+@pytest.mark.parametrize("folder", [".", "examples/basic", "examples/cutover/before", "examples/cutover/after"])
 def test_is_valid(module: Path, folder: str) -> None:
-    root = initialised(module / folder)
-    run("terraform", "validate", "-no-color", cwd=root, env=terraform_env())
+    initialised(module / folder)("validate", "-no-color")
 
 
 def test_its_own_tests_pass(module: Path) -> None:
-    root = initialised(module)
-    version = re.search(r"v(\d+)\.(\d+)", run("terraform", "version", cwd=root, env=terraform_env()))
+    there = initialised(module)
+    version = re.search(r"v(\d+)\.(\d+)", there("version"))
     assert version
     if (int(version[1]), int(version[2])) < MOCKS_SINCE:
         pytest.skip(f"Terraform {version[0]} cannot mock a provider; 1.7 can")
-    assert re.search(
-        r"Success! [1-9]\d* passed, 0 failed", run("terraform", "test", "-no-color", cwd=root, env=terraform_env())
+    assert re.search(r"Success! [1-9]\d* passed, 0 failed", there("test", "-no-color"))
+
+
+def test_cut_over_names_every_resource_of_the_stack_that_it_replaces() -> None:
+    before, after = (
+        "".join(path.read_text() for path in (TERRAFORM / "examples/cutover" / name).glob("*.tf"))
+        for name in ("before", "after")
     )
+    resources = {f"{kind}.{name}" for kind, name in re.findall(r'^resource "(\w+)" "(\w+)"', before, re.MULTILINE)}
+    assert len(resources) == 3
+    assert resources == set(re.findall(r"^  from = (\S+)$", after, re.MULTILINE))
 
 
 def test_defaults_are_the_ones_promised() -> None:

@@ -1,11 +1,9 @@
 """`bdauto doctor`, the installed command: on the sandbox and the real bd."""
 
 import pytest
-from running import run
 
-from bdauto.sandbox import Reply, Sandbox
-
-pytest_plugins = ["worlds"]
+from bdauto.sandbox import FakeReply, Sandbox
+from tests.support.cli import run
 
 
 def levels(world: Sandbox, *args: str, agent: bool = True, **env: str) -> tuple[int, dict[str, str]]:
@@ -23,7 +21,9 @@ def test_all_is_well(world: Sandbox) -> None:
     done = run(world, "doctor", agent=True)
     assert done.code == 0
     assert max(len(line) for line in done.out.splitlines()) <= 80
-    assert {line[:4].strip() for line in done.out.splitlines()} <= {"ok", ""}
+    *lines, verdict = done.out.splitlines()
+    assert {line[:4].strip() for line in lines} <= {"ok", ""}
+    assert verdict == "Ready"
 
 
 def test_the_agent_service_is_down(world: Sandbox) -> None:
@@ -59,7 +59,7 @@ def test_bd_hangs(sandbox: Sandbox) -> None:
 
 
 def test_the_first_failure_decides(sandbox: Sandbox) -> None:
-    sandbox.board.reply_next("status", Reply(200, "<html>"), times=9)
+    sandbox.board.reply_next("status", FakeReply(200, "<html>"), times=9)
     assert levels(sandbox)[0] == 4
     assert levels(sandbox, "--bd", "/nowhere/bd")[0] == 3
     assert levels(sandbox, BEADBOARD_URL="")[0] == 2
@@ -90,3 +90,42 @@ def test_help_has_two_examples(sandbox: Sandbox, command: str) -> None:
     examples = done.out.partition("Examples: ")[2]
     assert examples.count(f"bdauto {command}") == 2
     assert max(len(line) for line in done.out.splitlines()) <= 80
+
+
+def test_an_upgrade_of_an_embedded_database_is_tried_on_a_copy() -> None:
+    with Sandbox(topology="embedded") as world, Sandbox() as newer:
+        bead = world.create()
+        before = world.show(bead), world.run("kv", "list", "--json").out
+        world.db.chmod(0o700)
+        upgrade = "--upgrade", str(newer.bd_path)
+        assert levels(world, *upgrade) == (0, {})
+        assert "kv set" in [call.verb for call in newer.calls]
+        newer.fault("kv set", "exit", text="Error: database is at v9, binary knows up to v8\n")
+        assert levels(world, *upgrade) == (3, {"upgrade: opens": "fail"})
+        assert (world.show(bead), world.run("kv", "list", "--json").out) == before
+
+
+@pytest.mark.parametrize(
+    ("version", "code", "level", "words"),
+    [
+        ("1.0.3", 0, "warn", "not checked"),
+        ("1.0.5", 0, "warn", "has version 32 of the schema, this bd knows 49: it migrates"),
+        ("1.0.1", 3, None, ""),
+    ],
+)
+def test_an_upgrade_on_a_server_compares_the_schemas(
+    sandbox: Sandbox, version: str, code: int, level: str | None, words: str
+) -> None:
+    """The new bd is not let near the database: it would migrate it, even with --readonly."""
+    sandbox.db.chmod(0o700)
+    with Sandbox() as newer:
+        newer.set_version(version)
+        ended, found = levels(sandbox, "--upgrade", str(newer.bd_path))
+        assert (ended, found.get("upgrade: opens")) == (code, level)
+        assert not any(str(sandbox.db) in call.argv for call in newer.calls if call.verb not in ("version", "where"))
+        assert words in " ".join(run(sandbox, "doctor", "--upgrade", str(newer.bd_path), agent=True).out.split())
+
+
+def test_an_upgrade_to_what_is_no_program(sandbox: Sandbox) -> None:
+    sandbox.db.chmod(0o700)
+    assert levels(sandbox, "--upgrade", "/no/bd") == (3, {"upgrade": "fail"})

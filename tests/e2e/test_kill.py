@@ -11,28 +11,28 @@ import select
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from running import (
+
+from bdauto.sandbox import FakeReply, Sandbox
+from bdauto.sandbox.sandbox import When
+from tests.support.cli import (
     FLAVOURS,
     Gate,
     claimed,
     dispatch,
+    make_world,
     metadata,
     posted,
-    real_world,
     reap,
     start,
     status,
     tell,
     wait_minutes,
 )
-
-from bdauto.sandbox import Reply, Sandbox
-
-pytest_plugins = ["worlds"]
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
@@ -69,6 +69,7 @@ SECOND = (Step(1, "before"), Step(1, "before", bd_lives=True), Step(1, "after"))
 HOLD = """#!/bin/sh
 # Runs the real bd, and holds the {n}th call of {verb} {when} it.
 case " $* " in
+*" sql SELECT "*) exec {bd} "$@" ;;
 *" {verb} "*) mkdir {folder}/{verb}.$(ls -d {folder}/{verb}.* 2>/dev/null | wc -l) ;;
 *) exec {bd} "$@" ;;
 esac
@@ -87,13 +88,14 @@ class Hold:
 
     def __init__(self, sandbox: Sandbox, step: Step, real: bool) -> None:
         self.sandbox, self.step = sandbox, step
-        embedded = "embeddeddolt" in sandbox.run("where", "--json").out
+        embedded = sandbox.topology == "embedded"
         verb = "update" if embedded else "sql"
-        self.bd = str(sandbox.bd)
+        self.bd_path = str(sandbox.bd_path)
         if real:
             self._wrap(verb)
         else:
-            self._pause = sandbox.pause(verb, when="after" if step.when == "after" else "before", skip=step.write)
+            when: When = "after" if step.when == "after" else "before"
+            self._pause = sandbox.pause(verb, when=when, skip=step.write, match="" if embedded else "issues")
         self.real = real
 
     def _wrap(self, verb: str) -> None:
@@ -103,10 +105,12 @@ class Hold:
             os.mkfifo(folder / name)
         self._reached, self._release = (os.open(folder / name, os.O_RDWR) for name in ("reached", "release"))
         wrapper = folder / "bd"
-        text = HOLD.format(verb=verb, n=self.step.write + 1, when=self.step.when, folder=folder, bd=self.sandbox.bd)
+        text = HOLD.format(
+            verb=verb, n=self.step.write + 1, when=self.step.when, folder=folder, bd=self.sandbox.bd_path
+        )
         wrapper.write_text(text)
         wrapper.chmod(stat.S_IRWXU)
-        self.bd = str(wrapper)
+        self.bd_path = str(wrapper)
 
     def kill(self, process: "subprocess.Popen[bytes]") -> None:
         """Wait until bd is there, kill bdauto, then kill bd or let it go on to its end."""
@@ -119,7 +123,9 @@ class Hold:
         if not self.step.bd_lives:
             kill_group(pid)
             return
-        ended = os.pidfd_open(pid)
+        ended = -1
+        if sys.platform == "linux":
+            ended = os.pidfd_open(pid)
         if self.real:
             os.write(self._release, b"\n")
         else:
@@ -132,14 +138,16 @@ class Hold:
 def a_world(request: pytest.FixtureRequest, flavour: str) -> Iterator[tuple[Sandbox, bool]]:
     """The sandbox or the real bd, and which of them it is."""
     real = flavour.startswith("real-")
-    with real_world(request, flavour) if real else Sandbox(embedded=flavour == "embedded") as world:
+    with make_world(request, flavour) as world:
         yield world, real
 
 
 def cases(steps: tuple[Step, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Run a test at each step, in the sandbox's flavours and on the real server."""
+    """Run a test at each step, in each topology of the sandbox and of the real bd."""
     values = [pytest.param(flavour, step, id=f"{flavour}-{step}") for flavour in FLAVOURS for step in steps] + [
-        pytest.param("real-server", step, id=f"real-server-{step}", marks=pytest.mark.real_bd) for step in steps
+        pytest.param(f"real-{flavour}", step, id=f"real-{flavour}-{step}", marks=pytest.mark.real_bd)
+        for flavour in FLAVOURS
+        for step in steps
     ]
     return pytest.mark.parametrize(("flavour", "step"), values)
 
@@ -160,7 +168,7 @@ def test_killed_at_the_claim(request: pytest.FixtureRequest, flavour: str, step:
     with a_world(request, flavour) as (world, real):
         bead = world.create()
         hold = Hold(world, step, real)
-        hold.kill(start(world, "dispatch", BDAUTO_BD=hold.bd))
+        hold.kill(start(world, "dispatch", BDAUTO_BD=hold.bd_path))
         assert posted(world) == []
         assert status(world, bead) == ("in_progress" if step.done else "open")
         if step.done:
@@ -183,7 +191,7 @@ def test_killed_at_the_post(
         bead = world.create()
         gate = Gate(world.board, "dispatch", monkeypatch)
         if not arrived:
-            world.board.reply_next("dispatch", Reply(503))
+            world.board.reply_next("dispatch", FakeReply(503))
         process = start(world, "dispatch")
         gate.wait()
         kill(process)
@@ -195,13 +203,15 @@ def test_killed_at_the_post(
         assert status(world, bead) == "closed"
 
 
+@pytest.mark.parametrize("signs", [True, False], ids=["", "silent-agent"])
 @cases(SECOND)
-def test_killed_at_the_record(request: pytest.FixtureRequest, flavour: str, step: Step) -> None:
-    """The job runs, and nobody dispatches the bead a second time; the agent closes it."""
+def test_killed_at_the_record(request: pytest.FixtureRequest, flavour: str, step: Step, signs: bool) -> None:
+    """The job runs, and nobody dispatches the bead a second time, also if its agent is silent; the agent closes it."""
     with a_world(request, flavour) as (world, real):
         bead = world.create()
+        world.board.signs = signs
         hold = Hold(world, step, real)
-        hold.kill(start(world, "dispatch", BDAUTO_BD=hold.bd))
+        hold.kill(start(world, "dispatch", BDAUTO_BD=hold.bd_path))
         assert posted(world) == [bead]
         assert ("job" in metadata(world, bead)) is step.done
         heal(world, bead)
@@ -218,7 +228,7 @@ def test_killed_at_the_record_and_the_agent_dies_too(request: pytest.FixtureRequ
     with a_world(request, flavour) as (world, real):
         bead = world.create()
         hold = Hold(world, Step(1, "before"), real)
-        hold.kill(start(world, "dispatch", BDAUTO_BD=hold.bd))
+        hold.kill(start(world, "dispatch", BDAUTO_BD=hold.bd_path))
         world.board.agent_down()
         wait_minutes(world, bead, 29)
         assert reap(world, agent=True).outcomes == {bead: "kept"}
@@ -232,9 +242,9 @@ def test_killed_at_a_release(request: pytest.FixtureRequest, flavour: str, step:
     """The service said no: open again at once, or by the reaper after the grace period."""
     with a_world(request, flavour) as (world, real):
         bead = world.create()
-        world.board.reply_next("dispatch", Reply(502, '{"error": "down"}'))
+        world.board.reply_next("dispatch", FakeReply(502, '{"error": "down"}'))
         hold = Hold(world, step, real)
-        hold.kill(start(world, "dispatch", BDAUTO_BD=hold.bd))
+        hold.kill(start(world, "dispatch", BDAUTO_BD=hold.bd_path))
         assert status(world, bead) == ("open" if step.done else "in_progress")
         if step.done:
             assert world.notes(bead) == ["dispatch failed HTTP 502: down"]
@@ -245,31 +255,35 @@ def test_killed_at_a_release(request: pytest.FixtureRequest, flavour: str, step:
 
 
 @cases((Step(1, "before"), Step(1, "after")))
-def test_killed_at_a_set_aside(request: pytest.FixtureRequest, flavour: str, step: Step) -> None:
+def test_killed_at_a_quarantined(request: pytest.FixtureRequest, flavour: str, step: Step) -> None:
     """Blocked with its note, or an orphan whose charge stands, so that one more refusal blocks it."""
     with a_world(request, flavour) as (world, real):
         bead = world.create()
-        world.board.reply_next("dispatch", Reply(400, '{"error": "no"}'), times=2)
+        world.board.reply_next("dispatch", FakeReply(400, '{"error": "no"}'), times=2)
         hold = Hold(world, step, real)
-        hold.kill(start(world, "dispatch", "--max-attempts", "1", BDAUTO_BD=hold.bd))
+        hold.kill(start(world, "dispatch", "--max-attempts", "1", BDAUTO_BD=hold.bd_path))
         assert status(world, bead) == ("blocked" if step.done else "in_progress")
         if not step.done:
             wait_minutes(world, bead, 12)
-            assert reap(world).outcomes == {bead: "released"}
+            assert reap(world, agent=True).outcomes == {bead: "released"}
             tell(world, "update", bead, "--unset-metadata", "bdauto.retry_at")
-            assert dispatch(world, "--max-attempts", "1").outcomes == {bead: "set_aside"}
+            assert dispatch(world, "--max-attempts", "1").outcomes == {bead: "quarantined"}
         assert status(world, bead) == "blocked"
-        assert len([note for note in world.notes(bead) if "set aside" in note]) == 1
+        assert len([note for note in world.notes(bead) if "quarantined" in note]) == 1
 
 
+@pytest.mark.parametrize("signs", [True, False], ids=["", "silent-agent"])
 @cases((Step(1, "before"), Step(1, "after")))
-def test_killed_when_the_outcome_is_unknown(request: pytest.FixtureRequest, flavour: str, step: Step) -> None:
-    """The job was started and its answer lost: the bead stays claimed, with the note or with the agent's sign."""
+def test_killed_when_the_outcome_is_unknown(
+    request: pytest.FixtureRequest, flavour: str, step: Step, signs: bool
+) -> None:
+    """The job was started and its answer lost: the bead stays claimed, with or without the note or the agent's sign."""
     with a_world(request, flavour) as (world, real):
         bead = world.create()
-        world.board.reply_next("dispatch", Reply(drop="late"))
+        world.board.signs = signs
+        world.board.reply_next("dispatch", FakeReply(drop="late"))
         hold = Hold(world, step, real)
-        hold.kill(start(world, "dispatch", BDAUTO_BD=hold.bd))
+        hold.kill(start(world, "dispatch", BDAUTO_BD=hold.bd_path))
         heal(world, bead)
         assert posted(world) == [bead]
         assert status(world, bead) == "in_progress"
@@ -278,7 +292,7 @@ def test_killed_when_the_outcome_is_unknown(request: pytest.FixtureRequest, flav
 REAPS = {
     "block": ((), "j1", "blocked", "no progress for 45m (threshold 30m) — blocking"),
     "requeue": (("--on-stall", "requeue"), "j1", "open", "no progress for 45m (threshold 30m) — requeueing"),
-    "release": ((), "", "open", "no job recorded and no sign of the agent (grace 10m) — released"),
+    "release": ((), "", "open", "no job recorded and no sign of the agent (threshold 30m) — released"),
 }
 
 
@@ -291,7 +305,7 @@ def test_killed_at_a_reap(request: pytest.FixtureRequest, flavour: str, step: St
         bead = claimed(world, 45, job=job)
         before = world.show(bead)
         hold = Hold(world, step, real)
-        hold.kill(start(world, "reap", *options, BDAUTO_BD=hold.bd))
+        hold.kill(start(world, "reap", *options, BDAUTO_BD=hold.bd_path))
         if not step.done:
             assert world.show(bead) == before
             assert list(reap(world, *options).outcomes) == [bead]

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
-from running import claimed, dispatch, reap, run, status, tell, written
 
-from bdauto.sandbox import Reply, Sandbox
+from bdauto.sandbox import FakeReply, Sandbox
+from tests.support.cli import claimed, dispatch, reap, run, status, tell, written
 
-pytest_plugins = ["worlds"]
 KEY = "bdauto.paused"
 
 
@@ -73,7 +72,7 @@ def test_a_later_pause_replaces_an_earlier_one(sandbox: Sandbox) -> None:
 
 
 def test_a_pause_that_was_not_written_is_an_error(sandbox: Sandbox) -> None:
-    sandbox.fault("kv set", "lost")
+    sandbox.fault("sql", "lost", times=-1)
     done = run(sandbox, "pause", "why")
     assert done.code == 3
     assert done.out == ""
@@ -127,7 +126,7 @@ def test_a_failing_one_shot_command_writes_its_metrics_and_keeps_its_exit_status
     sandbox.age(bead, 10)
     sandbox.create()
     file = sandbox.folder / "bdauto.prom"
-    sandbox.board.reply_next("dispatch", Reply(502, "down"), times=9)
+    sandbox.board.reply_next("dispatch", FakeReply(502, "down"), times=9)
     assert dispatch(sandbox, "--metrics-file", str(file)).code == 4
     assert metrics(file)["bdauto_dispatches_total[unavailable]"] == 2
     assert "bdauto_last_success_timestamp_seconds[dispatch]" not in metrics(file)
@@ -147,7 +146,7 @@ def test_starved_is_old_work_and_room_and_nothing_dispatched(sandbox: Sandbox) -
     file = sandbox.folder / "bdauto.prom"
     for _ in range(4):
         sandbox.age(sandbox.create(), 30)
-    sandbox.board.reply_next("dispatch", Reply(502, "down"), times=3)
+    sandbox.board.reply_next("dispatch", FakeReply(502, "down"), times=3)
     assert dispatch(sandbox, "--metrics-file", str(file)).code == 4
     assert metrics(file)["bdauto_starved"] == 1
     assert dispatch(sandbox, "--metrics-file", str(file)).code == 0

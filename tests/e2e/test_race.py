@@ -1,23 +1,21 @@
 """Several dispatchers on one queue at the same moment: each bead is posted exactly once, and losing is not an error."""
 
 import pytest
-from running import (
+
+from tests.support.cli import (
     FLAVOURS,
     REAL_FLAVOURS,
     claimed,
     dispatch,
     finish,
+    make_world,
     metadata,
     posted,
-    real_world,
     reap,
     start,
     status,
 )
 
-from bdauto.sandbox import Sandbox
-
-pytest_plugins = ["worlds"]
 DISPATCHERS, BEADS = 5, 2
 
 
@@ -25,7 +23,7 @@ DISPATCHERS, BEADS = 5, 2
 def test_each_bead_is_posted_once(request: pytest.FixtureRequest, flavour: str) -> None:
     """On the sandbox all of them have read the same queue before the first one claims."""
     real = flavour.startswith("real-")
-    with real_world(request, flavour) if real else Sandbox(embedded=flavour == "embedded") as world:
+    with make_world(request, flavour) as world:
         world.board.capacity = 100
         beads = [world.create() for _ in range(BEADS)]
         dispatchers = 3 if flavour == "real-embedded" else DISPATCHERS
@@ -48,7 +46,7 @@ def test_each_bead_is_posted_once(request: pytest.FixtureRequest, flavour: str) 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_two_reapers(request: pytest.FixtureRequest, flavour: str) -> None:
     """One of them settles the bead, and says so once; the other lost it."""
-    with Sandbox(embedded=flavour == "embedded") as world:
+    with make_world(request, flavour) as world:
         bead = claimed(world, 45, job="j1")
         pause = world.pause("list", when="after", times=2)
         processes = [start(world, "reap", "--json") for _ in range(2)]

@@ -2,148 +2,41 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
-import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
-from running import (
+
+from bdauto.sandbox import FakeReply, Sandbox
+from bdauto.telemetry.families import FAMILIES
+from tests.support.cli import (
     BDAUTO,
+    FLAVOURS,
     REAL_FLAVOURS,
-    Done,
     Gate,
     claimed,
+    create_many,
     finish,
+    make_world,
     metadata,
     posted,
-    real_world,
     run,
     running,
-    start,
     status,
 )
-
-from bdauto.sandbox import Reply, Sandbox
-from bdauto.sandbox.call import Answer
-
-pytest_plugins = ["worlds"]
-FAST = ("--dispatch-every", "100ms", "--reap-every", "1h", "--log-format", "json")
+from tests.support.running_loop import FAST, Loop, Start, request, samples, value
 
 
-class Loop:
-    """A running `bdauto run`, whose log can be waited on."""
-
-    def __init__(self, sandbox: Sandbox, *args: str, agent: bool = False, **env: str) -> None:
-        self.sandbox = sandbox
-        self.process = start(sandbox, "run", *FAST, *args, agent=agent, **env)
-        self.events: list[dict[str, Any]] = []
-        self._lines: list[str] = []
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr
-        for raw in self.process.stderr:
-            line = raw.decode()
-            with self._changed:
-                self._lines.append(line)
-                if line.startswith("{"):
-                    self.events.append(json.loads(line))
-                self._changed.notify_all()
-
-    def wait(self, name: str, count: int = 1, timeout: float = 30, **fields: Any) -> dict[str, Any]:
-        """Wait for the so-manieth event with this name and these fields."""
-
-        def found() -> list[dict[str, Any]]:
-            return [e for e in self.events if e["event"] == name and fields.items() <= e.items()]
-
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(found()) >= count, timeout), (name, fields, self._lines)
-            return found()[count - 1]
-
-    def named(self, *names: str) -> list[str]:
-        return [event["event"] for event in self.events if event["event"] in names]
-
-    def stop(self, number: int = signal.SIGTERM, timeout: float = 30) -> Done:
-        self.process.send_signal(number)
-        return self.finish(timeout)
-
-    def finish(self, timeout: float = 30) -> Done:
-        try:
-            self.process.wait(timeout)
-        finally:
-            self.process.kill()
-            self._reader.join(timeout)
-        assert self.process.stdout
-        done = Done(self.process.returncode, self.process.stdout.read().decode(), "".join(self._lines))
-        assert "Traceback" not in done.err, done.err
-        assert self.sandbox.token not in done.out + done.err
-        for pipe in (self.process.stdout, self.process.stderr):
-            if pipe:
-                pipe.close()
-        return done
-
-    def get(self, path: str) -> tuple[int, str]:
-        address = self.wait("listening")["address"]
-        return request(f"http://{address}{path}")
-
-
-def request(url: str, method: str = "GET") -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
-def samples(page: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """Parse a metrics page with prometheus_client's own parser."""
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(page)
-        for sample in family.samples
-    }
-
-
-def value(page: str, name: str, **labels: str) -> float:
-    return samples(page)[name, tuple(sorted(labels.items()))]
-
-
-@pytest.fixture
-def loop(sandbox: Sandbox) -> Iterator[Callable[..., Loop]]:
-    """Starts loops in the sandbox; those that a test leaves are killed."""
-    loops: list[Loop] = []
-
-    def made(*args: str, **more: Any) -> Loop:
-        loops.append(Loop(sandbox, *args, **more))
-        return loops[-1]
-
-    yield made
-    for each in loops:
-        if each.process.poll() is None:
-            each.process.kill()
-            each.finish()
-
-
-Start = Callable[..., Loop]
-
-
-@pytest.mark.parametrize("flavour", ["server", "embedded", *REAL_FLAVOURS])
+@pytest.mark.parametrize("flavour", [*FLAVOURS, *REAL_FLAVOURS])
 def test_dispatches_and_reaps_until_it_is_told_to_stop(request: pytest.FixtureRequest, flavour: str) -> None:
-    made = real_world(request, flavour) if flavour.startswith("real-") else Sandbox(embedded=flavour == "embedded")
-    with made as sandbox:
+    with make_world(request, flavour) as sandbox:
         sandbox.board.capacity = 2
         beads = [sandbox.create(), sandbox.create()]
         loop = Loop(sandbox, "--reap-every", "200ms", agent=True)
@@ -164,7 +57,7 @@ def test_dispatches_and_reaps_until_it_is_told_to_stop(request: pytest.FixtureRe
         assert "error" not in {event["level"] for event in loop.events}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_finishes_the_bead_in_hand(
     sandbox: Sandbox, loop: Start, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +109,7 @@ def test_a_second_signal_stops_at_once_and_leaves_no_process(
 
 def test_beadboard_dies_and_returns(sandbox: Sandbox, loop: Start) -> None:
     bead = sandbox.create()
-    sandbox.board.reply_next("status", Reply(drop="early"), times=4)
+    sandbox.board.reply_next("status", FakeReply(drop="early"), times=4)
     running_loop = loop("--listen", "0")
     running_loop.wait("outage", target="beadboard")
     running_loop.wait("recovered", target="beadboard")
@@ -252,7 +145,8 @@ def test_a_bd_that_hangs_for_a_while(sandbox: Sandbox, loop: Start) -> None:
     running_loop.wait("recovered", target="bd")
     running_loop.wait("dispatched", bead=bead)
     running_loop.wait("cycle", command="dispatch", dispatched=1)
-    assert running_loop.get("/readyz") == (200, "ready\n")
+    code, page = running_loop.get("/readyz")
+    assert (code, page.splitlines()[0]) == (200, "ready")
     assert running_loop.stop().code == 0
     assert running_loop.named("outage", "recovered") == ["outage", "recovered"]
     assert running([call.pid for call in sandbox.calls]) == []
@@ -300,29 +194,21 @@ def test_the_pages(sandbox: Sandbox, loop: Start) -> None:
     running_loop.wait("cycle", command="dispatch", dispatched=1)
     running_loop.wait("cycle", command="reap")
     assert running_loop.get("/healthz") == (200, "alive\n")
-    assert running_loop.get("/readyz") == (200, "ready\n")
+    code, page = running_loop.get("/readyz")
+    assert (code, [line.split(",")[0] for line in page.splitlines()]) == (
+        200,
+        ["ready", "agent up", "bd up", "beadboard up"],
+    )
     code, page = running_loop.get("/metrics")
     assert code == 200
     found = samples(page)
-    assert {name for name, _ in found} == {
-        "bdauto_dispatches_total",
-        "bdauto_reaps_total",
-        "bdauto_cycle_duration_seconds_bucket",
-        "bdauto_cycle_duration_seconds_sum",
-        "bdauto_cycle_duration_seconds_count",
-        "bdauto_beads",
-        "bdauto_oldest_eligible_age_seconds",
-        "bdauto_capacity_free",
-        "bdauto_up",
-        "bdauto_paused",
-        "bdauto_last_success_timestamp_seconds",
-        "bdauto_starved",
-    }
+    parts = re.compile("_(bucket|sum|count)$")
+    assert {name if name in FAMILIES else parts.sub("", name) for name, _ in found} == set(FAMILIES)
     assert value(page, "bdauto_dispatches_total", outcome="dispatched") == 1
     assert {dict(labels)["target"] for name, labels in found if name == "bdauto_up"} == {"bd", "beadboard", "agent"}
     assert "secret" not in page
     assert "sb-" not in page
-    assert running_loop.get("/")[0] == 404
+    assert running_loop.get("/nothing")[0] == 404
     assert running_loop.get("/metrics/x")[0] == 404
     address = running_loop.wait("listening")["address"]
     for method in ("POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "BREW"):
@@ -384,10 +270,12 @@ class Receiving(BaseHTTPRequestHandler):
 
 def test_notifications_and_pushed_metrics_arrive(sandbox: Sandbox, loop: Start) -> None:
     stalled = claimed(sandbox, 60, job="gone")
-    sandbox.board.reply_next("status", Reply(drop="early"), times=2)
+    sandbox.board.reply_next("status", FakeReply(drop="early"), times=2)
     with Receiver() as receiver:
         running_loop = loop(
-            BDAUTO_NOTIFY_URLS=f"json://{receiver.address}/hook", BDAUTO_PUSHGATEWAY=f"http://ann:pw@{receiver.address}"
+            BDAUTO_NOTIFY_URLS=f"json://{receiver.address}/hook",
+            BDAUTO_PUSHGATEWAY=f"http://ann:pw@{receiver.address}",
+            BDAUTO_PUSHGATEWAY_INSTANCE="one",
         )
         running_loop.wait("recovered", target="beadboard")
         running_loop.wait("blocked", bead=stalled)
@@ -398,19 +286,20 @@ def test_notifications_and_pushed_metrics_arrive(sandbox: Sandbox, loop: Start) 
         ["bdauto: outage of beadboard", "bdauto: end of the outage of beadboard", f"bdauto: {stalled} reaped: blocked"]
     )
     pushes = {path: (method, login, body) for method, path, login, body in receiver.received if path != "/hook"}
-    assert set(pushes) == {"/metrics/job/dispatch", "/metrics/job/reap"}
-    method, login, body = pushes["/metrics/job/reap"]
-    assert (method, login) == ("PUT", "Basic YW5uOnB3")
+    group = "/metrics/job/bdauto/command/{}/instance/one"
+    assert set(pushes) == {group.format("dispatch"), group.format("reap")}
+    method, login, body = pushes[group.format("reap")]
+    assert (method, login) == ("POST", "Basic YW5uOnB3")
     assert value(body.decode(), "bdauto_reaps_total", outcome="blocked") == 1
     assert running_loop.named("notify-failed", "metrics-failed") == []
 
 
 @pytest.mark.parametrize(
     ("loops", "beads", "flavour"),
-    [(4, 12, "server"), pytest.param(8, 200, "real-server", marks=[pytest.mark.real_bd, pytest.mark.timeout(900)])],
+    [(4, 12, "server"), pytest.param(8, 24, "real-server", marks=[pytest.mark.real_bd, pytest.mark.timeout(900)])],
 )
 def test_many_loops_on_one_queue(request: pytest.FixtureRequest, loops: int, beads: int, flavour: str) -> None:
-    with real_world(request, flavour) if flavour.startswith("real-") else Sandbox() as sandbox:
+    with make_world(request, flavour) as sandbox:
         sandbox.board.capacity, sandbox.board.signs = beads, False
         ids = create_many(sandbox, beads)
         began = time.monotonic()
@@ -434,28 +323,13 @@ def test_many_loops_on_one_queue(request: pytest.FixtureRequest, loops: int, bea
         print(f"{loops} loops, {beads} beads, {took:.1f} s")
 
 
-def create_many(sandbox: Sandbox, count: int) -> list[str]:
-    """Create beads in one call of bd where that is possible."""
-    if count < 50:
-        return [sandbox.create() for _ in range(count)]
-    listing = Path(tempfile.mkdtemp(dir=sandbox.folder)) / "beads.md"
-    listing.write_text(
-        "".join(
-            f"## bead {n}\n\n### Priority\n2\n\n### Acceptance Criteria\nit works\n\n### Assignee\nagent\n\n"
-            for n in range(count)
-        )
-    )
-    answer: Answer = sandbox.run("create", "-f", str(listing), "--json")
-    ids = [bead["id"] for bead in json.loads(answer.out)]
-    assert len(ids) == count
-    return ids
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a process 1")
 def test_as_process_1_it_collects_orphans(sandbox: Sandbox) -> None:
     """In a PID namespace of its own, as in a container, a bd leaves a grandchild behind."""
     wrapper = sandbox.folder / "bd-with-orphan"
-    wrapper.write_text(f'#!/bin/sh\nsetsid sh -c "sleep 0.1" >/dev/null 2>&1 </dev/null &\nexec {sandbox.bd} "$@"\n')
+    wrapper.write_text(
+        f'#!/bin/sh\nsetsid sh -c "sleep 0.1" >/dev/null 2>&1 </dev/null &\nexec {sandbox.bd_path} "$@"\n'
+    )
     wrapper.chmod(0o755)
     inner = f"exec {BDAUTO} run {' '.join(FAST)}"
     process = subprocess.Popen(

@@ -9,11 +9,9 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-from running import BDAUTO, claimed, dispatch, finish, run, start, started, tell, written
 
 from bdauto.sandbox import Sandbox
-
-pytest_plugins = ["worlds"]
+from tests.support.cli import BDAUTO, claimed, dispatch, finish, run, start, started, tell, written
 
 
 def test_what_is_shown_is_what_there_is(world: Sandbox) -> None:
@@ -25,10 +23,11 @@ def test_what_is_shown_is_what_there_is(world: Sandbox) -> None:
     theirs = world.create("Theirs", assignee="bob")
     assert dispatch(world).outcomes == {first: "dispatched"}
     aside = world.create("Aside")
-    tell(world, "update", aside, "-s", "blocked", "--set-metadata", "bdauto.blocked=HTTP 400: no")
+    tell(world, "update", aside, "-s", "blocked", "--set-metadata", "bdauto.quarantined=HTTP 400: no")
 
     shown = run(world, "status", "--json", agent=True).json
-    assert (shown["schema_version"], shown["command"], shown["attention"]) == (1, "status", [])
+    assert (shown["schema_version"], shown["command"]) == (1, "status")
+    assert shown["alerts"] == [f"quarantined: {aside} (Aside): HTTP 400: no"]
     assert [(one["id"], one["place"], one["reason"]) for one in shown["queue"]] == [
         (second, 1, None),
         (bare, None, "no acceptance criteria"),
@@ -38,7 +37,7 @@ def test_what_is_shown_is_what_there_is(world: Sandbox) -> None:
     assert [(one["id"], one["job"], one["job_state"], one["state"]) for one in shown["in_progress"]] == [
         (first, job, "running", "kept")
     ]
-    assert [(one["id"], one["reason"]) for one in shown["set_aside"]] == [(aside, "HTTP 400: no")]
+    assert [(one["id"], one["reason"]) for one in shown["quarantined"]] == [(aside, "HTTP 400: no")]
     assert shown["agent"] == {"up": True, "free": 2, "active": 1, "queued": 0, "capacity": 3, "error": None}
 
     done = run(world, "status", agent=True)
@@ -81,8 +80,7 @@ class TestCheck:
         done = run(sandbox, "status", "--check")
         assert done.code == 5
         assert done.complaint == (
-            f"bdauto: a person is needed: starved: {bead} is eligible and there is room, for 20m: "
-            "does a dispatcher run?"
+            f"bdauto: a person is needed: starved: {bead} waited 20m with free capacity: is a dispatcher running?"
         )
 
     def test_stalled_and_orphaned(self, sandbox: Sandbox) -> None:
@@ -91,7 +89,7 @@ class TestCheck:
         assert done.code == 5
         assert f"stalled beyond two thresholds: {dead}" in done.complaint
         assert f"orphaned claims: {orphan}" in done.complaint
-        assert len(done.json["attention"]) == 2
+        assert len(done.json["alerts"]) == 2
         assert run(sandbox, "status", "--check", "--threshold", "1h", "--grace", "1h", agent=True).code == 0
 
     def test_service_down(self, sandbox: Sandbox) -> None:

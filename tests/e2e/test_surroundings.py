@@ -1,8 +1,6 @@
 """What bdauto is given and what it leaves: options, output, signals, private copies, secrets, hostile text, imports."""
 
-import contextlib
 import json
-import os
 import re
 import signal
 import subprocess
@@ -12,7 +10,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from running import (
+
+from bdauto.sandbox import FakeReply, Sandbox
+from tests.support.cli import (
     dispatch,
     environ_of,
     finish,
@@ -25,9 +25,6 @@ from running import (
     status,
 )
 
-from bdauto.sandbox import Reply, Sandbox
-
-pytest_plugins = ["worlds"]
 HOSTILE = (
     "\x1b]0;owned\x07\x1b[31m red \x9b2J \u202egnp.exe\u2066 [bold]rich[/bold] [/nope] \ufeff "
     "'; DROP TABLE issues; -- `id` $(id) \\ \" 💥"
@@ -61,7 +58,7 @@ def test_json_is_one_object(sandbox: Sandbox) -> None:
 def test_json_of_a_failure(sandbox: Sandbox) -> None:
     """The object is there all the same, and its error is the line on stderr."""
     sandbox.create()
-    sandbox.board.reply_next("status", Reply(500))
+    sandbox.board.reply_next("status", FakeReply(500))
     done = dispatch(sandbox)
     assert (done.code, done.json["outcome"]) == (4, "failed")
     assert done.complaint == f"bdauto: {done.json['error']}"
@@ -149,7 +146,7 @@ def test_another_assignee_and_actor(sandbox: Sandbox) -> None:
     assert sandbox.calls[-1].actor == "beads-reaper"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_interrupted(sandbox: Sandbox, tmp_path: Path, number: signal.Signals) -> None:
     """Exit 130, bd gone, the private folder gone, nothing written."""
     bead = sandbox.create()
@@ -193,7 +190,7 @@ def test_a_private_copy_of_metadata(sandbox: Sandbox, tmp_path: Path) -> None:
 
 def test_the_mode_is_asked_of_the_right_folder() -> None:
     """bd 1.0.2's `where` does not heed --db, and could tell another workspace's mode: BEADS_DIR names the folder."""
-    with Sandbox(embedded=True) as sandbox:
+    with Sandbox(topology="embedded") as sandbox:
         bead = sandbox.create()
         pause = sandbox.pause("where")
         process = start(sandbox, "dispatch", "--json")
@@ -224,7 +221,8 @@ def test_secrets_stay_where_they_are(sandbox: Sandbox, tmp_path: Path) -> None:
     process = start(sandbox, "dispatch", "-v", agent=True, **secrets)
     pause.wait()
     environment = environ_of(sandbox.calls[-1].pid)
-    assert "BEADBOARD_URL" in environment
+    assert "HOME=" in environment
+    assert "BEADBOARD_URL" not in environment
     assert sandbox.token not in environment
     assert "s3cr3t" not in environment
     pause.release()
@@ -248,7 +246,7 @@ def test_hostile_beads(sandbox: Sandbox) -> None:
         description=huge,
         metadata=json.dumps({"bdauto.error": HOSTILE}),
     )
-    sandbox.board.reply_next("dispatch", Reply(502, json.dumps({"error": HOSTILE * 100})))
+    sandbox.board.reply_next("dispatch", FakeReply(502, json.dumps({"error": HOSTILE * 100})))
     for done in (
         run(sandbox, "dispatch", "-v", "--trusted-creator", "me", "--dry-run"),
         run(sandbox, "dispatch", "-v"),
@@ -268,7 +266,7 @@ def test_hostile_beads(sandbox: Sandbox) -> None:
 def test_hostile_answers(world: Sandbox) -> None:
     """An error body reaches the real database, too, cut and cleaned; the quotes in it stay text."""
     bead = world.create()
-    world.board.reply_next("dispatch", Reply(502, HOSTILE))
+    world.board.reply_next("dispatch", FakeReply(502, HOSTILE))
     assert dispatch(world).outcomes == {bead: "unavailable"}
     [note] = world.notes(bead)
     assert note == f"dispatch failed HTTP 502: {CLEANED}"
@@ -279,7 +277,7 @@ def test_hostile_answers(world: Sandbox) -> None:
 def test_hostile_jobs(sandbox: Sandbox, job: str) -> None:
     """A job id is one, or the outcome is unknown."""
     bead = sandbox.create()
-    sandbox.board.reply_next("dispatch", Reply(200, json.dumps({"job_id": job})))
+    sandbox.board.reply_next("dispatch", FakeReply(200, json.dumps({"job_id": job})))
     done = dispatch(sandbox)
     assert (done.code, done.outcomes) == (4, {bead: "unknown"})
     assert harmless(done.err)
@@ -298,7 +296,7 @@ def test_full_notes(either: Sandbox) -> None:
 SHORT = """
 import sys
 from datetime import timedelta
-from bdauto import claims
+from bdauto.controllers import claims
 claims.RECORD_RETRY = timedelta(seconds=1)
 from bdauto.__main__ import main
 main()
@@ -352,24 +350,7 @@ def test_an_idle_cycle_imports_little(sandbox: Sandbox) -> None:
 def test_help_names_variables_and_defaults(sandbox: Sandbox, command: str) -> None:
     """Every option that has a variable shows it."""
     done = run(sandbox, command, "--help", COLUMNS="200")
-    for word in ("BDAUTO_DB", "BDAUTO_BD_TIMEOUT", "60s", "BEADS_ACTOR", "BDAUTO_ASSIGNEE", "BDAUTO_LOG_FORMAT"):
+    for word in ("BDAUTO_DB", "BDAUTO_BD_TIMEOUT", "1m", "BEADS_ACTOR", "BDAUTO_ASSIGNEE", "BDAUTO_LOG_FORMAT"):
         assert word in done.out
     assert ("BEADBOARD_URL" in done.out) is (command == "dispatch")
     assert ("BDAUTO_THRESHOLD" in done.out) is (command == "reap")
-
-
-def test_a_terminal_that_closes(sandbox: Sandbox) -> None:
-    """Output into a closed pipe is no defect."""
-    sandbox.create()
-    read, write = os.pipe()
-    os.close(read)
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("bdauto"), "dispatch", "--dry-run"],
-        env=sandbox.env(),
-        stdout=write,
-        stderr=subprocess.PIPE,
-    )
-    os.close(write)
-    _, err = process.communicate(timeout=60)
-    with contextlib.suppress(UnicodeDecodeError):
-        assert "Traceback" not in err.decode()

@@ -1,15 +1,20 @@
 """BeadBoard and the agent service: bounded, unredirected requests, and answers that are not understood."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
-from bdauto.beadboard import BODY_LIMIT, Capacity, Services
-from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, UsageError
-from bdauto.settings import Secret, ServiceSettings, checked_url
-
-from .doubles import AGENT, BOARD, TOKEN, Reply, Wire
+from bdauto.agents.answers import Misconfigured
+from bdauto.agents.beadboard import BODY_LIMIT, Services
+from bdauto.agents.capacity import Capacity
+from bdauto.agents.service_status import check_services
+from bdauto.domain.settings import Secret, ServiceSettings
+from bdauto.domain.values import checked_url
+from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, TokenRefused, UsageError
+from tests.support.fakes import AGENT, BOARD, TOKEN, Reply, Wire, bead
 
 
 class Web:
@@ -37,6 +42,15 @@ def health(**fields: Any) -> httpx.Response:
     return httpx.Response(200, json={"status": "ok"} | fields)
 
 
+def capacity_of(services: Services) -> Capacity:
+    """Return what a dispatch takes for the capacity; raises what it fails with."""
+    status = check_services(services)
+    if status.error:
+        raise status.error
+    assert status.capacity is not None
+    return status.capacity
+
+
 CAPACITY: list[tuple[str, httpx.Response, tuple[int, bool]]] = [
     ("counted", health(busy=False, active=3, queued=2, capacity=10), (5, True)),
     ("counted though it says busy", health(busy=True, active=3, queued=0, capacity=10), (7, True)),
@@ -51,14 +65,14 @@ CAPACITY: list[tuple[str, httpx.Response, tuple[int, bool]]] = [
 
 @pytest.mark.parametrize(("answer", "capacity"), [c[1:] for c in CAPACITY], ids=[c[0] for c in CAPACITY])
 def test_capacity_is_counted_or_falls_back_to_busy(answer: httpx.Response, capacity: tuple[int, bool]) -> None:
-    found = Web(health=answer).services().capacity()
+    found = capacity_of(Web(health=answer).services())
     assert (found.free, found.counted) == capacity
 
 
 def test_without_an_agent_service_beadboard_s_busy_decides() -> None:
     web = Web(api_agent_status=httpx.Response(200, json={"busy": True}))
-    assert web.services(agent_url=None).capacity() == Capacity(0)
-    assert Web().services(agent_url=None).capacity() == Capacity(1)
+    assert capacity_of(web.services(agent_url=None)) == Capacity(0)
+    assert capacity_of(Web().services(agent_url=None)) == Capacity(1)
 
 
 def test_a_busy_beadboard_is_believed_whatever_the_agent_service_counts() -> None:
@@ -66,7 +80,7 @@ def test_a_busy_beadboard_is_believed_whatever_the_agent_service_counts() -> Non
         api_agent_status=httpx.Response(200, json={"busy": True}),
         health=health(busy=False, active=0, queued=0, capacity=10),
     )
-    assert web.services().capacity().free == 0
+    assert capacity_of(web.services()).free == 0
 
 
 ODD: list[tuple[str, Reply, type[ServiceError], str]] = [
@@ -99,14 +113,14 @@ def test_a_status_that_is_not_understood_is_one_line_that_names_the_service(
 ) -> None:
     web = Web(api_agent_status=answer)
     with pytest.raises(ServiceError) as caught:
-        web.services().capacity()
+        capacity_of(web.services())
     text = str(caught.value)
     assert (type(caught.value), caught.value.exit_code) == (error, 4)
     assert text.startswith(f"BeadBoard {BOARD}/api/agent-status: ")
     assert words in text
     assert text.isprintable()
     assert len(text) < 500
-    assert [request.url.host for request in web.requests] == ["board.test"], "no redirect is followed"
+    assert [request.url.host for request in web.requests] == ["board.test", "agent.test"], "no redirect is followed"
 
 
 @pytest.mark.parametrize("field", ["active", "queued", "capacity"])
@@ -114,20 +128,20 @@ def test_a_status_that_is_not_understood_is_one_line_that_names_the_service(
 def test_counts_that_are_none_are_refused(field: str, value: object) -> None:
     counts = {"busy": False, "active": 1, "queued": 1, "capacity": 9} | {field: value}
     with pytest.raises(ServiceDrift, match=rf"the agent service {AGENT}/health: .*\$\.{field}"):
-        Web(health=health(**counts)).services().capacity()
+        capacity_of(Web(health=health(**counts)).services())
 
 
 def test_megabytes_are_not_read_to_the_end() -> None:
     wire = Wire(b" " * (BODY_LIMIT * 8))
     web = Web(api_agent_status=httpx.Response(200, stream=wire))
     with pytest.raises(ServiceDown):
-        web.services().capacity()
+        capacity_of(web.services())
     assert wire.sent <= BODY_LIMIT * 2
 
 
 def test_as_much_as_the_limit_is_read() -> None:
     body = b'{"busy": false}'.ljust(BODY_LIMIT)
-    assert Web(api_agent_status=httpx.Response(200, content=body)).services(agent_url=None).capacity().free == 1
+    assert capacity_of(Web(api_agent_status=httpx.Response(200, content=body)).services(agent_url=None)).free == 1
 
 
 JOBS: list[tuple[str, Reply, str | None]] = [
@@ -142,10 +156,48 @@ def test_the_service_s_word_on_a_job(answer: Reply, state: str | None) -> None:
     assert Web(jobs_j_1=answer).services().job_state("j-1") == state
 
 
-@pytest.mark.parametrize("answer", [httpx.Response(401), httpx.Response(503), httpx.Response(200, json={"status": 1})])
+@pytest.mark.parametrize("answer", [httpx.Response(503), httpx.Response(200, json={"status": 1})])
 def test_no_word_on_a_job_is_an_error(answer: Reply) -> None:
     with pytest.raises(ServiceError):
         Web(jobs_j_1=answer).services().job_state("j-1")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_is_not_accepted_is_an_error_of_its_own(status: int) -> None:
+    with pytest.raises(TokenRefused, match=f"HTTP {status}"):
+        Web(jobs_j_1=httpx.Response(status)).services().job_state("j-1")
+
+
+class Guarded:
+    """An agent service that accepts one token."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.asked: list[str] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request.headers["authorization"].removeprefix("Bearer "))
+        answer = {"status": "running"} if self.asked[-1] == self.token else {"detail": "Invalid token"}
+        return httpx.Response(200 if "status" in answer else 401, stream=Wire(msgspec.json.encode(answer)))
+
+
+def test_a_rotated_token_is_read_again_after_a_401(tmp_path: Path) -> None:
+    file, web = tmp_path / "token", Guarded("new")
+    file.write_text("new")
+    settings = ServiceSettings(agent_url=AGENT, agent_token=Secret("old"), agent_token_file=file)
+    assert Services(settings, httpx.MockTransport(web)).job_state("j-1") == "running"
+    assert web.asked == ["old", "new"]
+
+
+@pytest.mark.parametrize("content", [b"old", b"\xff", b" \n", None], ids=["the same", "not text", "empty", "missing"])
+def test_a_token_that_cannot_be_read_again_stays_and_is_tried_once(content: bytes | None, tmp_path: Path) -> None:
+    file, web = tmp_path / "token", Guarded("new")
+    if content is not None:
+        file.write_bytes(content)
+    settings = ServiceSettings(agent_url=AGENT, agent_token=Secret("old"), agent_token_file=file)
+    with pytest.raises(TokenRefused):
+        Services(settings, httpx.MockTransport(web)).job_state("j-1")
+    assert web.asked == ["old"]
 
 
 def test_a_hostile_job_id_stays_one_segment_of_the_path() -> None:
@@ -158,8 +210,8 @@ def test_a_hostile_job_id_stays_one_segment_of_the_path() -> None:
 def test_the_token_goes_to_the_agent_service_s_jobs_and_nowhere_else() -> None:
     web = Web(jobs_j_1=httpx.Response(200, json={"status": "running"}))
     services = web.services()
-    services.capacity()
-    services.dispatch("x-1")
+    capacity_of(services)
+    services.start(bead("x-1"), "w1")
     services.job_state("j-1")
     bearers = {request.url.path: request.headers.get("authorization") for request in web.requests}
     assert {path for path, bearer in bearers.items() if bearer} == {"/jobs/j-1"}
@@ -176,16 +228,41 @@ def test_the_token_is_in_no_error_and_no_repr(answer: Reply) -> None:
     assert TOKEN not in f"{caught.value!r} {caught.value} {services.settings!r} {services.settings}"
 
 
+def test_a_token_that_a_server_echoes_is_in_no_error() -> None:
+    echo = httpx.Response(401, json={"error": f"unknown: {TOKEN}"})
+    services = Web(jobs_j_1=echo, api_agent_dispatch=echo).services()
+    with pytest.raises(TokenRefused, match=r"unknown: \*\*\*"):
+        services.job_state("j-1")
+    assert services.start(bead("x-1"), "w1") == Misconfigured("HTTP 401: unknown: ***")
+
+
+def test_a_state_that_nobody_knows_is_one_short_line() -> None:
+    """It goes into a note."""
+    state = "paused\nclaimed by agent j-9\x1b[31m" + "y" * 500
+    services = Web(jobs_j_1=httpx.Response(200, json={"status": state})).services()
+    evidence, error = services.evidence([bead("x-1", metadata={"bdauto.job": "j-1"})])
+    assert error is None
+    assert evidence.states["x-1"].startswith("paused claimed by agent j-9[31m")
+    assert len(evidence.states["x-1"]) <= 40
+
+
+@pytest.mark.parametrize("url", ["http:/me:pa55@h", "me:pa55@h:3000", "http://me:pa/55@h", "http://me:pa 55@h"])
+def test_a_password_in_what_is_no_url_is_in_no_error(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        checked_url(url)
+    assert "55" not in str(caught.value)
+
+
 def test_a_password_in_a_url_is_in_no_error() -> None:
     services = Web(api_agent_status=httpx.Response(500)).services(beadboard_url="http://me:pa55@board.test")
     with pytest.raises(ServiceDown) as caught:
-        services.capacity()
+        capacity_of(services)
     assert "pa55" not in str(caught.value)
 
 
 def test_a_dispatch_is_one_post_of_the_bead_s_id() -> None:
     web = Web(api_agent_dispatch=httpx.Response(200, json={"job_id": "j"}))
-    web.services(beadboard_url=f"{BOARD}/").dispatch("x-1")
+    web.services(beadboard_url=f"{BOARD}/").start(bead("x-1"), "w1")
     [request] = web.requests
     assert (request.method, str(request.url)) == ("POST", f"{BOARD}/api/agent-dispatch")
     assert request.content.replace(b" ", b"") == b'{"taskId":"x-1"}'

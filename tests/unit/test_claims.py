@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from bdauto.claims import COUNTERS, Claim, Claims, failure_note
+from bdauto.controllers.claims import Claim, Claims, Ended
+from bdauto.domain.bead import format_time
+from bdauto.domain.notes import COUNTERS, failure_note
 from bdauto.errors import BdFailed
-from bdauto.models import format_time
-
-from .doubles import NOW, Clock, Tracker, row
+from tests.support.fakes import NOW, Clock, Tracker, row
 
 NOTE = "auto-dispatcher claimed at 2026-04-18T22:35:46Z"
 
@@ -17,14 +17,14 @@ NOTE = "auto-dispatcher claimed at 2026-04-18T22:35:46Z"
 def claimed(**fields: Any) -> tuple[Tracker, Claims, Claim]:
     """Return a tracker with bead x-1, and a claim on it."""
     tracker = Tracker(Clock(), row("x-1", **fields))
-    claims = Claims(tracker, "agent", tracker.clock.runtime())
-    claim = claims.claim(tracker.bead("x-1"))
+    claims = Claims(tracker, tracker, tracker.clock.runtime())
+    claim = claims.claim(tracker.bead("x-1"), "w1")
     assert claim is not None
     return tracker, claims, claim
 
 
 def test_a_claim_charges_the_attempt_and_forgets_the_job_before() -> None:
-    old = {"bdauto.job": "j-0", "bdauto.attempts": 1, "bdauto.attempt": "w0", "bdauto.blocked": "x", "team": "a"}
+    old = {"bdauto.job": "j-0", "bdauto.attempts": 1, "bdauto.attempt": "w0", "team": "a"}
     tracker, _, claim = claimed(metadata=old, notes="mine")
     assert tracker.bead("x-1").status == "in_progress"
     assert tracker.notes("x-1") == ["mine", NOTE]
@@ -33,21 +33,22 @@ def test_a_claim_charges_the_attempt_and_forgets_the_job_before() -> None:
     assert claim.attempts == 2
 
 
+def test_a_claim_of_a_re_armed_bead_starts_afresh() -> None:
+    tracker, _, claim = claimed(metadata={"bdauto.job": "j-0", "bdauto.attempts": 3, "bdauto.quarantined": "x"})
+    own = {"attempt": claim.attempt, "attempts": 1, "claimed_at": format_time(NOW)}
+    assert tracker.own("x-1") == own
+
+
 def test_of_two_claims_on_what_was_read_one_is_lost() -> None:
     tracker = Tracker(Clock(), row("x-1"))
     seen = tracker.bead("x-1")
-    claims = [Claims(tracker, "agent", tracker.clock.runtime(seed)).claim(seen) for seed in (1, 2)]
+    claims = [Claims(tracker, tracker, tracker.clock.runtime(seed)).claim(seen, "w1") for seed in (1, 2)]
     assert [claim is not None for claim in claims] == [True, False]
     assert len(tracker.notes("x-1")) == 1
 
 
 def test_two_attempts_never_have_one_id() -> None:
-    assert len({claimed()[2].attempt, Claims(*_other()).runtime.unique()}) == 2
-
-
-def _other() -> tuple[Tracker, str, Any]:
-    tracker = Tracker(Clock())
-    return tracker, "agent", tracker.clock.runtime(2)
+    assert len({claimed()[2].attempt, Clock().runtime(2).unique()}) == 2
 
 
 def test_a_claim_that_is_undone_leaves_nothing() -> None:
@@ -81,29 +82,82 @@ def test_each_failure_doubles_the_wait(failures: int, minutes: int) -> None:
     assert whole / 2 - timedelta(seconds=1) <= bead.retry_at - NOW <= whole
 
 
-def test_a_bead_that_is_set_aside_forgets_its_counters_and_keeps_why() -> None:
+def test_a_bead_that_is_quarantined_keeps_why_and_how_often_it_was_tried() -> None:
     tracker, claims, claim = claimed(notes="mine", metadata=dict.fromkeys(COUNTERS[1:2], 1) | {"team": "a"})
-    claims.set_aside(claim, "HTTP 400: no criteria")
+    claims.quarantine(claim, "HTTP 400: no criteria")
     assert tracker.bead("x-1").status == "blocked"
-    assert tracker.own("x-1") == {"blocked": "HTTP 400: no criteria", "team": "a"}
+    assert tracker.own("x-1") == {
+        "attempts": 2,
+        "claimed_at": format_time(NOW),
+        "quarantined": "HTTP 400: no criteria",
+        "team": "a",
+    }
     mine, note = tracker.notes("x-1")
     assert mine == "mine"
     assert note == (
-        "dispatch failed HTTP 400: no criteria — set aside after 2 attempts; "
-        "mend the bead, then re-arm it: bd update x-1 -s open"
+        "dispatch failed HTTP 400: no criteria — quarantined after 2 attempts; "
+        "fix the bead, then re-arm it: bd update x-1 -s open"
     )
 
 
 @pytest.mark.parametrize(
-    "moved", [{"status": "closed"}, {"metadata": {"bdauto.attempt": "w9"}}], ids=["closed", "claimed anew"]
+    "moved",
+    [{"status": "closed"}, {"metadata": {"bdauto.attempt": "w9"}}, {"assignee": "bob"}],
+    ids=["closed", "claimed anew", "taken over"],
 )
 def test_a_claim_that_somebody_else_ended_is_left_as_it_is(moved: dict[str, Any]) -> None:
     tracker, claims, claim = claimed()
     tracker.rows["x-1"].update(moved)
     before = dict(tracker.rows["x-1"])
-    claims.release(claim, error="HTTP 502", back_off=True)
-    claims.set_aside(claim, "HTTP 400")
+    assert claims.release(claim, error="HTTP 502", back_off=True) is Ended.moved
+    assert claims.quarantine(claim, "HTTP 400") is Ended.moved
     assert tracker.rows["x-1"] == before
+
+
+NOTES = ["Working on it…", "claimed by agent j-1", "\n\nthree lines\nof a person\n"]
+
+
+@pytest.mark.parametrize("note", NOTES, ids=["agent", "by the rules", "person"])
+@pytest.mark.parametrize("before", ["", "mine", "claimed by agent j-0\nauto-dispatcher claimed at 2026"])
+def test_a_claim_is_not_undone_once_somebody_has_written_on_the_bead(note: str, before: str) -> None:
+    tracker, claims, claim = claimed(notes=before)
+    tracker.rows["x-1"].update(notes=f"{tracker.rows['x-1']['notes']}\n{note}", updated_at=NOW + timedelta(seconds=1))
+    seen = dict(tracker.rows["x-1"])
+    assert claims.release(claim, error="HTTP 502", back_off=True) is Ended.alive
+    assert claims.quarantine(claim, "HTTP 400") is Ended.alive
+    assert tracker.rows["x-1"] == seen
+
+
+def test_a_note_that_comes_between_the_look_and_the_release_counts() -> None:
+    tracker, claims, claim = claimed()
+
+    def write(_: object) -> None:
+        tracker.rows["x-1"].update(notes=f"{NOTE}\nWorking on it…", updated_at=NOW + timedelta(seconds=1))
+
+    tracker.before_write = write
+    assert claims.release(claim) is Ended.alive
+    assert tracker.bead("x-1").status == "in_progress"
+
+
+def test_a_label_that_comes_between_the_look_and_the_release_does_not_keep_the_claim() -> None:
+    tracker, claims, claim = claimed()
+    writes: list[object] = []
+
+    def touch(change: object) -> None:
+        writes.append(change)
+        if len(writes) == 1:
+            tracker.rows["x-1"].update(labels=["new"], updated_at=NOW + timedelta(seconds=1))
+
+    tracker.before_write = touch
+    assert claims.release(claim) is Ended.written
+    assert (tracker.bead("x-1").status, len(writes)) == ("open", 2)
+
+
+def test_a_note_of_a_kind_of_error_is_written_once_however_its_words_change() -> None:
+    tracker, claims, claim = claimed(metadata={"bdauto.error": "HTTP 502: request 81"})
+    claims.release(claim, error="HTTP 502: request 82", back_off=True)
+    assert tracker.notes("x-1") == []
+    assert tracker.bead("x-1").error == "HTTP 502: request 82"
 
 
 def test_a_job_is_recorded_even_when_the_agent_was_faster() -> None:
@@ -146,5 +200,5 @@ def test_a_bead_that_was_edited_since_it_was_read_is_not_claimed() -> None:
     tracker = Tracker(Clock(), row("x-1"))
     seen = tracker.bead("x-1")
     tracker.rows["x-1"].update(acceptance_criteria="", updated_at=NOW)
-    assert Claims(tracker, "agent", tracker.clock.runtime()).claim(seen) is None
+    assert Claims(tracker, tracker, tracker.clock.runtime()).claim(seen, "w1") is None
     assert tracker.bead("x-1").status == "open"

@@ -1,21 +1,27 @@
 """The metrics' numbers, and their ways out: the page, the file, the Pushgateway."""
 
+import fcntl
 import json
 import os
 import threading
+from base64 import b64decode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.request import HTTPRedirectHandler, OpenerDirector, Request
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
+from bdauto.domain.settings import Secret
 from bdauto.errors import BdFailed
-from bdauto.export import MetricsFile, Pushgateway, parse
-from bdauto.metrics import BEADS, DISPATCHES, DURATION, FAMILIES, LAST_SUCCESS, OUTCOMES, UP, Metrics, key, page
-from bdauto.outcome import BeadOutcome, BeadReport, Outcome, Report
-from bdauto.settings import Secret
+from bdauto.telemetry import export
+from bdauto.telemetry.export import LARGEST_FILE, Key, MetricsFile, Pushgateway, collected, parse
+from bdauto.telemetry.families import BEADS, DISPATCHES, DURATION, FAMILIES, LAST_SUCCESS, OUTCOMES, UP
+from bdauto.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 4, 18, 22, 35, 46, tzinfo=UTC)
 
@@ -23,6 +29,16 @@ NOW = datetime(2026, 4, 18, 22, 35, 46, tzinfo=UTC)
 def report(command: str = "dispatch", *outcomes: BeadOutcome, error: BdFailed | None = None) -> Report:
     beads = tuple(BeadReport(f"x-{n}", outcome, "job", "text of a bead") for n, outcome in enumerate(outcomes))
     return Report(command, Outcome.idle, False, beads, error=error)
+
+
+def key(name: str, **labels: str) -> Key:
+    """Return the key of a series."""
+    return name, tuple(sorted(labels.items()))
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """Return a series' value, None when it is not there."""
+    return metrics.registry.get_sample_value(name, labels)
 
 
 def counted(*outcomes: BeadOutcome, seconds: float = 0.3) -> Metrics:
@@ -34,35 +50,39 @@ def counted(*outcomes: BeadOutcome, seconds: float = 0.3) -> Metrics:
 def test_counters_begin_at_zero_and_gauges_when_they_are_known() -> None:
     metrics = Metrics("dispatch", "reap")
     for name, outcomes in OUTCOMES.items():
-        assert [metrics.get(name, outcome=outcome) for outcome in outcomes] == [0.0] * len(outcomes)
-    assert metrics.get(UP, target="bd") is None
-    assert metrics.get(LAST_SUCCESS, job="dispatch") is None
+        assert [value(metrics, name, outcome=outcome) for outcome in outcomes] == [0.0] * len(outcomes)
+    assert value(metrics, UP, target="bd") is None
+    assert value(metrics, LAST_SUCCESS, command="dispatch") is None
 
 
 def test_a_cycle_counts_beads_time_and_success() -> None:
     metrics = counted(BeadOutcome.dispatched, BeadOutcome.dispatched, BeadOutcome.lost)
-    assert metrics.get(DISPATCHES, outcome="dispatched") == 2
-    assert metrics.get(DISPATCHES, outcome="lost") == 1
-    assert metrics.get(f"{DURATION}_count", job="dispatch") == 1
-    assert metrics.get(f"{DURATION}_sum", job="dispatch") == pytest.approx(0.3)
-    assert [metrics.get(f"{DURATION}_bucket", job="dispatch", le=le) for le in ("0.25", "0.5", "+Inf")] == [0, 1, 1]
-    assert metrics.get(LAST_SUCCESS, job="dispatch") == NOW.timestamp()
+    assert value(metrics, DISPATCHES, outcome="dispatched") == 2
+    assert value(metrics, DISPATCHES, outcome="lost") == 1
+    assert value(metrics, f"{DURATION}_count", command="dispatch") == 1
+    assert value(metrics, f"{DURATION}_sum", command="dispatch") == pytest.approx(0.3)
+    assert [value(metrics, f"{DURATION}_bucket", command="dispatch", le=le) for le in ("0.25", "0.5", "+Inf")] == [
+        0,
+        1,
+        1,
+    ]
+    assert value(metrics, LAST_SUCCESS, command="dispatch") == NOW.timestamp()
 
 
 def test_a_failed_cycle_is_no_success() -> None:
     metrics = Metrics("reap")
     metrics.count(report("reap", error=BdFailed("no")), 1.0, NOW)
-    assert metrics.get(LAST_SUCCESS, job="reap") is None
+    assert value(metrics, LAST_SUCCESS, command="reap") is None
 
 
-def test_every_outcome_that_a_job_can_have_is_begun() -> None:
+def test_every_outcome_that_a_command_can_have_is_begun() -> None:
     assert set(OUTCOMES["bdauto_dispatches_total"]) | set(OUTCOMES["bdauto_reaps_total"]) == set(BeadOutcome)
 
 
 def test_the_page_is_read_by_the_official_parser_and_holds_nothing_of_a_bead() -> None:
     metrics = counted(BeadOutcome.dispatched)
     metrics.set(BEADS, 3, state="eligible")
-    text = page(metrics.samples()).decode()
+    text = generate_latest(metrics.registry).decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert families["bdauto_dispatches"].type == "counter"
     assert families[DURATION].type == "histogram"
@@ -71,7 +91,7 @@ def test_the_page_is_read_by_the_official_parser_and_holds_nothing_of_a_bead() -
     assert [float(bound) for bound in bounds] == sorted(float(bound) for bound in bounds)
     assert "x-0" not in text
     assert "text of a bead" not in text
-    assert parse(text) == metrics.samples()
+    assert parse(text) == collected(metrics.registry)
 
 
 def test_the_file_is_replaced_in_one_step_and_readable_by_others(tmp_path: Path) -> None:
@@ -80,7 +100,7 @@ def test_the_file_is_replaced_in_one_step_and_readable_by_others(tmp_path: Path)
     before = target.stat().st_ino
     mask = os.umask(0o077)
     try:
-        MetricsFile(target).save(counted(BeadOutcome.dispatched))
+        MetricsFile(target).save(counted(BeadOutcome.dispatched).registry)
     finally:
         os.umask(mask)
     assert target.stat().st_ino != before
@@ -93,14 +113,14 @@ def test_counters_add_up_over_runs_and_gauges_are_the_last_ones(tmp_path: Path) 
     for free in (3, 1):
         metrics = counted(BeadOutcome.dispatched)
         metrics.set(BEADS, free, state="eligible")
-        MetricsFile(target).save(metrics)
+        MetricsFile(target).save(metrics.registry)
     sweep = Metrics("reap")
     sweep.count(report("reap", BeadOutcome.kept), 1.0, NOW)
-    MetricsFile(target).save(sweep)
+    MetricsFile(target).save(sweep.registry)
     found = parse(target.read_text())
     assert found[key(DISPATCHES, outcome="dispatched")] == 2
-    assert found[key(f"{DURATION}_count", job="dispatch")] == 2
-    assert found[key(f"{DURATION}_bucket", job="dispatch", le="0.5")] == 2
+    assert found[key(f"{DURATION}_count", command="dispatch")] == 2
+    assert found[key(f"{DURATION}_bucket", command="dispatch", le="0.5")] == 2
     assert found[key(BEADS, state="eligible")] == 1
     assert found[key("bdauto_reaps_total", outcome="kept")] == 1
 
@@ -108,11 +128,11 @@ def test_counters_add_up_over_runs_and_gauges_are_the_last_ones(tmp_path: Path) 
 def test_a_long_run_adds_what_is_new_each_time(tmp_path: Path) -> None:
     target = tmp_path / "bdauto.prom"
     file, metrics = MetricsFile(target), counted(BeadOutcome.dispatched)
-    file.save(metrics)
-    file.save(metrics)
-    MetricsFile(target).save(counted(BeadOutcome.dispatched))
+    file.save(metrics.registry)
+    file.save(metrics.registry)
+    MetricsFile(target).save(counted(BeadOutcome.dispatched).registry)
     metrics.count(report("dispatch", BeadOutcome.dispatched), 1.0, NOW)
-    file.save(metrics)
+    file.save(metrics.registry)
     assert parse(target.read_text())[key(DISPATCHES, outcome="dispatched")] == 3
 
 
@@ -120,29 +140,65 @@ def test_a_long_run_adds_what_is_new_each_time(tmp_path: Path) -> None:
 def test_a_file_that_is_none_begins_anew(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     target = tmp_path / "bdauto.prom"
     target.write_bytes(content)
-    MetricsFile(target).save(counted(BeadOutcome.dispatched))
+    MetricsFile(target).save(counted(BeadOutcome.dispatched).registry)
     assert parse(target.read_text())[key(DISPATCHES, outcome="dispatched")] == 1
 
 
 def test_what_is_not_ours_in_the_file_is_dropped(tmp_path: Path) -> None:
     target = tmp_path / "bdauto.prom"
     target.write_text('evil{bead="x"} 1\nbdauto_up{target="bd"} NaN\n')
-    MetricsFile(target).save(Metrics("dispatch"))
+    MetricsFile(target).save(Metrics("dispatch").registry)
     assert "evil" not in target.read_text()
     assert "NaN" not in target.read_text()
 
 
 def test_a_file_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
-    MetricsFile(tmp_path / "gone" / "bdauto.prom").save(Metrics("dispatch"))
+    MetricsFile(tmp_path / "gone" / "bdauto.prom").save(Metrics("dispatch").registry)
     (tmp_path / "folder.prom").mkdir()
-    MetricsFile(tmp_path / "folder.prom").save(Metrics("dispatch"))
+    MetricsFile(tmp_path / "folder.prom").save(Metrics("dispatch").registry)
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder.prom"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "large", "link to a device"])
+def test_what_is_no_regular_file_is_left_alone(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    target = tmp_path / "bdauto.prom"
+    match kind:
+        case "fifo":
+            os.mkfifo(target)
+        case "large":
+            os.truncate(os.open(target, os.O_CREAT | os.O_WRONLY), LARGEST_FILE + 1)
+        case "device":
+            target = Path("/dev/full")
+        case _:
+            target.symlink_to("/dev/full")
+    before = target.lstat()
+    with caplog.at_level("WARNING", "bdauto"):
+        MetricsFile(target).save(counted(BeadOutcome.dispatched).registry)
+    assert [record.getMessage() for record in caplog.records] == ["metrics-failed"]
+    assert target.lstat().st_ino == before.st_ino
+
+
+def test_a_lock_that_another_program_holds_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "LOCK_TIMEOUT", -1.0)
+    target, metrics = tmp_path / "bdauto.prom", counted(BeadOutcome.dispatched)
+    file, lock = MetricsFile(target), os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with caplog.at_level("WARNING", "bdauto"):
+        file.save(metrics.registry)
+    assert [vars(record)["fields"]["target"] for record in caplog.records] == ["file"]
+    assert not target.exists()
+    os.close(lock)
+    file.save(metrics.registry)  # what was counted meanwhile is not lost
+    assert parse(target.read_text())[key(DISPATCHES, outcome="dispatched")] == 1
 
 
 def test_two_writers_at_once_lose_no_count(tmp_path: Path) -> None:
     target = tmp_path / "bdauto.prom"
     threads = [
-        threading.Thread(target=lambda: MetricsFile(target).save(counted(BeadOutcome.dispatched))) for _ in range(12)
+        threading.Thread(target=lambda: MetricsFile(target).save(counted(BeadOutcome.dispatched).registry))
+        for _ in range(12)
     ]
     for thread in threads:
         thread.start()
@@ -162,29 +218,47 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return found
 
 
-def test_each_job_is_pushed_as_a_group_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_command_is_pushed_as_a_group_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = pushed(monkeypatch)
     metrics = Metrics("dispatch", "reap")
     metrics.set(UP, 1, target="bd")
-    Pushgateway(Secret("http://gateway.test:9091/base"), "dispatch").push(metrics.samples())
+    Pushgateway(Secret("http://gateway.test:9091/base"), "dispatch", instance="host").push(metrics.registry)
     assert sorted(request["url"] for request in requests) == [
-        "http://gateway.test:9091/base/metrics/job/dispatch",
-        "http://gateway.test:9091/base/metrics/job/reap",
+        "http://gateway.test:9091/base/metrics/job/bdauto/command/dispatch/instance/host",
+        "http://gateway.test:9091/base/metrics/job/bdauto/command/reap/instance/host",
     ]
-    by_url = {request["url"].rpartition("/")[2]: request["data"] for request in requests}
-    assert 'job="reap"' not in by_url["dispatch"]
-    assert 'job="dispatch"' not in by_url["reap"]
-    assert "bdauto_up" in by_url["dispatch"]
-    assert "bdauto_up" not in by_url["reap"]
-    assert {request["method"] for request in requests} == {"PUT"}
+    dispatch, reap = (request["data"] for request in sorted(requests, key=lambda request: str(request["url"])))
+    assert 'command="reap"' not in dispatch
+    assert 'command="dispatch"' not in reap
+    assert "bdauto_up" in dispatch
+    assert "bdauto_up" not in reap
+    assert {request["method"] for request in requests} == {"POST"}, "an earlier success stays when a cycle fails"
+
+
+def test_two_trackers_have_groups_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = pushed(monkeypatch)
+    for namespace in ("one", "two"):
+        gateway = Pushgateway(Secret("http://gateway.test:9091"), "reap", instance="bdauto", namespace=namespace)
+        gateway.push(Metrics("reap").registry)
+    assert [request["url"].partition("/command/")[2] for request in requests] == [
+        "reap/instance/bdauto/namespace/one",
+        "reap/instance/bdauto/namespace/two",
+    ]
+
+
+def test_instance_is_the_host_unless_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = pushed(monkeypatch)
+    Pushgateway(Secret("http://gateway.test:9091"), "reap").push(Metrics("reap").registry)
+    assert requests[0]["url"].endswith(f"/instance/{os.uname().nodename}")
 
 
 def test_a_reapers_metrics_are_all_in_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = pushed(monkeypatch)
     metrics = Metrics("reap")
     metrics.set(UP, 1, target="bd")
-    Pushgateway(Secret("gateway.test:9091"), "reap").push(metrics.samples())
-    assert [request["url"] for request in requests] == ["http://gateway.test:9091/metrics/job/reap"]
+    Pushgateway(Secret("gateway.test:9091"), "reap", instance="host").push(metrics.registry)
+    urls = [request["url"] for request in requests]
+    assert urls == ["http://gateway.test:9091/metrics/job/bdauto/command/reap/instance/host"]
 
 
 def test_the_gateways_password_is_sent_and_never_shown(
@@ -192,20 +266,19 @@ def test_the_gateways_password_is_sent_and_never_shown(
 ) -> None:
     seen: list[dict[str, Any]] = []
 
-    def handler(url: str, method: str, timeout: Any, headers: Any, data: bytes) -> Callable[[], None]:
-        seen.append({"url": url, **dict(headers)})
+    def refuse(self: OpenerDirector, request: Request, timeout: float) -> None:
+        elsewhere = HTTPRedirectHandler().redirect_request(request, None, 302, "Found", {}, "http://other.test/")  # type: ignore[arg-type]
+        assert elsewhere is not None
+        assert not elsewhere.has_header("Authorization"), "a gateway could send the password on"
+        seen.append({"url": request.full_url, **request.headers, **request.unredirected_hdrs})
+        raise OSError("http://ann:s3cret@gateway.test refused")
 
-        def fail() -> None:
-            raise OSError("http://ann:s3cret@gateway.test refused")
-
-        return fail
-
-    monkeypatch.setattr("prometheus_client.exposition.default_handler", handler)
-    gateway = Pushgateway(Secret("https://ann:s3cret@gateway.test:9091"), "dispatch")
+    monkeypatch.setattr(OpenerDirector, "open", refuse)
+    gateway = Pushgateway(Secret("https://ann:s3cret@gateway.test:9091"), "dispatch", instance="host")
     with caplog.at_level("WARNING", "bdauto"):
-        gateway.push(Metrics("dispatch").samples())
-    assert seen[0]["url"] == "https://gateway.test:9091/metrics/job/dispatch"
-    assert bytes(seen[0]["Authorization"]).startswith(b"Basic ")
+        gateway.push(Metrics("dispatch").registry)
+    assert seen[0]["url"] == "https://gateway.test:9091/metrics/job/bdauto/command/dispatch/instance/host"
+    assert b64decode(seen[0]["Authorization"].removeprefix("Basic ")) == b"ann:s3cret"
     assert "s3cret" not in json.dumps([str(vars(record)) for record in caplog.records]) + str(vars(gateway))
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from bdauto import notify
-from bdauto.background import LIMIT, Background
-from bdauto.errors import UsageError
-from bdauto.options import watch_settings
-from bdauto.outcome import BeadOutcome, BeadReport, Outcome, Report
-from bdauto.settings import Secret, WatchSettings, describe
+from bdauto.cli.one_shot import OneShot
+from bdauto.cli.validation import check_telemetry
+from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
+from bdauto.domain.settings import Secret, TelemetrySettings, describe
+from bdauto.errors import AgentsDie, UsageError
+from bdauto.telemetry import notify
+from bdauto.telemetry.background import LIMIT, Background
+from tests.support.fakes import Clock, Tracker
 
 URL = Secret("json://ann:s3cret@hook.test/t0ken")
 
@@ -56,14 +58,22 @@ def report(*outcomes: BeadOutcome, dry_run: bool = False) -> Report:
     return Report("reap", Outcome.reaped, dry_run, beads)
 
 
-def test_beads_that_were_set_aside_or_reaped_are_told_of_and_no_others() -> None:
+def test_beads_that_were_quarantined_or_reaped_are_told_of_and_no_others() -> None:
     sent = deliver(report(*BeadOutcome))
     assert [(title, body) for _, title, body in sent] == [
-        ("bdauto: x-set_aside set aside", "why"),
-        ("bdauto: x-released reaped: never started, open again", "why"),
+        ("bdauto: x-quarantined quarantined", "why"),
+        ("bdauto: x-released reaped: open again", "why"),
         ("bdauto: x-requeued reaped: open again", "why"),
         ("bdauto: x-blocked reaped: blocked", "why"),
     ]
+
+
+def test_a_one_shot_command_tells_of_agents_that_die_with_their_last_words() -> None:
+    error = AgentsDie("suspended until 22:40: the agents of 3 beads died at once: Invalid API key", hint="mend it")
+    OneShot(TelemetrySettings(notify_urls=(URL,)), Clock().runtime(), Tracker(Clock()), None)(
+        Report("reap", Outcome.partial, False, error=error), 1.0
+    )
+    assert Apprise.sent == [(URL.value, "bdauto: suspended", error.message)]
 
 
 def test_every_url_gets_its_own_message() -> None:
@@ -95,27 +105,29 @@ def test_a_url_that_apprise_does_not_know_is_a_usage_error_without_the_url() -> 
 
 
 def test_no_secret_in_what_is_printed_of_the_settings() -> None:
-    settings = WatchSettings(pushgateway=Secret("http://ann:s3cret@g.test"), notify_urls=(URL,))
+    settings = TelemetrySettings(pushgateway=Secret("http://ann:s3cret@g.test"), notify_urls=(URL,))
     assert "s3cret" not in repr(settings) + str(describe(settings))
 
 
 @pytest.mark.parametrize("url", ["no-url", "json:/x", "", "json://a b"])
 def test_what_is_no_url_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError):
-        watch_settings(None, None, [url])
+        check_telemetry(TelemetrySettings(notify_urls=(Secret(url),)))
 
 
 @pytest.mark.parametrize(
-    ("module", "extra", "arguments"),
+    ("module", "option", "settings"),
     [
-        ("apprise", "notify", (None, None, ["json://x"])),
-        ("prometheus_client", "metrics", (None, "http://g.test", [])),
+        ("apprise", "--notify-url", TelemetrySettings(notify_urls=(Secret("json://x"),))),
+        ("prometheus_client", "--pushgateway", TelemetrySettings(pushgateway=Secret("http://g.test"))),
     ],
 )
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, module: str, extra: str, arguments: Any) -> None:
+def test_a_missing_library_is_named(
+    monkeypatch: pytest.MonkeyPatch, module: str, option: str, settings: TelemetrySettings
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == module else object())
-    with pytest.raises(UsageError, match=rf"pip install 'bdauto\[{extra}\]'"):
-        watch_settings(*arguments)
+    with pytest.raises(UsageError, match=rf"{option} needs {module}.*; run `"):
+        check_telemetry(settings)
 
 
 def test_the_background_drops_what_is_too_much_and_waits_for_nothing() -> None:

@@ -1,36 +1,155 @@
-"""The checks of options' values: each error names the option and what is accepted."""
+"""Options come from the settings' types; each error names the option and what is accepted."""
 
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated, Any
 
+import msgspec
 import pytest
+import typer.main
 
-from bdauto import options
+from bdauto.cli import app
+from bdauto.cli.options import Offer, with_options
+from bdauto.cli.validation import check_bd, check_services
+from bdauto.domain.local_settings import LocalAgentSettings
+from bdauto.domain.settings import BdSettings, OnStall, Option, ReapSettings, Secret, ServiceSettings
 from bdauto.errors import UsageError
-from bdauto.settings import OnStall, Secret
+from scripts import options_page
 
 HERE = Path("/")
 
 
-def bd(**values: object) -> object:
-    plain = {"bd": "bd", "db": None, "metadata": None, "timeout": "60s", "assignee": "agent", "actor": "me"}
-    return options.bd_settings(**(plain | values))  # type: ignore[arg-type]
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """One field of each sort."""
+
+    max_reap: Annotated[int, Option("A number.")] = 10
+    threshold: Annotated[timedelta, Option("A duration.", env=None)] = timedelta(minutes=30)
+    on_stall: Annotated[OnStall, Option("A choice.")] = OnStall.block
+    labels: Annotated[tuple[str, ...], Option("A list.", flag="--label", metavar="LABEL")] = ("epic",)
+    until: Annotated[timedelta | None, Option("No default.")] = None
+    force: Annotated[bool, Option("A flag.", short="-f")] = False
+    not_an_option: str = "kept"
+
+
+def command_line(function: Callable[..., None]) -> Any:
+    """Return the parser of one command."""
+    application = typer.Typer()
+    application.command()(with_options(function))
+    return typer.main.get_command(application)
+
+
+def sample(*words: str) -> Sample:
+    """Return the settings that a command gets for these words."""
+    seen: list[Sample] = []
+
+    def command(settings: Sample) -> None:
+        seen.append(settings)
+
+    command_line(command)(list(words), standalone_mode=False)
+    return seen[0]
+
+
+def test_a_field_is_an_option_with_the_default_of_the_type() -> None:
+    assert sample() == Sample()
+
+
+def test_values_arrive_as_the_type_of_the_field() -> None:
+    words = "--max-reap 3 --threshold 1h30m --on-stall requeue --label a,b --label c --until 5s -f"
+    assert sample(*words.split()) == Sample(
+        max_reap=3,
+        threshold=timedelta(minutes=90),
+        on_stall=OnStall.requeue,
+        labels=("a", "b", "c"),
+        until=timedelta(seconds=5),
+        force=True,
+    )
+
+
+def test_the_variable_is_named_after_the_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BDAUTO_MAX_REAP", "7")
+    monkeypatch.setenv("BDAUTO_LABELS", "x,y z")
+    monkeypatch.setenv("BDAUTO_THRESHOLD", "1s")
+    monkeypatch.setenv("BDAUTO_FORCE", "1")
+    assert sample() == Sample(max_reap=7, labels=("x", "y", "z"))
+    assert sample("--max-reap", "8").max_reap == 8
+
+
+@pytest.mark.parametrize(("text", "on"), [("1", True), ("true", True), ("0", False), ("", False)])
+def test_a_switch_has_a_variable_where_its_option_names_one(
+    text: str, on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[LocalAgentSettings] = []
+
+    def command(local: LocalAgentSettings) -> None:
+        seen.append(local)
+
+    monkeypatch.setenv("BDAUTO_AGENT_WORKTREE", text)
+    command_line(command)([], standalone_mode=False)
+    assert seen[0].agent_worktree is on
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "", "1.5", "1" * 30, "1000001", "٣"])
+def test_a_wrong_number_names_the_option_and_its_variable(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"^--max-reap '.*' is not a whole number from 1 to 1000000$"):
+        sample("--max-reap", text)
+    monkeypatch.setenv("BDAUTO_MAX_REAP", text)
+    if text:  # an empty variable is none
+        with pytest.raises(UsageError, match=r"^--max-reap \(BDAUTO_MAX_REAP\) "):
+            sample()
+
+
+def test_a_command_may_offer_some_fields_and_other_defaults() -> None:
+    def command(
+        *,
+        few: Annotated[ReapSettings, Offer(only=("grace",))],
+        most: Annotated[BdSettings, Offer(without=("assignee",))] = BdSettings(actor="me"),  # noqa: B008
+    ) -> None:
+        assert few == ReapSettings(grace=timedelta(minutes=1))
+        assert most == BdSettings(actor="me", bd_path="/bin/bd")
+
+    parser = command_line(command)
+    names = {parameter.name for parameter in parser.params}
+    assert names >= {"grace", "actor", "bd_path", "db"}
+    assert not names & {"threshold", "assignee", "max_attempts"}
+    parser(["--grace", "1m", "--bd", "/bin/bd"], standalone_mode=False)
+
+
+def test_no_option_shows_the_name_of_a_python_type() -> None:
+    command: Any = typer.main.get_command(app.application())
+    for name, sub in command.commands.items():
+        context = sub.make_context(name, [], resilient_parsing=True)
+        for parameter in sub.params:
+            metavar = "" if getattr(parameter, "is_flag", False) else parameter.make_metavar(context)
+            assert "<" not in metavar, f"{name} {parameter.opts}: {metavar}"
+            assert "range" not in metavar.lower()
+
+
+def test_the_page_of_options_is_current() -> None:
+    assert options_page.PAGE.read_text(encoding="utf-8") == options_page.page(), "run `make docs`"
+
+
+def test_the_options_in_the_readme_are_those_of_the_command_line() -> None:
+    readme = (options_page.PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    table = readme.split("## Options")[1].split("\n## ")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `--")]
+    page = options_page.page()
+    assert len(rows) == 10
+    for option, variable, default, _ in rows:
+        assert f"{option} | {variable} | {default} |" in page
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: bd(db=HERE, metadata=HERE), "--db and --metadata exclude each other"),
-        (lambda: bd(db=HERE / "no" / "such"), "--db /no/such: not a folder"),
-        (lambda: bd(timeout="soon"), "--bd-timeout 'soon' is not a duration: write it as 500ms"),
-        (lambda: bd(assignee='a" OR status=closed'), "--assignee"),
-        (lambda: bd(assignee=""), "--assignee"),
-        (lambda: bd(actor="a\nb"), "--actor"),
-        (lambda: options.service_settings(None, None, None, "0s"), "--timeout '0s' is not a duration"),
-        (lambda: options.service_settings(None, "http://a", HERE / "none", "1s"), "--agent-token-file /none"),
-        (lambda: options.reap_settings("1", "1m", OnStall.block, 3, 10), "--threshold '1' is not a duration"),
-        (lambda: options.reap_settings("1m", "1 m", OnStall.block, 3, 10), "--grace '1 m' is not a duration"),
+        (lambda: check_bd(BdSettings(db=HERE, metadata=HERE)), "--db and --metadata exclude each other"),
+        (lambda: check_bd(BdSettings(db=HERE / "no" / "such")), "--db /no/such: no metadata.json in it"),
+        (lambda: check_services(ServiceSettings(beadboard_url="board")), "--beadboard-url 'board' is not a URL"),
+        (lambda: check_services(ServiceSettings(agent_url="http://h:x")), "--agent-url 'http://h:x' is not a URL"),
+        (
+            lambda: check_services(ServiceSettings(agent_url="http://a", agent_token_file=HERE / "none")),
+            "--agent-token-file /none",
+        ),
     ],
 )
 def test_a_wrong_value_names_its_option(call: Callable[[], object], words: str) -> None:
@@ -40,28 +159,36 @@ def test_a_wrong_value_names_its_option(call: Callable[[], object], words: str) 
     assert caught.value.exit_code == 2
 
 
-def test_durations_become_settings() -> None:
-    settings = options.reap_settings("1h30m", "500ms", OnStall.requeue, 2, 5, True)
-    assert (settings.threshold, settings.grace) == (timedelta(minutes=90), timedelta(milliseconds=500))
-    assert (settings.on_stall, settings.max_attempts, settings.max_reap, settings.force) == ("requeue", 2, 5, True)
+@pytest.mark.parametrize("name", ['a" OR status=closed', "", "a\nb", "a b", "x" * 256])
+@pytest.mark.parametrize("flag", ["--assignee", "--actor"])
+def test_a_name_that_could_change_a_query_is_refused(flag: str, name: str) -> None:
+    def command(bd: BdSettings) -> None:
+        raise AssertionError(bd)
+
+    with pytest.raises(UsageError, match=f"^{flag} "):
+        command_line(command)([flag, name], standalone_mode=False)
 
 
-@pytest.mark.parametrize(
-    ("values", "names"), [([], ()), (["a,b", " c ,"], ("a", "b", "c")), (["", ","], ()), (["epic"], ("epic",))]
-)
-def test_lists_may_be_repeated_or_separated_by_commas(values: list[str], names: tuple[str, ...]) -> None:
-    assert options.names(values) == names
+@pytest.mark.parametrize("url", ["http://ann:s3cret@a.test", "https://s3cret@a.test/x", "http://:s3cret@a.test"])
+def test_an_agent_url_with_a_password_is_refused_without_showing_it(url: str) -> None:
+    """It would replace the bearer token."""
+    with pytest.raises(UsageError, match="--agent-url holds a user name or a password") as caught:
+        check_services(ServiceSettings(agent_url=url))
+    assert "s3cret" not in str(caught.value)
 
 
 def test_the_token_comes_from_the_file_before_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def token(file: Path | None, url: str | None = "http://a") -> Secret | None:
+        return check_services(ServiceSettings(agent_url=url, agent_token_file=file)).agent_token
+
     monkeypatch.setenv("API_BEARER_TOKEN", "of-environment")
     file = tmp_path / "token"
     file.write_text("of-file\n")
-    assert options.service_settings(None, "http://a", file, "1s").agent_token == Secret("of-file")
-    assert options.service_settings(None, "http://a", None, "1s").agent_token == Secret("of-environment")
-    assert options.service_settings(None, None, file, "1s").agent_token is None, "nobody to send it to"
+    assert token(file) == Secret("of-file")
+    assert token(None) == Secret("of-environment")
+    assert token(file, url=None) is None, "nobody to send it to"
     file.write_text("\n")
-    assert options.service_settings(None, "http://a", file, "1s").agent_token is None
+    assert token(file) is None
 
 
 @pytest.mark.parametrize("content", [b"two words", b"a\nb", b"\xc3\xa9", b"\xff", b"a\x00b"])
@@ -69,5 +196,5 @@ def test_a_token_that_cannot_be_sent_is_refused_without_showing_it(tmp_path: Pat
     file = tmp_path / "token"
     file.write_bytes(content)
     with pytest.raises(UsageError) as caught:
-        options.service_settings(None, "http://a", file, "1s")
+        check_services(ServiceSettings(agent_url="http://a", agent_token_file=file))
     assert "two words" not in str(caught.value)

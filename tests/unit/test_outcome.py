@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
+from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report, partly
 from bdauto.errors import BdFailed, PartlyDone, ServiceDown, UsageError
-from bdauto.outcome import BeadOutcome, BeadReport, Outcome, Report, partly
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,7 @@ def test_some_beads_that_failed_are_partly_done_and_named() -> None:
     error = partly((*beads, BeadReport("y-1", BeadOutcome.blocked)), ("bd list: entry 1: odd",))
     assert error is not None
     assert str(error) == (
-        "partly done: 7 failed (x-0, x-1, x-2, x-3, x-4); 1 could not be read (bd list: entry 1: odd); "
-        "the others were handled"
+        "partly done: 7 failed (x-0, x-1, x-2, x-3, x-4); 1 malformed (bd list: entry 1: odd); the others were handled"
     )
 
 
@@ -33,4 +32,4 @@ def test_lost_and_kept_beads_are_no_failure() -> None:
 def test_what_needs_a_person_is_logged_louder_than_what_does_not() -> None:
     levels = {outcome: outcome.level for outcome in BeadOutcome}
     assert {o for o in levels if levels[o] == logging.ERROR} == {"unknown", "failed", "misconfigured"}
-    assert {o for o in levels if levels[o] == logging.INFO} == {"dispatched", "lost", "busy", "kept"}
+    assert {o for o in levels if levels[o] == logging.INFO} == {"dispatched", "adopted", "lost", "busy", "kept"}

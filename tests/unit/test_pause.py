@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdauto.pause import KEY, Pause, read
-from bdauto.text import clean
-
-from .doubles import NOW
+from bdauto.domain.pause import KEY, Pause, read
+from bdauto.sanitize import clean
+from tests.support.fakes import NOW
 
 
 def test_what_is_written_has_the_four_fields() -> None:
@@ -58,3 +57,9 @@ def test_what_somebody_else_wrote_pauses_too(value: object) -> None:
 )
 def test_in_words(switch: Pause, words: str) -> None:
     assert switch.words() == words
+
+
+def test_a_pause_until_the_end_of_the_calendar_is_a_pause_in_one_line() -> None:
+    found = read({KEY: '{"reason": "x", "until": "9999-12-31T23:59:59-14:00"}'}, NOW)
+    assert found is not None
+    assert found.words().startswith("paused")

@@ -94,8 +94,8 @@ run "one_deployment_instead" {
     error_message = "The Deployment replaces the CronJobs."
   }
   assert {
-    condition     = length(kubernetes_service_v1.metrics) == 1 && length(kubernetes_network_policy_v1.run) == 1
-    error_message = "The Service and the NetworkPolicy come with it."
+    condition     = length(kubernetes_service_v1.metrics) == 1
+    error_message = "The Service comes with it."
   }
   assert {
     condition     = kubernetes_config_map_v1.settings.data["BDAUTO_MAX"] == "5"
@@ -121,14 +121,112 @@ run "kill_switch_scales_to_zero" {
   }
 }
 
-run "an_image_without_a_tag_is_refused" {
+run "an_image_without_a_tag_is_a_warning" {
   command = plan
 
   variables {
     image = "registry.example:5000/bdauto"
   }
 
-  expect_failures = [var.image]
+  expect_failures = [check.image_is_pinned]
+}
+
+run "the_tag_latest_is_a_warning" {
+  command = plan
+
+  variables {
+    image = "registry.example:5000/bdauto:latest"
+  }
+
+  expect_failures = [check.image_is_pinned]
+}
+
+run "a_digest_is_pinned_whatever_the_tag" {
+  command = plan
+
+  variables {
+    image = "registry.example/bdauto:latest@sha256:0000000000000000000000000000000000000000000000000000000000000000"
+  }
+}
+
+run "an_unknown_pull_policy_is_refused" {
+  command = plan
+
+  variables {
+    image_pull_policy = "Sometimes"
+  }
+
+  expect_failures = [var.image_pull_policy]
+}
+
+run "without_the_agent_service_no_secret_is_asked_for" {
+  command = plan
+
+  assert {
+    condition = alltrue([for pod in [for job in kubernetes_cron_job_v1.this : job.spec[0].job_template[0].spec[0].template[0].spec[0]] :
+      !contains([for volume in pod.volume : volume.name], "agent-token") &&
+      !contains([for env in pod.container[0].env : env.name], "BDAUTO_AGENT_TOKEN_FILE")
+    ])
+    error_message = "The token has no use."
+  }
+}
+
+run "with_the_agent_service_its_token_is_a_file" {
+  command = plan
+
+  variables {
+    agent_url        = "http://agent.example"
+    secret_name      = "beadboard-agent-service"
+    secret_token_key = "api_bearer_token"
+  }
+
+  assert {
+    condition = alltrue(flatten([for job in kubernetes_cron_job_v1.this : [
+      for volume in job.spec[0].job_template[0].spec[0].template[0].spec[0].volume : (
+        volume.secret[0].secret_name == "beadboard-agent-service" && volume.secret[0].items[0].key == "api_bearer_token"
+      ) if volume.name == "agent-token"
+    ]]))
+    error_message = "The Secret and its key are the ones named."
+  }
+  assert {
+    condition = flatten([for job in kubernetes_cron_job_v1.this : [
+      for env in job.spec[0].job_template[0].spec[0].template[0].spec[0].container[0].env : env.value if env.name == "BDAUTO_AGENT_TOKEN_FILE"
+    ]]) == ["/etc/beads-agent/token", "/etc/beads-agent/token"]
+    error_message = "bdauto is told where the token is."
+  }
+}
+
+run "pods_are_placed_and_labelled_as_asked" {
+  command = plan
+
+  variables {
+    labels            = { team = "tools", "app.kubernetes.io/part-of" = "something-else" }
+    annotations       = { "example.com/note" = "hello" }
+    requests          = { cpu = "10m" }
+    limits            = { memory = "512Mi" }
+    node_selector     = { "kubernetes.io/arch" = "arm64" }
+    tolerations       = [{ key = "dedicated", operator = "Exists", effect = "NoSchedule" }]
+    image_pull_policy = "Always"
+    project_id        = "a-project"
+  }
+
+  assert {
+    condition = alltrue([for template in [for job in kubernetes_cron_job_v1.this : job.spec[0].job_template[0].spec[0].template[0]] : (
+      template.metadata[0].labels["team"] == "tools" &&
+      template.metadata[0].labels["app.kubernetes.io/part-of"] == "bdauto" &&
+      template.metadata[0].annotations["example.com/note"] == "hello" &&
+      template.spec[0].node_selector["kubernetes.io/arch"] == "arm64" &&
+      template.spec[0].toleration[0].key == "dedicated" &&
+      template.spec[0].container[0].image_pull_policy == "Always" &&
+      template.spec[0].container[0].resources[0].requests["cpu"] == "10m" &&
+      template.spec[0].container[0].resources[0].limits["memory"] == "512Mi"
+    )])
+    error_message = "Labels, annotations, placement, resources and pull policy reach the pods."
+  }
+  assert {
+    condition     = jsondecode(kubernetes_config_map_v1.metadata.data["metadata.json"]).project_id == "a-project"
+    error_message = "metadata.json has the project_id."
+  }
 }
 
 run "an_unknown_mode_is_refused" {
@@ -149,6 +247,42 @@ run "a_threshold_that_is_no_duration_is_refused" {
   }
 
   expect_failures = [var.threshold]
+}
+
+run "numbers_durations_and_urls_are_checked" {
+  command = plan
+
+  variables {
+    dispatch_every = "15"
+    reap_every     = ""
+    agent_url      = ""
+    dolt_port      = 3306.5
+    replicas       = -1
+    egress_ports   = []
+  }
+
+  expect_failures = [
+    var.dispatch_every, var.reap_every, var.agent_url, var.dolt_port, var.replicas, var.egress_ports,
+  ]
+}
+
+run "null_is_the_default" {
+  command = plan
+
+  variables {
+    mode                = null
+    namespace           = null
+    dispatcher_schedule = null
+    image_pull_secrets  = null
+    settings            = null
+    secret_name         = null
+    egress_ports        = null
+  }
+
+  assert {
+    condition     = kubernetes_cron_job_v1.this["beads-dispatcher"].spec[0].schedule == "*/2 * * * *"
+    error_message = "A root module may hand on a variable of its own that is null."
+  }
 }
 
 run "no_container_may_be_root" {

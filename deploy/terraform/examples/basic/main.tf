@@ -25,5 +25,6 @@ module "bdauto" {
 
   image         = var.image
   beadboard_url = "http://beadboard.beadboard.svc.cluster.local"
+  agent_url     = "http://claude-agent-service.claude-agent.svc.cluster.local:8080"
   dolt_host     = "dolt.beads-server.svc.cluster.local"
 }

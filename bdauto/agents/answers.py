@@ -1,0 +1,40 @@
+"""The meanings of BeadBoard's answer to a dispatch. The table is in docs/reliability.md."""
+
+import msgspec
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The agent service took the bead."""
+
+    job: str
+
+
+class AtCapacity(msgspec.Struct, frozen=True):
+    """Every slot of the agent service is taken."""
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """BeadBoard does not want this bead as it is."""
+
+    error: str
+
+
+class NotStarted(msgspec.Struct, frozen=True):
+    """The service failed before it took the bead, or could not be reached."""
+
+    error: str
+
+
+class Misconfigured(msgspec.Struct, frozen=True):
+    """The service would answer this to any bead."""
+
+    error: str
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """The request was sent and the answer is missing or not understood: a job may have started."""
+
+    error: str
+
+
+Answer = Started | AtCapacity | Refused | NotStarted | Misconfigured | Unknown

@@ -1,0 +1,238 @@
+"""The jobs' folder: a folder for each job, and what they say of its state. Nothing here waits.
+
+A job's id is the id of the attempt that started it, so no attempt can be started twice. The supervisor holds a lock on
+the job for as long as it lives: no process id is ever trusted, and a reboot ends every job.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+from bdauto.agents.local.supervisor import CONTROL, END, JOB, LOCK, MESSAGE
+from bdauto.domain.bead import MALFORMED
+from bdauto.errors import UsageError
+from bdauto.sanitize import clean, hide_secrets
+
+T = TypeVar("T")
+
+RUNNING, DIED = "running", "died"
+EndState = Literal["completed", "failed", "timeout", "cancelled", "error"]
+"""How a job or its check ended, as its supervisor says. The agent could write there, too: other states are none."""
+LATEST = 1e11
+"""The latest believable end of a job, in seconds since the epoch: the calendar ends soon after."""
+RECORD_BYTES = 1 << 20
+"""A larger record is none. A prompt among the command's words takes 128 KiB at most."""
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait for another process that counts and begins jobs, which takes it milliseconds."""
+CHECK_LINES = 3
+"""Lines of a failed check's output that are quoted, the last ones."""
+NEW = ".new-"
+"""How the name of a job's folder begins until everything is in it."""
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What was started: the agent's words, where, for which bead, and the commands that surround it.
+
+    `home` is where the commands before and after the agent run. `timeout` is in seconds, `started` in seconds since
+    the epoch, `stdin` says that the prompt is the agent's standard input.
+    """
+
+    bead: str
+    attempt: str
+    beads: str
+    host: str
+    started: float
+    words: list[str]
+    directory: str
+    home: str
+    timeout: float
+    stdin: bool
+    before: list[list[str]] = []
+    check: list[str] = []
+    after: list[list[str]] = []
+
+
+class CheckRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How the check of a job went, and the end of its output."""
+
+    state: EndState
+    exit_code: int | None = None
+    signal: str | None = None
+    detail: str = ""
+    output: str = ""
+
+    @property
+    def words(self) -> str:
+        """How it ended and what it said last, on one line and without secrets."""
+        how = self.detail or (f"exit {self.exit_code}" if self.exit_code is not None else self.signal or self.state)
+        lines = [line for line in self.output.splitlines() if line.strip()][-CHECK_LINES:]
+        return clean(hide_secrets(": ".join(filter(None, [how, " | ".join(lines)]))))
+
+
+class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job ended. `exit_code` is None after a signal. `by` asked for the end. `lost` is output, in bytes.
+
+    `check` is None where none was run to its end.
+    """
+
+    state: EndState
+    exit_code: int | None = None
+    signal: str | None = None
+    detail: str = ""
+    by: str = ""
+    seconds: float = 0.0
+    ended: Annotated[float, msgspec.Meta(ge=0, le=LATEST)] = 0.0
+    lost: int = 0
+    check: CheckRecord | None = None
+
+
+class Jobs(msgspec.Struct, frozen=True):
+    """The jobs in a folder of this machine."""
+
+    path: Path
+
+    def folder(self, job: str) -> Path | None:
+        """Return a job's folder, None when there is none of this id."""
+        folder = self.path / job
+        return folder if _ID.fullmatch(job) and (folder / JOB).is_file() else None
+
+    def state(self, job: str) -> str | None:
+        """Return `running`, `died`, or the state of the job's end. None if this folder does not know the job."""
+        folder = self.folder(job)
+        if folder is None:
+            return None
+        if not (folder / END).exists() and is_locked(folder / LOCK):
+            return RUNNING
+        end = read_end(folder)  # looked at after the lock: a job may end in between
+        return end.state if end else DIED
+
+    def running(self) -> list[str]:
+        """Return the ids of the jobs that run."""
+        return [job for job in self.ids() if self.state(job) == RUNNING]
+
+    def ids(self) -> list[str]:
+        """Return the ids of all jobs."""
+        with contextlib.suppress(FileNotFoundError):
+            return [entry.name for entry in os.scandir(self.path) if _ID.fullmatch(entry.name) and entry.is_dir()]
+        return []
+
+    def of_bead(self, bead: str, beads: Path) -> list[str]:
+        """Return the ids of a bead's jobs, the oldest first. `beads` is the `.beads` folder of the bead."""
+        records = [record for job in self.ids() if (record := self.record(job))]
+        mine = [record for record in records if record.bead == bead and record.beads == str(beads)]
+        return [record.attempt for record in sorted(mine, key=lambda record: record.started)]
+
+    def ends_of(self, beads: Path) -> Iterator[tuple[JobRecord, EndRecord]]:
+        """Yield the jobs of a `.beads` folder that have ended."""
+        for job in self.ids():
+            end, record = read_end(self.path / job), self.record(job)
+            if end and record and record.beads == str(beads):
+                yield record, end
+
+    def record(self, job: str) -> JobRecord | None:
+        """Return what was started, None when this folder does not know the job."""
+        folder = self.folder(job)
+        return _read(folder / JOB, JobRecord) if folder else None
+
+    def stop(self, job: str, who: str) -> bool:
+        """Ask a job's supervisor to end it, which takes up to 10 s. Return False if the job does not run."""
+        folder = self.folder(job)
+        if folder is None or self.state(job) != RUNNING:
+            return False
+        try:
+            pipe = os.open(folder / CONTROL, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads it: the supervisor ends, or has not begun to read
+            return False
+        try:
+            os.write(pipe, clean(who, MESSAGE // 4).encode()[:MESSAGE] + b"\n")
+        finally:
+            os.close(pipe)
+        return True
+
+    def prune(self, before: float) -> None:
+        """Remove jobs that ended, or began and died, before this time (seconds since the epoch), and half-made ones."""
+        for entry in os.scandir(self.path):
+            with contextlib.suppress(OSError):  # another process removes old jobs at this moment, too
+                if not entry.is_dir(follow_symlinks=False) or entry.stat().st_mtime > before:
+                    continue
+                if entry.name.startswith(NEW) or (self.state(entry.name) not in (None, RUNNING)):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def default_folder(environment: Mapping[str, str]) -> Path:
+    """Return where jobs are kept unless the user says otherwise, as the XDG specification has it."""
+    state = Path(environment.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    return state / "bdauto" / "jobs"
+
+
+@contextlib.contextmanager
+def only_one(jobs: Path) -> Iterator[None]:
+    """Hold the lock under which jobs are counted and begun, so that there are never more than allowed.
+
+    Raises TimeoutError when another process holds it for too long: a start that waits comes too late for its claim.
+    """
+    lock = os.open(jobs / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    try:
+        while not _lock(lock):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"another bdauto has held {jobs / '.lock'} for {LOCK_TIMEOUT:.0f} s")
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(file: int) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder for the user alone, if there is none. Raises UsageError if others may write to it."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="name another folder with --agent-jobs") from None
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise UsageError(f"{path}: others may write to it", hint=f"chmod 700 {path}, or name another with --agent-jobs")
+
+
+def is_locked(file: Path) -> bool:
+    """Return whether another process holds the lock on a file."""
+    try:
+        probe = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look at once do not see each other
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(probe)
+    return False
+
+
+def read_end(folder: Path) -> EndRecord | None:
+    """Return the end that the supervisor wrote, None when there is none."""
+    return _read(folder / END, EndRecord)
+
+
+def _read(file: Path, shape: type[T]) -> T | None:
+    try:
+        with file.open("rb") as source:
+            return msgspec.json.decode(source.read(RECORD_BYTES), type=shape)
+    except (OSError, *MALFORMED):
+        return None

@@ -1,0 +1,270 @@
+"""Start the agent command for a bead, and say how its jobs are.
+
+Nothing here waits for a job: a supervisor runs it, in a session of its own, and outlives whoever started it.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from bdauto.agents.answers import Answer, AtCapacity, NotStarted, Started
+from bdauto.agents.capacity import Capacity
+from bdauto.agents.local import supervisor
+from bdauto.agents.local.jobs import (
+    DIED,
+    NEW,
+    RUNNING,
+    JobRecord,
+    Jobs,
+    default_folder,
+    only_one,
+    private_folder,
+)
+from bdauto.agents.local.output import LocalOutput, job_end
+from bdauto.agents.local.prompt import TEMPLATE, fill, render, wants_stdin
+from bdauto.agents.local.worktree import repository_of, worktree_of
+from bdauto.agents.runner import JobOutput
+from bdauto.agents.service_status import Agent, ServiceStatus
+from bdauto.domain.bead import Bead
+from bdauto.domain.local_settings import LocalAgentSettings
+from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence
+from bdauto.domain.results import JobEnd
+from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, UsageError
+from bdauto.sanitize import clean
+
+PATIENCE = 10.0
+"""Seconds to wait, beyond the time between SIGTERM and SIGKILL, for a job that is cancelled."""
+DETACHED = ["/bin/sh", "-c", '"$@" &', "sh"]
+"""Starts a program and ends at once, so that the program is nobody's child: `bdauto run` need not wait for it."""
+
+
+class LocalAgent:
+    """Runs an agent command on this machine. `beads` is the `.beads` folder, `assignee` whom the agent writes as."""
+
+    host = os.uname().nodename
+
+    def __init__(
+        self, settings: LocalAgentSettings, beads: Path, assignee: str, environment: Mapping[str, str]
+    ) -> None:
+        """Take the settings. `environment` is the agent's, without bdauto's secrets."""
+        self.settings = settings
+        self.jobs = Jobs((settings.agent_jobs or default_folder(environment)).absolute())
+        self._beads = beads = beads.resolve()  # one tracker has one name, whatever links lead to it
+        self._environment = {**environment, "BEADS_ACTOR": assignee, "BEADS_DIR": str(beads)}
+        self._directory = settings.agent_dir.absolute() if settings.agent_dir else beads.parent
+
+    @property
+    def knows_jobs(self) -> bool:
+        """Whether the state of jobs can be asked for: it can."""
+        return True
+
+    @property
+    def longest_call(self) -> timedelta:
+        """A moment: nothing here waits, except `cancel`."""
+        return timedelta(seconds=1)
+
+    def status(self) -> ServiceStatus:
+        """Return how many slots are free."""
+        return ServiceStatus(agent=Agent(self.capacity()), local=True)
+
+    def job_state(self, job: str) -> str | None:
+        """Return the state of a job, None if the jobs' folder does not know it."""
+        return self.jobs.state(job)
+
+    def evidence(self, beads: Collection[Bead], agent: Agent | None = None) -> tuple[JobEvidence, ServiceError | None]:
+        """Return what this machine knows of the jobs that were claimed on it. Another host's are none of its business.
+
+        A claim of this host without a job's folder is one that was never started, as long as it names no job.
+        """
+        states: dict[str, str] = {}
+        ends: dict[str, JobEnd] = {}
+        for bead in beads:
+            if bead.host == self.host and (bead.job or bead.attempt):
+                job = bead.job or bead.attempt
+                state = self.jobs.state(job) or (FORGOTTEN if bead.job else NOT_STARTED)
+                states[bead.id] = "timed out" if state == "timeout" else state
+                if states[bead.id] in OVER:
+                    ends[bead.id] = job_end(self.jobs.path / job, datetime.now(UTC))
+        return JobEvidence(states, ends=ends), None
+
+    @property
+    def checking(self) -> bool:
+        """Whether a job runs on this machine: a check may follow, or be under way."""
+        return bool(self.jobs.running())
+
+    def failed_checks(self) -> list[FailedCheck]:
+        """Return the jobs on this machine whose check failed."""
+        return [
+            FailedCheck(record.bead, record.attempt, datetime.fromtimestamp(end.ended, UTC), end.check.words)
+            for record, end in self.jobs.ends_of(self._beads)
+            if end.check and end.check.state != "completed"
+        ]
+
+    def capacity(self) -> Capacity:
+        """Return how many of the slots are free on this machine. Without a command nobody knows how many there are."""
+        running = len(self.jobs.running())
+        if self.settings.agent_command is None:
+            return Capacity(1, active=running)
+        return Capacity(max(self.settings.agent_slots - running, 0), True, running, 0, self.settings.agent_slots)
+
+    def check(self) -> None:
+        """Raise UsageError when the command cannot be run: not found, no folder to run it in, no readable prompt."""
+        where = self._directory
+        if not where.is_dir():
+            raise UsageError(f"{where} is not a folder", hint="name one with --agent-dir")
+        for word, option in (
+            (self.program(), "--agent-command"),
+            *((word, "--agent-check") for word in self._check()[:1]),
+        ):
+            if shutil.which(word, path=self._environment.get("PATH")) is None:
+                raise UsageError(f"{option} {clean(word)!r} is not a program", hint="name one that is on PATH")
+        if self.settings.agent_worktree:
+            repository_of(where)
+        self._template()
+
+    def start(self, bead: Bead, attempt: str) -> Answer:
+        """Start the agent on a bead. The attempt's id is the job's: to start it again only says that it was started."""
+        try:
+            private_folder(self.jobs.path)
+            with only_one(self.jobs.path):
+                if self.jobs.folder(attempt):
+                    return Started(attempt)
+                if self.capacity().free == 0:
+                    return AtCapacity()
+                self._start(bead, attempt)
+        except (OSError, subprocess.CalledProcessError) as error:
+            return NotStarted(f"cannot start the agent: {clean(str(error))}")
+        with contextlib.suppress(OSError):  # the job runs, whatever becomes of old ones
+            self.jobs.prune(time.time() - self.settings.agent_keep.total_seconds())
+        return Started(attempt)
+
+    def prompt(self, bead: Bead, attempt: str) -> str:
+        """Return the prompt for a bead."""
+        return render(self._template(), bead, attempt)
+
+    def has_jobs(self) -> bool:
+        """Return whether there is a job of this tracker in the jobs' folder."""
+        return any(record.beads == str(self._beads) for job in self.jobs.ids() if (record := self.jobs.record(job)))
+
+    def jobs_of(self, bead: Bead) -> list[str]:
+        """Return the ids of the bead's jobs in the jobs' folder, the oldest first."""
+        return self.jobs.of_bead(bead.id, self._beads)
+
+    def output(self, job: str) -> JobOutput:
+        """Return the output of a job."""
+        return LocalOutput(self.jobs, job)
+
+    def running_job(self, bead: Bead) -> str | None:
+        """Return the bead's job that runs on this machine."""
+        own = bead.job or bead.attempt
+        running = [job for job in (*self.jobs_of(bead), own) if self.jobs.state(job) == RUNNING]
+        if not running and bead.status == "in_progress" and bead.attempt and not bead.host:
+            raise ServiceDrift(f"{bead.id} was handed to an agent service", hint="give --agent-url")
+        if not running and bead.host not in ("", self.host):
+            raise ServiceDrift(f"{bead.id} was claimed by host {clean(bead.host)}", hint="cancel it there")
+        return running[-1] if running else None
+
+    def cancel(self, job: str, who: str) -> str:
+        """Ask the job's supervisor to end it, and wait until it has. Raises ServiceDown when it does not."""
+        deadline, asked = time.monotonic() + supervisor.GRACE + PATIENCE, False
+        while (state := self.jobs.state(job) or DIED) == RUNNING:
+            asked = asked or self.jobs.stop(job, who)
+            if time.monotonic() > deadline:
+                raise ServiceDown(f"job {job} does not end", hint=f"see {self.jobs.path / job}")
+            time.sleep(0.05)
+        return state
+
+    def _start(self, bead: Bead, attempt: str) -> None:
+        """Make the job's folder, locked from the beginning, and hand it with its lock to a supervisor."""
+        new, folder = self.jobs.path / f"{NEW}{attempt}", self.jobs.path / attempt
+        prompt = self.prompt(bead, attempt)
+        shutil.rmtree(new, ignore_errors=True)  # half-made by a dispatcher that was killed
+        new.mkdir(mode=0o700)
+        try:
+            (new / supervisor.PROMPT).write_text(prompt, encoding="utf-8")
+            (new / supervisor.JOB).write_bytes(msgspec.json.encode(self._record(bead, attempt, prompt)))
+            os.mkfifo(new / supervisor.CONTROL, 0o600)
+            lock = os.open(new / supervisor.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                new.rename(folder)
+                self._supervise(folder, lock, bead.id)
+            finally:
+                os.close(lock)
+        except (OSError, subprocess.CalledProcessError):
+            shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _supervise(self, folder: Path, lock: int, bead_id: str) -> None:
+        with (folder / "supervisor.log").open("wb") as log:
+            subprocess.run(
+                [*DETACHED, sys.executable, "-I", "-S", supervisor.__file__, str(folder), str(lock)],
+                env={**self._environment, "BEAD_ID": bead_id, "BDAUTO_JOB": folder.name},
+                pass_fds=(lock,),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd=folder,
+                start_new_session=True,
+                check=True,
+            )
+
+    def _record(self, bead: Bead, attempt: str, prompt: str) -> JobRecord:
+        settings, directory = self.settings, self._directory
+        before, after = [], []
+        if settings.agent_worktree:
+            root = repository_of(directory)
+            worktree = worktree_of(bead.id, root, self.jobs.path)
+            before, after = [worktree.prepare], [worktree.remove]
+            directory = worktree.path / directory.relative_to(root)
+        words = self._located(self._words)
+        return JobRecord(
+            bead=bead.id,
+            attempt=attempt,
+            beads=str(self._beads),
+            host=self.host,
+            started=time.time(),
+            words=fill(words, bead.id, attempt, prompt),
+            directory=str(directory),
+            home=str(self._directory),
+            timeout=settings.agent_timeout.total_seconds(),
+            stdin=wants_stdin(words),
+            before=before,
+            check=self._check(),
+            after=after,
+        )
+
+    @property
+    def _words(self) -> tuple[str, ...]:
+        if self.settings.agent_command is None:
+            raise UsageError("no agent command", hint="give --agent-command or BDAUTO_AGENT_COMMAND")
+        return self.settings.agent_command.words
+
+    def program(self) -> str:
+        """Return the command's first word. A relative path starts where the agent runs."""
+        return self._located(self._words)[0]
+
+    def _check(self) -> list[str]:
+        return self._located(self.settings.agent_check.words) if self.settings.agent_check else []
+
+    def _located(self, words: Sequence[str]) -> list[str]:
+        return [str(self._directory / words[0]) if "/" in words[0] else words[0], *words[1:]]
+
+    def _template(self) -> str:
+        file = self.settings.agent_prompt
+        if file is None:
+            return TEMPLATE
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--agent-prompt {file}: {error}") from None

@@ -1,0 +1,92 @@
+"""A job's output, read back from its segments, and what it says of the job's end."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from bdauto.agents.local.jobs import DIED, Jobs, read_end
+from bdauto.agents.local.supervisor import OUTPUT, SEGMENT
+from bdauto.domain.results import OUTPUT_LIMIT, RESULTS, JobEnd, Result, last_line, read_output, whole_seconds
+
+LONGEST = 1e9
+"""Seconds that a job may be said to have run, at most. What exceeds a year is unknown."""
+
+
+class LocalOutput:
+    """The output of a job of this machine. Each `read` returns what is new."""
+
+    def __init__(self, jobs: Jobs, job: str) -> None:
+        self._jobs = jobs
+        self._job = job
+        self._folder = jobs.path / job
+        self._number = 0
+        self._offset = 0
+
+    def state(self) -> str:
+        """Return the job's state."""
+        return self._jobs.state(self._job) or DIED
+
+    def read(self) -> Iterator[bytes]:
+        """Yield the output since the last call, with one line in place of each part that was cut."""
+        while True:
+            yield from self._rest()
+            later = [number for number in segments(self._folder) if number > self._number]
+            if not later:
+                return
+            yield from self._rest()  # a segment is complete once there is another
+            following = min(later)
+            cut = (following - self._number - 1) * SEGMENT + max(SEGMENT - self._offset, 0)
+            if following > self._number + 1:
+                yield f"\n[… {cut} bytes cut …]\n".encode()
+            self._number, self._offset = following, 0
+
+    def _rest(self) -> Iterator[bytes]:
+        try:
+            with (self._folder / f"{OUTPUT}{self._number}").open("rb") as file:
+                file.seek(self._offset)
+                while data := file.read(1 << 16):
+                    self._offset += len(data)
+                    yield data
+        except FileNotFoundError:  # cut before it was read
+            return
+
+
+def segments(folder: Path) -> list[int]:
+    """Return the numbers of the segments that are there, in order."""
+    found = (re.fullmatch(rf"{re.escape(OUTPUT)}(\d+)", path.name) for path in folder.iterdir())
+    return sorted(int(match[1]) for match in found if match)
+
+
+def last_output(folder: Path, limit: int = OUTPUT_LIMIT) -> str:
+    """Return the end of a job's output, at most `limit` bytes of it."""
+    data = b""
+    for number in reversed(segments(folder)):
+        data = (folder / f"{OUTPUT}{number}").read_bytes()[-limit:] + data
+        if len(data) >= limit:
+            break
+    return data[-limit:].decode(errors="replace")
+
+
+def job_end(folder: Path, now: datetime) -> JobEnd:
+    """Return how the job of this folder ended, `lost` if nobody has written that down. It must not run any more."""
+    end, said = read_end(folder), read_output(last_output(folder))
+    if end is None:
+        return JobEnd(result=Result.lost, ended_at=now, cost_usd=said.cost_usd, turns=said.turns, words=said.words)
+    stopped = f"cancelled by {end.by}" if end.by else ""
+    return JobEnd(
+        result=RESULTS.get(end.state, Result.failed),  # what is cancelled has failed
+        ended_at=_ended_at(end.ended, now),
+        seconds=whole_seconds(timedelta(seconds=min(max(end.seconds, 0.0), LONGEST))),
+        cost_usd=said.cost_usd,
+        turns=said.turns,
+        words=last_line(end.detail or stopped) or said.words,
+    )
+
+
+def _ended_at(seconds: float, now: datetime) -> datetime:
+    """Return the time of an end that is given in seconds since the epoch: now, if that makes no sense."""
+    try:
+        return min(datetime.fromtimestamp(seconds, UTC), now) if seconds else now
+    except (ValueError, OverflowError, OSError):
+        return now

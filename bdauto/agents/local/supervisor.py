@@ -1,0 +1,271 @@
+"""Run one job to its end: a program of its own, started as `python -I -S supervisor.py FOLDER LOCK`.
+
+FOLDER is the job's folder. LOCK is an open file on which this process holds a lock for its whole life: whoever finds
+the lock free and no `end.json` knows that the job died. The supervisor runs the commands that `job.json` lists, bounds
+their time and output, and writes the end. Its environment is the agent's.
+
+It lives as long as the agent does, so it imports little, and nothing of bdauto.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+
+JOB, END, LOCK, PROMPT, CONTROL, OUTPUT = "job.json", "end.json", "lock", "prompt", "control", "output."
+"""The files of a job's folder. The output is in segments: `output.0`, `output.1` and so on."""
+SEGMENT = 5 << 20
+"""Bytes of one segment."""
+HEAD = TAIL = 5
+"""Segments that are kept from the start of the output, and from its end."""
+GRACE = 10.0
+"""Seconds between SIGTERM and SIGKILL."""
+DRAIN = 0.5
+"""Seconds to read on after a command's end, when a process that left its group still holds its output open."""
+LAST = 2000
+"""Bytes of a check's output that its end keeps."""
+MESSAGE = 400
+"""Bytes of a message in the control pipe; a pipe takes so many in one piece."""
+GUARD = ["/bin/sh", "-c", "read _; kill -KILL 0"]
+"""A process in each command's group. Its input ends when the supervisor dies, and then it kills the group."""
+GROUP_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+"""Signals that an agent may send to its own group. The guard starts with them blocked, so none ever ends it."""
+
+Job = dict[str, object]
+"""What `job.json` says."""
+Ended = dict[str, object]
+"""How a command or the job ended; what `end.json` says."""
+
+
+class Output:
+    """The output of the job's commands. When the disk is full, output is lost and the job goes on."""
+
+    def __init__(self, folder: str) -> None:
+        self.lost = 0
+        self._folder = folder
+        self._number = 0
+        self._open()
+
+    def write(self, data: bytes) -> None:
+        """Append to the last segment, and begin another where that one is full."""
+        while data:
+            if self._size >= SEGMENT:
+                self._next()
+            try:
+                written = os.write(self._file, data[: SEGMENT - self._size])
+            except OSError:
+                self.lost += len(data)
+                return
+            self._size += written
+            data = data[written:]
+
+    def make_room(self) -> bool:
+        """Remove the last segment that is left. Return False if there was none."""
+        while self._number >= 0:
+            self._number -= 1
+            with contextlib.suppress(OSError):
+                os.unlink(self._path(self._number + 1))
+                return True
+        return False
+
+    def _next(self) -> None:
+        os.close(self._file)
+        self._number += 1
+        self._open()
+        if self._number >= HEAD + TAIL:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path(self._number - TAIL))
+
+    def _open(self) -> None:
+        self._size = 0
+        try:
+            self._file = os.open(self._path(self._number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError:
+            self._file = os.open(os.devnull, os.O_RDONLY)  # each write to it fails and is counted as lost
+
+    def _path(self, number: int) -> str:
+        return f"{self._folder}/{OUTPUT}{number}"
+
+
+class Command:
+    """A running command, and the guard that leads its process group. Raises OSError when it cannot be started."""
+
+    def __init__(self, words: list[str], stdin: str) -> None:
+        self.output, writer = os.pipe()
+        watched, self._held = os.pipe()
+        source = os.open(stdin, os.O_RDONLY)
+        self._group = 0
+        try:
+            self._group = _spawn(GUARD, 0, {0: watched}, GROUP_SIGNALS)
+            self.pid = _spawn(words, self._group, {0: source, 1: writer, 2: writer})
+        except OSError:
+            self.close()
+            raise
+        finally:
+            for file in (writer, watched, source):
+                os.close(file)
+
+    def kill(self, number: int) -> None:
+        """Send a signal to the group, and to the command in case it left the group."""
+        for send, target in ((os.killpg, self._group), (os.killpg, self.pid), (os.kill, self.pid)):
+            with contextlib.suppress(OSError):
+                send(target, number)
+
+    def ended(self) -> int | None:
+        """Return the exit status, negative for a signal, or None while the command runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+    def close(self) -> None:
+        """Kill what is left of the group, the guard included. `output` can still be read."""
+        if self._group:
+            with contextlib.suppress(OSError):
+                os.killpg(self._group, signal.SIGKILL)
+            os.waitpid(self._group, 0)
+        os.close(self._held)
+
+
+class Supervisor:
+    """Runs a job's commands one after another. `stopped` says who asked for the job's end, or is ""."""
+
+    def __init__(self, folder: str) -> None:
+        self.output = Output(folder)
+        self.stopped = ""
+        self._last = b""
+        self._folder = folder
+        self._control = os.open(f"{folder}/{CONTROL}", os.O_RDONLY | os.O_NONBLOCK)
+        os.open(f"{folder}/{CONTROL}", os.O_WRONLY)  # a writer of its own, or the pipe would read as ended
+        self._woken, waker = os.pipe()
+        for end in (self._woken, waker):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, _: self._stop(signal.Signals(number).name))
+
+    def run(self, job: Job) -> Ended:
+        """Run the commands before the agent's, the agent's, its check, and those after it. Return the job's end."""
+        started = time.monotonic()
+        end = self._all(job, float(str(job["timeout"])))
+        seconds = round(time.monotonic() - started, 3)
+        return {**end, "by": self.stopped, "seconds": seconds, "ended": time.time(), "lost": self.output.lost}
+
+    def _all(self, job: Job, timeout: float) -> Ended:
+        home = str(job["home"])
+        for words in _commands(job["before"]):
+            end = self._one(words, home, os.devnull, timeout)
+            if end["state"] != "completed":
+                detail = f"{' '.join(words[:4])}: {end['detail'] or end['state']}"
+                return {**end, "state": "cancelled" if self.stopped else "error", "detail": detail}
+        stdin = f"{self._folder}/{PROMPT}" if job["stdin"] else os.devnull
+        [words] = _commands([job["words"]])
+        end = self._one(words, str(job["directory"]), stdin, timeout)
+        for words in _commands([job["check"]] if job["check"] and end["state"] not in ("cancelled", "error") else []):
+            check = self._one(words, str(job["directory"]), os.devnull, timeout)
+            if not self.stopped:
+                end["check"] = {**check, "output": self._last.decode(errors="replace")}
+        for words in _commands(job["after"]):
+            if self.stopped or self._one(words, home, os.devnull, timeout)["state"] != "completed":
+                break
+        return end
+
+    def _one(self, words: list[str], directory: str, stdin: str, timeout: float) -> Ended:
+        """Run one command to its end and describe it."""
+        self._last = b""
+        try:
+            os.chdir(directory)
+            command = Command(words, stdin)
+        except OSError as error:
+            detail = f"cannot run {words[0]} in {directory}: {error.strerror}"
+            return {"state": "error", "exit_code": None, "signal": None, "detail": detail}
+        state, code = self._wait(command, time.monotonic() + timeout)
+        command.close()
+        self._drain(command.output)
+        state = "cancelled" if self.stopped else state or ("failed" if code else "completed")
+        name = signal.Signals(-code).name if code < 0 else None
+        return {"state": state, "exit_code": code if code >= 0 else None, "signal": name, "detail": ""}
+
+    def _wait(self, command: Command, deadline: float) -> tuple[str, int]:
+        """Read the output until the command ends. End the command at the deadline or when asked to stop."""
+        state, number = "", signal.SIGTERM
+        sources = [self._woken, self._control, command.output]
+        while (code := command.ended()) is None:
+            now = time.monotonic()
+            if now >= deadline or (self.stopped and number is signal.SIGTERM):
+                state = state or "timeout"
+                command.kill(number)
+                number, deadline = signal.SIGKILL, now + GRACE
+            ready = select.select(sources, [], [], max(deadline - now, 0.0))[0]
+            if self._woken in ready:
+                os.read(self._woken, 512)
+            if self._control in ready:
+                self._stop(os.read(self._control, MESSAGE).decode(errors="replace").strip() or "unknown")
+            if command.output in ready and not self._read(command.output):
+                sources.remove(command.output)
+        return state, code
+
+    def _drain(self, reader: int) -> None:
+        deadline = time.monotonic() + DRAIN
+        while select.select([reader], [], [], max(deadline - time.monotonic(), 0.0))[0] and self._read(reader):
+            pass
+        os.close(reader)
+
+    def _read(self, reader: int) -> bool:
+        data = os.read(reader, 1 << 16)
+        self.output.write(data)
+        self._last = (self._last + data)[-LAST:]
+        return bool(data)
+
+    def _stop(self, who: str) -> None:
+        self.stopped = self.stopped or who
+
+
+def write_end(folder: str, end: Ended, output: Output) -> None:
+    """Write the end in one piece. On a full disk it makes room for it, and gives up when there is none to make."""
+    name = f"{folder}/{END}"
+    while True:
+        try:
+            with open(f"{name}.new", "w") as file:
+                json.dump(end, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(f"{name}.new", name)
+        except OSError:
+            if not output.make_room():
+                raise
+        else:
+            return
+
+
+def _commands(value: object) -> list[list[str]]:
+    assert isinstance(value, list)
+    return [[str(word) for word in words] for words in value]
+
+
+def _spawn(words: list[str], group: int, files: dict[int, int], blocked: tuple[signal.Signals, ...] = ()) -> int:
+    return os.posix_spawnp(
+        words[0],
+        words,
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, file, target) for target, file in files.items()],
+        setpgroup=group,
+        setsigmask=blocked,
+        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT],  # Python or a shell ignores them
+    )
+
+
+def main() -> None:
+    """Read the job, run it, write its end."""
+    folder, lock = sys.argv[1], int(sys.argv[2])
+    os.set_inheritable(lock, False)  # the lock is this process's alone
+    with open(f"{folder}/{JOB}", encoding="utf-8") as file:
+        job = json.load(file)
+    supervisor = Supervisor(folder)
+    write_end(folder, supervisor.run(job), supervisor.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What runs the agent on a bead, as the controllers and the views see it.
+
+There are two: `agents.beadboard.Services` (BeadBoard and the agent service) and `agents.local.local_agent.LocalAgent`
+(a command on this machine). Whoever takes a `Runner` does not know which.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from bdauto.agents.answers import Answer
+from bdauto.domain.bead import Bead
+from bdauto.domain.reaping import FailedCheck, JobEvidence
+from bdauto.errors import ServiceError
+
+if TYPE_CHECKING:
+    from bdauto.agents.service_status import Agent, ServiceStatus
+
+
+class JobOutput(Protocol):
+    """The output of one job, as it comes."""
+
+    def read(self) -> Iterator[bytes]:
+        """Yield what came since the last call. Raises ServiceError."""
+
+    def state(self) -> str:
+        """Return the job's state in one word. Raises ServiceError."""
+
+
+class Runner(Protocol):
+    """Starts the agent on beads, and knows about its jobs."""
+
+    host: str
+    """The machine that the jobs belong to, which a claim names. It is "" when that does not matter."""
+
+    @property
+    def knows_jobs(self) -> bool:
+        """Whether the state of jobs can be asked for."""
+
+    @property
+    def checking(self) -> bool:
+        """Whether a job runs whose check may yet fail, however its bead looks by now."""
+
+    @property
+    def longest_call(self) -> timedelta:
+        """How long one of the calls below may take."""
+
+    def status(self) -> "ServiceStatus":
+        """Ask everything that is configured how it is. Raises nothing."""
+
+    def evidence(
+        self, beads: Collection[Bead], agent: "Agent | None" = None
+    ) -> tuple[JobEvidence, ServiceError | None]:
+        """Return what is known of the jobs of beads in progress, and why more could not be asked, or None.
+
+        `agent` is its part of `status`, if that is known already.
+        """
+
+    def failed_checks(self) -> Sequence[FailedCheck]:
+        """Return the jobs whose check failed after their agent had ended."""
+
+    def job_state(self, job: str) -> str | None:
+        """Return the state of a job, None if nobody knows the job. Raises ServiceError."""
+
+    def start(self, bead: Bead, attempt: str) -> Answer:
+        """Start the agent once on a bead that is claimed under the id `attempt`, and say what came of it."""
+
+    def prompt(self, bead: Bead, attempt: str) -> str:
+        """Return what the agent would be asked, "" when that is not decided here."""
+
+    def jobs_of(self, bead: Bead) -> list[str]:
+        """Return the ids of the bead's jobs that are known, the oldest first."""
+
+    def output(self, job: str) -> JobOutput:
+        """Return the output of a job."""
+
+    def running_job(self, bead: Bead) -> str | None:
+        """Return the bead's job that runs and that `cancel` can end. Raises ServiceError where no job can be ended."""
+
+    def cancel(self, job: str, who: str) -> str:
+        """End a job, wait for its end, and return its state then. Raises ServiceError."""

@@ -1,0 +1,137 @@
+"""One change of one bead, and the two kinds of writers that apply it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import msgspec
+
+from bdauto.domain.bead import Bead, format_time
+from bdauto.errors import BdError, BdTimeout, BdUnsupported
+
+MARK = "bdauto.write"
+"""Metadata key with the unique id of the last change: it tells an applied change from one that was never made."""
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """The time at which a change is written, plus a delay.
+
+    Whoever writes fills it in: a Dolt server from its own clock, an embedded database from this host's. So several
+    hosts with different clocks agree on the times that bdauto records.
+    """
+
+    delay: timedelta = timedelta()
+
+    def at(self, now: datetime) -> str:
+        """Return the time as metadata holds it, for a change that is written now."""
+        return format_time(now + self.delay)
+
+
+NOW = Moment()
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of one bead. The `if_…` fields that are given must still be true of the bead.
+
+    `act` is what bd's record says was done, e.g. `claim`. `mark` is unique to the change: applied twice, it is written
+    once. A claim's note is CLAIM_NOTE and the time of the claim. A claim that comes to nothing takes it back.
+    """
+
+    bead: Bead
+    act: str
+    mark: str
+    status: str | None = None
+    note: str = ""
+    writes_claim_note: bool = False
+    retracts_claim_note: bool = False
+    put: Mapping[str, str | float | Moment] = msgspec.field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+    if_status: str | None = None
+    if_assignee: str | None = None
+    if_attempt: str | None = None
+    if_mark: str | None = None
+    if_updated_at: datetime | None = None
+
+    def holds(self, bead: Bead) -> bool:
+        """Whether the bead still is what this change expects."""
+        return (
+            self.if_status in (None, bead.status)
+            and self.if_assignee in (None, bead.assignee)
+            and self.if_attempt in (None, bead.attempt)
+            and self.if_mark in (None, mark_of(bead))
+            and self.if_updated_at in (None, bead.updated_at)
+        )
+
+    def applied_to(self, bead: Bead) -> bool:
+        """Whether this very change is the last one that bdauto made of the bead."""
+        return mark_of(bead) == self.mark
+
+    def undone(self, mark: str) -> "Change":
+        """Return the change that puts back what this one wrote, as far as it is unchanged. Notes stay."""
+        keys = sorted({*self.put, *self.drop})
+        old = {key: value for key, value in self.bead.metadata.items() if isinstance(value, str | int | float)}
+        return Change(
+            bead=self.bead,
+            act=f"undo {self.act}",
+            mark=mark,
+            status=None if self.status is None else self.bead.status,
+            retracts_claim_note=self.writes_claim_note,
+            put={key: old[key] for key in keys if key in old},
+            drop=tuple(key for key in keys if key not in old),
+            if_status=self.status,
+            if_mark=self.mark,
+        )
+
+
+def mark_of(bead: Bead) -> str | None:
+    """Return the mark of the last change that bdauto made of the bead, None if there is none."""
+    mark = bead.metadata.get(MARK)
+    return mark if isinstance(mark, str) else None
+
+
+class Writer(Protocol):
+    """Applies changes."""
+
+    def prepare(self) -> None:
+        """Say that a change is coming: what has to be found out before the first one may start now."""
+
+    def apply(self, changes: Sequence[Change]) -> list[bool]:
+        """Apply each change whose conditions hold. Return for each whether it was applied. Raises BdError."""
+
+    def swap(self, key: str, old: str | None, new: str | None) -> bool:
+        """Set a key of the key-value store, or clear it, if it still has the value `old`. None is no value.
+
+        Return whether it has the new value now. `new` must be unique where it matters who set it. Raises BdError.
+        """
+
+
+class DryWriter:
+    """A writer that writes nothing and says that everything was applied."""
+
+    def prepare(self) -> None:
+        """Do nothing."""
+
+    def apply(self, changes: Sequence[Change]) -> list[bool]:
+        """Return True for each change."""
+        return [True for _ in changes]
+
+    def swap(self, key: str, old: str | None, new: str | None) -> bool:  # noqa: ARG002
+        """Return True."""
+        return True
+
+
+def apply_each(writer: Writer, changes: Sequence[Change]) -> list[bool | BdError]:
+    """Apply the changes together, or where that fails one by one, so that one bead's failure is its own."""
+    if not changes:
+        return []
+    try:
+        return list(writer.apply(changes))
+    except (BdTimeout, BdUnsupported):
+        raise
+    except BdError as error:
+        if len(changes) == 1:
+            return [error]
+    results: list[bool | BdError] = []
+    for change in changes:
+        results += apply_each(writer, [change])
+    return results

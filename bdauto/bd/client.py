@@ -1,0 +1,463 @@
+"""The `bd` program: one method per bd verb.
+
+A verb that reads returns a `RunningCommand`: the child runs from the moment the method is called, and `result()` waits
+for it, so that several commands, an import or an HTTP request can share the wait.
+"""
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from bdauto import log
+from bdauto.bd import command, process
+from bdauto.bd.folder import beads_folder
+from bdauto.bd.parsing import parse_beads, parse_object, unwrap
+from bdauto.domain.bead import ID_PATTERN, MALFORMED, Bead, BeadList, format_time, parse_time
+from bdauto.domain.settings import BdSettings
+from bdauto.domain.values import format_duration
+from bdauto.errors import (
+    BdConflict,
+    BdDrift,
+    BdError,
+    BdFailed,
+    BdMissing,
+    BdMoved,
+    BdTimeout,
+    BdUnsupported,
+    UsageError,
+)
+from bdauto.sanitize import clean
+
+MOST_NAMED = 1_000
+"""Values that make no sense are named in the log once each, up to so many."""
+SERVER_TIME = "SELECT UTC_TIMESTAMP() AS moment"
+
+T = TypeVar("T")
+
+_CONFLICT = re.compile(r"Error 1213|40001|serialization failure", re.IGNORECASE)
+_NO_SQL = "not yet supported in embedded mode"
+SCHEMA_OLDER = "once every bd of this database is as new as this one, run `bd migrate schema` with it"
+_SCHEMA = (
+    (re.compile("pending schema migrations"), "commit what is uncommitted with the old bd: `bd dolt commit`"),
+    (
+        re.compile("schema version mismatch: .*knows up to"),
+        "install the bd that migrated this database, or a later one",
+    ),
+    (re.compile("read-only open cannot migrate|table not found|could not be found in any table"), SCHEMA_OLDER),
+)
+_NO_GUARDS = "unknown flag: --if-"
+GUARD_MISMATCH = 13
+"""Exit status of `bd update` when the bead is not as `--if-status` and `--if-assignee` say. Nothing was written."""
+_NO_READONLY = b"strict readonly is unavailable"
+_REIMPORT = re.compile(rb"auto-importing .{0,600} into empty database", re.DOTALL)
+
+
+class RunningCommand(Generic[T]):
+    """A running `bd`; `result()` waits for its answer."""
+
+    def __init__(
+        self,
+        child: process.Process,
+        verb: str,
+        timeout: timedelta,
+        parse: Callable[[bytes], T],
+        heard: Callable[[bytes], None],
+        again: Callable[[], process.Process] | None = None,
+    ) -> None:
+        """Take the started child; `heard` is called with what it said on stderr.
+
+        `again` starts it once more without --readonly, for a bd that refuses that option here.
+        """
+        self._process = child
+        self._again = again
+        self._verb = verb
+        self._timeout = timeout
+        self._parse = parse
+        self._heard = heard
+
+    def result(self) -> T:
+        """Return the parsed answer; raises BdTimeout, BdFailed, BdConflict or BdDrift."""
+        code, out, err = self._wait()
+        if code != 0 and self._again and lacks_readonly(err):
+            self._process = self._again()
+            code, out, err = self._wait()
+        self._heard(err)
+        if code != 0:
+            raise _failure(self._verb, code, out, err)
+        return self._parse(out)
+
+    def _wait(self) -> tuple[int, bytes, bytes]:
+        try:
+            return self._process.wait(self._timeout.total_seconds())
+        except process.TimeoutExpired:
+            words = f"bd {self._verb} did not answer within {format_duration(self._timeout)} and was killed"
+            raise BdTimeout(words, hint="check its database server, or raise --bd-timeout") from None
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the child with its whole process group, if it still runs."""
+        self._process.end()
+
+
+class Bd:
+    """One way to run `bd`: the binary, the database, the actor, the timeout; `readonly` for a dry run."""
+
+    def __init__(self, settings: BdSettings, *, readonly: bool = False, private: bool = False) -> None:
+        """Take the settings as they are; `private` says that nobody else reads the database's folder.
+
+        A `readonly` bd refuses every write. So does this class itself, because a proxied server takes no --readonly.
+        In a private folder bd's export of all issues after a write is switched off: it takes seconds.
+        """
+        self.settings = settings
+        db = None if settings.db is None else str(settings.db)
+        self._readonly = readonly
+        self._prefix = command.prefix(settings.bd_path, db, settings.actor, readonly=readonly)
+        self._environment = command.environment(private=private)
+        self._named: set[str] = set()
+        self._reimports = False
+
+    def ready(self, *, limit: int, priority: int | None = None, oldest: bool = False) -> RunningCommand[BeadList]:
+        """List the assignee's open beads that bd calls ready; `limit` 0 is all of them.
+
+        One `priority` is asked for only after the first page was read: beads of it that cannot be read are no drift.
+        """
+        words = command.ready(self.settings.assignee, limit, priority, oldest=oldest)
+        return self._beads(words, understood=priority is not None)
+
+    def in_progress(self) -> RunningCommand[BeadList]:
+        """List the assignee's beads in progress, all of them."""
+        return self._beads(command.in_progress(self.settings.assignee))
+
+    def assigned(self, statuses: Sequence[str]) -> RunningCommand[BeadList]:
+        """List all the assignee's beads of these statuses."""
+        return self._beads(
+            ["list", "--assignee", self.settings.assignee, "--status", ",".join(statuses), "--limit", "0"]
+        )
+
+    def with_metadata(self, **values: str) -> RunningCommand[BeadList]:
+        """List all beads whose metadata has these texts under these keys of bdauto, whatever their status.
+
+        `with_metadata(result="running")` asks for `bdauto.result`.
+        """
+        fields = [f"--metadata-field=bdauto.{key}={value}" for key, value in values.items()]
+        return self._beads(["list", "--all", *fields, "--limit", "0"])
+
+    def changed_since(self, moment: datetime) -> RunningCommand[BeadList]:
+        """List all beads that were updated after a moment, whoever has them and whatever their status."""
+        return self._beads(["list", "--all", "--updated-after", format_time(moment), "--limit", "0"])
+
+    def newest(self) -> RunningCommand[BeadList]:
+        """List the one bead that was updated last, whatever its status."""
+        return self._beads(["list", "--all", "--sort", "updated", "--limit", "1"])
+
+    def recent(self, limit: int) -> RunningCommand[BeadList]:
+        """List the assignee's beads that were updated last, whatever their status."""
+        return self._beads(
+            ["list", "--assignee", self.settings.assignee, "--all", "--sort", "updated", "--limit", str(limit)]
+        )
+
+    def query(self, expression: str, *, limit: int) -> RunningCommand[BeadList]:
+        """List beads that match an expression of bd's query language; `limit` 0 is all of them."""
+        return self._beads(["query", expression, "--limit", str(limit)])
+
+    def read(self, ids: Sequence[str]) -> RunningCommand[BeadList]:
+        """Read those of these beads that exist, of any kind and status.
+
+        By `bd list`: `bd show` would make the first of them the one that a person's next bare `bd close` closes.
+        """
+        everything = ["--all", "--include-gates", "--include-infra", "--include-templates", "--limit", "0"]
+        return self._beads(["list", "--id", ",".join(map(checked_id, ids)), *everything])
+
+    def update(self, bead_id: str, options: Sequence[str]) -> Bead:
+        """Change one bead and return it as it is afterwards."""
+        answer = self._write(lambda: self._beads(["update", checked_id(bead_id), *options])).beads
+        if len(answer) != 1:
+            raise BdDrift(
+                f"bd update {bead_id}: expected the one updated issue, got {len(answer)}", hint="check `bd version`"
+            )
+        return answer[0]
+
+    def sql(self, statements: str) -> None:
+        """Run statements that write on a Dolt server; raises BdFailed when one of them fails.
+
+        bd answers with the rows that the last one changed, or just that all is well.
+        """
+        answer = self._write(lambda: self._object(["sql", statements], "sql"))
+        rows = answer.get("rows_affected")
+        if answer.get("status") != "ok" and (not isinstance(rows, int) or isinstance(rows, bool)):
+            raise BdDrift("bd sql: neither `rows_affected` nor `status` in the answer", hint="check `bd version`")
+
+    def select(self, query: str) -> list[Mapping[str, Any]]:
+        """Return what a query gives on a Dolt server. Raises BdError."""
+        return self._start(["sql", query], "sql", _parse_rows).result()
+
+    def has_guards(self) -> bool:
+        """Whether this bd's `update` knows `--if-status`, as from 1.3 on. Raises BdError."""
+        return self._start(["update", "--help"], "update", lambda answer: b"--if-status" in answer).result()
+
+    def migrated_schema(self) -> int | None:
+        """Migrate the schema, and return its version if this bd tells it. Raises BdError."""
+
+        def version(answer: bytes) -> int | None:
+            found = re.search(rb"v(\d{1,6})\b", answer)
+            return int(found[1]) if found else None
+
+        return self._write(lambda: self._start(["migrate", "schema"], "migrate schema", version))
+
+    def server_time(self) -> datetime | None:
+        """Return the Dolt server's clock, None on an embedded database, which has this host's. Raises BdError."""
+        try:
+            return self._start(["sql", SERVER_TIME], "sql", _parse_moment).result()
+        except BdFailed as error:
+            if no_sql(error):
+                return None
+            raise
+
+    def can_sql(self) -> bool:
+        """Whether `bd sql` works here, which it does on a Dolt server only; raises BdFailed when it fails otherwise."""
+        try:
+            return self._start(["sql", "SELECT 1"], "sql", lambda _answer: True).result()
+        except BdFailed as error:
+            if no_sql(error):
+                return False
+            raise
+
+    def refuses_writes(self) -> bool:
+        """Whether bd, opened readonly, refuses a write: of a bead that cannot exist, so nothing is ever written."""
+        try:
+            self._beads(["update", "no.such.bead", "-s", "open"]).result()
+        except BdFailed as error:
+            return "read-only" in str(error)
+        return False
+
+    @property
+    def takes_readonly(self) -> bool:
+        """Whether bd takes --readonly here, as far as it has been seen. On a proxied server it refuses the option."""
+        return not self._readonly or "--readonly" in self._prefix
+
+    def kv_list(self) -> RunningCommand[Mapping[str, Any]]:
+        """Return the shared key-value store."""
+        return self._object(command.KV_LIST, "kv list")
+
+    def kv_set(self, key: str, value: str | None) -> None:
+        """Set a key of the shared key-value store, or clear it. bd leaves that uncommitted: see `commit`."""
+        words = ["kv", "clear", key] if value is None else ["kv", "set", key, value]
+        self._write(lambda: self._object(words, " ".join(words[:2])))
+
+    def commit(self, message: str) -> None:
+        """Commit what bd has left uncommitted. It is fine if there is nothing."""
+        self._write(lambda: self._start(["dolt", "commit", "-m", message], "dolt commit", lambda _answer: None))
+
+    def version(self) -> RunningCommand[str]:
+        """Return bd's version, e.g. `1.0.3`."""
+        return self._start(["version"], "version", _parse_version)
+
+    def touch(self) -> None:
+        """Move the time of `last-touched` in bd's folder: BeadBoard reads anew when it moves.
+
+        Its content stays, because a bare `bd close` closes the bead that it names. `bd update` moves it by itself.
+        """
+        with contextlib.suppress(OSError):
+            if folder := beads_folder(self.settings.db):
+                (folder / "last-touched").touch(mode=0o600)
+
+    def where(self) -> Mapping[str, Any]:
+        """Return where the database is: `path` is its folder; `database_path` ends in `embeddeddolt` if embedded.
+
+        The folder is named by BEADS_DIR, too: bd 1.0.2's `where` does not heed `--db`.
+        """
+        db = self.settings.db
+        named = {} if db is None else {"BEADS_DIR": str(db.absolute())}
+        return self._object(["where"], "where", **named).result()
+
+    def _write(self, start: Callable[[], RunningCommand[T]]) -> T:
+        """Run a command that writes; raises BdUnsupported once bd has been seen to undo others' changes."""
+        if self._readonly:
+            raise AssertionError("a readonly bd never writes")
+        self._check_harmless()
+        try:
+            return start().result()
+        finally:
+            self._check_harmless()
+
+    def _check_folder(self) -> None:
+        """Refuse a folder that is gone, as one that is unmounted: bd would make an empty database, which looks idle."""
+        db = self.settings.db
+        if db is not None and not command.is_database(str(db)):
+            raise BdFailed(f"--db {db}: no metadata.json in it any more", hint="bring the folder back")
+
+    def _check_harmless(self) -> None:
+        if self._reimports:
+            raise BdUnsupported(
+                "bd imported issues.jsonl over the database, which undoes others' changes: nothing more is written",
+                hint="install bd 1.0.5 or later; if the database really was empty, run this again",
+            )
+
+    def _hear(self, stderr: bytes) -> None:
+        self._reimports = self._reimports or bool(_REIMPORT.search(stderr))
+
+    def _beads(self, command: Sequence[str], *, understood: bool = False) -> RunningCommand[BeadList]:
+        verb = command[0]
+
+        def parse(answer: bytes) -> BeadList:
+            found = parse_beads(answer, f"bd {verb}", understood=understood)
+            self._name_once(found.nonsense)
+            return found
+
+        return self._start(command, verb, parse)
+
+    def _name_once(self, nonsense: Sequence[str]) -> None:
+        """Log what is read as absent; a bead is read many times."""
+        for line in nonsense:
+            if line not in self._named and len(self._named) < MOST_NAMED:
+                self._named.add(line)
+                log.warning("nonsense", detail=line)
+
+    def _object(self, command: Sequence[str], verb: str, **variables: str) -> RunningCommand[Mapping[str, Any]]:
+        return self._start(command, verb, lambda answer: parse_object(answer, f"bd {verb}"), **variables)
+
+    def _start(
+        self, command: Sequence[str], verb: str, parse: Callable[[bytes], T], **variables: str
+    ) -> RunningCommand[T]:
+        def start() -> process.Process:
+            log.debug("bd-started", verb=verb)
+            self._check_folder()
+            try:
+                return process.start([*self._prefix, *command], self._environment | variables)
+            except OSError as error:
+                raise _not_started(self.settings.bd_path, error) from None
+            except ValueError as error:  # a null character, or what this locale cannot write
+                raise BdFailed(f"bd {verb} cannot be started: {clean(str(error))}", hint="use a UTF-8 locale") from None
+
+        def again() -> process.Process:
+            self._drop_readonly()
+            return start()
+
+        return RunningCommand(start(), verb, self.settings.bd_timeout, parse, self._hear, again)
+
+    def _drop_readonly(self) -> None:
+        db = None if self.settings.db is None else str(self.settings.db)
+        self._prefix = command.prefix(self.settings.bd_path, db, self.settings.actor)
+
+
+def checked_id(bead_id: str) -> str:
+    """Return the id if it is one; raises UsageError for what could be misread as an option or as SQL."""
+    if not re.match(ID_PATTERN, bead_id):
+        raise UsageError(f"{clean(bead_id, 60)!r} is not a bead id")
+    return bead_id
+
+
+def lacks_readonly(stderr: bytes) -> bool:
+    """Whether bd refused --readonly itself, which it does on a proxied server, before it opens the database."""
+    return _NO_READONLY in stderr
+
+
+def no_guards(error: BdError) -> bool:
+    """Whether `bd update` does not know its guards. Then it has not written."""
+    return _NO_GUARDS in str(error)
+
+
+def no_sql(error: BdError) -> bool:
+    """Whether this failure of `bd sql` says that the database is embedded."""
+    return _NO_SQL in str(error)
+
+
+@contextlib.contextmanager
+def private_db(metadata: Path) -> Iterator[Path]:
+    """Copy a metadata.json into a new private folder, yield the folder, and remove it at the end."""
+    import shutil
+    import tempfile
+
+    try:
+        content = metadata.read_bytes()
+    except OSError as error:
+        raise UsageError(f"--metadata {metadata}: {error.strerror}", hint="name a readable metadata.json") from None
+    try:
+        mode = msgspec.json.decode(content, type=dict[str, Any]).get("dolt_mode")
+    except MALFORMED as error:
+        raise UsageError(f"--metadata {metadata}: {clean(str(error))}", hint="expected bd's metadata.json") from None
+    if mode in ("embedded", "proxied-server"):  # bd would silently make an empty database beside the copy
+        words = f"--metadata {metadata}: the database ({mode}) is in the folder of this file, not on a server"
+        raise UsageError(words, hint="name the .beads folder with --db")
+    folder: Path | None = None
+    try:
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="bdauto-"))
+            beads = folder / ".beads"
+            beads.mkdir(mode=0o700)
+            copy = os.open(beads / "metadata.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(copy, "wb") as file:
+                file.write(content)
+        except OSError as error:
+            words = f"--metadata {metadata} cannot be copied: {error.strerror or error}"
+            raise UsageError(words, hint="let TMPDIR name a folder that can be written") from None
+        yield beads
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _not_started(bd: str, error: OSError) -> BdError:
+    if error.errno == errno.E2BIG:
+        return BdFailed("bd: the command line is too long")
+    reason = error.strerror or str(error)
+    return BdMissing(
+        f"bd: cannot run {clean(bd, 200)!r}: {reason}", hint="install bd, or name it with --bd or BDAUTO_BD"
+    )
+
+
+def _failure(verb: str, code: int, out: bytes, err: bytes) -> BdError:
+    how = f"was killed by signal {-code}" if code < 0 else f"failed (exit {code})"
+    message = _message(out) or _message(err) or err.decode(errors="replace") or out[:400].decode(errors="replace")
+    text = f"bd {verb} {how}: {clean(message)}" if clean(message) else f"bd {verb} {how} with no output"
+    if code == GUARD_MISMATCH and verb == "update":
+        return BdMoved(text)
+    return BdConflict(text) if _CONFLICT.search(message) else BdFailed(text, hint=_schema_hint(message))
+
+
+def _message(answer: bytes) -> str:
+    """Return the `error` of the last JSON object in the text, or ""."""
+    start = answer.find(b"{")
+    if start < 0:
+        return ""
+    try:
+        value = msgspec.json.decode(unwrap(answer[start:].strip(), "bd"))
+    except (*MALFORMED, BdDrift):
+        return ""
+    message = value.get("error") if isinstance(value, dict) else None
+    return message if isinstance(message, str) else ""
+
+
+def _schema_hint(message: str) -> str:
+    """Return what to do where a failure is one of bd's schema, "" where it is not."""
+    return next((hint for pattern, hint in _SCHEMA if pattern.search(message)), "")
+
+
+def _parse_rows(answer: bytes) -> list[Mapping[str, Any]]:
+    try:
+        return list(msgspec.json.decode(unwrap(answer, "bd sql"), type=list[dict[str, Any]]))
+    except MALFORMED:
+        raise BdDrift("bd sql: expected a list of rows", hint="check `bd version`") from None
+
+
+def _parse_version(answer: bytes) -> str:
+    version = parse_object(answer, "bd version").get("version")
+    if not isinstance(version, str):
+        raise BdDrift("bd version: no text `version` in the answer", hint="check what `bd` on PATH is")
+    return version
+
+
+def _parse_moment(answer: bytes) -> datetime:
+    try:
+        [row] = msgspec.json.decode(unwrap(answer, "bd sql"), type=list[dict[str, str]])
+        return parse_time(row["moment"])
+    except (*MALFORMED, KeyError):
+        raise BdDrift("bd sql: expected one row with the server's time", hint="check `bd version`") from None

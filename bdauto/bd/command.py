@@ -1,0 +1,57 @@
+"""bd's command lines, and the environment of its processes. Imports nothing that takes time: see `bdauto.__main__`."""
+
+import os
+
+PAGE = 20
+"""Beads in one small batch of the queue: bd answers 20 as fast as one."""
+
+GO_SETTINGS = {"GOGC": "off", "GOMEMLIMIT": "128MiB"}
+"""Settings for bd's Go runtime, unless the environment has others: collect no garbage below this much memory.
+
+bd exits before collection would pay off. This takes a fifth off the CPU time of a small read (docs/performance.md).
+"""
+OWN_VARIABLES = ("BDAUTO_", "BEADBOARD_URL", "API_BEARER_TOKEN")
+"""Prefixes of bdauto's own variables. They hold secrets, and nothing that bd or an agent needs."""
+
+
+def prefix(bd: str, db: str | None, actor: str, *, readonly: bool = False) -> list[str]:
+    """Return the start of every command line: the program, the database, who writes, and that the answer be JSON."""
+    argv = [bd, *(["--db", db] if db else []), "--actor", actor, "--json"]
+    return [*argv, "--readonly"] if readonly else argv
+
+
+def is_database(folder: str) -> bool:
+    """Whether a folder is bd's. bd silently makes an empty database in any other."""
+    return os.path.isfile(os.path.join(folder, "metadata.json"))  # noqa: PTH113, PTH118 - pathlib takes time to import
+
+
+def ready(assignee: str, limit: int, priority: int | None = None, *, oldest: bool = False) -> list[str]:
+    """Return `bd ready`. bd sorts by priority and then the newest created first, or only by the oldest created."""
+    argv = ["ready", "--assignee", assignee, "--limit", str(limit)]
+    if priority is not None:
+        argv += ["--priority", str(priority)]
+    return [*argv, "--sort", "oldest"] if oldest else argv
+
+
+def in_progress(assignee: str) -> list[str]:
+    """Return `bd list` of an assignee's beads in progress, all of them."""
+    return ["list", "--assignee", assignee, "--status", "in_progress", "--limit", "0"]
+
+
+KV_LIST = ["kv", "list"]
+"""All of the shared key-value store; twice as fast as `bd kv get`, which opens the database for writing."""
+
+
+def environment(*, private: bool = False) -> dict[str, str]:
+    """Return the environment of bd's processes: this one's without OWN_VARIABLES, over GO_SETTINGS.
+
+    In a `private` database folder, which nobody else reads, bd's export of all issues after a write is switched off: it
+    takes seconds.
+    """
+    variables = GO_SETTINGS | without_own()
+    return variables | {"BD_EXPORT_AUTO": "false"} if private else variables
+
+
+def without_own() -> dict[str, str]:
+    """Return this process's environment without OWN_VARIABLES."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(OWN_VARIABLES)}

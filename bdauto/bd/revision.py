@@ -1,0 +1,158 @@
+"""The tracker's revision: a text that differs after each write, asked for without starting bd.
+
+It says when to look, never what is there: that is always bd's word. On a Dolt server it is the hash of the database's
+working set, over one connection that is kept. Of an embedded database it is the size of Dolt's journal, which grows
+with each write, while reads only move its time. `last-touched` alone would not do: `bd close` leaves it as it is.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bdauto.bd.client import Bd
+from bdauto.bd.server_address import ServerAddress, database_name, read_object, server_address
+from bdauto.errors import BdDrift, BdFailed
+from bdauto.extras import how_to_install, missing
+
+if TYPE_CHECKING:
+    from pymysql.connections import Connection
+
+TIMEOUT = 2
+"""Seconds that the server may take to accept the connection, and to answer."""
+JOURNAL = Path(".dolt", "noms")
+
+
+class Revision(Protocol):
+    """Reads the revision of one tracker."""
+
+    def read(self) -> str:
+        """Return the revision as it is now. Raises BdFailed."""
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+
+
+def open_revision(bd: Bd) -> Revision:
+    """Ask bd where the tracker is, and open its revision. Raises BdError."""
+    where = bd.where()
+    path, database = where.get("path"), where.get("database_path")
+    if not isinstance(path, str) or not isinstance(database, str):
+        raise BdDrift("bd where: no text `path` and `database_path` in the answer", hint="check `bd version`")
+    folder = Path(path)
+    metadata = read_object(folder / "metadata.json")
+    if Path(database).name == "embeddeddolt":
+        return EmbeddedRevision(Path(database) / database_name(metadata, os.environ), folder)
+    return ServerRevision(folder)
+
+
+class EmbeddedRevision:
+    """The journal's size, the manifest, which garbage collection replaces, and the time of `last-touched`."""
+
+    def __init__(self, database: Path, folder: Path) -> None:
+        """Take the database's folder and .beads. Raises BdFailed if Dolt's files are not where they should be."""
+        self._journal = database / JOURNAL
+        self._touched = folder / "last-touched"
+        self.read()
+
+    def read(self) -> str:
+        """Return the revision as it is now. Raises BdFailed."""
+        try:
+            manifest = (self._journal / "manifest").read_bytes()
+            with os.scandir(self._journal) as entries:
+                sizes = sorted(f"{entry.name}={entry.stat().st_size}" for entry in entries if entry.is_file())
+        except OSError as error:
+            raise BdFailed(f"{self._journal}: {error.strerror}") from None
+        touched = 0
+        with contextlib.suppress(OSError):
+            touched = self._touched.stat().st_mtime_ns
+        return f"{manifest.hex()} {touched} {' '.join(sizes)}"
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def __str__(self) -> str:
+        """Return what is watched."""
+        return "the files of the embedded database"
+
+
+class ServerRevision:
+    """The hash of the database's working set, from the Dolt server that metadata.json names."""
+
+    def __init__(self, folder: Path) -> None:
+        """Connect to the server of this .beads folder. Raises BdFailed."""
+        if missing("watch"):
+            raise BdFailed("the library PyMySQL is not installed", hint=f"run `{how_to_install('watch')}`")
+        self._folder = folder
+        self._named_at = self._metadata_time()
+        self._address = self._named()
+        self._query = f"SELECT @@`{self._address.database}_working`"
+        self._connection = self._connect()
+        try:
+            self.read()
+        except BdFailed:
+            self.close()
+            raise
+
+    def read(self) -> str:
+        """Return the revision as it is now. Raises BdFailed, too, when metadata.json has come to name another server.
+
+        A connection that is kept tells the last hash of a database for ever, after that was dropped.
+        """
+        if self._metadata_time() != self._named_at and self._named() != self._address:
+            raise BdFailed("metadata.json names another server or database now")
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(self._query)
+                row = cursor.fetchone()
+        except Exception as error:  # PyMySQL lets many kinds through when a server talks nonsense
+            raise self._failed(error) from None
+        if not row or not isinstance(row[0], str) or not row[0]:
+            raise self._failed(f"no database {self._address.database}")
+        return row[0]
+
+    def close(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(Exception):
+            self._connection.close()
+
+    def __str__(self) -> str:
+        """Return what is watched."""
+        return f"the SQL server at {self._address.where}"
+
+    def _named(self) -> ServerAddress:
+        return server_address(self._folder, read_object(self._folder / "metadata.json"), os.environ)
+
+    def _metadata_time(self) -> int:
+        with contextlib.suppress(OSError):
+            return (self._folder / "metadata.json").stat().st_mtime_ns
+        return 0
+
+    def _connect(self) -> "Connection[Any]":
+        import ssl
+
+        import pymysql
+
+        address = self._address
+        secure: Mapping[str, Any] = {"ssl": ssl.create_default_context()} if address.tls else {"ssl_disabled": True}
+        try:
+            return pymysql.connect(
+                host=address.host,
+                port=address.port,
+                unix_socket=address.socket or None,
+                user=address.user,
+                password=address.password.value,
+                connect_timeout=TIMEOUT,
+                read_timeout=TIMEOUT,
+                write_timeout=TIMEOUT,
+                autocommit=True,
+                init_command="SET SESSION TRANSACTION READ ONLY",
+                **secure,
+            )
+        except Exception as error:
+            raise self._failed(error) from None
+
+    def _failed(self, error: Exception | str) -> BdFailed:
+        words = error.args[-1] if isinstance(error, Exception) and error.args else error
+        return BdFailed(f"the SQL server at {self._address.where}: {words}")

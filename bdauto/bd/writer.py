@@ -1,0 +1,245 @@
+"""Changing a bead: status, note and metadata together, and only if the bead still is what was seen.
+
+On a Dolt server one `bd sql` does it all (see bd/sql.py). On an embedded database, which is one host's, a file lock
+holds off other bdauto processes while the bead is read again and updated.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from bdauto import log
+from bdauto.bd.change import MARK, NOW, Change, Moment
+from bdauto.bd.client import Bd, RunningCommand, no_guards, no_sql
+from bdauto.bd.sql import NOT_WRITTEN, NOTES_BYTES, OVERTAKEN, swap_to_sql, to_sql
+from bdauto.bd.versions import check_version, may_have_guards
+from bdauto.clock import Runtime
+from bdauto.domain.bead import Bead, guarded
+from bdauto.domain.notes import CLAIM_NOTE, PENDING_NOTE, WRITTEN
+from bdauto.errors import BdConflict, BdDrift, BdFailed, BdMoved, BdTimeout
+
+CONFLICT_TRIES = 8
+
+
+class BdWriter:
+    """Applies changes through bd, in the way that the database's mode allows."""
+
+    def __init__(self, bd: Bd, runtime: Runtime) -> None:
+        self._bd = bd
+        self._runtime = runtime
+        self._version: RunningCommand[str] | None = None
+        self._checked = False
+        self._guards = False  # whether `bd update` may know them
+        self._folder: Path | None = None  # set once the database is known to be embedded
+
+    def prepare(self) -> None:
+        """Start asking bd for its version, which must be known before the first write."""
+        if not self._checked and self._version is None:
+            self._version = self._bd.version()
+
+    def apply(self, changes: Sequence[Change]) -> list[bool]:
+        """Apply each change whose expectations hold. Applying it once more, after an error, never writes it twice.
+
+        Several changes are applied together or not at all: if one cannot be, this raises BdFailed. An embedded database
+        has no such transaction and refuses several changes.
+        """
+        if not self._checked:
+            self.check()
+        if self._folder is None:
+            try:
+                return self._on_server(changes)
+            except BdFailed as error:
+                if not no_sql(error):
+                    raise
+                self._folder = self._embedded_folder()
+                if self._folder is None:
+                    raise
+        if len(changes) > 1:
+            raise BdFailed("an embedded database takes one bead's change at a time")
+        return [self._embedded(self._folder, change) for change in changes]
+
+    def swap(self, key: str, old: str | None, new: str | None) -> bool:
+        """Set or clear a key of the key-value store if it still has the value `old`: see Writer."""
+        if not self._checked:
+            self.check()
+        if self._folder is None:
+            try:
+                self._patiently(lambda: self._bd.sql(swap_to_sql(key, old, new, self._bd.settings.actor)))
+            except BdFailed as error:
+                if NOT_WRITTEN in error.message:
+                    return False
+                if not no_sql(error):
+                    raise
+                self._folder = self._embedded_folder()
+                if self._folder is None:
+                    raise
+            else:
+                return True
+        with _locked(self._folder, self._bd.settings.bd_timeout, self._runtime):
+            if (self._bd.kv_list().result().get(key) or None) != old:
+                return False
+            self._bd.kv_set(key, new)
+            self._bd.commit(f"bdauto: set {key} by {self._bd.settings.actor}")
+            return True
+
+    def check(self) -> None:
+        """Refuse a bd whose version must not write here; asked once. Raises BdUnsupported."""
+        self.prepare()
+        asked, self._version = self._version, None
+        if asked:
+            version = asked.result()
+            check_version(version, lambda: self._embedded_folder() is None)
+            self._guards = may_have_guards(version)
+        self._checked = True
+
+    def _on_server(self, changes: Sequence[Change]) -> list[bool]:
+        statements = to_sql(changes, self._bd.settings.actor)
+        try:
+            self._patiently(lambda: self._bd.sql(statements))
+        except BdFailed as error:
+            overtaken = OVERTAKEN in error.message
+            if not overtaken and NOT_WRITTEN not in error.message:
+                raise
+            if len(changes) > 1:
+                raise BdFailed("a bead changed since it was read: none of them was written") from None
+            if overtaken:
+                self._undo(changes[0])
+            return [False]
+        self._bd.touch()
+        return [True] * len(changes)
+
+    def _undo(self, change: Change) -> None:
+        """Take back what Dolt merged with somebody else's change of the same moment."""
+        log.warning("overtaken", bead=change.bead.id, attempt=change.if_attempt or "", detail="undone")
+        self.apply([change.undone(self._runtime.unique())])
+
+    def _patiently(self, write: Callable[[], None]) -> None:
+        """Repeat a write that another transaction pushed aside; it had no effect."""
+        for attempt in range(1, CONFLICT_TRIES):
+            try:
+                write()
+            except BdConflict as error:
+                log.debug("conflict", attempt=attempt, error=error)
+                self._runtime.sleep(self._runtime.rng.uniform(0.02, 0.1) * attempt)
+            else:
+                return
+        write()
+
+    def _embedded_folder(self) -> Path | None:
+        """Return the folder of an embedded database, None on a server."""
+        where = self._bd.where()
+        path, database = where.get("path"), where.get("database_path")
+        if not isinstance(path, str) or not isinstance(database, str):
+            raise BdDrift("bd where: no text `path` and `database_path` in the answer", hint="check `bd version`")
+        return Path(path) if Path(database).name == "embeddeddolt" else None
+
+    def _embedded(self, folder: Path, change: Change) -> bool:
+        with _locked(folder, self._bd.settings.bd_timeout, self._runtime):
+            beads = self._bd.read([change.bead.id]).result().beads
+            if len(beads) != 1:
+                return False
+            if change.applied_to(beads[0]):
+                return True
+            if not change.holds(beads[0]):
+                return False
+            with _last_touched_kept(folder, change.bead.id):
+                return self._update(change, to_options(change, beads[0], self._runtime.now()))
+
+    def _update(self, change: Change, options: list[str]) -> bool:
+        """Change a bead that was just read. Where bd has guards, it looks once more itself, in its own transaction."""
+        try:
+            self._bd.update(change.bead.id, [*(to_guards(change) if self._guards else ()), *options])
+        except BdMoved:
+            return False
+        except BdFailed as error:
+            if not self._guards or not no_guards(error):
+                raise
+            self._guards = False
+            self._bd.update(change.bead.id, options)
+        return True
+
+
+def to_guards(change: Change) -> list[str]:
+    """Write what a change expects as the guards of `bd update`, which has none for the attempt and the last update."""
+    status = [] if change.if_status is None else ["--if-status", change.if_status]
+    return status + ([] if change.if_assignee is None else ["--if-assignee", change.if_assignee])
+
+
+def to_options(change: Change, bead: Bead, now: datetime) -> list[str]:
+    """Write a change as options of `bd update`, for the bead as it is.
+
+    bd appends to notes or replaces them. To take out the note of a claim that came to nothing would lose what somebody
+    else notes at that moment. So it waits in the metadata, and is written with the first change after the claim.
+    """
+    options: list[str] = []
+    if change.status is not None:
+        options += ["--status", change.status]
+    note = "\n".join(filter(None, ["" if change.retracts_claim_note else bead.pending_note, change.note]))
+    if note and len(bead.notes.encode()) + len(note.encode()) < NOTES_BYTES:
+        options += ["--append-notes", note]
+    put, drop = {**change.put, MARK: change.mark}, list(change.drop)
+    if change.writes_claim_note:
+        put[PENDING_NOTE] = f"{len(bead.notes)} {CLAIM_NOTE}{NOW.at(now)}"
+    elif PENDING_NOTE in bead.metadata:
+        if change.retracts_claim_note or "bdauto.attempt" in change.drop:
+            drop.append(PENDING_NOTE)
+        elif bead.pending_note:  # the agent may have noted before the claim's note is written: its place still counts
+            put[PENDING_NOTE] = f"{bead.claim_place} {WRITTEN}"
+    for key, value in put.items():
+        text = value.at(now) if isinstance(value, Moment) else guarded(value) if isinstance(value, str) else value
+        options += ["--set-metadata", f"{key}={text}"]
+    for key in drop:
+        options += ["--unset-metadata", key]
+    return options
+
+
+@contextlib.contextmanager
+def _last_touched_kept(folder: Path, bead_id: str) -> Iterator[None]:
+    """Take back the id that `bd update` writes into `last-touched`: a bare `bd close` closes the bead that it names."""
+    file = folder / "last-touched"
+    before = _content(file)
+    try:
+        yield
+    finally:
+        if _content(file).strip() == bead_id.encode():  # nobody else has touched a bead meanwhile
+            with contextlib.suppress(OSError):
+                file.write_bytes(before)
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, timeout: timedelta, runtime: Runtime) -> Iterator[None]:
+    """Hold an exclusive lock on a folder, which the kernel drops when the process dies; raises BdTimeout."""
+    deadline = runtime.monotonic() + timeout.total_seconds()
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _no_lock(folder, error) from None
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if runtime.monotonic() > deadline:
+                    raise BdTimeout(f"{folder} is locked by another bdauto", hint="see what holds it") from None
+                runtime.sleep(0.05)
+            except OSError as error:
+                raise _no_lock(folder, error) from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def _no_lock(folder: Path, error: OSError) -> BdFailed:
+    words = f"{folder} cannot be locked: {error.strerror}"
+    return BdFailed(words, hint="an embedded database needs a local folder that can be read")

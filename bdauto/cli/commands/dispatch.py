@@ -1,0 +1,39 @@
+"""`bdauto dispatch`."""
+
+from bdauto.cli.context import begin, finish, lazy_runner, opened, telling, writer
+from bdauto.cli.options import with_options
+from bdauto.cli.validation import require_runner
+from bdauto.clock import Runtime
+from bdauto.domain.local_settings import LocalAgentSettings
+from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ServiceSettings, TelemetrySettings
+
+
+@with_options
+def dispatch(
+    services: ServiceSettings,
+    local: LocalAgentSettings,
+    settings: DispatchSettings,
+    bd: BdSettings,
+    telemetry: TelemetrySettings,
+    output: OutputSettings,
+) -> None:
+    """Dispatch the most urgent ready beads: one cycle, then exit."""
+    require_runner(services, local)
+    started = begin("dispatch", output, bd, local if local.agent_command else services, settings, telemetry)
+    runtime, runner = Runtime(), lazy_runner(services, local, bd)
+    from bdauto.controllers.dispatcher import Dispatcher
+    from bdauto.controllers.gate import TrackerGate
+    from bdauto.loop.shutdown import ShieldedWriter, Stop
+
+    with opened(bd, readonly=settings.dry_run) as tracker, Stop() as stop:
+        gate = TrackerGate(
+            tracker,
+            runtime.now,
+            ignore_pause=settings.ignore_pause,
+            ignore_breaker=settings.trip_after == 0,
+            stopping=lambda: stop.asked,
+        )
+        shielded = ShieldedWriter(writer(tracker, runtime, settings.dry_run), stop.enter_critical_section)
+        dispatcher = Dispatcher(tracker, shielded, runner, settings, runtime, gate)
+        tell = telling(telemetry, runtime, tracker, runner, dispatch=settings)
+        finish(started, lambda: stop.run(dispatcher.cycle), output.json, tell)

@@ -1,0 +1,65 @@
+"""`bdauto logs`."""
+
+import sys
+import time
+from typing import Annotated
+
+from bdauto import log
+from bdauto.agents.runner import JobOutput
+from bdauto.cli.commands.explain import complete
+from bdauto.cli.context import lazy_runner, opened, start_log
+from bdauto.cli.options import Offer, argument, with_options
+from bdauto.cli.streams import lost
+from bdauto.diagnostics.explanation import read_bead
+from bdauto.domain.local_settings import LocalAgentSettings
+from bdauto.domain.reaping import ALIVE
+from bdauto.domain.settings import BdSettings, LogsSettings, OutputSettings, ServiceSettings
+from bdauto.errors import UsageError
+from bdauto.sanitize import clean_lines
+
+INTERVAL = 0.5
+"""Seconds between two looks at a job that is followed."""
+
+
+@with_options
+def logs(
+    bead: Annotated[str, argument("ID", "The bead.", autocompletion=complete)],
+    view: LogsSettings,
+    services: Annotated[ServiceSettings, Offer(without=("beadboard_url",))],
+    local: Annotated[LocalAgentSettings, Offer(only=("agent_jobs",))],
+    bd: BdSettings,
+    output: Annotated[OutputSettings, Offer(without=("json",))],
+) -> None:
+    """Print the output of a bead's agent."""
+    start_log(output)
+    with opened(bd, readonly=True) as tracker:
+        agent = lazy_runner(services, local, bd)()
+        found = read_bead(tracker, bead)
+        jobs = agent.jobs_of(found)
+    job = _choose(jobs, bead, view.attempt)
+    source = agent.output(job)
+    while (state := _show(source)) in ALIVE and view.follow and not lost():
+        time.sleep(INTERVAL)
+    log.event("job", bead=bead, job=job, state=state)
+
+
+def _show(source: JobOutput) -> str:
+    """Write what came since the last time, and return the job's state as it was just before."""
+    state = source.state()
+    for data in source.read():
+        if sys.stdout.isatty():
+            sys.stdout.write(clean_lines(data.decode(errors="replace")))
+        else:
+            sys.stdout.buffer.write(data)
+    sys.stdout.flush()
+    return state
+
+
+def _choose(jobs: list[str], bead: str, attempt: int | None) -> str:
+    if not jobs:
+        raise UsageError(f"no job of {bead} is known here", hint=f"see `bdauto explain {bead}`")
+    if attempt is None:
+        return jobs[-1]
+    if attempt > len(jobs):
+        raise UsageError(f"--attempt {attempt}: {bead} has {len(jobs)}, as far as is known here")
+    return jobs[attempt - 1]

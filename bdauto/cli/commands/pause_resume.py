@@ -1,0 +1,111 @@
+"""`bdauto pause` and `bdauto resume`."""
+
+import os
+import sys
+from datetime import timedelta
+from typing import Annotated
+
+import msgspec
+
+from bdauto.bd.client import Bd
+from bdauto.bd.writer import BdWriter
+from bdauto.cli.context import opened, start_log
+from bdauto.cli.options import Offer, argument, with_options
+from bdauto.cli.output import SCHEMA_VERSION
+from bdauto.clock import Runtime
+from bdauto.domain import breaker
+from bdauto.domain.bead import format_time
+from bdauto.domain.pause import KEY, Pause, read
+from bdauto.domain.settings import BdSettings, OutputSettings, PauseSettings
+from bdauto.domain.values import parse_name
+from bdauto.errors import BdFailed, UsageError
+from bdauto.sanitize import clean
+
+REASON_LIMIT = 300
+TRIES = 8
+"""Dispatchers and reapers may change the circuit breaker while it is closed here."""
+BY_LOGIN = BdSettings(actor="")
+"""An empty author stands for the login of the person who pauses."""
+
+
+@with_options
+def pause(
+    *,
+    reason: Annotated[str, argument("[REASON]", "Why, for whoever asks.", show_default=False)] = "",
+    when: PauseSettings,
+    bd: Annotated[BdSettings, Offer(without=("assignee",))] = BY_LOGIN,
+    output: OutputSettings,
+) -> None:
+    """Pause every dispatcher and reaper of this tracker. BeadBoard's own Dispatch button still works."""
+    start_log(output)
+    runtime = Runtime()
+    with opened(by_login(bd)) as tracker:
+        now = runtime.now().replace(microsecond=0)
+        until = now + max(when.lasting, timedelta(seconds=1)) if when.lasting else None
+        switch = Pause(clean(reason, REASON_LIMIT), tracker.settings.actor, now, until and until.replace(microsecond=0))
+        _set(tracker, runtime, KEY, switch.encode())
+        if read(tracker.kv_list().result(), now) != switch:
+            raise BdFailed(
+                "bd kv set: the pause switch reads back as something else", hint="see `bdauto status`, and try again"
+            )
+    _show("pause", "paused", switch, switch.words(), output.json)
+
+
+@with_options
+def resume(*, bd: Annotated[BdSettings, Offer(without=("assignee",))] = BY_LOGIN, output: OutputSettings) -> None:
+    """End a pause, and close the circuit breaker."""
+    start_log(output)
+    runtime = Runtime()
+    with opened(by_login(bd)) as tracker:
+        store = tracker.kv_list().result()
+        before, suspended = read(store, runtime.now()), breaker.read(store).until is not None
+        if before is None and not suspended:
+            _show("resume", "not_paused", None, "not paused", output.json)
+            return
+        for key in (*([KEY] if before else []), *([breaker.KEY] if suspended else [])):
+            _set(tracker, runtime, key, None)
+        if _now(tracker, runtime) is not None:
+            raise BdFailed("bd kv clear: the pause switch is still there", hint="see `bdauto status`, and try again")
+    words = [f"it was {before.words()}" if before else "", "the circuit breaker is closed" if suspended else ""]
+    _show("resume", "resumed", before, f"resumed; {' and '.join(filter(None, words))}", output.json)
+
+
+def _set(tracker: Bd, runtime: Runtime, key: str, value: str | None) -> None:
+    """Set or clear a key of the tracker, whatever it was. Raises BdError."""
+    writer = BdWriter(tracker, runtime)
+    for _ in range(TRIES):
+        if writer.swap(key, tracker.kv_list().result().get(key) or None, value):
+            return
+    raise BdFailed(f"{key} is changed by others all the time", hint="see `bdauto status`, and try again")
+
+
+def by_login(bd: BdSettings) -> BdSettings:
+    """Use the login as the author if neither --actor nor BEADS_ACTOR names one."""
+    return msgspec.structs.replace(bd, actor=bd.actor or _login())
+
+
+def _login() -> str:
+    import getpass
+
+    try:
+        return parse_name(getpass.getuser())
+    except (KeyError, OSError, UsageError):  # a container's user need not have a name
+        return f"uid-{os.getuid()}"
+
+
+def _now(tracker: Bd, runtime: Runtime) -> Pause | None:
+    return read(tracker.kv_list().result(), runtime.now())
+
+
+def _show(command: str, outcome: str, switch: Pause | None, words: str, as_json: bool) -> None:
+    if not as_json:
+        sys.stdout.write(words + "\n")
+        return
+    import json
+
+    fields: dict[str, str | int | None] = {"schema_version": SCHEMA_VERSION, "command": command, "outcome": outcome}
+    if switch:
+        fields |= {"reason": switch.reason, "by": switch.by}
+        fields |= {"since": format_time(switch.since) if switch.since else None}
+        fields |= {"until": format_time(switch.until) if switch.until else None}
+    sys.stdout.write(json.dumps(fields) + "\n")

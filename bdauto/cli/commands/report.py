@@ -1,0 +1,56 @@
+"""`bdauto report`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from bdauto.cli.context import opened, start_log
+from bdauto.cli.options import ELIGIBILITY, with_options
+from bdauto.cli.output import envelope
+from bdauto.cli.validation import need
+from bdauto.clock import Runtime
+from bdauto.diagnostics.activity import as_json, gather_activity
+from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ReportSettings
+from bdauto.errors import UsageError
+
+
+@with_options
+def report(
+    what: ReportSettings,
+    dispatch: Annotated[DispatchSettings, ELIGIBILITY],
+    bd: BdSettings,
+    output: OutputSettings,
+) -> None:
+    """Report what became of the beads: how many were done, what they cost, how long they took, why they failed."""
+    if what.html:
+        need("web", "--html")
+        if not what.html.parent.is_dir() or what.html.is_dir():
+            raise UsageError(f"--html {what.html}: name a file in a folder that exists")
+    start_log(output)
+    with opened(bd, readonly=True) as tracker:
+        activity = gather_activity(tracker, dispatch, what.since, what.by, Runtime().now())
+    if output.json:
+        sys.stdout.write(envelope("report", as_json(activity)) + "\n")
+    elif not what.html:
+        from bdauto.cli import tables
+        from bdauto.cli.activity_view import activity_view
+
+        tables.show(activity_view(activity))
+    if what.html:
+        from bdauto.web.rendering import report_page
+
+        write_file(what.html, report_page(activity))
+        sys.stderr.write(f"{what.html} was written\n")
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file such that a reader never finds half of it. Raises UsageError."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise UsageError(
+            f"--html {path}: {error.strerror}", hint="name a file in a folder that can be written"
+        ) from None

@@ -1,0 +1,159 @@
+"""`bdauto run`."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from bdauto import log
+from bdauto.bd import process
+from bdauto.cli.context import LazyLocalAgent, begin, lazy_runner, opened, writer
+from bdauto.cli.options import with_options
+from bdauto.cli.output import show
+from bdauto.cli.validation import need, require_runner
+from bdauto.clock import Runtime
+from bdauto.domain.local_settings import LocalAgentSettings
+from bdauto.domain.settings import (
+    BdSettings,
+    DispatchSettings,
+    OutputSettings,
+    ReapSettings,
+    RunSettings,
+    ServiceSettings,
+    TelemetrySettings,
+)
+from bdauto.extras import missing
+
+if TYPE_CHECKING:
+    from bdauto.agents.local.local_agent import LocalAgent
+    from bdauto.loop.http import Page
+    from bdauto.loop.loop import Loop
+    from bdauto.web.site import Html, Site
+
+
+@with_options
+def run(
+    loop: RunSettings,
+    services: ServiceSettings,
+    local: LocalAgentSettings,
+    dispatch: DispatchSettings,
+    reap: ReapSettings,
+    bd: BdSettings,
+    telemetry: TelemetrySettings,
+    output: OutputSettings,
+) -> None:
+    """Dispatch and reap in one process until SIGTERM or SIGINT. --json reports each cycle that touched a bead."""
+    require_runner(services, local)
+    if loop.listen:
+        need("metrics", "--listen")
+    from bdauto.bd.revision import open_revision
+    from bdauto.loop.loop import Jobs, Loop
+    from bdauto.loop.shutdown import Stop
+    from bdauto.loop.watcher import Watcher
+    from bdauto.telemetry import notify
+    from bdauto.telemetry.recorder import Telemetry
+
+    notify.check(telemetry.notify_urls)
+    runner = lazy_runner(services, local, bd)
+    runner()  # an invalid URL or command is reported now
+    begin("run", output, bd, local if local.agent_command else services, loop, dispatch, reap, telemetry)
+    counting = bool(loop.listen) or telemetry.metrics
+    jobs = Jobs(loop, dispatch, reap, counting)
+    runtime = Runtime()
+    told = (lambda report: show(report, True)) if output.json else None
+    recorder = Telemetry(telemetry, "dispatch", "reap", counting=counting, show=told)
+    with ExitStack() as stack:
+        tracker = stack.enter_context(opened(bd, readonly=dispatch.dry_run))
+        stop = stack.enter_context(Stop())
+        watcher = Watcher(loop, lambda: open_revision(tracker), stop.wait, runtime.monotonic, runtime.rng)
+        write = lambda: writer(tracker, runtime, dispatch.dry_run)  # noqa: E731
+        work = Loop(tracker, write, runner, jobs, runtime, stop, recorder, watcher)
+        if loop.listen:
+            reader = stack.enter_context(opened(bd, readonly=True))
+            asked = lazy_runner(services, local, bd)  # the loop's own belongs to its thread
+
+            def site() -> "Site":
+                from bdauto.web.site import Site
+
+                return Site(reader, asked, dispatch, reap, runtime)
+
+            stack.enter_context(_listening(loop.listen, work, None if missing("web") else _once(site)))
+        work.run()
+        if isinstance(runner, LazyLocalAgent) and os.getpid() == 1:
+            _wait_for_jobs(runner(), runtime)
+        recorder.close()
+        log.event("end", outcome="stopped", signal=stop.signal)
+
+
+def _once(make: "Callable[[], Site]") -> "Callable[[], Site]":
+    """Return what makes the site for its first reader, whichever thread that is: it takes memory."""
+    lock, made = Lock(), cache(make)
+
+    def once() -> "Site":
+        with lock:
+            return made()
+
+    return once
+
+
+def _wait_for_jobs(agent: "LocalAgent", runtime: Runtime) -> None:
+    """Wait for this container's jobs, which would end with its first process. A second signal ends the wait."""
+    while active := agent.capacity().active:
+        log.debug("waiting", jobs=active)
+        runtime.sleep(1)
+        process.reap_orphans()
+
+
+@contextmanager
+def _listening(address: tuple[str, int], loop: "Loop", site: "Callable[[], Site] | None") -> Iterator[None]:
+    from bdauto.loop.http import Folders, Listener, Page
+
+    pages = _pages(loop)
+    folders: Folders = {}
+    if site:
+        pages |= {"/": lambda: _page(site().front()), "/favicon.ico": lambda: Page(204, b"")}
+        folders = {"/beads/": lambda bead: _page(site().bead(bead))}
+    listener = Listener(address, pages, folders)
+    log.event("listening", address=listener.address)
+    try:
+        yield
+    finally:
+        listener.close()
+
+
+def _page(found: "Html") -> "Page":
+    from bdauto.loop.http import Page
+    from bdauto.web.rendering import content_security_policy
+
+    headers = {
+        "content-security-policy": f"{content_security_policy()}; frame-ancestors 'none'",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cache-control": "no-store",
+        **({"retry-after": "5"} if found.status == 503 else {}),
+    }
+    return Page(found.status, found.text.encode(), "text/html; charset=utf-8", tuple(headers.items()))
+
+
+def _pages(loop: "Loop") -> dict[str, "Callable[[], Page]"]:
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+    from bdauto.loop.http import Page
+
+    assert loop.telemetry.metrics, "the listener is given only where metrics are counted"
+    registry = loop.telemetry.metrics.registry
+
+    def said(good: bool, yes: bytes, no: bytes) -> Page:
+        return Page(200, yes) if good else Page(503, no)
+
+    return {
+        "/healthz": lambda: said(loop.alive(), b"alive\n", b"the loop is stalled\n"),
+        "/readyz": lambda: said(
+            loop.ready(),
+            b"ready\n" + loop.known().encode(),
+            b"bd or BeadBoard did not answer\n" + loop.known().encode(),
+        ),
+        "/metrics": lambda: Page(200, generate_latest(registry), CONTENT_TYPE_LATEST),
+    }

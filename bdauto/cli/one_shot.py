@@ -1,0 +1,90 @@
+"""What a one-shot command reports after its work: metrics and notifications."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from bdauto import log
+from bdauto.agents.service_status import check_services
+from bdauto.bd.client import Bd
+from bdauto.clock import Runtime
+from bdauto.diagnostics.snapshot import gather_queue
+from bdauto.domain import breaker, pause
+from bdauto.domain.outcome import BeadOutcome, Report
+from bdauto.domain.settings import DispatchSettings, ReapSettings, TelemetrySettings
+from bdauto.errors import AgentsDie, BdError, ServiceError
+from bdauto.telemetry.families import PAUSED, STARVED, SUSPENDED, UP
+from bdauto.telemetry.recorder import Telemetry
+
+if TYPE_CHECKING:
+    from bdauto.agents.runner import Runner
+
+LONG_WAIT = timedelta(minutes=6)
+"""After this time a one-shot command calls an eligible bead starved: three ticks of the CronJob."""
+COMMON = ("in_progress", "quarantined", "blocked")
+"""The states of beads that every command counts."""
+
+
+class OneShot:
+    """The telemetry of one command. `runner` is None if nothing can be asked about jobs.
+
+    The settings of its own job say which states of the queue the command can count.
+    """
+
+    def __init__(
+        self,
+        settings: TelemetrySettings,
+        runtime: Runtime,
+        bd: Bd,
+        runner: "Callable[[], Runner] | None",
+        *,
+        dispatch: DispatchSettings | None = None,
+        reap: ReapSettings | None = None,
+    ) -> None:
+        self._settings = settings
+        self._runtime = runtime
+        self._bd = bd
+        self._runner = runner
+        self._dispatch = dispatch or DispatchSettings()
+        self._reap = reap or ReapSettings()
+
+    def __call__(self, report: Report, seconds: float) -> None:
+        """Count and publish the command's report. Raises nothing expected."""
+        if report.dry_run:
+            return
+        telemetry = Telemetry(self._settings, "reap" if report.command == "reap" else "dispatch")
+        telemetry.report(report, seconds, self._runtime.now())
+        if isinstance(report.error, AgentsDie):
+            telemetry.tell("suspended", report.error.message)
+        if telemetry.metrics:
+            self._look(telemetry, report)
+        telemetry.publish()
+        telemetry.close()
+
+    def _look(self, telemetry: Telemetry, report: Report) -> None:
+        """Set the gauges from a look at the services and at bd, because an idle command saw neither."""
+        runner, now = self._runner() if self._runner else None, self._runtime.now()
+        status = check_services(runner)
+        telemetry.services(status)
+        if report.command == "reap" and isinstance(report.error, ServiceError):
+            telemetry.set(UP, 0, target="agent")  # its health needs no token, its jobs do
+        telemetry.set(UP, not isinstance(report.error, BdError), target="bd")
+        if isinstance(report.error, BdError):
+            return
+        try:
+            store = self._bd.kv_list().result()
+            found = gather_queue(self._bd, runner, self._dispatch, self._reap, now)
+        except BdError as error:
+            log.warning("metrics-failed", target="bd", error=error)
+            return
+        paused = pause.read(store, now)
+        suspended = breaker.read(store).state(now) != "closed"
+        telemetry.set(PAUSED, paused is not None)
+        telemetry.set(SUSPENDED, suspended)
+        if report.command == "reap":
+            telemetry.queue({state: found.counts[state] for state in ("stalled", *COMMON)})
+            return
+        telemetry.queue({state: found.counts[state] for state in ("eligible", "waiting", *COMMON)}, found.oldest)
+        dispatched = any(bead.outcome is BeadOutcome.dispatched for bead in report.beads)
+        held = paused or suspended or dispatched
+        telemetry.set(STARVED, bool(found.oldest > LONG_WAIT and status.free and not held))

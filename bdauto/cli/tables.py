@@ -1,0 +1,225 @@
+"""The output of `status`, `explain` and `doctor` for people: for 80 columns, on any terminal or in a pipe.
+
+Colours only repeat what a word says. Text from beads is cleaned. Text that may be long or run from right to left comes
+last on its line.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bdauto.diagnostics.explanation import Explanation, story
+from bdauto.diagnostics.findings import Check, Level
+from bdauto.diagnostics.snapshot import Running, Snapshot, last_note, place_words
+from bdauto.diagnostics.wording import services
+from bdauto.domain.eligibility import Condition
+from bdauto.domain.notes import format_age
+from bdauto.sanitize import clean
+
+TITLE_LIMIT = 200
+"""How many characters of a title are used. A table cuts it further, to the width that it has."""
+REASON_LIMIT = 120
+COLORS = {"good": "green", "warn": "yellow", "bad": "red", "muted": "dim"}
+NOTES = 20
+"""How many lines of a bead's notes `explain` shows, the last ones."""
+
+
+def console() -> Console:
+    """Return the console for stdout."""
+    return Console(highlight=False, emoji=False, markup=False)
+
+
+def show(view: RenderableType) -> None:
+    """Print a view on stdout. Into a pipe, print it without trailing blanks."""
+    out = console()
+    if out.is_terminal:
+        out.print(view)
+        return
+    with out.capture() as capture:
+        out.print(view)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def redrawn(in_place: bool = True) -> Iterator[Callable[[RenderableType], None]]:
+    """Yield a function that draws a view: in place on a terminal, elsewhere one after the other."""
+    out = console()
+    if not in_place or not out.is_terminal:
+        yield lambda view: show(Group(view, Text()))
+        return
+    with Live(console=out, auto_refresh=False) as live:
+        yield lambda view: live.update(view, refresh=True)
+
+
+def failed(error: Exception) -> Text:
+    """Render an error in place of a view."""
+    return _text(str(error), "red")
+
+
+def short_age(age: timedelta) -> str:
+    """Write an age in at most four characters for a table: `45s`, `12m`, `5h`, `3d`."""
+    minutes = int(age.total_seconds()) // 60
+    if minutes < 120:
+        return format_age(age)
+    return f"{minutes // 60}h" if minutes < 48 * 60 else f"{minutes // (24 * 60)}d"
+
+
+def status_view(snapshot: Snapshot, limit: int, needs: Sequence[str]) -> RenderableType:
+    """Render a snapshot. `limit` cuts each list (0 does not), and `needs` lists what needs a person."""
+    parts: list[RenderableType] = [*(_text(f"! {line}", "bold red") for line in needs), _around(snapshot)]
+    waiting = len(snapshot.queue) - snapshot.eligible
+    parts.append(_heading(f"Queue: {snapshot.eligible} eligible, {waiting} waiting"))
+    parts += _cut(_queue(snapshot, limit), len(snapshot.queue), limit)
+    if snapshot.running:
+        parts.append(_heading(f"In progress: {len(snapshot.running)}"))
+        parts += _cut(_running(snapshot.running[: limit or None]), len(snapshot.running), limit)
+    if snapshot.quarantined:
+        parts.append(_heading(f"Quarantined by bdauto: {len(snapshot.quarantined)}"))
+        table = _table("bead", "age", "reason")
+        for bead in snapshot.quarantined[: limit or None]:
+            age = Text(short_age(snapshot.now - bead.updated_at), style="dim")
+            table.add_row(_id(bead.id), age, _text(bead.quarantined, limit=REASON_LIMIT))
+        parts += _cut(table, len(snapshot.quarantined), limit)
+    if snapshot.blocked:
+        parts.append(_heading(f"Blocked, not by bdauto: {len(snapshot.blocked)}"))
+        table = _table("bead", "age", "last note")
+        for bead in snapshot.blocked[: limit or None]:
+            age = Text(short_age(snapshot.now - bead.updated_at), style="dim")
+            table.add_row(_id(bead.id), age, _text(last_note(bead), limit=REASON_LIMIT))
+        parts += _cut(table, len(snapshot.blocked), limit)
+    if snapshot.malformed:
+        parts += [_heading(f"Malformed: {len(snapshot.malformed)}", "red")]
+        parts += [_text(line) for line in snapshot.malformed[: limit or None]]
+    return Group(*parts)
+
+
+def _around(snapshot: Snapshot) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, (style, words) in services(snapshot.surroundings):
+        table.add_row(name, _text(words, COLORS[style]))
+    table.add_row("as of", _text(f"{snapshot.now:%Y-%m-%d %H:%M:%S}Z", "dim"))
+    return table
+
+
+def _queue(snapshot: Snapshot, limit: int) -> Table:
+    table = _table("bead", "P", "age", "verdict", "title", middle="verdict")
+    for place, found in enumerate(snapshot.queue[: limit or None], 1):
+        words = place_words(place) if found.eligible else f"waiting: {found.reason}"
+        table.add_row(
+            _id(found.bead.id),
+            Text(str(found.bead.priority)),
+            Text(short_age(snapshot.now - found.bead.updated_at), style="dim"),
+            _text(words, "green" if found.eligible else "yellow", REASON_LIMIT),
+            _text(found.bead.title, limit=TITLE_LIMIT),
+        )
+    return table
+
+
+def _running(running: Sequence[Running]) -> Table:
+    table = _table("bead", "runs", "age", "left", "job", "verdict", "title", middle="verdict")
+    for one in running:
+        kept = one.state == "kept"
+        words = one.job_state or "kept" if kept else f"{one.state}: {one.decision.evidence}"
+        table.add_row(
+            _id(one.bead.id),
+            Text(short_age(one.running) if one.running is not None else "-"),
+            Text(short_age(one.age), style="dim"),
+            Text(short_age(one.left) if one.left and one.left > timedelta(0) else "-"),
+            _text(one.bead.job or "-"),
+            _text(words, "green" if kept else "red", REASON_LIMIT),
+            _text(one.bead.title, limit=TITLE_LIMIT),
+        )
+    return table
+
+
+def explain_view(explained: Explanation) -> RenderableType:
+    """Render the verdict on one bead, every condition behind it, and its story so far."""
+    bead = explained.bead
+    style = "green" if explained.place else "yellow"
+    parts: list[RenderableType] = [
+        Text.assemble(_id(bead.id), "  ", _text(bead.title, limit=TITLE_LIMIT)),
+        _text(explained.headline, f"bold {style}"),
+    ]
+    if explained.place:
+        parts.append(_text(f"place {explained.place} of {explained.eligible} eligible", "dim"))
+    parts += [_heading("Conditions"), _conditions(explained.conditions)]
+    told = story(bead)
+    if explained.running:
+        times = (("has run for", explained.running.running), ("time left", explained.running.left))
+        told += [(word, short_age(max(time, timedelta(0)))) for word, time in times if time is not None]
+        told += [("job is", explained.running.job_state)] if explained.running.job_state else []
+    if told:
+        parts.append(_heading("So far"))
+        facts = Table.grid(padding=(0, 2))
+        for word, value in told:
+            facts.add_row(Text(word, style="dim"), _text(value))
+        parts.append(facts)
+    notes = [line for line in bead.notes.splitlines() if line.strip()]
+    if notes:
+        parts.append(_heading("Notes" if len(notes) <= NOTES else f"Notes (the last {NOTES} of {len(notes)})"))
+        parts += [_text(line) for line in notes[-NOTES:]]
+    return Group(*parts)
+
+
+def _conditions(conditions: Sequence[Condition]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for condition in conditions:
+        mark = Text("ok", style="green") if condition.passed else Text("no", style="bold red")
+        table.add_row(mark, Text(condition.name), _text(condition.detail))
+        if not condition.passed and condition.fix:
+            table.add_row("", "", Text(f"→ {clean(condition.fix, 1000)}", style="cyan"))
+    return table
+
+
+def doctor_view(checks: Sequence[Check]) -> RenderableType:
+    """Render the checks in order, each failure and warning with its hint, and then the verdict in one line."""
+    styles = {Level.ok: "green", Level.warn: "yellow", Level.fail: "bold red"}
+    table = Table.grid(padding=(0, 2))
+    for check in checks:
+        table.add_row(Text(check.level, style=styles[check.level]), Text(check.name), _text(check.detail))
+        if check.hint and check.level is not Level.ok:
+            table.add_row("", "", Text(f"→ {clean(check.hint)}", style="cyan"))
+    failed, warned = (sum(check.level is level for check in checks) for level in (Level.fail, Level.warn))
+    warnings = f"{warned} warning{'s' if warned > 1 else ''}"
+    if failed:
+        verdict = _text(f"Not ready: {failed} failed" + (f", {warnings}" if warned else ""), "bold red")
+    else:
+        verdict = _text(f"Ready, with {warnings}" if warned else "Ready", "bold yellow" if warned else "bold green")
+    return Group(table, Padding(verdict, (1, 0, 0, 0)))
+
+
+def _text(text: str, style: str = "", limit: int = 300) -> Text:
+    return Text(clean(text, limit), style=style)
+
+
+def _id(bead_id: str) -> Text:
+    return Text(bead_id, style="cyan")
+
+
+def _heading(words: str, style: str = "") -> RenderableType:
+    return Padding(Text(words, style=f"bold {style}".strip()), (1, 0, 0, 0))
+
+
+def _cut(table: Table, total: int, limit: int) -> list[RenderableType]:
+    if not total:
+        return []
+    rest = total - limit if limit else 0
+    return [table, _text(f"… and {rest} more: --limit 0 shows all", "dim")] if rest > 0 else [table]
+
+
+def _table(*columns: str, middle: str = "") -> Table:
+    """Return a table whose last column takes the rest of the width, on one line. The column `middle` is folded."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False, expand=True)
+    for name in columns[:-1]:
+        table.add_column(name, max_width=32 if name == middle else 24, overflow="fold", no_wrap=name in ("P", "age"))
+    last = columns[-1]
+    table.add_column(last, no_wrap=last == "title", overflow="ellipsis", ratio=1, min_width=12)
+    return table

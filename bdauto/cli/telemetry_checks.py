@@ -1,0 +1,43 @@
+"""What `bdauto doctor` looks at where metrics and notifications go. It writes, pushes and sends nothing."""
+
+import os
+from collections.abc import Iterator
+
+from bdauto.cli.validation import check_telemetry
+from bdauto.diagnostics.findings import Check, fail, ok, warn
+from bdauto.domain.settings import TelemetrySettings
+from bdauto.errors import ServiceDown, UsageError
+
+
+def telemetry_checks(settings: TelemetrySettings) -> Iterator[Check]:
+    """Check what is configured: the metrics file's folder, the Pushgateway's answer, and the notification URLs."""
+    try:
+        check_telemetry(settings)
+    except UsageError as error:
+        yield fail("telemetry", error)
+        return
+    if file := settings.metrics_file:
+        if os.access(file.parent, os.W_OK):
+            yield ok("metrics file", str(file))
+        else:
+            yield warn(
+                "metrics file", f"{file.parent} cannot be written", "give bdauto's user the right to write there"
+            )
+    if settings.pushgateway:
+        from bdauto.telemetry.export import Pushgateway
+
+        trouble = Pushgateway(settings.pushgateway, "dispatch").trouble()
+        if trouble:
+            yield fail("Pushgateway", ServiceDown(trouble), "is its URL in --pushgateway right?")
+        else:
+            yield ok("Pushgateway", "answers")
+    if settings.notify_urls:
+        from bdauto.telemetry import notify
+
+        try:
+            notify.check(settings.notify_urls)
+        except UsageError as error:
+            yield fail("notifications", error, "write it as Apprise documents it")
+        else:
+            schemes = ", ".join(notify.scheme(url) for url in settings.notify_urls)
+            yield ok("notifications", f"Apprise understands {schemes}; nothing was sent")

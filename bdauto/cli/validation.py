@@ -1,0 +1,105 @@
+"""Checks of settings against each other and against this host. All raise UsageError."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bdauto.agents.token import read_token
+from bdauto.bd.command import is_database
+from bdauto.domain.local_settings import LocalAgentSettings
+from bdauto.domain.settings import BdSettings, ServiceSettings, TelemetrySettings
+from bdauto.domain.values import checked_url, full_url
+from bdauto.errors import UsageError
+from bdauto.extras import EXTRAS, how_to_install, missing
+
+
+def check_bd(settings: BdSettings) -> BdSettings:
+    """Check which database is named."""
+    if settings.db is not None and settings.metadata is not None:
+        raise UsageError("--db and --metadata exclude each other", hint="give one of them")
+    if settings.db is not None and not is_database(str(settings.db)):
+        inside = settings.db / ".beads"
+        hint = f"name the .beads folder: --db {inside}" if is_database(str(inside)) else "name the .beads folder"
+        raise UsageError(f"--db {settings.db}: no metadata.json in it", hint=hint)
+    return settings
+
+
+def check_services(settings: ServiceSettings) -> ServiceSettings:
+    """Check the URLs."""
+    for flag, url in (("--beadboard-url", settings.beadboard_url), ("--agent-url", settings.agent_url)):
+        try:
+            checked_url(url or "http://not.asked")
+        except UsageError as error:
+            raise UsageError(f"{flag} {error.message}") from None
+    if settings.agent_url and "@" in urlsplit(settings.agent_url).netloc:
+        raise UsageError(
+            "--agent-url holds a user name or a password, which would replace the bearer token",
+            hint="put the token into --agent-token-file or API_BEARER_TOKEN",
+        )
+    return with_token(settings)
+
+
+def with_token(settings: ServiceSettings) -> ServiceSettings:
+    """Return the settings with the agent service's token, where that service is configured."""
+    if not settings.agent_url:
+        return settings
+    return msgspec.structs.replace(settings, agent_token=read_token(settings.agent_token_file))
+
+
+def require_runner(services: ServiceSettings, local: LocalAgentSettings) -> None:
+    """Raise UsageError unless exactly one of BeadBoard and an agent command is configured."""
+    exclude_each_other(services, local)
+    if not services.beadboard_url and not local.agent_command:
+        raise UsageError(
+            "nothing runs the agent: neither the URL of BeadBoard nor an agent command is set",
+            hint="give --beadboard-url or BEADBOARD_URL, or --agent-command or BDAUTO_AGENT_COMMAND",
+        )
+
+
+def exclude_each_other(services: ServiceSettings, local: LocalAgentSettings) -> None:
+    """Raise UsageError when both an agent command and a service are configured."""
+    if local.agent_command:
+        for option, url in (("--beadboard-url", services.beadboard_url), ("--agent-url", services.agent_url)):
+            if url:
+                raise UsageError(f"--agent-command and {option} exclude each other", hint="give one of them")
+
+
+def require_beadboard(settings: ServiceSettings) -> None:
+    """Raise UsageError unless BeadBoard is configured."""
+    if settings.beadboard_url is None:
+        raise UsageError("the URL of BeadBoard is not set", hint="give --beadboard-url or BEADBOARD_URL")
+
+
+def check_telemetry(settings: TelemetrySettings) -> TelemetrySettings:
+    """Check the file and the URLs, and that the extras they need are installed."""
+    if file := settings.metrics_file:
+        need("metrics", "--metrics-file")
+        if not file.parent.is_dir() or file.is_dir():
+            raise UsageError(f"--metrics-file {file}: name a file in a folder that exists")
+    if settings.pushgateway:
+        need("metrics", "--pushgateway")
+        try:
+            checked_url(full_url(settings.pushgateway.value))
+        except UsageError:  # its words may hold the password
+            raise UsageError("--pushgateway is not a URL", hint="write it as http://HOST:PORT") from None
+    if settings.notify_urls:
+        need("notify", "--notify-url")
+        if not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", url.value) for url in settings.notify_urls):
+            raise UsageError("--notify-url is not a URL", hint="write it as SERVICE://…, as Apprise documents it")
+    return settings
+
+
+def need(extra: str, option: str) -> None:
+    """Check that the libraries behind an option are installed."""
+    if missing(extra):
+        raise UsageError(f"{option} needs {' and '.join(EXTRAS[extra])}", hint=f"run `{how_to_install(extra)}`")
+
+
+CHECKS: dict[type, Callable[[Any], Any]] = {
+    BdSettings: check_bd,
+    ServiceSettings: check_services,
+    TelemetrySettings: check_telemetry,
+}

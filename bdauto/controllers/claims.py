@@ -1,0 +1,242 @@
+"""A claim on a bead, and the ways it can end: recorded, unknown, released, quarantined.
+
+Each is one compare-and-set, fenced by the attempt's unique id: whoever moved the bead meanwhile keeps it as it is.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import Enum
+
+import msgspec
+
+from bdauto import log
+from bdauto.bd.change import NOW, Change, Moment, Writer
+from bdauto.bd.client import Bd
+from bdauto.clock import Runtime
+from bdauto.controllers.memory import StartedJob
+from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.eligibility import backoff
+from bdauto.domain.notes import (
+    ARMED_AT,
+    BLOCKED_DROPS,
+    CLAIMED_AT,
+    DIED,
+    JOB_NOTE,
+    UNKNOWN,
+    error_kind,
+    failure_note,
+    sign_of_life,
+)
+from bdauto.domain.results import RESULT, RUNNING
+from bdauto.errors import BdError, BdUnsupported
+
+Put = dict[str, str | float | Moment]
+
+END_TRIES = 3
+"""A bead that is changed between the look at it and its release is looked at again, this often in all."""
+RECORD_RETRY = timedelta(seconds=60)
+"""How long a record that bd cannot write just now is tried again, before it is left to the log."""
+
+
+class Ended(Enum):
+    """How it went to end a claim: it is `written`, the bead was `moved` by somebody else, or its agent is `alive`."""
+
+    written = "written"
+    moved = "moved"
+    alive = "alive"
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A bead as it was before it was claimed, the attempt's unique id, and for how many seconds the bead waited."""
+
+    bead: Bead
+    attempt: str
+    waited: int
+
+    @property
+    def attempts(self) -> int:
+        """Attempts charged to the bead, this one included."""
+        return self.bead.attempts + 1
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """Makes claims and ends them. Every method may raise BdError."""
+
+    bd: Bd
+    writer: Writer
+    runtime: Runtime
+
+    def claim(self, bead: Bead, attempt: str, host: str = "") -> Claim | None:
+        """Claim a bead if it is unchanged since it was read, and charge the attempt. None if somebody was faster.
+
+        `host` is the machine that runs the agent, "" if a service does.
+        """
+        claim = Claim(bead, attempt, max(int((self.runtime.now() - _waits_since(bead)).total_seconds()), 0))
+        stale = ["bdauto.job", "bdauto.retry_at", "bdauto.quarantined", DIED, *([] if host else ["bdauto.host"])]
+        if bead.error.startswith(UNKNOWN):
+            stale.append("bdauto.error")
+        change = Change(
+            bead=bead,
+            act="claim",
+            mark=self.runtime.unique(),
+            status="in_progress",
+            writes_claim_note=True,
+            put={
+                "bdauto.attempt": claim.attempt,
+                "bdauto.attempts": claim.attempts,
+                CLAIMED_AT: NOW,
+                **({"bdauto.host": host} if host else {}),
+            },
+            drop=tuple(stale),
+            if_status="open",
+            if_assignee=self.bd.settings.assignee,
+            if_updated_at=bead.updated_at,
+        )
+        return claim if self._apply(change) else None
+
+    def record(self, claim: Claim, job: str) -> bool:
+        """Write the job on the bead. Return False if the bead was changed meanwhile.
+
+        The job runs by now, so a failing bd is asked again until RECORD_RETRY is over. Then its error is raised.
+        """
+        change = Change(
+            bead=claim.bead,
+            act="record",
+            mark=self.runtime.unique(),
+            note=f"{JOB_NOTE}{job}",
+            put={"bdauto.job": job, "bdauto.waited": claim.waited, **self._runs()},
+            drop=("bdauto.error", "bdauto.failures", ARMED_AT),
+            if_attempt=claim.attempt,
+        )
+        return self._insist(change, job)
+
+    def unknown(self, claim: Claim, error: str) -> None:
+        """Leave the bead claimed and say that it may run: the reaper settles it. As insistent as `record`."""
+        words = f"{UNKNOWN}: {error}"
+        change = Change(
+            bead=claim.bead,
+            act="note unknown outcome of",
+            mark=self.runtime.unique(),
+            note=words,
+            put={"bdauto.error": words},
+            if_attempt=claim.attempt,
+        )
+        self._insist(change)
+
+    def _insist(self, change: Change, job: str = "") -> bool:
+        deadline, wait = self.runtime.monotonic() + RECORD_RETRY.total_seconds(), 0.5
+        while True:
+            try:
+                return self._apply(change)
+            except BdUnsupported:
+                raise
+            except BdError as error:
+                if self.runtime.monotonic() + wait > deadline:
+                    raise
+                log.warning("record-retry", bead=change.bead.id, job=job, attempt=change.if_attempt, error=error)
+            self.runtime.sleep(wait)
+            wait = min(wait * 2, 5.0)
+
+    def restore(self, bead: Bead, known: StartedJob, host: str = "") -> bool:
+        """Claim a bead for the attempt whose job runs, on `host` or in a service. False if the bead has changed."""
+        change = Change(
+            bead=bead,
+            act="restore claim",
+            mark=self.runtime.unique(),
+            status="in_progress",
+            note=f"{JOB_NOTE}{known.job}",
+            put={
+                "bdauto.attempt": known.attempt,
+                "bdauto.attempts": known.attempts,
+                CLAIMED_AT: NOW,
+                "bdauto.job": known.job,
+                **({"bdauto.host": host} if host else {}),
+                **self._runs(),
+            },
+            drop=("bdauto.retry_at", "bdauto.quarantined"),
+            if_status="open",
+            if_assignee=self.bd.settings.assignee,
+            if_updated_at=bead.updated_at,
+        )
+        return self._apply(change)
+
+    def release(
+        self,
+        claim: Claim,
+        *,
+        error: str = "",
+        charged: bool = False,
+        back_off: bool = False,
+        again: timedelta | None = None,
+    ) -> Ended:
+        """Undo the claim: open the bead again, take the claim's note back, and note an error of a new kind.
+
+        A bead that is not `charged` gets its attempt back. With `back_off` it waits before the next attempt, with
+        `again` for that long and without a note. After an error it is recorded since when the bead waits, which the
+        release would hide. If somebody else has written a note since the claim, the agent may be at work, whatever the
+        answer was: then the bead stays claimed.
+        """
+        bead = claim.bead
+        put: Put = {ARMED_AT: format_time(_waits_since(bead))} if error or again else {}
+        drop = ["bdauto.attempt", CLAIMED_AT, "bdauto.host"]
+        if not charged and bead.attempts:
+            put["bdauto.attempts"] = bead.attempts
+        elif not charged:
+            drop.append("bdauto.attempts")
+        if error:
+            put["bdauto.error"] = error
+        if back_off:
+            again = backoff(bead.failures + 1, self.runtime.rng)
+            put["bdauto.failures"] = bead.failures + 1
+        if again:
+            put["bdauto.retry_at"] = Moment(again)
+        noted = error and (back_off or not again) and error_kind(error) != error_kind(bead.error)
+        return self._end(claim, "release", "open", failure_note(error) if noted else "", put, drop)
+
+    def quarantine(self, claim: Claim, error: str) -> Ended:
+        """Block the bead and say why and how to re-arm it, as `release` does."""
+        note = (
+            f"{failure_note(error)} — quarantined after {claim.attempts} attempts; "
+            f"fix the bead, then re-arm it: bd update {claim.bead.id} -s open"
+        )
+        return self._end(claim, "quarantine", "blocked", note, {"bdauto.quarantined": error}, BLOCKED_DROPS)
+
+    def _end(self, claim: Claim, act: str, status: str, note: str, put: Put, drop: Sequence[str]) -> Ended:
+        for _ in range(END_TRIES):
+            found = self.bd.read([claim.bead.id]).result().beads
+            bead = found[0] if found else None
+            if bead is None or bead.status != "in_progress" or bead.attempt != claim.attempt:
+                break
+            if bead.assignee != claim.bead.assignee:
+                break
+            if sign_of_life(bead.notes.removeprefix(claim.bead.notes)):
+                return Ended.alive
+            change = Change(
+                bead=bead,
+                act=act,
+                mark=self.runtime.unique(),
+                status=status,
+                note=note,
+                retracts_claim_note=True,
+                put=put,
+                drop=tuple(drop),
+                if_status="in_progress",
+                if_assignee=bead.assignee,
+                if_attempt=claim.attempt,
+                if_updated_at=bead.updated_at,
+            )
+            if self._apply(change):
+                return Ended.written
+        return Ended.moved
+
+    def _apply(self, change: Change) -> bool:
+        [written] = self.writer.apply([change])
+        return written
+
+    def _runs(self) -> Put:
+        """Say whose bead it was, because that may change, and that its job's end is not recorded yet."""
+        return {"bdauto.assignee": self.bd.settings.assignee, RESULT: RUNNING}
+
+
+def _waits_since(bead: Bead) -> datetime:
+    return bead.armed_at or bead.updated_at

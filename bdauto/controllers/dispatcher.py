@@ -1,0 +1,284 @@
+"""One dispatch cycle: choose, claim, post, record.
+
+The claim excludes every other dispatcher. The POST is made once and never repeated. Whatever its answer, the bead ends
+recorded, released, quarantined, or claimed with an outcome that says "unknown" (docs/reliability.md has the table).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from bdauto import log
+from bdauto.agents.answers import Answer, Started
+from bdauto.agents.service_status import ServiceStatus, check_services
+from bdauto.bd.change import Writer
+from bdauto.bd.client import Bd, RunningCommand
+from bdauto.bd.command import PAGE
+from bdauto.clock import Runtime
+from bdauto.controllers.breaker_store import BreakerStore
+from bdauto.controllers.claims import Claim, Claims
+from bdauto.controllers.endings import Endings
+from bdauto.controllers.gate import Gate, Hold
+from bdauto.controllers.limits import Limits
+from bdauto.controllers.memory import Memory, StartedJob
+from bdauto.controllers.ready_queue import Queue
+from bdauto.domain.bead import Bead, BeadList
+from bdauto.domain.limits import outside_hours
+from bdauto.domain.notes import format_age
+from bdauto.domain.outcome import BeadOutcome, Outcome, Report, partly
+from bdauto.domain.reaping import ALIVE, FORGOTTEN, OVER
+from bdauto.domain.settings import DispatchSettings
+from bdauto.errors import BdautoError, BdFailed, PartlyDone, ServiceDown, ServiceError
+
+if TYPE_CHECKING:
+    from bdauto.agents.runner import Runner
+
+IN_A_ROW = 3
+"""So many claims that fail one after another speak against bd, and not against the beads."""
+AT_CAPACITY = "the agent is at capacity"
+
+
+@dataclass
+class Dispatcher:
+    """Runs one cycle. `runner` is called only when a bead is eligible, `gate` is asked before each bead.
+
+    `status` is what the services said: where the caller has just asked them, and after the cycle if that did.
+    `memory` is kept between cycles by a process that runs several.
+    """
+
+    bd: Bd
+    writer: Writer
+    runner: "Callable[[], Runner]"
+    settings: DispatchSettings
+    runtime: Runtime
+    gate: Gate
+    memory: Memory = field(default_factory=Memory)
+    status: ServiceStatus | None = None
+    next_at: datetime | None = field(default=None, init=False)
+    """When time alone may change what the cycle found, as far as it has seen."""
+    _malformed: set[str] = field(default_factory=set, init=False)
+    _ahead: tuple[int | None, RunningCommand[BeadList]] | None = field(default=None, init=False)
+    _claims_failed: int = field(default=0, init=False)
+    _waits: list[float] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self._claims = Claims(self.bd, self.writer, self.runtime)
+        self._limits = Limits(self.bd, self.settings, self.runtime.now)
+        self._breaker = BreakerStore(self.bd, self.writer, self.runtime)
+        self._endings = Endings(
+            self._claims, self.settings.max_attempts, self.runtime.now, dry_run=self.settings.dry_run
+        )
+
+    def cycle(self) -> Report:
+        """Dispatch up to `max_beads` eligible beads. The report holds any error. Nothing expected is raised."""
+        hold, error = Hold(Outcome.idle), None
+        try:
+            hold = self._cycle()
+        except BdautoError as caught:
+            error = caught
+        finally:
+            self.gate.close()
+            self._limits.close()
+            self._close_ahead()
+        beads, malformed = tuple(self._endings.reports), tuple(sorted(self._malformed))
+        outcome, dispatched = hold.outcome, self._endings.dispatched
+        error = error or self._endings.failure() or partly(beads, malformed)
+        if error:
+            outcome = Outcome.partial if dispatched or isinstance(error, PartlyDone) else Outcome.failed
+        elif dispatched:
+            outcome = Outcome.dispatched
+        waits = tuple(self._waits)
+        return Report("dispatch", outcome, self.settings.dry_run, beads, hold.detail, malformed, error, waits)
+
+    def _cycle(self) -> Hold:
+        began = self.runtime.now()
+        if limit := outside_hours(self.settings, began):
+            self.next_at = limit.until
+            return Hold(Outcome.limited, limit.describe(), limit.until)
+        page = self.bd.ready(limit=PAGE).result()
+        if page.empty:  # nothing that a pause could hold back
+            self.memory.idle_at = began
+            return Hold(Outcome.idle)
+        queue = Queue(self.bd, self.settings, self.runtime.now(), self._malformed)
+        if queue.none_eligible(page):
+            self.next_at, self.memory.idle_at = queue.next_at, began
+            return Hold(Outcome.idle, queue.waiting())
+        self.gate.look()
+        if queue.promising(page):  # what a dispatch needs is got ready beside the look at the switch
+            self._limits.look()
+            self.writer.prepare()
+            self.runner()
+        hold = self.gate.hold()
+        self.next_at = hold.until if hold else None
+        if hold is None:
+            hold = self._dispatch(queue, page)
+            self.next_at = hold.until or queue.next_at
+        return hold
+
+    def _dispatch(self, queue: Queue, page: BeadList) -> Hold:
+        """Take beads from the queue until enough are dispatched, capacity ends, or an answer stops the cycle."""
+        room = None
+        try:
+            for listed in self._others_first(queue.eligible(page, self.settings.max_beads)):
+                bead: Bead | None = listed
+                if room is None:
+                    hold = self._limits.hold()
+                    if hold:
+                        return hold
+                    room = self._room()
+                    if room == 0:
+                        return Hold(Outcome.busy, AT_CAPACITY)
+                else:
+                    hold, bead = self._look_again(queue, listed)
+                    if hold:
+                        return hold
+                if bead and not self._one(queue, bead, room):
+                    break
+                if self._endings.dispatched >= room:
+                    break
+        finally:
+            self._endings.charge_refused()
+        if self._endings.at_capacity:
+            return Hold(Outcome.busy, AT_CAPACITY)
+        if not self._endings.reports:
+            return Hold(Outcome.idle, queue.waiting())
+        cut = room is not None and self._endings.dispatched == room < self.settings.max_beads
+        return Hold(
+            Outcome.idle, f"the free capacity is {room}, less than --max {self.settings.max_beads}" if cut else ""
+        )
+
+    def _others_first(self, beads: Iterator[Bead]) -> Iterator[Bead]:
+        """Yield the beads in order, but while the breaker is half open, those whose agents died come last.
+
+        Else a few beads that kill every agent would be tried again and again, and the queue would stand.
+        """
+        died = []
+        for bead in beads:
+            if self.gate.half_open and bead.id in self.gate.died:
+                died.append(bead)
+            else:
+                yield bead
+        yield from died
+
+    def _room(self) -> int:
+        """Return how many beads may be dispatched in this cycle. What runs the agent is asked once."""
+        self.status = self.status or check_services(self.runner())
+        capacity = self.status.capacity
+        if capacity is None:
+            raise self.status.error or ServiceDown("the services did not say what they would take")
+        wanted = self.settings.max_beads
+        return min(wanted, capacity.free) if capacity.counted or not capacity.free else wanted
+
+    def _look_again(self, queue: Queue, bead: Bead) -> tuple[Hold | None, Bead | None]:
+        """Ask the gate and judge the bead anew: a POST lies between it and the read that it comes from."""
+        self.gate.look()
+        self._limits.look()
+        self._read_ahead(queue, bead)
+        hold = self.gate.hold() or self._limits.hold()
+        if hold:
+            return hold, None
+        ahead, self._ahead = self._ahead, None
+        assert ahead is not None
+        return None, queue.judged_again(bead, ahead[1].result())
+
+    def _read_ahead(self, queue: Queue, bead: Bead) -> None:
+        """Start to read the part of the queue that this bead is in, unless that is under way."""
+        scope = queue.scope(bead)
+        if self._ahead and self._ahead[0] != scope:
+            self._close_ahead()
+        self._ahead = self._ahead or (scope, queue.read_again(scope))
+
+    def _close_ahead(self) -> None:
+        if self._ahead:
+            self._ahead[1].kill()
+            self._ahead = None
+
+    def _one(self, queue: Queue, bead: Bead, room: int) -> bool:
+        """Claim and post one bead. Return whether to go on with the next."""
+        if self._runs_already(bead) or self._adopted(bead):
+            return True
+        attempt = self.runtime.unique()
+        if self.gate.half_open and not self.settings.dry_run and not self._breaker.take_trial(attempt, bead.id):
+            return False
+        try:
+            return self._attempt(queue, bead, attempt, room)
+        finally:
+            if self.gate.half_open and not self._endings.may_run(attempt):
+                self._breaker.return_trial(attempt)
+
+    def _attempt(self, queue: Queue, bead: Bead, attempt: str, room: int) -> bool:
+        since, at = self.runtime.monotonic(), self.runtime.now()
+        claim = self._claim(bead, attempt)
+        if claim is None:
+            return True
+        passed, now = timedelta(seconds=self.runtime.monotonic() - since), self.runtime.now()
+        taken = max(passed, now - at)  # the last look at the clock before the POST
+        if taken > self.settings.grace / 2:
+            self._endings.too_late(claim, f"its claim took {format_age(taken)}, a reaper may release it: not posted")
+            return True
+        waited = now - self.memory.eligible_since(bead)
+        self._waits.append(max(waited.total_seconds(), 0.0))
+        answer = self._start(claim)
+        log.debug("answered", bead=bead.id, attempt=claim.attempt, answer=type(answer).__name__)
+        if isinstance(answer, Started):
+            self.memory.started(bead.id, StartedJob(claim.attempt, claim.attempts, answer.job))
+        if self._endings.dispatched + 1 < room:  # another bead may follow: look beside the record of this one
+            self.gate.look()
+            self._read_ahead(queue, bead)
+        return self._endings.apply(claim, answer, self.memory)
+
+    def _claim(self, bead: Bead, attempt: str) -> Claim | None:
+        try:
+            claim = self._claims.claim(bead, attempt, self.runner().host)
+        except BdFailed as error:
+            self._claims_failed += 1
+            if self._claims_failed == IN_A_ROW:
+                raise
+            self._endings.report(bead, BeadOutcome.failed, str(error))
+            return None
+        self._claims_failed = 0
+        if claim is None:
+            self._endings.report(bead, BeadOutcome.lost, "it changed since it was read: somebody else has it")
+        return claim
+
+    def _start(self, claim: Claim) -> Answer:
+        """Start the agent. In a dry run, only show what it would be asked."""
+        if not self.settings.dry_run:
+            return self.runner().start(claim.bead, claim.attempt)
+        if prompt := self.runner().prompt(claim.bead, claim.attempt):
+            log.debug("prompt", bead=claim.bead.id, prompt=log.Text(prompt))
+        return Started("")
+
+    def _adopted(self, bead: Bead) -> bool:
+        """Claim an open bead for the job that runs on it though bdauto did not start it: BeadBoard's button did."""
+        job = "" if self.runner().host else bead.foreign_job
+        if not job or self._job_state(job) not in ALIVE:
+            return False
+        known = StartedJob(self.runtime.unique(), bead.attempts + 1, job)
+        if self._claims.restore(bead, known):
+            self._endings.report(bead, BeadOutcome.adopted, "its job runs, and bdauto did not start it", job)
+        return True
+
+    def _runs_already(self, bead: Bead) -> bool:
+        """Write a claim back that bd has reverted: this process started its job, and the agent service says it runs."""
+        known = self.memory.contradicts(bead)
+        if known is None:
+            return False
+        state = self._job_state(known.job)
+        if state in ALIVE:
+            if self._claims.restore(bead, known, self.runner().host):
+                self._endings.report(bead, BeadOutcome.reverted, f"job {known.job} runs: the claim is back", known.job)
+            return True
+        return self.memory.bars(bead, known, over=state in OVER or state == FORGOTTEN)
+
+    def _job_state(self, job: str) -> str:
+        """Return the state of a job, FORGOTTEN where it is not known, and "" if nobody can be asked."""
+        runner = self.runner()
+        if not runner.knows_jobs:
+            return ""
+        try:
+            return runner.job_state(job) or FORGOTTEN
+        except ServiceError as error:
+            log.warning("no-evidence", error=error)
+            return ""

@@ -1,0 +1,136 @@
+"""Agents that die at once: what their deaths mean for the circuit breaker, and for their beads."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from bdauto.bd.change import Change, Writer, apply_each
+from bdauto.bd.client import Bd
+from bdauto.clock import Runtime
+from bdauto.controllers.breaker_store import BreakerStore
+from bdauto.domain import breaker
+from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.breaker import Breaker, Death
+from bdauto.domain.notes import DIED, sign_of_life
+from bdauto.domain.reaping import JobEvidence, ReapDecision, uncharged
+from bdauto.domain.reset_time import reset_time
+from bdauto.domain.settings import ReapSettings
+from bdauto.errors import AgentsDie
+
+RECENT = 50
+"""Beads that were updated last, among which agents are looked for that have finished since."""
+Life = tuple[str, datetime]
+"""An attempt whose agent gave a sign of life, and when it was claimed."""
+
+
+class EarlyDeaths(msgspec.Struct, frozen=True):
+    """Tells the breaker what a sweep found. Every method may raise BdError."""
+
+    bd: Bd
+    writer: Writer
+    settings: ReapSettings
+    runtime: Runtime
+
+    def settle(
+        self, decisions: Sequence[ReapDecision], evidence: JobEvidence, store: Mapping[str, Any] | None
+    ) -> tuple[list[ReapDecision], AgentsDie | None]:
+        """Count the deaths and the signs of life. Return the decisions with their charges, and the error of a trip.
+
+        The breaker is written before the beads: killed in between, the next sweep finds the same deaths, which count
+        once, and gives them the same charge.
+        """
+        died = [decision for decision in decisions if decision.early_death]
+        known = breaker.read(store) if store is not None else None
+        quiet = known is not None and not known.deaths and known.until is None
+        if self.settings.trip_after == 0 or self.settings.dry_run or (not died and quiet):
+            return list(decisions), None
+        lives = [life for decision in decisions if (life := _life(decision.bead))]
+        deaths = [self._death(decision, evidence) for decision in died]
+        found, opened = self._update(deaths, lives, store)
+        suspended = {death.attempt for death in found.deaths} if found.until else set()
+        charged = [
+            uncharged(decision) if decision.early_death and decision.bead.attempt in suspended else decision
+            for decision in decisions
+        ]
+        if found.until:
+            self._give_back(found)
+        if not opened:
+            return charged, None
+        return charged, AgentsDie(
+            found.describe(), hint="mend the agent; one bead then tries it, or close the breaker with `bdauto resume`"
+        )
+
+    def _update(
+        self, deaths: Sequence[Death], lives: list[Life], store: Mapping[str, Any] | None
+    ) -> tuple[Breaker, bool]:
+        """Write the breaker. Return it, and whether it opened by this."""
+        opened = False
+        looked = False
+
+        def change(before: Breaker) -> Breaker:
+            nonlocal opened, looked
+            after = self._after(before, deaths, lives)
+            if not looked and (before.trial or before.until or after.opened > before.opened):
+                looked = True  # those that have closed their beads are no longer in progress
+                lives.extend(life for bead in self.bd.recent(RECENT).result().beads if (life := _finished(bead)))
+                after = self._after(before, deaths, lives)
+            opened = after.opened > before.opened
+            return after
+
+        found = BreakerStore(self.bd, self.writer, self.runtime).update(change, store)
+        return found, opened
+
+    def _after(self, before: Breaker, deaths: Sequence[Death], lives: Sequence[Life]) -> Breaker:
+        """Return the breaker after these deaths and signs of life, in the order in which the beads were claimed."""
+        now = self.runtime.now()
+
+        def died(death: Death) -> Callable[[Breaker], Breaker]:
+            resume_at = reset_time(death.words, now)
+            return lambda found: found.after_death(death, self.settings.trip_after, now, resume_at=resume_at)
+
+        def lived(life: Life) -> Callable[[Breaker], Breaker]:
+            return lambda found: found.after_life(*life)
+
+        events = [(death.since, died(death)) for death in deaths] + [(life[1], lived(life)) for life in lives]
+        for _, event in sorted(events, key=lambda event: event[0]):
+            before = event(before)
+        return before
+
+    def _death(self, decision: ReapDecision, evidence: JobEvidence) -> Death:
+        bead = decision.bead
+        claimed_at = bead.claimed_at or bead.updated_at
+        return Death(bead.id, bead.attempt, bead.job, evidence.last_words(bead.id), format_time(claimed_at))
+
+    def _give_back(self, found: Breaker) -> None:
+        """Give beads that died in earlier sweeps their charge back if they are open. To do it again does nothing."""
+        attempts = {death.attempt for death in found.deaths}
+        beads = self.bd.read(sorted({death.bead for death in found.deaths})).result().beads if attempts else ()
+        changes = [
+            Change(
+                bead=bead,
+                act="give back the charge of",
+                mark=self.runtime.unique(),
+                put={"bdauto.attempts": bead.attempts - 1} if bead.attempts > 1 else {},
+                drop=(DIED,) if bead.attempts > 1 else (DIED, "bdauto.attempts"),
+                if_status="open",
+                if_updated_at=bead.updated_at,
+            )
+            for bead in beads
+            if bead.status == "open" and bead.died in attempts
+        ]
+        apply_each(self.writer, changes)
+
+
+def _life(bead: Bead) -> Life | None:
+    if not bead.attempt or bead.claimed_at is None or not sign_of_life(bead.notes_since_claim):
+        return None
+    return bead.attempt, bead.claimed_at
+
+
+def _finished(bead: Bead) -> Life | None:
+    """Return the life of an agent that has closed its bead, or blocked it."""
+    if not bead.attempt or bead.claimed_at is None or bead.quarantined or bead.status not in ("closed", "blocked"):
+        return None
+    return bead.attempt, bead.claimed_at

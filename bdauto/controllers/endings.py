@@ -1,0 +1,206 @@
+"""How the attempts of one cycle end: what BeadBoard's answer to each POST does to its bead, and what the cycle reports.
+
+docs/reliability.md has the table.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from bdauto import log
+from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted, Refused, Started, Unknown
+from bdauto.controllers.claims import Claim, Claims, Ended
+from bdauto.controllers.memory import Memory
+from bdauto.domain.bead import Bead
+from bdauto.domain.notes import UNKNOWN
+from bdauto.domain.outcome import BeadOutcome, BeadReport
+from bdauto.errors import BdautoError, BdError, BdFailed, PartlyDone, ServiceDown, ServiceDrift
+
+IN_A_ROW = 3
+"""So many beads that fail one after another speak against the service, and not against the beads."""
+VISIBLE = timedelta(minutes=2)
+"""BeadBoard may read an export that is up to a minute old: a bead created so lately may not be in it."""
+AGAIN = timedelta(minutes=1)
+"""A bead that BeadBoard does not see yet is tried again after this long: its export is at most a minute old then."""
+_NOT_FOUND = re.compile(r"\bnot found\b", re.IGNORECASE)
+
+
+class Endings:
+    """Ends attempts and keeps a report of each bead. Every method but `report` may raise BdError."""
+
+    def __init__(
+        self, claims: Claims, max_attempts: int, now: Callable[[], datetime], *, dry_run: bool = False
+    ) -> None:
+        self.reports: list[BeadReport] = []
+        self._claims = claims
+        self._max_attempts = max_attempts
+        self._now = now
+        self._dry_run = dry_run
+        self._refused: list[tuple[Claim, str]] = []
+        self._not_started = 0
+
+    @property
+    def dispatched(self) -> int:
+        """How many beads were dispatched."""
+        return sum(report.outcome is BeadOutcome.dispatched for report in self.reports)
+
+    def may_run(self, attempt: str) -> bool:
+        """Return whether a job of this attempt runs or may run."""
+        running = (BeadOutcome.dispatched, BeadOutcome.unknown, BeadOutcome.failed)
+        return any(report.attempt == attempt and report.outcome in running for report in self.reports)
+
+    @property
+    def at_capacity(self) -> bool:
+        """Whether BeadBoard said that the agent service takes no further bead."""
+        return any(report.outcome is BeadOutcome.busy for report in self.reports)
+
+    def apply(self, claim: Claim, answer: Answer, memory: Memory) -> bool:
+        """Apply the answer to the claimed bead. Return whether to go on with the next.
+
+        Raises ServiceError if the answer is a fault of the service.
+        """
+        self._not_started = self._not_started + 1 if isinstance(answer, NotStarted) else 0
+        go_on = self._apply(claim, answer, memory)  # first of all: a running job must be recorded, whatever else fails
+        if not isinstance(answer, Refused):
+            self.charge_refused()
+        return go_on
+
+    def _apply(self, claim: Claim, answer: Answer, memory: Memory) -> bool:
+        match answer:
+            case Started(job):
+                self._record(claim, job, memory)
+            case AtCapacity():
+                words = "the agent is at capacity; the bead is open again"
+                self._release(claim, BeadOutcome.busy, words)
+                return False
+            case Refused(error):
+                return self._refuse(claim, error)
+            case NotStarted(error):
+                if not self._release(claim, BeadOutcome.unavailable, error, error=error, back_off=True):
+                    return False
+                if self._not_started == IN_A_ROW:
+                    raise ServiceDown(f"{IN_A_ROW} beads in a row were not started: {error}")
+            case Misconfigured(error):
+                if self._release(claim, BeadOutcome.misconfigured, error, error=error):
+                    again = f"; {claim.bead.id} is open again"
+                    raise ServiceDrift(
+                        f"BeadBoard is misconfigured: {error}{'' if self._moved else again}",
+                        hint="check BeadBoard's configuration and --beadboard-url",
+                    )
+                return False
+            case Unknown(error):
+                self._unknown(claim, error)
+                return False
+            case _:
+                assert_never(answer)
+        return True
+
+    def too_late(self, claim: Claim, words: str) -> None:
+        """Give a bead back that was claimed so long ago that a reaper may soon release it."""
+        self._release(claim, BeadOutcome.released, words)
+
+    def charge_refused(self) -> None:
+        """End the refused beads that are held back: by now it is they that were refused, and not every bead."""
+        held, self._refused = self._refused, []
+        for claim, error in held:
+            if claim.attempts < self._max_attempts:
+                self._release(claim, BeadOutcome.refused, error, error=error, charged=True, back_off=True)
+            else:
+                self._ended(claim, self._claims.quarantine(claim, error), BeadOutcome.quarantined, error)
+
+    def failure(self) -> BdautoError | None:
+        """Return the error that the beads' outcomes amount to: partly done when any bead was dispatched."""
+        seen = {report.outcome: report for report in self.reports}
+        unknown = seen.get(BeadOutcome.unknown)
+        if unknown:
+            return ServiceDrift(
+                f"{unknown.id}: {UNKNOWN}: {unknown.detail}; it may run: it stays claimed until the reaper settles it"
+            )
+        bad = seen.get(BeadOutcome.unavailable) or seen.get(BeadOutcome.refused)
+        if not bad:
+            failed = seen.get(BeadOutcome.failed)
+            return BdFailed(f"nothing was dispatched: {failed.detail}") if failed and not self.dispatched else None
+        if self.dispatched:
+            return PartlyDone(f"partly done: {bad.id} is open again: {bad.detail}")
+        return ServiceDown(f"nothing was dispatched: {bad.id} is open again: {bad.detail}")
+
+    def report(self, what: Claim | Bead, outcome: BeadOutcome, detail: str = "", job: str = "") -> None:
+        """Report and log what became of a bead."""
+        bead_id, attempt = (what.bead.id, what.attempt) if isinstance(what, Claim) else (what.id, "")
+        self.reports.append(BeadReport(bead_id, outcome, job, detail, attempt))
+        if self._dry_run and outcome is BeadOutcome.dispatched:
+            log.event("would-dispatch", bead=bead_id)
+        elif self._dry_run and outcome is BeadOutcome.adopted:
+            log.event("would-adopt", bead=bead_id, job=job)
+        else:
+            log.event(outcome, outcome.level, bead=bead_id, job=job, attempt=attempt, detail=detail)
+
+    def _record(self, claim: Claim, job: str, memory: Memory) -> None:
+        try:
+            if self._claims.record(claim, job):
+                self.report(claim, BeadOutcome.dispatched, job=job)
+                return
+            problem: BdError = BdFailed("its claim is gone: bd, or somebody, has undone it")
+            memory.barred.add(claim.bead.id)
+        except BdError as error:
+            problem = error
+        words = f"runs as job {job}, which could not be recorded: {problem}"
+        self.report(claim, BeadOutcome.failed, words, job)
+        raise type(problem)(f"{claim.bead.id} {words}") from None
+
+    def _refuse(self, claim: Claim, error: str) -> bool:
+        if _NOT_FOUND.search(error) and abs(self._now() - claim.bead.created_at) < VISIBLE:
+            words = f"not visible to BeadBoard yet: {error}"
+            return self._release(claim, BeadOutcome.not_visible, words, error=words, again=AGAIN)
+        self._refused.append((claim, error))
+        if len(self._refused) == IN_A_ROW:
+            self._misdirected()
+        return True
+
+    def _misdirected(self) -> None:
+        """Release the beads refused in a row without a charge: BeadBoard seems to refuse every bead.
+
+        They back off: if it is these beads after all, the next cycle goes on with others.
+        """
+        held, self._refused = self._refused, []
+        for claim, error in held:
+            self._release(claim, BeadOutcome.misconfigured, error, error=error, back_off=True)
+        raise ServiceDrift(
+            f"BeadBoard refused {IN_A_ROW} beads in a row ({held[-1][1]}); they wait and are not charged",
+            hint="check that BeadBoard reads the same database as bd",
+        )
+
+    def _release(
+        self,
+        claim: Claim,
+        outcome: BeadOutcome,
+        detail: str,
+        *,
+        error: str = "",
+        charged: bool = False,
+        back_off: bool = False,
+        again: timedelta | None = None,
+    ) -> bool:
+        """Open the bead again and report it. Return False if the agent has written on it, so that it may run."""
+        ended = self._claims.release(claim, error=error, charged=charged, back_off=back_off, again=again)
+        return self._ended(claim, ended, outcome, detail)
+
+    def _ended(self, claim: Claim, ended: Ended, outcome: BeadOutcome, detail: str) -> bool:
+        """Report what became of the claim. Return False if a job of it may run."""
+        if ended is Ended.alive:
+            self._unknown(claim, detail)
+        elif ended is Ended.moved:
+            self.report(claim, BeadOutcome.lost, f"it was changed meanwhile and is left as it is: {detail}")
+        else:
+            self.report(claim, outcome, detail)
+        return ended is not Ended.alive
+
+    @property
+    def _moved(self) -> bool:
+        """Whether the bead that was reported last is somebody else's."""
+        return self.reports[-1].outcome is BeadOutcome.lost
+
+    def _unknown(self, claim: Claim, error: str) -> None:
+        self.report(claim, BeadOutcome.unknown, error)
+        self._claims.unknown(claim, error)

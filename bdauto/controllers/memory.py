@@ -1,0 +1,65 @@
+"""What a long-running dispatcher remembers of the jobs that it started.
+
+The tracker is the record. But a bd that reverts committed rows forgets a claim whose job runs, and then only the
+process that made the claim knows better.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+from bdauto.domain.bead import Bead
+
+MOST_JOBS = 1_000
+"""So many jobs are remembered, the youngest."""
+
+
+class StartedJob(msgspec.Struct, frozen=True):
+    """A job that this process started, for which attempt, and how many attempts were charged by then."""
+
+    attempt: str
+    attempts: int
+    job: str
+
+
+@dataclass
+class Memory:
+    """The jobs that this process started, by bead, and the beads that it must not post again.
+
+    `idle_at` is when it last read the queue and found nothing eligible in it.
+    """
+
+    jobs: dict[str, StartedJob] = field(default_factory=dict)
+    barred: set[str] = field(default_factory=set)
+    idle_at: datetime | None = None
+
+    def started(self, bead_id: str, job: StartedJob) -> None:
+        """Remember a job."""
+        self.jobs.pop(bead_id, None)
+        self.jobs[bead_id] = job
+        if len(self.jobs) > MOST_JOBS:
+            del self.jobs[next(iter(self.jobs))]
+
+    def eligible_since(self, bead: Bead) -> datetime:
+        """Return since when a bead is eligible, as far as that is known: bd says nothing of a blocker that is gone."""
+        moments = (bead.updated_at, bead.retry_at, bead.defer_until, self.idle_at)
+        return max(moment for moment in moments if moment)
+
+    def contradicts(self, bead: Bead) -> StartedJob | None:
+        """Return the job that this process started for an open bead which bears no trace of that attempt.
+
+        A bead that somebody sets `open` keeps its attempt. One that a reaper settled has none, but its job is over.
+        """
+        known = self.jobs.get(bead.id)
+        return known if known and bead.attempt != known.attempt else None
+
+    def bars(self, bead: Bead, known: StartedJob, *, over: bool) -> bool:
+        """Return whether an open bead is barred: its record found no claim, so that its job may run.
+
+        That ends when the job is `over`, and when the bead shows that the attempt was settled: it still has the charge,
+        which a bd that reverts its claim takes back too, or a person has re-armed it.
+        """
+        if over or bead.attempts >= known.attempts or bead.rearmed:
+            self.barred.discard(bead.id)
+        return bead.id in self.barred

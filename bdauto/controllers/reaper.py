@@ -1,0 +1,206 @@
+"""One sweep of the reaper: list the beads in progress, weigh the evidence, settle each that is over or stalled."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bdauto import log
+from bdauto.agents.service_status import job_evidence
+from bdauto.bd.change import Change, Moment, Writer, apply_each, mark_of
+from bdauto.bd.client import Bd
+from bdauto.clock import Runtime
+from bdauto.controllers.early_deaths import EarlyDeaths
+from bdauto.controllers.results import Results, end_note, end_of_run, log_end
+from bdauto.domain import pause
+from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.eligibility import backoff
+from bdauto.domain.notes import ARMED_AT, BLOCKED_DROPS, COUNTERS, DEATHS, DIED, NOTED, sign_of_life
+from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report, partly
+from bdauto.domain.reaping import Action, JobEvidence, ReapDecision, decide_check, decide_reap, lies_ahead, too_many
+from bdauto.domain.results import JobEnd, with_result
+from bdauto.domain.settings import ReapSettings
+from bdauto.errors import BdautoError, BdError, PartlyDone
+
+if TYPE_CHECKING:
+    from bdauto.agents.runner import Runner
+
+
+SETTLED = frozenset({BeadOutcome.released, BeadOutcome.requeued, BeadOutcome.blocked})
+
+
+@dataclass
+class Reaper:
+    """Runs sweeps. `runner` is None when nobody can be asked about jobs: then they are no evidence."""
+
+    bd: Bd
+    writer: Writer
+    runner: "Callable[[], Runner] | None"
+    settings: ReapSettings
+    runtime: Runtime
+    _ended: tuple[str, ...] = field(default=(), init=False)
+    _unrecorded: bool = field(default=False, init=False)
+
+    def sweep(self) -> Report:
+        """Reap the beads that are over or stalled. The report holds any error. Nothing expected is raised."""
+        try:
+            return self._sweep()
+        except BdautoError as error:
+            return Report("reap", Outcome.failed, self.settings.dry_run, error=error)
+
+    def _sweep(self) -> Report:
+        listing = self.bd.in_progress()
+        try:
+            switch = None if self.settings.ignore_pause else self.bd.kv_list()
+            store = switch.result() if switch else None
+            paused = pause.read(store, self.runtime.now()) if store is not None else None
+            if paused:
+                return Report("reap", Outcome.paused, self.settings.dry_run, detail=paused.words())
+            page = listing.result()
+        finally:
+            listing.kill()
+        evidence, unanswered = job_evidence(self.runner() if self.runner else None, page.beads)
+        if unanswered:
+            log.warning("no-evidence", error=unanswered)
+        decisions = self._decide(page.beads, evidence)
+        aged = too_many(decisions, self.settings)
+        if aged:
+            beads = tuple(_kept(decision, "not settled: ") for decision in decisions)
+            return self._report(beads, page.malformed, unanswered or _suspicious(aged, self.settings.max_reap))
+        self._rewrite_lost_notes(decisions)
+        if self.runner and not self.settings.dry_run:
+            self._ended, self._unrecorded = Results(self.bd, self.writer, self.runtime).record_missing(self.runner())
+        decisions += self._failed_checks()
+        early = EarlyDeaths(self.bd, self.writer, self.settings, self.runtime)
+        decisions, tripped = early.settle(decisions, evidence, store)
+        return self._report(self._settle(decisions, evidence), page.malformed, unanswered or tripped)
+
+    def _report(
+        self, beads: tuple[BeadReport, ...], malformed: tuple[str, ...], error: BdautoError | None = None
+    ) -> Report:
+        for bead in beads:
+            facts = {"bead": bead.id, "job": bead.job, "attempt": bead.attempt, "detail": bead.detail}
+            if self.settings.dry_run and bead.outcome in SETTLED:
+                log.event("would-reap", outcome=bead.outcome, **facts)
+            else:
+                log.event(bead.outcome, bead.outcome.level, **facts)
+        error = error or partly(beads, malformed)
+        reaped = any(bead.outcome in SETTLED for bead in beads)
+        outcome = Outcome.partial if error else Outcome.reaped if reaped else Outcome.idle
+        dry_run, ended, unrecorded = self.settings.dry_run, self._ended, self._unrecorded
+        return Report("reap", outcome, dry_run, beads, "", malformed, error, ended=ended, unrecorded=unrecorded)
+
+    def _decide(self, beads: Sequence[Bead], evidence: JobEvidence) -> list[ReapDecision]:
+        """Decide by this host's clock, and where age would settle a bead again by the database server's."""
+        now = self.runtime.now()
+        decisions = [decide_reap(bead, evidence, self.settings, now) for bead in beads]
+        if any(decision.by_age or lies_ahead(decision.bead, self.settings, now) for decision in decisions):
+            server = self.bd.server_time()
+            if server is not None:
+                log.debug("server-time", seconds=(server - now).total_seconds())
+                now = server
+                decisions = [decide_reap(bead, evidence, self.settings, now) for bead in beads]
+        for bead in beads:
+            if lies_ahead(bead, self.settings, now):
+                log.warning(
+                    "time-ahead", bead=bead.id, detail=f"updated at {format_time(bead.updated_at)}: not believed"
+                )
+        return decisions
+
+    def _failed_checks(self) -> Iterator[ReapDecision]:
+        """Decide about the closed beads whose job's check failed."""
+        failed = {check.attempt: check for check in (self.runner().failed_checks() if self.runner else ())}
+        beads = self.bd.read(sorted({check.bead for check in failed.values()})).result().beads if failed else ()
+        for bead in beads:
+            if bead.attempt in failed and (decision := decide_check(bead, failed[bead.attempt], self.settings)):
+                yield decision
+
+    def _settle(self, decisions: list[ReapDecision], evidence: JobEvidence) -> tuple[BeadReport, ...]:
+        """Write what was decided. The failure of one bead does not affect the others."""
+        decided = [decision for decision in decisions if decision.action is not Action.keep]
+        ends = [end_of_run(decision.bead, evidence, self.runtime.now()) for decision in decided]
+        written = apply_each(self.writer, [*map(self._change, decided, ends)])
+        for decision, end, result in zip(decided, ends, written, strict=True):
+            if end and result is True and not self.settings.dry_run:
+                log_end(decision.bead, end)
+        results = dict(zip((decision.bead.id for decision in decided), written, strict=True))
+        return tuple(_outcome(decision, results.get(decision.bead.id)) for decision in decisions)
+
+    def _change(self, decision: ReapDecision, end: JobEnd | None) -> Change:
+        """Write a decision as a change that holds only for the bead as it was seen, and with it its job's end."""
+        bead = decision.bead
+        put: dict[str, str | float | Moment] = dict(with_result(bead, end)) if end else {}
+        drop: tuple[str, ...] = BLOCKED_DROPS
+        if decision.action is Action.block:
+            put["bdauto.quarantined"] = decision.evidence
+        else:
+            attempts = bead.attempts if decision.charged else bead.attempts - 1
+            put["bdauto.failures"] = failures = bead.failures + 1
+            if decision.early_death:
+                put[DEATHS] = bead.deaths + 1
+                failures = max(failures, bead.deaths + 1)  # a started job has reset the failures
+                if decision.charged:
+                    put[DIED] = bead.attempt
+            if attempts > 0:
+                put["bdauto.attempts"] = attempts
+            if end is None and bead.armed_at:  # it was never dispatched: it waits on
+                put[ARMED_AT] = format_time(bead.armed_at)
+            put["bdauto.retry_at"] = Moment(backoff(failures, self.runtime.rng))
+            drop = tuple(key for key in COUNTERS if key not in put)
+        return Change(
+            bead=bead,
+            act=decision.action.name,
+            mark=self.runtime.unique(),
+            status="blocked" if decision.action is Action.block else "open",
+            note=f"{end_note(bead, end)}\n{decision.note}" if end else decision.note,
+            put=put,
+            drop=drop,
+            if_status=bead.status,
+            if_assignee=bead.assignee,
+            if_updated_at=bead.updated_at,
+        )
+
+    def _rewrite_lost_notes(self, decisions: list[ReapDecision]) -> None:
+        """Write a dispatch's note again, once, if a concurrent writer made bd lose it. Metadata is the record."""
+        changes = [
+            Change(
+                bead=bead,
+                act="note job of",
+                mark=self.runtime.unique(),
+                note=f"dispatched: job={bead.job}",
+                put={NOTED: bead.attempt},
+                if_attempt=bead.attempt,
+                if_mark=mark_of(bead),  # another sweep may have written it within the same second
+                if_updated_at=bead.updated_at,
+            )
+            for bead in (decision.bead for decision in decisions if decision.action is Action.keep)
+            if bead.job and f"job={bead.job}" not in bead.notes and bead.metadata.get(NOTED) != bead.attempt
+        ]
+        for change, result in zip(changes, apply_each(self.writer, changes), strict=True):
+            again = result is True and not self.settings.dry_run
+            log.warning("note-lost", bead=change.bead.id, job=change.bead.job, written_again=again)
+
+
+def _kept(decision: ReapDecision, prefix: str = "") -> BeadReport:
+    bead = decision.bead
+    lives = sign_of_life(bead.notes_since_claim)
+    return BeadReport(bead.id, BeadOutcome.kept, bead.job, prefix + decision.evidence, lives=lives)
+
+
+def _outcome(decision: ReapDecision, result: bool | BdError | None) -> BeadReport:
+    bead = decision.bead
+    if result is None:
+        return _kept(decision)
+    if isinstance(result, BdError):
+        return BeadReport(bead.id, BeadOutcome.failed, bead.job, str(result), bead.attempt)
+    if not result:
+        detail = "it changed since it was read: left as it is"
+        return BeadReport(bead.id, BeadOutcome.lost, bead.job, detail, bead.attempt)
+    return BeadReport(bead.id, BeadOutcome(decision.action), bead.job, decision.evidence, bead.attempt)
+
+
+def _suspicious(aged: int, limit: int) -> PartlyDone:
+    return PartlyDone(
+        f"{aged} beads look stalled at once, more than --max-reap {limit}, so nothing was written: more likely this "
+        "host's clock is wrong, or the database is stale",
+        hint="check both, then reap with --force",
+    )

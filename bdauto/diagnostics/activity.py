@@ -1,0 +1,218 @@
+"""What became of the beads lately: everything that `bdauto report` shows, from two reads of the tracker."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from bdauto.bd.client import Bd
+from bdauto.domain.bead import Bead, BeadList, format_time
+from bdauto.domain.eligibility import Verdict, verdict
+from bdauto.domain.failures import UNKNOWN, Reason, reasons
+from bdauto.domain.figures import (
+    Figures,
+    Names,
+    Spread,
+    Window,
+    altogether,
+    by_creator,
+    by_day,
+    by_label,
+    by_type,
+    figures,
+)
+from bdauto.domain.limits import SLACK
+from bdauto.domain.results import Result
+from bdauto.domain.runs import History, Run, dispatched_for, history_of
+from bdauto.domain.settings import By, DispatchSettings
+
+TOP = 5
+"""Beads in each of the lists."""
+
+
+NAMES: Mapping[By, Names] = {By.day: by_day, By.label: by_label, By.type: by_type, By.creator: by_creator}
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """A bead that took long or cost much, with its runs that ended in the window."""
+
+    bead: Bead
+    runs: int
+    seconds: int | None
+    cost_usd: float | None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A bead that waits now, since when, and the verdict on it."""
+
+    verdict: Verdict
+    seconds: int
+
+    @property
+    def bead(self) -> Bead:
+        """The bead."""
+        return self.verdict.bead
+
+
+@dataclass(frozen=True)
+class Activity:
+    """All of a report. `groups` has the figures by name: of the days in order, of anything else the busiest first."""
+
+    window: Window
+    by: By
+    total: Figures
+    days: Mapping[str, Figures]
+    groups: Mapping[str, Figures]
+    results: Mapping[str, int]
+    reasons: Sequence[Reason]
+    slowest: Sequence[Extreme]
+    dearest: Sequence[Extreme]
+    waiting: Sequence[Waiting]
+    malformed: Sequence[str]
+
+
+def gather_activity(bd: Bd, settings: DispatchSettings, since: timedelta, by: By, now: datetime) -> Activity:
+    """Read what changed in this time and what is ready, and make the report of it. Raises BdError."""
+    # The tracker rounds its times to whole seconds, so what happened just now may be dated up to half a second ahead.
+    end = (now + timedelta(seconds=1.5)).replace(microsecond=0)
+    window = Window(end - since, end)
+    calls = bd.changed_since(window.since - SLACK), bd.ready(limit=0)
+    try:
+        changed, ready = (call.result() for call in calls)
+    finally:
+        for call in calls:
+            call.kill()
+    return activity(changed, ready, bd.settings.assignee, settings, window, by)
+
+
+def activity(
+    changed: BeadList, ready: BeadList, assignee: str, settings: DispatchSettings, window: Window, by: By
+) -> Activity:
+    """Make the report of the beads that changed in a window and of those that bd calls ready at its end."""
+    histories = [history_of(bead) for bead in changed.beads if dispatched_for(bead, assignee)]
+    total = figures(histories, window, altogether).get("", Figures())
+    counted = figures(histories, window, by_day)
+    days = {day: counted.get(day, Figures()) for day in window.days()}
+    ended = [
+        (moment, history, run)
+        for history in histories
+        for run in history.runs
+        if (moment := history.ended_at(run)) and moment in window
+    ]
+    ended.sort(key=lambda entry: entry[0], reverse=True)
+    extremes = _extremes(ended)
+    beads = {bead.id: bead for bead in (*changed.beads, *ready.beads)}
+    return Activity(
+        window=window,
+        by=by,
+        total=total,
+        days=days,
+        groups=days if by is By.day else _busiest(figures(histories, window, NAMES[by])),
+        results=_results(run for _, _, run in ended),
+        reasons=reasons([(history, run) for _, history, run in ended], histories, window),
+        slowest=_top(extremes, lambda extreme: extreme.seconds),
+        dearest=_top(extremes, lambda extreme: extreme.cost_usd),
+        waiting=_waiting(beads.values(), {bead.id for bead in ready.beads}, assignee, settings, window.until),
+        malformed=sorted({*changed.malformed, *ready.malformed}),
+    )
+
+
+Ended = tuple[datetime, History, Run]
+
+
+def _results(runs: Iterable[Run]) -> dict[str, int]:
+    counts = Counter(run.result.value if run.result else UNKNOWN for run in runs)
+    return {word: counts[word] for word in (*(result.value for result in Result), UNKNOWN) if counts[word]}
+
+
+def _busiest(groups: Mapping[str, Figures]) -> dict[str, Figures]:
+    return dict(sorted(groups.items(), key=lambda item: (-item[1].dispatched, -item[1].closed, item[0])))
+
+
+def _extremes(ended: Iterable[Ended]) -> list[Extreme]:
+    runs: dict[str, list[tuple[History, Run]]] = {}
+    for _, history, run in ended:
+        runs.setdefault(history.bead.id, []).append((history, run))
+    return [_extreme(entries[0][0], [run for _, run in entries]) for entries in runs.values()]
+
+
+def _extreme(history: History, runs: Sequence[Run]) -> Extreme:
+    seconds = [took for run in runs if (took := history.seconds(run)) is not None]
+    costs = [run.cost_usd for run in runs if run.cost_usd is not None]
+    return Extreme(history.bead, len(runs), sum(seconds) if seconds else None, round(sum(costs), 4) if costs else None)
+
+
+def _top(extremes: Iterable[Extreme], value: Callable[[Extreme], float | None]) -> list[Extreme]:
+    known = [extreme for extreme in extremes if value(extreme)]
+    return sorted(known, key=lambda extreme: (-(value(extreme) or 0), extreme.bead.id))[:TOP]
+
+
+def _waiting(
+    beads: Iterable[Bead], ready: set[str], assignee: str, settings: DispatchSettings, now: datetime
+) -> list[Waiting]:
+    mine = [bead for bead in beads if bead.status == "open" and bead.assignee == assignee]
+    first = sorted(mine, key=lambda bead: (-_waited(bead, now), bead.id))[:TOP]
+    return [Waiting(verdict(bead, bead.id in ready, assignee, settings, now), _waited(bead, now)) for bead in first]
+
+
+def _waited(bead: Bead, now: datetime) -> int:
+    return max(int((now - (bead.armed_at or bead.updated_at)).total_seconds()), 0)
+
+
+def as_json(activity: Activity) -> dict[str, Any]:
+    """Return a report as docs/report.md describes it."""
+    return {
+        "since": format_time(activity.window.since),
+        "until": format_time(activity.window.until),
+        "by": activity.by,
+        "total": _figures_json(activity.total),
+        "results": dict(activity.results),
+        "days": [{"day": day, **_figures_json(figures)} for day, figures in activity.days.items()],
+        "groups": [{"name": name or None, **_figures_json(figures)} for name, figures in activity.groups.items()],
+        "reasons": [
+            {"count": reason.count, "words": reason.words, "beads": list(reason.beads)} for reason in activity.reasons
+        ],
+        "slowest": [_extreme_json(extreme) for extreme in activity.slowest],
+        "dearest": [_extreme_json(extreme) for extreme in activity.dearest],
+        "waiting": [
+            {
+                "id": waiting.bead.id,
+                "title": waiting.bead.title,
+                "priority": waiting.bead.priority,
+                "seconds": waiting.seconds,
+                "eligible": waiting.verdict.eligible,
+                "reason": waiting.verdict.reason or None,
+            }
+            for waiting in activity.waiting
+        ],
+        "malformed": list(activity.malformed),
+    }
+
+
+def _figures_json(figures: Figures) -> dict[str, Any]:
+    spreads = {"waiting": _spread_json(figures.waiting), "running": _spread_json(figures.running)}
+    return msgspec.structs.asdict(figures) | spreads | {"cost_per_closed_usd": figures.cost_per_closed}
+
+
+def _spread_json(spread: Spread) -> dict[str, int | None]:
+    return {
+        "count": spread.count,
+        "p50_seconds": spread.p50,
+        "p90_seconds": spread.p90,
+        "max_seconds": spread.max,
+    }
+
+
+def _extreme_json(extreme: Extreme) -> dict[str, Any]:
+    return {
+        "id": extreme.bead.id,
+        "title": extreme.bead.title,
+        "runs": extreme.runs,
+        "seconds": extreme.seconds,
+        "cost_usd": extreme.cost_usd,
+    }

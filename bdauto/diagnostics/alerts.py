@@ -1,0 +1,71 @@
+"""What in a snapshot needs a person: the lines of `bdauto status --check`."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from bdauto.diagnostics.snapshot import Running, Snapshot, last_note
+from bdauto.domain.bead import Bead
+from bdauto.domain.notes import format_age
+from bdauto.sanitize import clean
+
+NAMED = 5
+"""Beads of a kind that are named."""
+STARVED_AFTER = timedelta(minutes=10)
+"""So long may the head of the queue wait while there is room: five ticks of a CronJob that runs every two minutes."""
+
+
+def active_alerts(snapshot: Snapshot) -> list[str]:
+    """Say in one line each what needs a person: a service that is down, starved work, stalled beads, orphaned claims.
+
+    Each bead that was blocked has a line of its own with its title and why, up to NAMED of a kind.
+
+    The head of the queue is starved when it waits longer than STARVED_AFTER though there is room and no pause. A
+    slot freed or a blocker closed a moment ago does not show here and can make that premature, which is why the alert
+    in deploy/monitoring goes by the dispatcher's own count instead.
+    """
+    found = []
+    around = snapshot.surroundings
+    if around.beadboard and around.beadboard.error:
+        found.append(f"service down: {around.beadboard.error}")
+    if around.agent and around.agent.error:
+        found.append(f"service down: {around.agent.error}")
+    if around.suspended:
+        found.append(around.suspended)
+    head = snapshot.queue[0] if snapshot.eligible else None
+    if (
+        head
+        and around.free
+        and not (around.paused or around.suspended or around.limited)
+        and _waited(head.bead, snapshot) > STARVED_AFTER
+    ):
+        waited = format_age(_waited(head.bead, snapshot))
+        found.append(f"starved: {head.bead.id} waited {waited} with free capacity: is a dispatcher running?")
+    stalled = [r for r in snapshot.running if r.state in ("stalled", "over") and r.age > 2 * snapshot.threshold]
+    if stalled:
+        found.append(f"stalled beyond two thresholds: {_ids(stalled)}: is a reaper running?")
+    orphaned = [r for r in snapshot.running if r.state == "orphaned"]
+    if orphaned:
+        found.append(f"orphaned claims: {_ids(orphaned)}: is a reaper running?")
+    found += _blocked("quarantined", [(bead, bead.quarantined) for bead in snapshot.quarantined])
+    found += _blocked("blocked", [(bead, last_note(bead)) for bead in snapshot.blocked])
+    if snapshot.malformed:
+        found.append(f"{len(snapshot.malformed)} malformed: {snapshot.malformed[0]}")
+    return found
+
+
+def _blocked(word: str, beads: Sequence[tuple[Bead, str]]) -> list[str]:
+    lines = [f"{word}: {bead.id} ({clean(bead.title, 60)}): {clean(why, 160) or 'no note'}" for bead, why in beads]
+    rest = len(lines) - NAMED
+    return [*lines[:NAMED], *([f"{word}: {rest} more"] if rest > 0 else [])]
+
+
+def _waited(bead: Bead, snapshot: Snapshot) -> timedelta:
+    """Since when nothing moved: the bead, its backoff or deferral, and any claim that is still in progress."""
+    claims = (running.bead.claimed_at for running in snapshot.running)
+    moments = (bead.updated_at, bead.retry_at, bead.defer_until, *claims)
+    return snapshot.now - max(moment for moment in moments if moment is not None)
+
+
+def _ids(running: Sequence[Running]) -> str:
+    names = [f"{r.bead.id} ({clean(r.bead.title, 60)})" for r in running]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,351 @@
+"""What `bdauto doctor` looks at, in the order in which one thing needs another. Reads only.
+
+Features are probed, not concluded from a version: bd's are on the database, so it comes before them.
+"""
+
+import contextlib
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bdauto.bd.client import Bd, RunningCommand
+from bdauto.bd.versions import check_version
+from bdauto.clock import Runtime
+from bdauto.diagnostics.findings import Check, Level, fail, ok, unchecked, warn
+from bdauto.diagnostics.record_checks import Topology, record_checks, upgrade_checks
+from bdauto.diagnostics.visibility import compare
+from bdauto.domain import breaker
+from bdauto.domain.bead import Bead
+from bdauto.domain.notes import format_age
+from bdauto.errors import (
+    AgentsDie,
+    BdautoError,
+    BdDrift,
+    BdError,
+    BdMissing,
+    ServiceDown,
+    ServiceDrift,
+    ServiceError,
+    TokenRefused,
+    UsageError,
+)
+from bdauto.extras import EXTRAS, how_to_install, missing
+from bdauto.sanitize import clean
+
+if TYPE_CHECKING:
+    from bdauto.agents.beadboard import Services
+    from bdauto.agents.capacity import Capacity
+    from bdauto.agents.local.local_agent import LocalAgent
+
+MOST_SKEW = timedelta(minutes=1)
+"""A clock that is off by more makes the reaper's ages wrong."""
+PROBE_JOB = "bdauto-doctor"
+"""A job that no agent service has: asked for, it answers 404 to a token that it accepts."""
+
+
+def examine(
+    bd: Bd | UsageError,
+    runner: "Callable[[], Services | LocalAgent]",
+    runtime: Runtime,
+    upgrade: str | None = None,
+) -> Iterator[Check]:
+    """Check everything, one after another, without raising. `bd` is readonly, or the error that prevented it.
+
+    `upgrade` is another bd: check whether it will open the database.
+    """
+    if isinstance(bd, UsageError):
+        yield fail("metadata.json", bd)
+        yield unchecked("database", "metadata.json is not usable")
+    else:
+        yield from _tracker(bd, runtime, upgrade)
+        yield _actor(bd)
+    try:
+        opened = runner()
+    except UsageError as error:
+        yield fail("services", error)
+    else:
+        yield from _runner(bd, opened, runtime)
+    yield from _extras()
+
+
+def _runner(bd: Bd | UsageError, runner: "Services | LocalAgent", runtime: Runtime) -> Iterator[Check]:
+    from bdauto.agents.local.local_agent import LocalAgent
+
+    if isinstance(runner, LocalAgent):
+        from bdauto.diagnostics.local_checks import local_checks
+
+        yield from local_checks(runner, runtime.now().timestamp())
+    else:
+        yield from _services(runner, runtime)
+        if isinstance(bd, Bd) and runner.settings.beadboard_url:
+            yield from _visible(bd, runner, runtime.now())
+
+
+def _tracker(bd: Bd, runtime: Runtime, upgrade: str | None) -> Iterator[Check]:
+    """Check bd, its version, metadata.json, the database, the features and the database's clock."""
+    found = shutil.which(bd.settings.bd_path)
+    if found is None:
+        words = f"{clean(bd.settings.bd_path, 200)!r} is not a program"
+        yield fail("bd", BdMissing(words), "install bd, or name it with --bd or BDAUTO_BD")
+        yield unchecked("database", "bd does not run")
+        return
+    yield ok("bd", found)
+    yield _version(bd)
+    try:
+        place = bd.where()
+    except BdError as error:
+        yield fail("database", error, "name the .beads folder with --db or BDAUTO_DB")
+        yield unchecked("features", "there is no database")
+        return
+    folder, server = Path(str(place.get("path", ""))), not str(place.get("database_path")).endswith("embeddeddolt")
+    yield _metadata(folder)
+    try:
+        newest = bd.newest().result().beads
+    except BdError as error:
+        hint = error.hint or "is the Dolt server up, and its address in metadata.json right?"
+        yield fail("database", error, hint)
+        yield unchecked("features", "the database cannot be read")
+        return
+    topology = Topology.embedded if not server else Topology.server if bd.takes_readonly else Topology.proxied
+    yield ok("database", f"{topology} mode, {folder}")
+    yield from _features(bd, server)
+    yield from _breaker(bd, runtime.now())
+    yield from record_checks(bd, topology)
+    if upgrade:
+        yield from upgrade_checks(bd, upgrade, folder, topology)
+    yield _newest(newest, runtime.now())
+
+
+def _version(bd: Bd) -> Check:
+    try:
+        version = bd.version().result()
+        check_version(version, lambda: not str(bd.where().get("database_path")).endswith("embeddeddolt"))
+    except BdError as error:
+        return fail("version", error)
+    return ok("version", f"bd {clean(version, 40)}")
+
+
+def _metadata(folder: Path) -> Check:
+    """Check that metadata.json is a JSON object, and that the folder is its owner's alone."""
+    name, file = "metadata.json", folder / "metadata.json"
+    try:
+        msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        mode = stat.S_IMODE(folder.stat().st_mode)
+    except OSError as error:
+        return fail(name, UsageError(f"{file}: {error.strerror}"), "name the .beads folder with --db or BDAUTO_DB")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return fail(name, UsageError(f"{file}: {clean(str(error))}"), "restore it, or run `bd init` again")
+    if mode & 0o077:
+        return warn(name, f"valid, but others may look into {folder} (mode {mode:04o})", f"chmod 700 {folder}")
+    return ok(name, "valid and private")
+
+
+def _features(bd: Bd, server: bool) -> Iterator[Check]:
+    """Try each feature of bd that bdauto uses."""
+    upgrade = "install bd 1.0.2 or later"
+    calls: tuple[tuple[str, RunningCommand[Any]], ...] = (
+        ("ready --assignee", bd.ready(limit=1)),
+        ("kv", bd.kv_list()),
+    )
+    for name, call in calls:
+        try:
+            call.result()
+        except BdError as error:
+            yield fail(name, error, upgrade)
+        else:
+            yield ok(name, "works")
+    try:
+        if not bd.takes_readonly:
+            yield ok("--readonly", "a proxied server takes none: bdauto itself keeps its reads from writing")
+        elif bd.refuses_writes():
+            yield ok("--readonly", "refuses writes")
+        else:
+            yield fail("--readonly", BdDrift("bd does not refuse a write with --readonly"), upgrade)
+    except BdError as error:
+        yield fail("--readonly", error, upgrade)
+    if not server:
+        yield ok("sql", "not needed: changes are made under a lock on this host")
+        return
+    try:
+        if bd.can_sql():
+            yield ok("sql", "works")
+        else:
+            yield fail("sql", BdDrift("bd sql says that the database is embedded, and bd where does not"), upgrade)
+    except BdError as error:
+        yield fail("sql", error, upgrade)
+
+
+def _breaker(bd: Bd, now: datetime) -> Iterator[Check]:
+    """Check that the circuit breaker lets beads through. A tracker that does not tell is another check's finding."""
+    name, hint = "breaker", "mend the agent; one bead then tries it, or close the breaker with `bdauto resume`"
+    try:
+        found = breaker.read(bd.kv_list().result())
+    except BdError:
+        return
+    match found.state(now):
+        case "open":
+            yield fail(name, AgentsDie(found.describe()), hint)
+        case "half-open":
+            yield warn(name, f"half open: one bead tries whether the agent works again: {found.words}", hint)
+        case "closed":
+            deaths = len(found.deaths)
+            yield ok(name, f"closed{f', early deaths counted: {deaths}' if deaths else ''}")
+
+
+def _newest(beads: tuple[Bead, ...], now: datetime) -> Check:
+    """Compare this host's clock with the newest update, which cannot have been made later than now."""
+    name = "clock: database"
+    if not beads:
+        return ok(name, "no bead to compare with")
+    ahead = beads[0].updated_at - now
+    if ahead > MOST_SKEW:
+        words = f"{beads[0].id} was updated {format_age(ahead)} in the future"
+        return fail(name, BdDrift(words), "set this host's clock, or that of whoever wrote it: the reaper goes by ages")
+    return ok(name, f"the last update was {format_age(-ahead)} ago")
+
+
+def _actor(bd: Bd) -> Check:
+    name, settings = "actor", bd.settings
+    if settings.actor == settings.assignee:
+        hint = "give bdauto an actor of its own with --actor or BEADS_ACTOR"
+        return warn(name, f"{settings.actor} is the assignee too: the history cannot tell them apart", hint)
+    return ok(name, f"{settings.actor}, for beads of {settings.assignee}")
+
+
+def _services(services: "Services", runtime: Runtime) -> Iterator[Check]:
+    """Check BeadBoard and the agent service, each alone and then together, and their clocks."""
+    settings = services.settings
+    busy: bool | None = None
+    capacity: Capacity | None = None
+    if not settings.beadboard_url:
+        yield fail("BeadBoard", UsageError("not configured"), "give --beadboard-url or BEADBOARD_URL")
+    else:
+        try:
+            busy = services.beadboard_busy()
+            yield ok("BeadBoard", f"answers as expected: {'busy' if busy else 'not busy'}")
+        except BdautoError as error:
+            yield fail("BeadBoard", error)
+    if not settings.agent_url:
+        yield warn("agent service", "not configured: neither capacity nor jobs are known", "give --agent-url")
+    else:
+        try:
+            capacity = services.agent_capacity()
+            yield ok("agent service", _room(capacity))
+        except BdautoError as error:
+            yield fail("agent service", error)
+        yield _token(services) if capacity else unchecked("token", "the agent service does not answer")
+    yield from _believable(busy, capacity, bool(settings.agent_url))
+    for name, base, path in (
+        ("BeadBoard", settings.beadboard_url, "/api/agent-status"),
+        ("agent service", settings.agent_url, "/health"),
+    ):
+        if base and (busy is not None if name == "BeadBoard" else capacity):
+            yield _clock(services, name, base.rstrip("/") + path, runtime)
+
+
+def _visible(bd: Bd, services: "Services", now: datetime) -> Iterator[Check]:
+    """Compare BeadBoard's list of beads with bd's. BeadBoard may read an export, or another database."""
+    name, hint = "BeadBoard's beads", "let BeadBoard read the same database as bd; a POST of such a bead is refused"
+    try:
+        found = compare(bd, services, now)
+    except BdError:
+        return
+    except ServiceError as error:
+        yield unchecked(name, error.message)
+        return
+    if found is None:
+        yield unchecked(name, "BeadBoard has no list of them")
+    elif found.overdue:
+        yield fail(name, ServiceDrift(found.words()), hint)
+    elif found.missing:
+        yield warn(name, found.words(), "look again in two minutes")
+    else:
+        yield ok(name, found.words())
+
+
+def _room(capacity: "Capacity") -> str:
+    if not capacity.counted:
+        return f"answers as expected: {'room' if capacity.free else 'busy'}"
+    return f"answers as expected: {capacity.active} of {capacity.total} running, {capacity.queued} queued"
+
+
+def _token(services: "Services") -> Check:
+    hint = "give its token in --agent-token-file or API_BEARER_TOKEN"
+    try:
+        services.job_state(PROBE_JOB)
+    except ServiceError as error:
+        return fail("token", error, hint if isinstance(error, TokenRefused) else "")
+    return ok("token", "accepted")
+
+
+def _believable(busy: bool | None, capacity: "Capacity | None", configured: bool) -> Iterator[Check]:
+    """Judge BeadBoard's `busy` by the agent service's own word: it says idle, too, when that is down."""
+    name = "busy"
+    if busy is None:
+        return
+    if not configured:
+        hint = "give --agent-url, so that the agent service is asked itself"
+        yield warn(name, "BeadBoard's word cannot be checked: it says idle, too, when the agent service is down", hint)
+    elif capacity is None and not busy:
+        words = "BeadBoard says idle while the agent service does not answer: do not believe it"
+        yield fail(name, ServiceDown(words), "start the agent service; until then nothing can be dispatched")
+    elif capacity is None:
+        yield warn(name, "BeadBoard says busy, and the agent service does not answer")
+    elif busy != (capacity.free == 0):
+        words = f"BeadBoard says {'busy' if busy else 'idle'}, the agent service has room for {capacity.free}"
+        yield warn(name, words, "within 2 s of a change that is normal; otherwise they may not be a pair")
+    else:
+        yield ok(name, "BeadBoard and the agent service agree")
+
+
+def _clock(services: "Services", service: str, url: str, runtime: Runtime) -> Check:
+    """Compare this host's clock with the Date header, which is whole seconds, of an answer."""
+    name = f"clock: {service}"
+    before = runtime.now()
+    try:
+        date = services.get(service, url).date
+    except ServiceError as error:
+        return fail(name, error)
+    between = before + (runtime.now() - before) / 2
+    moment = _parse_date(date)
+    if moment is None:
+        return warn(name, "the answer has no date to compare with")
+    skew = abs(moment - between)
+    if skew > MOST_SKEW:
+        words = f"{format_age(skew)} apart: here it is {between:%H:%M:%S}Z, there {moment:%H:%M:%S}Z"
+        return fail(name, ServiceDrift(words), "set the clocks: the reaper goes by ages")
+    return ok(name, "agrees within a minute")
+
+
+def _parse_date(text: str) -> datetime | None:
+    """Parse the date of an HTTP answer."""
+    from email.utils import parsedate_to_datetime
+
+    with contextlib.suppress(ValueError, OverflowError):
+        moment = parsedate_to_datetime(text)
+        return moment if moment.tzinfo else None
+    return None
+
+
+def _extras() -> Iterator[Check]:
+    for extra in EXTRAS:
+        if missing(extra):
+            yield warn(f"extra {extra}", "not installed", f"if you want it, run `{how_to_install(extra)}`")
+        else:
+            yield ok(f"extra {extra}", "installed")
+
+
+def as_json(checks: list[Check]) -> dict[str, Any]:
+    """Return the checks as docs/operating.md describes them."""
+    return {
+        "ok": not any(check.level is Level.fail for check in checks),
+        "checks": [
+            {"name": check.name, "level": check.level, "detail": check.detail, "hint": check.hint or None}
+            for check in checks
+        ],
+    }

@@ -1,0 +1,172 @@
+"""One bead explained: its verdict with all the conditions behind it, its place in the queue, and its story so far."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from bdauto.agents.service_status import ServiceStatus, check_services, job_evidence
+from bdauto.bd.client import Bd
+from bdauto.diagnostics.snapshot import Running, judge, last_note, limited, place_words, weigh, with_dependencies
+from bdauto.domain import breaker, pause
+from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.eligibility import Condition, Verdict, verdict
+from bdauto.domain.notes import format_age
+from bdauto.domain.results import format_cost, format_seconds, recorded
+from bdauto.domain.settings import DispatchSettings, ReapSettings
+from bdauto.errors import BdFailed, NoSuchBead
+from bdauto.sanitize import clean
+
+if TYPE_CHECKING:
+    from bdauto.agents.runner import Runner
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a bead is where it is. `place` counts from 1 among the `eligible`, None when it is not one of them."""
+
+    now: datetime
+    verdict: Verdict
+    surroundings: ServiceStatus
+    place: int | None
+    eligible: int
+    running: Running | None
+
+    @property
+    def bead(self) -> Bead:
+        """The bead."""
+        return self.verdict.bead
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """All conditions: those of the bead, then those that all beads share."""
+        return self.verdict.conditions + self.surroundings.conditions()
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one line."""
+        bead = self.bead
+        if self.running:
+            return f"in progress: {self.running.state}: {self.running.decision.evidence}"
+        if bead.status == "closed":
+            return f"closed{_since(bead.closed_at, self.now)}" + (f": {bead.close_reason}" if bead.close_reason else "")
+        if bead.status == "blocked" and bead.quarantined:
+            return f"quarantined by bdauto: {bead.quarantined}"
+        if bead.status == "blocked":
+            return f"blocked, not by bdauto: {last_note(bead) or 'no note says why'}"
+        if self.place is None:
+            return f"waiting: {self.verdict.reason}" if bead.status in ("open", "deferred") else self.verdict.reason
+        held = next((condition.detail for condition in self.surroundings.conditions() if not condition.passed), "")
+        return place_words(self.place) + (f", but nothing is dispatched now: {held}" if held else "")
+
+
+def explanation(
+    bd: Bd,
+    runner: "Runner | None",
+    bead_id: str,
+    dispatch: DispatchSettings,
+    reap: ReapSettings,
+    now: datetime,
+) -> Explanation:
+    """Read one bead and everything that decides about it. Raises BdError, also for an unknown id."""
+    calls = bd.ready(limit=0), bd.kv_list()
+    try:
+        bead = _read(bd, bead_id)
+        around = replace(check_services(runner), limited=limited(bd, dispatch, now))
+        ready, store = calls[0].result(), calls[1].result()
+    finally:
+        for call in calls:
+            call.kill()
+    assignee = bd.settings.assignee
+    found = verdict(bead, bead.id in {other.id for other in ready.beads}, assignee, dispatch, now)
+    queue = [v.bead.id for v in judge(ready.beads, {b.id for b in ready.beads}, assignee, dispatch, now) if v.eligible]
+    running = None
+    if bead.status == "in_progress":
+        running = weigh(bead, job_evidence(runner, [bead], around.agent)[0], reap, now)
+    return Explanation(
+        now,
+        found,
+        replace(around, paused=pause.read(store, now), suspended=breaker.suspension(store, now)),
+        queue.index(bead.id) + 1 if found.eligible and bead.id in queue else None,
+        len(queue),
+        running,
+    )
+
+
+def _since(moment: datetime | None, now: datetime) -> str:
+    return f" {format_age(now - moment)} ago" if moment else ""
+
+
+def _read(bd: Bd, bead_id: str) -> Bead:
+    return with_dependencies(bd, (read_bead(bd, bead_id),), {})[0]
+
+
+def read_bead(bd: Bd, bead_id: str) -> Bead:
+    """Read one bead, without its dependencies. Raises NoSuchBead, or BdFailed for one that cannot be read."""
+    found = bd.read([bead_id]).result()
+    if found.malformed:
+        words = f"{clean(bead_id, 60)} cannot be read: {found.malformed[0]}"
+        raise BdFailed(words, hint=f"`bd show {bead_id} --json` shows it")
+    if not found.beads:
+        raise NoSuchBead(f"no bead {clean(bead_id, 60)} in this database", hint="`bd list` shows what there is")
+    return found.beads[0]
+
+
+def story(bead: Bead) -> list[tuple[str, str]]:
+    """Return what bdauto's metadata tells of the bead, as pairs of a word and a value."""
+    moments = (("claimed at", bead.claimed_at), ("not before", bead.retry_at))
+    found = recorded(bead)
+    took = f" in {format_seconds(found.seconds)}" if found.seconds is not None else ""
+    cost = f", {format_cost(found.cost_usd)}" if found.cost_usd is not None else ""
+    told = [
+        ("attempts", str(bead.attempts) if bead.attempts else ""),
+        ("failures in a row", str(bead.failures) if bead.failures else ""),
+        ("job", bead.job),
+        ("host", bead.host),
+        *((word, format_time(moment) if moment else "") for word, moment in moments),
+        ("last result", found.result or ""),
+        ("runs that ended", f"{found.runs}{took}{cost}" if found.runs else ""),
+        ("last error", bead.error),
+        ("quarantined", bead.quarantined),
+    ]
+    return [(word, value) for word, value in told if value]
+
+
+def as_json(explained: Explanation) -> dict[str, Any]:
+    """Return the explanation as docs/operating.md describes it."""
+    bead, running, results = explained.bead, explained.running, recorded(explained.bead)
+    return {
+        "id": bead.id,
+        "title": bead.title,
+        "status": bead.status,
+        "verdict": explained.headline,
+        "eligible": explained.verdict.eligible,
+        "reason": explained.verdict.reason or None,
+        "place": explained.place,
+        "queue": explained.eligible,
+        "conditions": [
+            {
+                "name": condition.name,
+                "passed": condition.passed,
+                "detail": condition.detail,
+                "fix": None if condition.passed else condition.fix or None,
+            }
+            for condition in explained.conditions
+        ],
+        "attempts": bead.attempts,
+        "failures": bead.failures,
+        "job": bead.job or None,
+        "host": bead.host or None,
+        "job_state": running.job_state or None if running else None,
+        "claimed_at": format_time(bead.claimed_at) if bead.claimed_at else None,
+        "retry_at": format_time(bead.retry_at) if bead.retry_at else None,
+        "result": results.result,
+        "ended_at": format_time(results.ended_at) if results.ended_at else None,
+        "runs": results.runs,
+        "seconds": results.seconds,
+        "cost_usd": results.cost_usd,
+        "turns": results.turns,
+        "error": bead.error or None,
+        "quarantined": bead.quarantined or None,
+        "notes": bead.notes.splitlines(),
+        **explained.surroundings.as_json(),
+    }

@@ -1,0 +1,300 @@
+"""A snapshot of all that `bdauto status` shows: the policy's verdicts on the reads that dispatch and reap make."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bdauto.agents.service_status import ServiceStatus, check_services, job_evidence
+from bdauto.bd.client import Bd
+from bdauto.domain import breaker, pause
+from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency, format_time
+from bdauto.domain.eligibility import Verdict, ranked, verdict
+from bdauto.domain.limits import LOOK_BACK, counts_beads, outside_hours, reached
+from bdauto.domain.notes import FINISH_NOTE
+from bdauto.domain.reaping import ALIVE, Action, JobEvidence, ReapDecision, decide_reap
+from bdauto.domain.settings import DispatchSettings, ReapSettings
+
+if TYPE_CHECKING:
+    from bdauto.agents.runner import Runner
+
+STATUSES = ("open", "deferred", "in_progress", "blocked")
+"""The statuses of beads that `status` has anything to say about."""
+AT_ONCE = 50
+"""Beads in one call of bd that names them."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A bead in progress: what the reaper would decide, and the agent service's word on its job ("": not asked).
+
+    `running` is the time since the claim, None for a bead that bdauto has not claimed. `left` is the time until age
+    settles the bead, None while its job is known to run.
+    """
+
+    decision: ReapDecision
+    job_state: str
+    age: timedelta
+    running: timedelta | None
+    left: timedelta | None
+
+    @property
+    def bead(self) -> Bead:
+        """The bead."""
+        return self.decision.bead
+
+    @property
+    def state(self) -> str:
+        """One word: `kept`, `orphaned` (claimed, never started), `stalled` (by age) or `over` (its job ended)."""
+        action = self.decision.action
+        if action is Action.keep:
+            return "kept"
+        if action is Action.release and not self.bead.job:
+            return "orphaned"
+        return "stalled" if self.decision.by_age else "over"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything at one moment. `queue` has the eligible beads in dispatch order and then those that wait.
+
+    `quarantined` are the beads that bdauto blocked, and `blocked` those that somebody else did, as agents do.
+    """
+
+    now: datetime
+    surroundings: ServiceStatus
+    queue: tuple[Verdict, ...]
+    running: tuple[Running, ...]
+    quarantined: tuple[Bead, ...]
+    blocked: tuple[Bead, ...]
+    malformed: tuple[str, ...]
+    threshold: timedelta
+
+    @property
+    def eligible(self) -> int:
+        """How many beads could be dispatched."""
+        return sum(verdict.eligible for verdict in self.queue)
+
+    @property
+    def oldest(self) -> timedelta:
+        """How long the eligible bead with the longest wait has had no update. Zero without eligible beads."""
+        ages = (self.now - found.bead.updated_at for found in self.queue if found.eligible)
+        return max(ages, default=timedelta(0))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many beads are in each state."""
+        return {
+            "eligible": self.eligible,
+            "waiting": len(self.queue) - self.eligible,
+            "in_progress": len(self.running),
+            "stalled": sum(running.state != "kept" for running in self.running),
+            "quarantined": len(self.quarantined),
+            "blocked": len(self.blocked),
+        }
+
+
+def gather(
+    bd: Bd,
+    runner: "Runner | None",
+    dispatch: DispatchSettings,
+    reap: ReapSettings,
+    now: datetime,
+    limit: int = 0,
+) -> Snapshot:
+    """Read everything and judge it; `limit` says for how many waiting beads the blockers are looked up (0: all).
+
+    Raises BdError. A service that fails is a finding in the snapshot.
+    """
+    calls = bd.assigned(STATUSES), bd.ready(limit=0), bd.kv_list()
+    try:
+        around = replace(check_services(runner), limited=limited(bd, dispatch, now))
+        listed, ready, store = calls[0].result(), calls[1].result(), calls[2].result()
+    finally:
+        for call in calls:
+            call.kill()
+    evidence, _ = job_evidence(runner, _running(listed), around.agent)
+    found = _judged(listed, ready, evidence, bd.settings.assignee, dispatch, reap, now)
+    known = {bead.id: bead for bead in listed.beads}
+    return replace(
+        found,
+        surroundings=replace(around, paused=pause.read(store, now), suspended=breaker.suspension(store, now)),
+        queue=tuple(_with_blockers(bd, found.queue, known, dispatch, now, limit)),
+    )
+
+
+def limited(bd: Bd, settings: DispatchSettings, now: datetime) -> str:
+    """Describe the limit on dispatches that is reached, or return "". bd is asked only where one is set that counts."""
+    limit = outside_hours(settings, now)
+    if limit is None and counts_beads(settings):
+        limit = reached(bd.changed_since(now - LOOK_BACK).result().beads, settings, bd.settings.assignee, now)
+    return limit.describe() if limit else ""
+
+
+def gather_queue(
+    bd: Bd, runner: "Runner | None", dispatch: DispatchSettings, reap: ReapSettings, now: datetime
+) -> Snapshot:
+    """Read and judge the beads alone, for counting. The agent service is asked only about those that look stalled.
+
+    Raises BdError.
+    """
+    listing = bd.assigned(STATUSES)
+    try:
+        ready = bd.ready(limit=0).result()
+        listed = listing.result()
+    finally:
+        listing.kill()
+    unknown = JobEvidence()
+    aged = [bead for bead in _running(listed) if decide_reap(bead, unknown, reap, now).action is not Action.keep]
+    evidence = job_evidence(runner, aged)[0] if aged else unknown
+    return _judged(listed, ready, evidence, bd.settings.assignee, dispatch, reap, now)
+
+
+def _running(listed: BeadList) -> list[Bead]:
+    return [bead for bead in listed.beads if bead.status == "in_progress"]
+
+
+def _judged(
+    listed: BeadList,
+    ready: BeadList,
+    evidence: JobEvidence,
+    assignee: str,
+    dispatch: DispatchSettings,
+    reap: ReapSettings,
+    now: datetime,
+) -> Snapshot:
+    """Return the snapshot of these beads, without the services and the pause."""
+    beads = {bead.id: bead for bead in (*listed.beads, *ready.beads)}
+    running = [weigh(bead, evidence, reap, now) for bead in beads.values() if bead.status == "in_progress"]
+    blocked = sorted(
+        (bead for bead in beads.values() if bead.status == "blocked"), key=lambda bead: bead.updated_at, reverse=True
+    )
+    return Snapshot(
+        now,
+        ServiceStatus(),
+        tuple(judge(beads.values(), {bead.id for bead in ready.beads}, assignee, dispatch, now)),
+        tuple(sorted(running, key=lambda one: (one.left is None, one.left or -one.age))),
+        tuple(bead for bead in blocked if bead.quarantined),
+        tuple(bead for bead in blocked if not bead.quarantined),
+        tuple(sorted({*listed.malformed, *ready.malformed})),
+        reap.threshold,
+    )
+
+
+def judge(
+    beads: Iterable[Bead], ready: set[str], assignee: str, settings: DispatchSettings, now: datetime
+) -> list[Verdict]:
+    """Return the verdicts on the beads that are in the queue, eligible or not, in order."""
+    waiting = (bead for bead in beads if bead.status in ("open", "deferred"))
+    return ranked(verdict(bead, bead.id in ready, assignee, settings, now) for bead in waiting)
+
+
+def weigh(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: datetime) -> Running:
+    """Return what the reaper would decide about a bead in progress."""
+    age = now - bead.updated_at
+    decision = decide_reap(bead, evidence, settings, now)
+    state, claimed = evidence.states.get(bead.id, ""), bead.claimed_at
+    running = now - claimed if bead.attempt and claimed else None
+    return Running(decision, state, age, running, None if state in ALIVE else settings.threshold - age)
+
+
+def _with_blockers(
+    bd: Bd,
+    verdicts: Sequence[Verdict],
+    known: Mapping[str, Bead],
+    settings: DispatchSettings,
+    now: datetime,
+    limit: int,
+) -> list[Verdict]:
+    """Judge again, with what they depend on, the beads that only bd does not call ready."""
+    shown = verdicts[: limit or None]
+    unclear = [found.bead for found in shown if [c.name for c in found.conditions if not c.passed][:1] == ["ready"]]
+    detailed = {bead.id: bead for bead in with_dependencies(bd, unclear, known)}
+    return [
+        verdict(detailed[found.bead.id], False, bd.settings.assignee, settings, now)
+        if found.bead.id in detailed
+        else found
+        for found in verdicts
+    ]
+
+
+def with_dependencies(bd: Bd, beads: Iterable[Bead], known: Mapping[str, Bead]) -> list[Bead]:
+    """Return the beads with the status of each bead that they depend on. bd is asked for those that are not `known`."""
+    beads = list(beads)
+    others = {other.depends_on_id for bead in beads for other in bead.dependencies or ()}
+    states = {bead_id: known[bead_id].status for bead_id in others if bead_id in known}
+    wanted = sorted(bead_id for bead_id in others - states.keys() if re.match(ID_PATTERN, bead_id))
+    for start in range(0, len(wanted), AT_ONCE):
+        states |= {bead.id: bead.status for bead in bd.read(wanted[start : start + AT_ONCE]).result().beads}
+
+    def looked_up(other: Dependency) -> Dependency:
+        return msgspec.structs.replace(other, status=states.get(other.depends_on_id, ""))
+
+    return [
+        msgspec.structs.replace(bead, dependencies=[looked_up(other) for other in bead.dependencies or ()])
+        for bead in beads
+    ]
+
+
+def last_note(bead: Bead) -> str:
+    """Return the last line of a bead's notes, or "". That its job ended counts only where nothing else was noted."""
+    lines = [line for line in reversed(bead.notes.splitlines()) if line.strip()]
+    return next((line for line in lines if not line.startswith(FINISH_NOTE)), lines[0] if lines else "")
+
+
+def place_words(place: int) -> str:
+    """Write a place in the queue: `next`, `2nd`, `3rd`, …"""
+    if place == 1:
+        return "next"
+    last = place % 10 if place % 100 not in (11, 12, 13) else 0
+    return f"{place}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(last, 'th') }"
+
+
+def as_json(snapshot: Snapshot, limit: int) -> dict[str, Any]:
+    """Return the snapshot as docs/operating.md describes it. `limit` cuts lists (0 does not), but not counts."""
+    cut = limit or None
+    return {
+        "now": format_time(snapshot.now),
+        **snapshot.surroundings.as_json(),
+        "counts": snapshot.counts,
+        "queue": [
+            {
+                **_bead_json(found.bead, snapshot.now),
+                "eligible": found.eligible,
+                "place": place if found.eligible else None,
+                "reason": found.reason or None,
+            }
+            for place, found in enumerate(snapshot.queue[:cut], 1)
+        ],
+        "in_progress": [
+            {
+                **_bead_json(running.bead, snapshot.now),
+                "job": running.bead.job or None,
+                "job_state": running.job_state or None,
+                "state": running.state,
+                "evidence": running.decision.evidence,
+                "running_seconds": _seconds(running.running),
+                "left_seconds": _seconds(running.left),
+            }
+            for running in snapshot.running[:cut]
+        ],
+        "quarantined": [
+            {**_bead_json(bead, snapshot.now), "reason": bead.quarantined} for bead in snapshot.quarantined[:cut]
+        ],
+        "blocked": [
+            {**_bead_json(bead, snapshot.now), "last_note": last_note(bead) or None} for bead in snapshot.blocked[:cut]
+        ],
+        "malformed": list(snapshot.malformed),
+    }
+
+
+def _seconds(time: timedelta | None) -> int | None:
+    return None if time is None else int(time.total_seconds())
+
+
+def _bead_json(bead: Bead, now: datetime) -> dict[str, Any]:
+    age = int((now - bead.updated_at).total_seconds())
+    return {"id": bead.id, "title": bead.title, "priority": bead.priority, "age_seconds": age}

@@ -1,0 +1,77 @@
+"""Amounts in words, the same on a terminal and on a page. What is not known is a dash, never zero."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bdauto.agents.service_status import ServiceStatus
+
+DASH = "–"
+Words = tuple[str, str]
+"""A style (`good`, `warn`, `bad` or `muted`), and what to say in it."""
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
+def rough_time(seconds: int | None) -> str:
+    """Write a duration in its two largest units: `45s`, `4m12s`, `5h12m`, `3d4h`."""
+    if seconds is None:
+        return DASH
+    for place, (size, unit) in enumerate(_UNITS):
+        if seconds >= size:
+            whole, rest = divmod(seconds, size)
+            smaller, name = _UNITS[place + 1] if place + 1 < len(_UNITS) else (1, "")
+            return f"{whole}{unit}" + (f"{rest // smaller}{name}" if name and rest // smaller else "")
+    return "0s"
+
+
+def money(cost_usd: float | None) -> str:
+    """Write US dollars in cents, or what is less than a cent in hundredths of one."""
+    if cost_usd is None:
+        return DASH
+    return f"${cost_usd:,.4f}" if 0 < cost_usd < 0.01 else f"${cost_usd:,.2f}"
+
+
+def share(part: int, whole: int) -> str:
+    """Write a share in whole per cent."""
+    return f"{round(100 * part / whole)}%" if whole else DASH
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun, e.g. `1 run`, `2 runs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def services(around: "ServiceStatus") -> Iterator[tuple[str, Words]]:
+    """Yield the names of what all beads share, and how each of them is."""
+    held = around.paused.words() if around.paused else around.suspended or around.limited
+    yield "dispatching", ("warn", held) if held else ("good", "on")
+    if around.local:
+        yield "this machine", _agent(around)
+        return
+    yield "BeadBoard", _beadboard(around)
+    yield "agent service", _agent(around)
+
+
+def _beadboard(around: "ServiceStatus") -> Words:
+    if around.beadboard is None:
+        return "muted", "not configured"
+    if around.beadboard.error:
+        return "bad", f"down: {around.beadboard.error}"
+    return ("warn", "up, busy") if around.beadboard.busy else ("good", "up, not busy")
+
+
+def _agent(around: "ServiceStatus") -> Words:
+    if around.agent is None:
+        return "muted", "not configured"
+    capacity = around.agent.capacity
+    if capacity is None:
+        return "bad", f"down: {around.agent.error}"
+    style = "good" if capacity.free else "warn"
+    if around.local and not capacity.counted:
+        return style, f"{capacity.active} running"
+    if not capacity.counted:
+        return style, "up, not busy" if capacity.free else "up, busy"
+    if around.local:
+        return style, f"{capacity.active} of {capacity.total} slots taken"
+    counts = f"{capacity.active} of {capacity.total} running, {capacity.queued} queued, {capacity.free} free"
+    return style, f"up, {counts}"

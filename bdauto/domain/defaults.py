@@ -1,0 +1,6 @@
+"""Defaults that are needed before anything is imported (`bdauto.__main__`), so this imports nothing."""
+
+BD = "bd"
+ASSIGNEE = "agent"
+DISPATCHER = "beads-dispatcher"
+REAPER = "beads-reaper"

@@ -1,0 +1,216 @@
+"""Decide which beads may be dispatched, and in what order.
+
+The functions here do no I/O, and `now` is an argument. `status` and `explain` render what they return and never decide
+for themselves.
+"""
+
+import random
+import shlex
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from bdauto.domain.bead import Bead
+from bdauto.domain.settings import DispatchSettings
+from bdauto.sanitize import clean
+
+FIRST_BACKOFF = timedelta(minutes=2)
+LONGEST_BACKOFF = timedelta(hours=1)
+BELIEVED_BACKOFF = 2 * LONGEST_BACKOFF
+"""A backoff that ends later was written by a wrong clock, and is over."""
+BLOCKING = frozenset({"blocks", "conditional-blocks", "waits-for"})
+"""The types of dependency that keep a bead from being ready, as in bd's own `bd ready`."""
+FINISHED = frozenset({"closed", "pinned"})
+"""The statuses of a bead that nobody waits for."""
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """One condition of dispatching a bead: what was found, and the command that would fix a failed one."""
+
+    name: str
+    passed: bool
+    detail: str
+    fix: str = ""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Whether a bead may be dispatched, with all conditions, passed and failed."""
+
+    bead: Bead
+    conditions: tuple[Condition, ...]
+
+    @property
+    def eligible(self) -> bool:
+        """Whether every condition passed."""
+        return all(condition.passed for condition in self.conditions)
+
+    @property
+    def reason(self) -> str:
+        """The first failed condition in words, or ""."""
+        return next((condition.detail for condition in self.conditions if not condition.passed), "")
+
+    @property
+    def until(self) -> datetime | None:
+        """When the bead becomes eligible by itself, or None if that takes more than time."""
+        failed = {condition.name for condition in self.conditions if not condition.passed}
+        moments = {"backoff": self.bead.retry_at, "deferred": self.bead.defer_until}
+        if not failed or not failed <= moments.keys():
+            return None
+        return max(moment for name in failed if (moment := moments[name]))
+
+
+def verdict(bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, now: datetime) -> Verdict:
+    """Judge one bead. `ready` says whether `bd ready` lists it: only bd knows all blockers and gates."""
+    deferred = bead.defer_until
+    retry_at = bead.retry_at if bead.retry_at and bead.retry_at <= now + BELIEVED_BACKOFF else None
+    creators, labels = settings.trusted_creators, set(bead.labels or ())
+    conditions = [
+        Condition(
+            "status",
+            bead.status == "open",
+            _status(bead, now),
+            _reopening(bead),
+        ),
+        Condition(
+            "assignee",
+            bead.assignee == assignee,
+            f"assigned to {bead.assignee or 'nobody'}",
+            f"bd update {bead.id} -a {assignee}",
+        ),
+        Condition(
+            "acceptance",
+            bool(bead.acceptance_criteria.strip()),
+            "has acceptance criteria" if bead.acceptance_criteria.strip() else "no acceptance criteria",
+            f"bd update {bead.id} --acceptance '…'",
+        ),
+        Condition(
+            "type",
+            bead.issue_type not in settings.exclude_types,
+            f"type {bead.issue_type}" + (" is excluded" if bead.issue_type in settings.exclude_types else ""),
+            f"bd update {bead.id} -t task",
+        ),
+        Condition(
+            "kind",
+            not (bead.is_template or bead.ephemeral or bead.pinned),
+            _kind(bead),
+            f"bd update {bead.id} --persistent" if bead.ephemeral else "create an ordinary bead for the work",
+        ),
+        Condition(
+            "deferred",
+            deferred is None or deferred <= now,
+            f"deferred until {deferred.astimezone(UTC):%Y-%m-%d %H:%M}Z"
+            if deferred and deferred > now
+            else "not deferred",
+            f"bd update {bead.id} --defer ''",
+        ),
+        Condition(
+            "backoff",
+            retry_at is None or retry_at <= now,
+            f"backing off until {retry_at.astimezone(UTC):%H:%M:%S}Z: {bead.error or 'failed'}"
+            if retry_at and retry_at > now
+            else "not backing off",
+            f"bd update {bead.id} --unset-metadata bdauto.retry_at",
+        ),
+    ]
+    if creators:
+        trusted = bead.created_by in creators
+        detail = f"created by {bead.created_by or 'nobody'}, who is {'' if trusted else 'not '}trusted"
+        fix = f"bdauto dispatch --trusted-creator {shlex.quote(clean(bead.created_by) or 'NAME')}"
+        conditions.append(Condition("trust", trusted, detail, fix))
+    if settings.labels:
+        missing = [label for label in settings.labels if label not in labels]
+        detail = f"lacks label {missing[0]}" if missing else "has the labels asked for"
+        fix = f"bd update {bead.id} {_each('--add-label', missing)}"
+        conditions.append(Condition("label", not missing, detail, fix))
+    if settings.exclude_labels:
+        found = [label for label in settings.exclude_labels if label in labels]
+        detail = f"has the excluded label {found[0]}" if found else "has no excluded label"
+        fix = f"bd update {bead.id} {_each('--remove-label', found)}"
+        conditions.append(Condition("exclude-label", not found, detail, fix))
+    conditions.append(_ready(bead, ready, {condition.name for condition in conditions if not condition.passed}))
+    return Verdict(bead, tuple(conditions))
+
+
+def _reopening(bead: Bead) -> str:
+    """Return the command that opens a bead for dispatch. A closed one is done, so nothing is to be fixed."""
+    if bead.status == "in_progress":
+        return "bdauto reap"
+    return "" if bead.status == "closed" else f"bd update {bead.id} -s open"
+
+
+def _status(bead: Bead, now: datetime) -> str:
+    if bead.status == "deferred" and bead.defer_until and bead.defer_until > now:
+        return f"status is deferred, until {bead.defer_until.astimezone(UTC):%Y-%m-%d %H:%M}Z"
+    return f"status is {bead.status}"
+
+
+def _ready(bead: Bead, ready: bool, failed: Collection[str]) -> Condition:
+    """Explain why bd does not list the bead as ready, from its dependencies and the `failed` conditions."""
+    if ready:
+        return Condition("ready", True, "bd calls it ready")
+    blockers = open_blockers(bead)
+    if blockers:
+        first = shlex.quote(blockers[0])
+        fix = f"bdauto explain {first}, or if it is done: bd close {first}"
+        return Condition("ready", False, f"blocked by {', '.join(blockers)}", fix)
+    if {"status", "assignee", "kind", "deferred"} & set(failed):
+        return Condition("ready", False, "bd does not call it ready, for what failed above")
+    parents = [d.depends_on_id for d in bead.dependencies or () if d.type == "parent-child"]
+    if parents:
+        return Condition(
+            "ready", False, f"held up by its parent {parents[0]}", f"bdauto explain {shlex.quote(parents[0])}"
+        )
+    return Condition("ready", False, "bd does not call it ready", f"bd dep list {bead.id}")
+
+
+def open_blockers(bead: Bead) -> tuple[str, ...]:
+    """Return the ids of the beads that this one waits for and that are known to be open."""
+    return tuple(
+        clean(other.depends_on_id)
+        for other in bead.dependencies or ()
+        if other.type in BLOCKING and other.status not in ("", *FINISHED)
+    )
+
+
+def global_conditions(paused: str, free: int | None, trouble: str = "") -> tuple[Condition, Condition]:
+    """Judge what all beads share: no pause (`paused` describes it, or is ""), and room for one bead more.
+
+    `free` is how many beads the services would take, None when `trouble` says why that is not known.
+    """
+    words = trouble or (f"room for {free}" if free else "the agent is at capacity")
+    fix = "bdauto doctor" if free is None else "bdauto status --watch"
+    return (
+        Condition("pause", not paused, paused or "not paused", "bdauto resume"),
+        Condition("capacity", bool(free), words, fix),
+    )
+
+
+def _each(option: str, values: Iterable[str]) -> str:
+    return " ".join(f"{option} {shlex.quote(value)}" for value in values)
+
+
+def _kind(bead: Bead) -> str:
+    kinds = [name for name in ("is_template", "ephemeral", "pinned") if getattr(bead, name)]
+    return f"is {kinds[0].removeprefix('is_')}" if kinds else "an ordinary bead"
+
+
+def dispatch_order(bead: Bead) -> tuple[int, datetime, str]:
+    """Return the sort key of dispatch: priority 0 first, then the longest wait, then the id."""
+    return (bead.priority, bead.updated_at, bead.id)
+
+
+def ranked(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Sort verdicts: eligible beads first, then waiting ones, each group in dispatch order."""
+    return sorted(verdicts, key=lambda verdict: (not verdict.eligible, dispatch_order(verdict.bead)))
+
+
+def backoff(failures: int, rng: random.Random) -> timedelta:
+    """Return the wait after n failed dispatches in a row: 2 min, doubling to 1 h, with jitter in [half, whole]."""
+    whole = min(FIRST_BACKOFF * (1 << min(max(failures, 1) - 1, 10)), LONGEST_BACKOFF)
+    return rng.uniform(0.5, 1.0) * whole
+
+
+def outranks(beads: Collection[Bead], known: Collection[str], best: Bead) -> bool:
+    """Return True if a bead outside `known` would come before `best` in dispatch order, provided it is eligible."""
+    return any(bead.id not in known and dispatch_order(bead) < dispatch_order(best) for bead in beads)

@@ -1,0 +1,102 @@
+"""How many beads may be dispatched in a day, for how much money, and in which hours."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.results import format_cost
+from bdauto.domain.settings import DispatchSettings
+
+if TYPE_CHECKING:
+    from bdauto.domain.runs import History, Run
+
+DAY = timedelta(days=1)
+SLACK = timedelta(hours=1)
+"""How far the clocks of those who write beads may be apart, and no bead is missed for it."""
+LOOK_BACK = DAY + SLACK
+"""How far back beads are read. What was dispatched in the last day was changed in it, by a clock that may be off."""
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """A limit that is reached: what it is, and when dispatching goes on. None: once running jobs have ended."""
+
+    words: str
+    until: datetime | None
+
+    def describe(self) -> str:
+        """Describe it in one line."""
+        return f"{self.words}; goes on {f'at {format_time(self.until)}' if self.until else 'when jobs have ended'}"
+
+
+def counts_beads(settings: DispatchSettings) -> bool:
+    """Whether a limit is set that takes a look at the tracker."""
+    return settings.max_per_day is not None or settings.max_cost_per_day is not None
+
+
+def outside_hours(settings: DispatchSettings, now: datetime) -> Limit | None:
+    """Return the limit if this is not one of the active hours."""
+    hours = settings.active_hours
+    if hours is None or hours.contain(now):
+        return None
+    return Limit(f"outside the active hours {hours}", hours.next(now))
+
+
+def reached(beads: Iterable[Bead], settings: DispatchSettings, assignee: str, now: datetime) -> Limit | None:
+    """Return the limit that the last 24 hours have reached, of two the one that lasts longer.
+
+    `beads` are those that were changed since LOOK_BACK, whoever has them.
+    """
+    from bdauto.domain.runs import dispatched_for, history_of  # only who sets a limit waits for it
+
+    runs = [run for bead in beads if dispatched_for(bead, assignee) for run in _runs(history_of(bead))]
+    found = [_by_number(runs, settings.max_per_day, now), _by_cost(runs, settings.max_cost_per_day, now)]
+    limits = [limit for limit in found if limit]
+    return max(limits, key=lambda limit: limit.until or now + DAY) if limits else None
+
+
+def _runs(history: "History") -> Sequence["Run"]:
+    """Return a bead's runs, the closing of the bead being the end of its last where no end is recorded."""
+    return [msgspec.structs.replace(run, ended_at=history.ended_at(run)) for run in history.runs]
+
+
+def _by_number(runs: Iterable["Run"], most: int | None, now: datetime) -> Limit | None:
+    claims = sorted(run.claimed_at for run in runs if run.claimed_at and _lately(run.claimed_at, now))
+    if most is None or len(claims) < most:
+        return None
+    return Limit(f"{len(claims)} dispatched in 24 hours, at most {most}", claims[len(claims) - most] + DAY)
+
+
+def _by_cost(runs: Sequence["Run"], most: float | None, now: datetime) -> Limit | None:
+    """Add up what the runs of the last day cost. One that does not say, or still runs, counts with the mean."""
+    if most is None:
+        return None
+    recent = [run for run in runs if run.ended_at is None or _lately(run.ended_at, now)]
+    known = [run.cost_usd for run in recent if run.cost_usd is not None]
+    mean = sum(known) / len(known) if known else 0.0
+    counted = [run for run in recent if _counts(run, now)]
+    costs = [(run.ended_at, mean if run.cost_usd is None else run.cost_usd) for run in counted]
+    total = sum(cost for _, cost in costs)
+    if total < most:
+        return None
+    until, left = None, total
+    for ended_at, cost in sorted((ended_at, cost) for ended_at, cost in costs if ended_at):
+        left -= cost
+        if left < most:
+            until = ended_at + DAY
+            break
+    guess = mean * sum(run.cost_usd is None for run in counted)
+    estimate = f", {format_cost(guess)} of it estimated" if guess else ""
+    return Limit(f"{format_cost(round(total, 4))} spent in 24 hours{estimate}, at most {format_cost(most)}", until)
+
+
+def _counts(run: "Run", now: datetime) -> bool:
+    """Whether a run costs something of this day: it ended in it, or was dispatched in it and runs."""
+    return run.ended_at is not None or bool(run.claimed_at and _lately(run.claimed_at, now))
+
+
+def _lately(moment: datetime, now: datetime) -> bool:
+    """Whether a moment is in the last 24 hours. What a wrong clock dated further ahead than SLACK is not believed."""
+    return now - DAY < moment <= now + SLACK

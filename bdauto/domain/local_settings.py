@@ -1,0 +1,84 @@
+"""The settings of an agent command on this machine (docs/local-agent.md)."""
+
+import shlex
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from bdauto.domain.settings import Option
+from bdauto.errors import UsageError
+
+LOCAL = "An agent on this machine"
+
+
+class CommandLine(msgspec.Struct, frozen=True):
+    """A command in words. It prints as its first word, since the others may hold what nobody should read in a log."""
+
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.words[0]
+
+
+def parse_command(text: str) -> CommandLine:
+    """Split a command into words as a shell does. It is never given to one. Raises UsageError."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"cannot be split into words: {str(error).lower()}", hint="quote it as for a shell") from None
+    if not words or not words[0]:
+        raise UsageError("is empty", hint="name a program")
+    return CommandLine(tuple(words))
+
+
+class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent command and how it is run. Without a command no agent runs on this machine."""
+
+    agent_command: Annotated[
+        CommandLine | None,
+        Option(
+            "Run this for each bead, instead of asking BeadBoard. {id}, {job} and {prompt} are replaced in its words. "
+            "Without {prompt} the prompt is its standard input.",
+            LOCAL,
+            metavar="CMD",
+            parse=parse_command,
+        ),
+    ] = None
+    agent_slots: Annotated[int, Option("Jobs at a time on this machine.", LOCAL)] = 1
+    agent_timeout: Annotated[
+        timedelta, Option("End a job after this time: SIGTERM, and 10 seconds later SIGKILL.", LOCAL)
+    ] = timedelta(minutes=45)
+    agent_prompt: Annotated[Path | None, Option("Template of the prompt. (default: built in)", LOCAL)] = None
+    agent_dir: Annotated[
+        Path | None, Option("Where the agent runs. (default: the folder that holds .beads)", LOCAL, metavar="DIR")
+    ] = None
+    agent_worktree: Annotated[
+        bool,
+        Option(
+            "Give each bead a git worktree on the branch agent/ID. It is kept if it has commits or changes.",
+            LOCAL,
+            env="BDAUTO_AGENT_WORKTREE",
+        ),
+    ] = False
+    agent_check: Annotated[
+        CommandLine | None,
+        Option(
+            "Run this when the agent has closed its bead. If it fails, the bead is opened again.",
+            LOCAL,
+            metavar="CMD",
+            parse=parse_command,
+        ),
+    ] = None
+    agent_jobs: Annotated[
+        Path | None,
+        Option(
+            "Folder with a folder for each job, on a local disk. (default: $XDG_STATE_HOME/bdauto/jobs)",
+            LOCAL,
+            metavar="DIR",
+        ),
+    ] = None
+    agent_keep: Annotated[timedelta, Option("Keep a job's folder for this long after its end.", LOCAL)] = timedelta(
+        days=7
+    )

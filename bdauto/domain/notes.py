@@ -1,0 +1,77 @@
+"""The texts of notes, and bdauto's metadata keys."""
+
+from datetime import UTC, datetime, timedelta
+
+AGENT_SIGN = "claimed by agent"
+"""How the agent's first note on a bead begins, if it keeps to its rules."""
+
+CLAIM_NOTE = "auto-dispatcher claimed at "
+"""How the note of a claim begins; the time of the claim follows."""
+CLAIMED_AT = "bdauto.claimed_at"
+"""Metadata key: the time of the claim, as in its note."""
+ARMED_AT = "bdauto.armed_at"
+"""Metadata key: since when the bead waits, where dispatches have failed since."""
+PENDING_NOTE = "bdauto.claim_note"
+"""Metadata key, in embedded databases: the length of the notes at the claim, and its note until that is written."""
+WRITTEN = "written"
+"""What PENDING_NOTE has in place of the claim's note once that is among the notes."""
+JOB_NOTE = "dispatched: job="
+FINISH_NOTE = "agent finished: job="
+
+UNKNOWN = "dispatch outcome unknown"
+"""The start of the note and of the recorded error when the outcome of a POST is unknown: a job may run."""
+
+OWN_NOTES = (CLAIM_NOTE, JOB_NOTE, FINISH_NOTE, UNKNOWN, "dispatch failed", "reaper: ")
+"""How bdauto's own notes begin. Each is one line."""
+
+
+def format_age(age: timedelta) -> str:
+    """Write an age as notes do: in whole minutes, rounded down, and below a minute in seconds."""
+    seconds = max(int(age.total_seconds()), 0)
+    return f"{seconds // 60}m" if seconds >= 60 else f"{seconds}s"
+
+
+def short_time(moment: datetime, now: datetime) -> str:
+    """Write a time of today as `15:57Z`, and another with its date."""
+    moment, now = moment.astimezone(UTC), now.astimezone(UTC)
+    return f"{moment:%H:%M}Z" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M}Z"
+
+
+DIED = "bdauto.died"
+"""Metadata key: the attempt that ended in an early death and is charged for it."""
+DEATHS = "bdauto.deaths"
+"""Metadata key: how often in a row an agent died early on the bead, which its backoff grows with."""
+COUNTERS = (
+    "bdauto.attempt",
+    "bdauto.attempts",
+    CLAIMED_AT,
+    "bdauto.host",
+    "bdauto.job",
+    "bdauto.retry_at",
+    "bdauto.error",
+    "bdauto.failures",
+    DIED,
+    DEATHS,
+    ARMED_AT,
+)
+"""The keys that a release removes, unless it writes them."""
+BLOCKED_DROPS = ("bdauto.attempt", "bdauto.retry_at", "bdauto.error", "bdauto.failures", ARMED_AT, DEATHS)
+"""The keys that blocking removes. How often, when and as which job the bead ran can still be read."""
+
+NOTED = "bdauto.noted"
+"""Metadata key: the attempt whose lost note was written again."""
+
+
+def failure_note(error: str) -> str:
+    """Write the note of a failed dispatch, e.g. `dispatch failed HTTP 502: …`."""
+    return f"dispatch failed {error}" if error.startswith("HTTP ") else f"dispatch failed: {error}"
+
+
+def error_kind(error: str) -> str:
+    """Return what kind of error this is, e.g. `HTTP 502`: the words after it may differ at each try."""
+    return error.partition(":")[0]
+
+
+def sign_of_life(notes_since_claim: str) -> bool:
+    """Whether anybody but bdauto has written a note since the claim, as an agent does first of all."""
+    return any(line.strip() and not line.startswith(OWN_NOTES) for line in notes_since_claim.splitlines())

@@ -1,0 +1,235 @@
+"""Decide what becomes of a bead in progress."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import msgspec
+
+from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.notes import UNKNOWN, format_age, sign_of_life
+from bdauto.domain.results import JobEnd
+from bdauto.domain.settings import OnStall, ReapSettings
+from bdauto.domain.values import format_duration
+
+
+class Action(StrEnum):
+    """What the reaper does with a bead in progress."""
+
+    keep = "kept"
+    release = "released"
+    requeue = "requeued"
+    block = "blocked"
+
+
+class ReapDecision(msgspec.Struct, frozen=True):
+    """What the reaper decided about one bead: the action, the evidence in words, and the note to write.
+
+    `by_age` marks a decision that rests on time alone. A wrong clock could cause it for every bead at once.
+    `early_death` marks a bead whose agent ended, or stalled, without a sign of life. `charged` is False for one that
+    gets its attempt back.
+    """
+
+    bead: Bead
+    action: Action
+    evidence: str
+    note: str = ""
+    by_age: bool = False
+    early_death: bool = False
+    charged: bool = True
+
+
+ALIVE = frozenset({"queued", "running"})
+
+OVER = frozenset({"failed", "error", "completed", "timed out", "cancelled", "died"})
+"""A job in one of these states has ended. `timeout` is not one: the service marks the job, its process runs on.
+
+The last three are of an agent on a host, whose supervisor ends what it times out.
+"""
+
+FORGOTTEN, NO_ANSWER, TOKEN_REFUSED = "forgotten", "no answer", "token refused"
+"""Instead of a job's state: the agent service does not know the job, did not answer, or did not accept the token."""
+NOT_STARTED = "not started"
+"""Instead of a job's state: the host that made the claim knows that it has started nothing under it."""
+
+CLOCK_ROUNDING = timedelta(seconds=2)
+"""bd rounds a time to a second, which can lie ahead."""
+UNANSWERED = timedelta(hours=2)
+"""A bead whose job nobody could be asked about is not condemned by its age before this long without an update."""
+
+
+class JobEvidence(msgspec.Struct, frozen=True):
+    """What the agent service says: the state of each bead's job, by the bead's id, and whether it runs nothing at all.
+
+    A bead without a job has no state, and where no agent service is configured no bead has one. `ends` says of each job
+    that has ended how it did.
+    """
+
+    states: Mapping[str, str] = msgspec.field(default_factory=dict)
+    runs_nothing: bool = False
+    ends: Mapping[str, JobEnd] = msgspec.field(default_factory=dict)
+
+    def last_words(self, bead_id: str) -> str:
+        """Return the last line that the bead's agent wrote, "" when it is not known."""
+        end = self.ends.get(bead_id)
+        return end.words if end else ""
+
+
+class FailedCheck(msgspec.Struct, frozen=True):
+    """A job whose check failed when its agent had ended. The job `ended` with the check, which said `words` last."""
+
+    bead: str
+    attempt: str
+    ended: datetime
+    words: str
+
+
+def decide_check(bead: Bead, check: FailedCheck, settings: ReapSettings) -> ReapDecision | None:
+    """Open a bead again that the agent has closed and whose check failed. Quarantine it after its last attempt.
+
+    None for a bead that is not closed by this attempt any more, or was closed after the job's end: by somebody else.
+    """
+    closed = bead.closed_at or bead.updated_at
+    if bead.status != "closed" or bead.attempt != check.attempt or closed > check.ended + CLOCK_ROUNDING:
+        return None
+    evidence = f"the check of job {check.attempt} failed: {check.words}"
+    if bead.attempts >= settings.max_attempts:
+        note = (
+            f"reaper: {evidence} — quarantined after {bead.attempts} attempts; re-arm it: bd update {bead.id} -s open"
+        )
+        return ReapDecision(bead, Action.block, evidence, note)
+    return ReapDecision(bead, Action.requeue, evidence, f"reaper: {evidence} — opened again")
+
+
+def decide_reap(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: datetime) -> ReapDecision:
+    """Weigh the evidence for one bead in progress, strongest first (docs/reliability.md)."""
+    job_state = evidence.states.get(bead.id, "")
+    if bead.ephemeral:
+        return _keep(bead, "ephemeral: not bdauto's to settle")
+    if job_state in OVER and _silent(bead):
+        return _early_death(bead, f"job {_job(bead)} {ended(job_state)}", settings, evidence.last_words(bead.id))
+    if job_state in OVER:
+        return _over(bead, f"job {_job(bead)} {ended(job_state)} but the bead is still in progress", settings)
+    seen = last_seen(bead, settings, now)
+    if seen is None:
+        return _keep(bead, f"updated at {format_time(bead.updated_at)}, which lies ahead and is not believed")
+    age = now - seen
+    aged = f"{format_age(age)} since the last update"
+    if job_state in ALIVE:
+        return _keep(bead, f"job {_job(bead)} is {job_state}; {aged}")
+    if _without_job(bead):
+        return _unstarted(bead, age, _nothing(evidence, job_state), settings)
+    if job_state == TOKEN_REFUSED:
+        return _keep(bead, f"the agent service refuses the token, so nobody can be asked about job {bead.job}; {aged}")
+    limit = max(settings.threshold, UNANSWERED) if job_state == NO_ANSWER else settings.threshold
+    if age > limit:
+        words = f"no progress for {format_age(age)} (threshold {format_duration(limit)}){_silence(bead, job_state)}"
+        if _silent(bead) and job_state in ("", FORGOTTEN, NO_ANSWER):
+            return _early_death(bead, words, settings, by_age=True)
+        return _over(bead, words, settings, by_age=True)
+    return _keep(bead, aged + _silence(bead, job_state))
+
+
+def last_seen(bead: Bead, settings: ReapSettings, now: datetime) -> datetime | None:
+    """Return the last time that somebody changed the bead, or None if none of its times is believable.
+
+    A time more than the grace period ahead comes from a wrong clock. Then the time of bdauto's own claim counts.
+    """
+    times = (bead.updated_at, bead.claimed_at)
+    return next((moment for moment in times if moment and moment <= now + settings.grace), None)
+
+
+def lies_ahead(bead: Bead, settings: ReapSettings, now: datetime) -> bool:
+    """Whether the bead's last update lies so far ahead that it is not believed."""
+    return bead.updated_at > now + settings.grace
+
+
+def _keep(bead: Bead, evidence: str) -> ReapDecision:
+    return ReapDecision(bead, Action.keep, evidence)
+
+
+def _silence(bead: Bead, job_state: str) -> str:
+    """Say in words what the agent service said that is no verdict."""
+    if job_state == NO_ANSWER:
+        return f"; the agent service could not be asked about job {bead.job}"
+    if job_state in ("", FORGOTTEN, NOT_STARTED):
+        return ""
+    return f"; job {bead.job} is {job_state}"
+
+
+def ended(job_state: str) -> str:
+    """Say in words how a job ended, e.g. `is failed`."""
+    return f"has {job_state}" if job_state in ("died", "timed out") else f"is {job_state}"
+
+
+def _silent(bead: Bead) -> bool:
+    """Return whether bdauto claimed the bead and its agent has not written on it since."""
+    return bool(bead.attempt) and not sign_of_life(bead.notes_since_claim)
+
+
+def _job(bead: Bead) -> str:
+    """Return the job's id. A job on a host has the attempt's, whether it was recorded or not."""
+    return bead.job or bead.attempt
+
+
+def _without_job(bead: Bead) -> bool:
+    """Claimed by bdauto, no job recorded, the POST's outcome not noted as unknown, and no sign of life since."""
+    return _silent(bead) and not bead.job and not bead.error.startswith(UNKNOWN)
+
+
+def _early_death(
+    bead: Bead, words: str, settings: ReapSettings, last_words: str = "", *, by_age: bool = False
+) -> ReapDecision:
+    """Open a bead again whose agent ended without a sign: it is not the bead's fault as such. Quarantine it at last.
+
+    A claim whose outcome is unknown stalls in the same way, but no agent is known to have died of it.
+    """
+    evidence = f"{words}, and its agent never wrote on the bead" + (f": {last_words}" if last_words else "")
+    action, ending = Action.release, "released"
+    if bead.attempts >= settings.max_attempts:
+        action = Action.block
+        ending = f"quarantined after {bead.attempts} attempts; re-arm it: bd update {bead.id} -s open"
+    return ReapDecision(bead, action, evidence, f"reaper: {evidence} — {ending}", by_age, early_death=bool(bead.job))
+
+
+def uncharged(decision: ReapDecision) -> ReapDecision:
+    """Return an early death that the agent is to blame for, and not the bead: open again without a charge."""
+    note = f"reaper: {decision.evidence} — released uncharged: dispatching is suspended"
+    return msgspec.structs.replace(decision, action=Action.release, note=note, charged=False)
+
+
+def _nothing(evidence: JobEvidence, job_state: str) -> str:
+    """Say in words how it is known that nothing runs for a claim without a job, or return ""."""
+    if job_state == NOT_STARTED:
+        return "its host started nothing"
+    return "its service runs nothing" if evidence.runs_nothing else ""
+
+
+def _unstarted(bead: Bead, age: timedelta, nothing: str, settings: ReapSettings) -> ReapDecision:
+    """Decide about a claim without a job: it may have been posted all the same, unless the agent runs nothing."""
+    if nothing and settings.grace < settings.threshold:
+        limit, name = settings.grace, "grace"
+        words = f"claimed {format_age(age)} ago, no job recorded, no sign of the agent, and {nothing}"
+    else:
+        limit, name = settings.threshold, "threshold"
+        words = f"claimed {format_age(age)} ago, no job recorded and no sign of the agent"
+    if age <= limit:
+        return _keep(
+            bead, f"claimed {format_age(age)} ago, no job recorded; within the {name}, it may have been posted"
+        )
+    note = f"reaper: {words} ({name} {format_duration(limit)})"
+    if bead.attempts < settings.max_attempts:
+        return ReapDecision(bead, Action.release, words, f"{note} — released", by_age=True)
+    return ReapDecision(bead, Action.block, words, f"{note} — blocking after attempt {bead.attempts}", by_age=True)
+
+
+def _over(bead: Bead, words: str, settings: ReapSettings, by_age: bool = False) -> ReapDecision:
+    requeue = settings.on_stall is OnStall.requeue and bead.attempts < settings.max_attempts
+    action, verb = (Action.requeue, "requeueing") if requeue else (Action.block, "blocking")
+    return ReapDecision(bead, action, words, f"reaper: {words} — {verb}", by_age)
+
+
+def too_many(decisions: Iterable[ReapDecision], settings: ReapSettings) -> int:
+    """Return how many beads would be reaped by age alone if that is more than `--max-reap` allows, else 0."""
+    aged = sum(1 for decision in decisions if decision.by_age)
+    return 0 if settings.force or aged <= settings.max_reap else aged

@@ -1,0 +1,406 @@
+"""The settings of a command. A field with an `Option` is an option: this is the one place where options are defined.
+
+A command names the structs that it takes (`bdauto.cli.options`). A default stands here and nowhere else.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from bdauto.domain.active_hours import ActiveHours, parse_active_hours
+from bdauto.domain.defaults import ASSIGNEE, BD, DISPATCHER
+from bdauto.domain.values import format_duration, parse_address, parse_dollars, parse_limit, parse_name, redact
+from bdauto.log import LogFormat
+
+
+class Option(msgspec.Struct, frozen=True):
+    """Makes a field of a settings struct an option: `field: Annotated[type, Option("Help.", PANEL)] = default`.
+
+    The rest follows from the field's name and type: `max_reap: int` is `--max-reap NUMBER` and `BDAUTO_MAX_REAP`.
+    A `bool` has no value, and a variable only if `env` names one. `env=None` leaves the variable out.
+    """
+
+    help: str
+    panel: str | None = None
+    flag: str = ""
+    short: str = ""
+    env: str | None = ""
+    metavar: str = ""
+    parse: Callable[[str], Any] | None = None
+
+
+TRACKER, SERVICES, QUEUE, LIMITS, REAPING = "bd", "Services", "Which beads", "Limits", "Reaping"
+LOOP, TELEMETRY, OUTPUT = "The loop", "Metrics and notifications", "Output"
+
+
+class OnStall(StrEnum):
+    """What the reaper does with a stalled bead."""
+
+    block = "block"
+    requeue = "requeue"
+
+
+class By(StrEnum):
+    """What the figures of a report are grouped by."""
+
+    day = "day"
+    label = "label"
+    type = "type"
+    creator = "creator"
+
+
+class Watch(StrEnum):
+    """Whether `bdauto run` follows the changes of the tracker."""
+
+    auto = "auto"
+    off = "off"
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """A value that shows as `***` wherever it is printed by accident."""
+
+    value: str
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+class BdSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How bd is run, on which database, and for whom."""
+
+    db: Annotated[Path | None, Option("The .beads folder. (default: bd finds it)", TRACKER, metavar="DIR")] = None
+    metadata: Annotated[
+        Path | None,
+        Option(
+            "Copy this metadata.json into a private folder and use that as --db. bdauto writes nothing beside it.",
+            TRACKER,
+        ),
+    ] = None
+    bd_path: Annotated[str, Option("The bd program.", TRACKER, flag="--bd", env="BDAUTO_BD", metavar="PATH")] = BD
+    bd_timeout: Annotated[timedelta, Option("Time limit of each bd call.", TRACKER)] = timedelta(seconds=60)
+    assignee: Annotated[
+        str, Option("Dispatch the beads assigned to this name.", TRACKER, metavar="NAME", parse=parse_name)
+    ] = ASSIGNEE
+    actor: Annotated[
+        str,
+        Option(
+            "Author recorded in bd for changes made by bdauto.",
+            TRACKER,
+            env="BEADS_ACTOR",
+            metavar="NAME",
+            parse=parse_name,
+        ),
+    ] = DISPATCHER
+
+
+class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where BeadBoard and the agent service are. `agent_token` is what `agent_token_file` or the environment holds."""
+
+    beadboard_url: Annotated[
+        str | None,
+        Option(
+            "BeadBoard, which starts the agent of each bead. Needed without --agent-command.",
+            SERVICES,
+            env="BEADBOARD_URL",
+            metavar="URL",
+        ),
+    ] = None
+    agent_url: Annotated[
+        str | None,
+        Option(
+            "The agent service, asked for its capacity and the state of jobs. (default: not asked)",
+            SERVICES,
+            metavar="URL",
+        ),
+    ] = None
+    agent_token_file: Annotated[
+        Path | None,
+        Option("File with the agent service's bearer token. (default: the variable API_BEARER_TOKEN)", SERVICES),
+    ] = None
+    timeout: Annotated[timedelta, Option("Time limit of each HTTP request as a whole.", SERVICES)] = timedelta(
+        seconds=30
+    )
+    agent_token: Secret | None = None
+
+
+class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent command of this machine, in words, and how it is run.
+
+    It runs in `directory`, by default the folder that holds `.beads`. `prompt` is a template, by default the built-in
+    one. `slots` bounds the number of jobs at a time, and `timeout` the time of each. A job's folder is kept for `keep`
+    after its end.
+    """
+
+    command: tuple[str, ...] = ()
+    slots: int = 1
+    timeout: timedelta = timedelta(minutes=45)
+    prompt: Path | None = None
+    directory: Path | None = None
+    worktree: bool = False
+    check: tuple[str, ...] = ()
+    jobs: Path = Path("~/.local/state/bdauto/jobs")
+    keep: timedelta = timedelta(days=7)
+
+
+class WorkSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What dispatch and reap have in common.
+
+    A dispatcher posts no claim older than half the grace period, because a reaper may release it after the whole.
+    """
+
+    grace: Annotated[
+        timedelta,
+        Option(
+            "Release a claim without a job after this long if the agent service runs nothing, else after --threshold.",
+            REAPING,
+        ),
+    ] = timedelta(minutes=10)
+    max_attempts: Annotated[
+        int,
+        Option("Attempts before a refused bead is quarantined, or a stalled one is no longer requeued.", QUEUE),
+    ] = 3
+    trip_after: Annotated[
+        int,
+        Option(
+            "Suspend dispatching after early deaths of the agents of this many different beads. 0 switches this off.",
+            QUEUE,
+            parse=parse_limit,
+        ),
+    ] = 3
+    ignore_pause: Annotated[bool, Option("Work although `bdauto pause` is in force.")] = False
+    dry_run: Annotated[bool, Option("Read and decide as usual, but write nothing and post nothing.", short="-n")] = (
+        False
+    )
+
+
+class DispatchSettings(WorkSettings, frozen=True, kw_only=True):
+    """Which beads may be dispatched, and how many in one cycle."""
+
+    max_beads: Annotated[int, Option("Beads to dispatch in one cycle.", QUEUE, flag="--max", env="BDAUTO_MAX")] = 1
+    exclude_types: Annotated[
+        tuple[str, ...], Option("Skip beads of this type. Repeatable.", QUEUE, flag="--exclude-type", metavar="TYPE")
+    ] = ("epic",)
+    trusted_creators: Annotated[
+        tuple[str, ...],
+        Option(
+            "Dispatch only beads that this person created. Repeatable. (default: anyone)",
+            QUEUE,
+            flag="--trusted-creator",
+            metavar="NAME",
+        ),
+    ] = ()
+    labels: Annotated[
+        tuple[str, ...],
+        Option(
+            "Dispatch only beads with this label. Repeatable: with all of them.", QUEUE, flag="--label", metavar="LABEL"
+        ),
+    ] = ()
+    exclude_labels: Annotated[
+        tuple[str, ...],
+        Option("Skip beads with this label. Repeatable.", QUEUE, flag="--exclude-label", metavar="LABEL"),
+    ] = ()
+    max_per_day: Annotated[
+        int | None, Option("Dispatch at most so many times in any 24 hours. (default: no limit)", LIMITS)
+    ] = None
+    max_cost_per_day: Annotated[
+        float | None,
+        Option(
+            "Dispatch nothing while the jobs of the last 24 hours cost this much. (default: no limit)",
+            LIMITS,
+            metavar="USD",
+            parse=parse_dollars,
+        ),
+    ] = None
+    active_hours: Annotated[
+        ActiveHours | None,
+        Option(
+            "Dispatch only in these hours, such as '22:00-07:00 Europe/Sofia'. (default: always)",
+            LIMITS,
+            metavar="HOURS",
+            parse=parse_active_hours,
+        ),
+    ] = None
+
+
+class ReapSettings(WorkSettings, frozen=True, kw_only=True):
+    """When a bead in progress is reaped, and how."""
+
+    threshold: Annotated[timedelta, Option("A bead that has had no update for this long is stalled.", REAPING)] = (
+        timedelta(minutes=30)
+    )
+    on_stall: Annotated[OnStall, Option("What to do with a stalled bead.", REAPING)] = OnStall.block
+    max_reap: Annotated[
+        int,
+        Option(
+            "Abort the sweep if it would reap more than this many beads by age alone (guards against a wrong clock).",
+            REAPING,
+        ),
+    ] = 10
+    force: Annotated[bool, Option("Reap even if more than --max-reap beads look stalled.", REAPING)] = False
+
+
+class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where metrics go (a file, a Pushgateway) and events (the notify URLs)."""
+
+    metrics_file: Annotated[
+        Path | None, Option("Write metrics to this file, for node_exporter's textfile collector.", TELEMETRY)
+    ] = None
+    pushgateway: Annotated[Secret | None, Option("Push metrics to this Pushgateway.", TELEMETRY)] = None
+    pushgateway_instance: Annotated[
+        str | None,
+        Option(
+            "Label `instance` of what is pushed. (default: the host's name)",
+            TELEMETRY,
+            metavar="NAME",
+            parse=parse_name,
+        ),
+    ] = None
+    pushgateway_namespace: Annotated[
+        str | None,
+        Option(
+            "Label `namespace` of what is pushed: it tells trackers apart.", TELEMETRY, metavar="NAME", parse=parse_name
+        ),
+    ] = None
+    notify_urls: Annotated[
+        tuple[Secret, ...],
+        Option(
+            "Send notifications to this Apprise URL. Repeatable. In the variable, separated by spaces.",
+            TELEMETRY,
+            flag="--notify-url",
+            metavar="URL",
+        ),
+    ] = ()
+
+    @property
+    def metrics(self) -> bool:
+        """Whether metrics are to be written somewhere."""
+        return bool(self.metrics_file or self.pushgateway)
+
+
+class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How often `bdauto run` dispatches and reaps, and where it listens: (host, port), where port 0 is any free one."""
+
+    dispatch_every: Annotated[
+        timedelta, Option("Interval between dispatch cycles. Up to four times that while there is nothing to do.", LOOP)
+    ] = timedelta(seconds=15)
+    reap_every: Annotated[timedelta, Option("Interval between reaper sweeps.", LOOP)] = timedelta(minutes=10)
+    watch: Annotated[
+        Watch,
+        Option(
+            "Look at the tracker when it has changed, and hardly ever else. `off` looks at intervals alone, as `auto` "
+            "does where changes cannot be followed.",
+            LOOP,
+        ),
+    ] = Watch.auto
+    watch_every: Annotated[timedelta, Option("Interval at which to ask whether the tracker has changed.", LOOP)] = (
+        timedelta(seconds=1)
+    )
+    probe_every: Annotated[
+        timedelta | None,
+        Option("Ask the services how they are at this interval while there is nothing to do. (default: not)", LOOP),
+    ] = None
+    listen: Annotated[
+        tuple[str, int] | None,
+        Option(
+            "Serve a page, /healthz, /readyz and /metrics there; on 127.0.0.1 without a host. (default: off)",
+            LOOP,
+            metavar="[HOST:]PORT",
+            parse=parse_address,
+        ),
+    ] = None
+
+
+class StatusSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How `bdauto status` shows what it shows."""
+
+    check: Annotated[bool, Option("Exit with status 5 and say why if a person is needed.", OUTPUT)] = False
+    watch: Annotated[
+        timedelta | None,
+        Option("Repeat until Ctrl-C, every 2s unless a duration is given.", OUTPUT, env=None, metavar="[DURATION]"),
+    ] = None
+    limit: Annotated[int, Option("Beads in each list. 0 shows all.", OUTPUT, env=None, parse=parse_limit)] = 20
+
+
+class ReportSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Which time `bdauto report` is about, and how it shows it."""
+
+    since: Annotated[timedelta, Option("Report on what happened in this time until now.", OUTPUT, env=None)] = (
+        timedelta(days=7)
+    )
+    by: Annotated[By, Option("Group the figures.", OUTPUT, env=None)] = By.day
+    html: Annotated[
+        Path | None, Option("Write the report to this file, as one page that loads nothing.", OUTPUT, env=None)
+    ] = None
+
+
+class LogsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Which job's output `bdauto logs` shows, and whether it goes on until the job ends."""
+
+    follow: Annotated[bool, Option("Go on until the job ends.", OUTPUT, short="-f")] = False
+    attempt: Annotated[
+        int | None, Option("The first, second, … job of the bead that is known. (default: the last)", OUTPUT, env=None)
+    ] = None
+
+
+class DoctorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `doctor` checks besides."""
+
+    upgrade: Annotated[
+        str | None, Option("Also check whether this bd, a newer one, will open the database.", metavar="PATH")
+    ] = None
+
+
+class PauseSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a pause lasts. None is until `bdauto resume`."""
+
+    lasting: Annotated[
+        timedelta | None,
+        Option("End the pause after this time. (default: at `bdauto resume`)", flag="--for", env=None),
+    ] = None
+
+
+class DemoSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `bdauto demo` runs on."""
+
+    local: Annotated[bool, Option("Tell of an agent command on this machine instead of BeadBoard.")] = False
+    real_bd: Annotated[bool, Option("Use the real bd, in a temporary folder, instead of the stand-in.")] = False
+
+
+class OutputSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a command reports and logs."""
+
+    json: Annotated[bool, Option("Print one JSON object on stdout.", OUTPUT)] = False
+    log_format: Annotated[
+        LogFormat | None,
+        Option("Format of the log on stderr. (default: text on a terminal, else keyvalue)", OUTPUT),
+    ] = None
+    verbose: Annotated[bool, Option("Log each step.", OUTPUT, short="-v")] = False
+
+
+def describe(*groups: msgspec.Struct) -> dict[str, str]:
+    """Return the settings as printable text, for the log's first line. Secrets stay hidden."""
+    shown: dict[str, str] = {}
+    for group in groups:
+        for name in group.__struct_fields__:
+            value = getattr(group, name)
+            if value is None or value == ():
+                continue
+            shown[name] = _printable(value)
+    return shown
+
+
+def _printable(value: object) -> str:
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if isinstance(value, tuple):
+        return (":" if isinstance(value[-1], int) else ",").join(map(str, value))  # HOST:PORT, or a list
+    if isinstance(value, bool):
+        return str(value).lower()
+    return redact(str(value))

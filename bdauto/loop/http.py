@@ -1,0 +1,130 @@
+"""The HTTP listener of `bdauto run`: a few pages to GET, and nothing else.
+
+waitress reads all connections in one thread, so a slow client holds up nobody. At most CONNECTIONS are open, each for
+at most TIMEOUT seconds. A new one takes the place of the oldest that has not asked: a probe asks at once.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from waitress.adjustments import Adjustments
+from waitress.server import TcpWSGIServer
+from waitress.wasyncore import close_all
+
+from bdauto.errors import UsageError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+CONNECTIONS = 256
+TIMEOUT = 5.0
+THREADS = 4
+"""Threads that answer. A page that is made can take seconds, and a probe must not wait for it."""
+ANSWER_TIMEOUT = 60.0
+"""Seconds that a connection may be open whose request is being answered."""
+HEADER_LIMIT, BODY_LIMIT = 8192, 1024
+TEXT = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Page:
+    """An answer."""
+
+    status: int
+    body: bytes
+    content_type: str = TEXT
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Pages = Mapping[str, Callable[[], Page]]
+Folders = Mapping[str, Callable[[str], Page]]
+"""Pages by the start of their path, e.g. `/beads/`; each gets what follows it, without a further slash."""
+
+
+class Listener:
+    """Serves pages by path from daemon threads, until it is closed."""
+
+    def __init__(self, address: tuple[str, int], pages: Pages, folders: Folders | None = None) -> None:
+        """Bind the address, port 0 being a free one. Raises UsageError."""
+        host, port = address
+        self._sockets: dict[int, Any] = {}
+        silent = logging.getLogger("waitress")  # a client that went away is no event
+        silent.addHandler(logging.NullHandler())
+        silent.propagate = False
+        try:
+            self._server = _Server(_application(pages, folders or {}), self._sockets, adj=_adjustments(host, port))
+        except (OSError, OverflowError, ValueError) as error:
+            close_all(self._sockets)
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"--listen {_written(host, port)}: {reason}", hint="choose another address") from None
+        self.address = _written(host, self._server.socket.getsockname()[1])
+        self._thread = threading.Thread(target=self._server.run, name="bdauto-listen", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening, and close all connections: in the thread that serves them."""
+        if self._thread.is_alive():
+            self._server.trigger.pull_trigger(lambda: close_all(self._sockets))
+            self._thread.join(TIMEOUT)
+            self._server.task_dispatcher.shutdown()
+
+
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _adjustments(host: str, port: int) -> Any:
+    return Adjustments(
+        host=host,
+        port=port,
+        ident="bdauto",
+        threads=THREADS,
+        connection_limit=2 * CONNECTIONS,  # never reached: `_Server` makes room
+        cleanup_interval=1,
+        max_request_header_size=HEADER_LIMIT,
+        max_request_body_size=BODY_LIMIT,
+        asyncore_use_poll=True,
+        log_socket_errors=False,
+    )
+
+
+def _page(pages: Pages, folders: Folders, path: str) -> Page:
+    if path in pages:
+        return pages[path]()
+    folder, slash, name = path.rpartition("/")
+    found = folders.get(folder + slash)
+    return found(name) if found and name else Page(404, b"not found\n")
+
+
+def _application(pages: Pages, folders: Folders) -> "Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]":
+    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        headers: list[tuple[str, str]] = []
+        if environ["REQUEST_METHOD"] == "GET":
+            found = _page(pages, folders, environ["PATH_INFO"])
+        else:
+            found = Page(405, b"GET only\n")
+            headers.append(("allow", "GET"))
+        headers += [("content-type", found.content_type), ("content-length", str(len(found.body))), *found.headers]
+        start_response(f"{found.status} {HTTPStatus(found.status).phrase}", headers)
+        return [found.body]
+
+    return answer
+
+
+class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
+    def handle_accept(self) -> None:
+        """Take a connection. Then close the oldest if there are too many: before, the new one could get its number."""
+        super().handle_accept()
+        channels = self.active_channels.values()
+        if len(channels) > CONNECTIONS:
+            min(channels, key=lambda channel: (bool(channel.requests), channel.creation_time)).handle_close()
+
+    def maintenance(self, now: float) -> None:
+        """Have what is too old closed, whatever it does: waitress itself would wait while bytes trickle in."""
+        for channel in self.active_channels.values():
+            if now - channel.creation_time > (ANSWER_TIMEOUT if channel.requests else TIMEOUT):
+                channel.will_close = True

@@ -1,0 +1,378 @@
+"""The long-running mode: both jobs in one process, one at a time, until it is asked to stop."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+from bdauto import log
+from bdauto.agents.service_status import ServiceStatus, check_services
+from bdauto.bd import process
+from bdauto.bd.change import Writer
+from bdauto.bd.client import Bd
+from bdauto.clock import Runtime
+from bdauto.controllers.dispatcher import Dispatcher
+from bdauto.controllers.gate import Hold
+from bdauto.controllers.memory import Memory
+from bdauto.controllers.reaper import Reaper
+from bdauto.diagnostics.snapshot import gather_queue
+from bdauto.domain.limits import outside_hours
+from bdauto.domain.outcome import Outcome, Report
+from bdauto.domain.settings import DispatchSettings, ReapSettings, RunSettings
+from bdauto.errors import AgentsDie, BdautoError, BdError, ServiceError
+from bdauto.loop.dependency_health import DependencyHealth
+from bdauto.loop.outages import Outages, RateLimitedWarnings
+from bdauto.loop.pause_monitor import PauseMonitor
+from bdauto.loop.polling import PollSchedule, at_rest
+from bdauto.loop.probation import Probation
+from bdauto.loop.shutdown import ShieldedWriter, Stop, Stopped
+from bdauto.loop.starvation import INTERVALS, StarvationDetector
+from bdauto.loop.watcher import Watcher
+from bdauto.telemetry.families import LAST_SUCCESS, STARVED
+from bdauto.telemetry.recorder import Telemetry
+
+if TYPE_CHECKING:
+    from bdauto.agents.capacity import Capacity
+    from bdauto.agents.runner import Runner
+
+REFRESH = timedelta(minutes=1)
+"""How often the loop reads the pause switch and the whole queue if no bead makes it necessary."""
+SWEEP = timedelta(hours=1)
+"""How often the loop sweeps though it knows of no bead in progress."""
+PUBLISH = timedelta(seconds=15)
+"""How often the metrics are written or pushed: as often as scrapers usually read them."""
+
+Job = Literal["dispatch", "reap"]
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The settings of the loop and of its two jobs. `counting` is True if somebody reads the queue's metrics."""
+
+    run: RunSettings
+    dispatch: DispatchSettings
+    reap: ReapSettings
+    counting: bool = False
+
+
+@dataclass
+class Loop:
+    """Dispatches and reaps by turns. An outage does not end it: it waits, warns now and then, and goes on.
+
+    `writer` returns a new writer. It is called again after an outage of bd, because bd may have another version then.
+    """
+
+    bd: Bd
+    writer: Callable[[], Writer]
+    runner: "Callable[[], Runner]"
+    jobs: Jobs
+    runtime: Runtime
+    stop: Stop
+    telemetry: Telemetry
+    watcher: Watcher
+    _due: dict[Job, float] = field(default_factory=dict, init=False)
+    _alive_until: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with both jobs due."""
+        self._every = self.jobs.run.dispatch_every.total_seconds()
+        self._starved = self._limited = False
+        self.telemetry.begin("dispatch", "reap", now=self.runtime.now())
+        self._writer: Writer | None = None
+        self._capacity: Capacity | None = None
+        self._asked = 0
+        self._memory = Memory()
+        self._probation = Probation(self.jobs.dispatch.trip_after)
+        self._pace = PollSchedule(self.jobs.run, self.runtime.rng)
+        self._switch = PauseMonitor(
+            self.bd,
+            self.runtime.now,
+            self.telemetry,
+            self._pace.reset,
+            ignore_pause=self.jobs.dispatch.ignore_pause,
+            ignore_breaker=self.jobs.dispatch.trip_after == 0,
+        )
+        self._complaints = RateLimitedWarnings(self.runtime.monotonic)
+        outages = Outages(self.runtime.monotonic, self.telemetry.tell)
+        self._vitals = DependencyHealth(self.telemetry, outages, self.runtime.now, self._pace.reset)
+        self._hunger = StarvationDetector(self.jobs.run)
+        self._resting = False
+        self._next_at: datetime | None = None
+        self._probed = float("-inf")
+        self._nothing_to_reap: tuple[str | None, float] = (None, 0.0)
+        self._refreshed = self._published = float("-inf")
+        self._refreshed_at: str | None = None
+        now = self.runtime.monotonic()
+        self._due = {"dispatch": now, "reap": now}
+        self._moved()
+
+    def run(self) -> None:
+        """Work until a signal comes. A bead that is being changed is finished first."""
+        while not self.stop.asked:
+            job = min(self._due, key=lambda job: self._due[job])
+            if self._wait(self._due[job]):
+                self._turn(job)
+                process.reap_orphans()
+        self.telemetry.publish()
+        self.watcher.close()
+
+    def alive(self) -> bool:
+        """Return True unless the loop is stalled. Other threads may call this."""
+        return self.runtime.monotonic() <= self._alive_until
+
+    def ready(self) -> bool:
+        """Return True if bd and BeadBoard answered when last asked. Other threads may call this."""
+        return self._vitals.ready
+
+    def known(self) -> str:
+        """Say what is known of bd and the services, and how old that is. Other threads may call this."""
+        return self._vitals.words()
+
+    def _wait(self, until: float) -> bool:
+        """Wait until a job is due. Return False before that, on a signal or when another job may be due earlier."""
+        while not self.stop.asked:
+            self._moved(self.watcher.longest)
+            left = until - self.runtime.monotonic()
+            if left <= 0:
+                return True
+            if self.watcher.wait(min(left, self._every)):
+                self._changed()
+                return False
+        return False
+
+    def _changed(self) -> None:
+        """Look at the tracker soon, because it has changed: that may also be the sign of life that is waited for."""
+        now = self.runtime.monotonic()
+        at = now + self._pace.after_change(now)
+        jobs: tuple[Job, ...] = ("dispatch", "reap") if self._probation.holds(now) else ("dispatch",)
+        for job in jobs:
+            self._due[job] = min(self._due[job], at)
+
+    def _moved(self, longest: float = 0.0) -> None:
+        """Note that the loop is not stalled. The next time may be three intervals or three long calls away."""
+        self._alive_until = self.runtime.monotonic() + INTERVALS * max(self._every, longest)
+
+    def _turn(self, job: Job) -> None:
+        started = self.runtime.monotonic()
+        self._moved(self._longest_call())
+        if job == "reap" and self._may_skip_sweep():
+            report = Report("reap", Outcome.idle, self.jobs.reap.dry_run)
+            if not report.dry_run:
+                self.telemetry.set(LAST_SUCCESS, self.runtime.now().timestamp(), command="reap")
+            self._due[job] = started + self._pace.after_reap(report)
+            return
+        try:
+            with self.stop.interruptible():
+                report = self._sweep() if job == "reap" else self._cycle()
+        except Stopped:
+            return
+        self._note(report, self.runtime.monotonic() - started)
+        self._due[job] = self.runtime.monotonic() + self._delay(report)
+        self._refresh(report)
+        self._publish()
+
+    def _delay(self, report: Report) -> float:
+        if report.command == "reap":
+            return self._pace.after_reap(report)
+        self._resting = at_rest(report) and not self._vitals.down
+        if self._resting and self.watcher.works:
+            return self._pace.quiet(self._timer())
+        return self._pace.after_dispatch(report, self._capacity, self._vitals.down, self._vitals.posts_fail)
+
+    def _timer(self) -> float:
+        """Return the seconds until time alone, as far as is known, makes it worth looking again."""
+        probe = self.jobs.run.probe_every
+        left = probe.total_seconds() - (self.runtime.monotonic() - self._probed) if probe else float("inf")
+        if self._next_at is None:
+            return left
+        return min(left, (self._next_at - self.runtime.now()).total_seconds())
+
+    def _longest_call(self) -> float:
+        timeouts = (self.bd.settings.bd_timeout, self.runner().longest_call)
+        return max(timeout.total_seconds() for timeout in timeouts)
+
+    # The two jobs
+
+    def _cycle(self) -> Report:
+        """Ask what runs the agent first: busy, it costs no process of bd, and down, it leaves the beads alone.
+
+        While there is nothing to do it is bd that is asked, and the services only if bd has a bead for them.
+        """
+        dry_run = self.jobs.dispatch.dry_run
+        self._asked = 0
+        self._next_at = None
+        self.watcher.seen()
+        now = self.runtime.monotonic()
+        if self._probation.holds(now):
+            self._due["reap"] = min(self._due["reap"], now + self._every)
+            return Report("dispatch", Outcome.busy, dry_run, detail=self._probation.words())
+        if limit := outside_hours(self.jobs.dispatch, self.runtime.now()):  # nobody is asked anything
+            self._next_at = limit.until
+            return Report("dispatch", Outcome.limited, dry_run, detail=limit.describe())
+        status = None
+        if not (self._resting and self.watcher.works) or self._timer() <= 0:
+            status = check_services(self.runner())
+            self._services(status)
+            if status.error:
+                return Report("dispatch", Outcome.failed, dry_run, error=status.error)
+            if status.free == 0:
+                return Report("dispatch", Outcome.busy, dry_run, detail="the agent is at capacity")
+        try:
+            hold = self._switch.hold() if self._switch.on else None  # nothing but the switch is read while paused
+            if hold:
+                self._next_at = hold.until
+                return Report("dispatch", hold.outcome, dry_run, detail=hold.detail)
+        except BdError as error:
+            self._bd("dispatch", error)
+            return Report("dispatch", Outcome.failed, dry_run, error=error)
+        dispatcher = Dispatcher(
+            self.bd, self._writing(), self.runner, self.jobs.dispatch, self.runtime, self, self._memory, status
+        )
+        report = dispatcher.cycle()
+        self._next_at = dispatcher.next_at
+        if status is None and dispatcher.status:
+            self._services(dispatcher.status)
+        self._bd("dispatch", report.error)
+        self._vitals.posts(report)
+        self._probation.dispatched(report, self.runtime.monotonic(), trial=self._switch.half_open)
+        return report
+
+    def _services(self, status: ServiceStatus) -> None:
+        self._probed = self.runtime.monotonic()
+        self._vitals.services(status)
+        self._capacity = status.capacity
+
+    def _may_skip_sweep(self) -> bool:
+        """Whether nothing was in progress in the last sweep, not long ago, and the tracker has not changed since."""
+        revision, swept = self._nothing_to_reap
+        lately = self.runtime.monotonic() - swept < SWEEP.total_seconds()
+        return revision is not None and lately and self.watcher.now() == revision
+
+    def _sweep(self) -> Report:
+        revision, began = self.watcher.now(), self.runtime.monotonic()
+        runner = self.runner if self.runner().knows_jobs else None
+        checking = self.runner().checking
+        settings = self.jobs.reap
+        report = Reaper(self.bd, self._writing(), runner, settings, self.runtime).sweep()
+        self._bd("reap", report.error)
+        self._probation.swept(report)
+        empty = report.outcome is Outcome.idle and not report.beads and not report.unrecorded
+        self._nothing_to_reap = (revision if empty and not checking else None, began)
+        if runner and report.outcome is not Outcome.paused and not isinstance(report.error, AgentsDie):
+            self._vitals.agent("jobs", report.error)
+        return report
+
+    def _bd(self, user: str, error: BdautoError | None) -> None:
+        self._vitals.bd(user, error)
+        if isinstance(error, BdError):
+            self._writer = None  # a bd that comes back may be another version
+
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            self._writer = self.writer()
+        return ShieldedWriter(self._writer, self.stop.enter_critical_section)
+
+    # The gate of the dispatcher
+
+    def look(self) -> None:
+        """Start reading the pause switch and the breaker."""
+        if not self._ignores_store:
+            self._switch.look()
+
+    @property
+    def half_open(self) -> bool:
+        """Whether the circuit breaker lets exactly one bead through."""
+        return self._switch.half_open
+
+    @property
+    def died(self) -> frozenset[str]:
+        """The beads whose agents died, as far as the breaker knows."""
+        return self._switch.died
+
+    @property
+    def _ignores_store(self) -> bool:
+        return self.jobs.dispatch.ignore_pause and self.jobs.dispatch.trip_after == 0
+
+    def hold(self) -> Hold | None:
+        """Hold a bead back when asked to stop, when paused, and while one bead tries whether posts work again."""
+        self._asked += 1
+        if self.stop.asked or (self._asked > 1 and self._vitals.posts_fail):
+            return Hold(Outcome.idle)
+        self._moved(self._longest_call())
+        return None if self._ignores_store else self._switch.hold()
+
+    def close(self) -> None:
+        """End a read that is under way."""
+        self._switch.close()
+
+    # What is told
+
+    def _note(self, report: Report, seconds: float) -> None:
+        self.telemetry.report(report, seconds, self.runtime.now())
+        if report.command == "dispatch":
+            self._starve(report)
+            limited, self._limited = self._limited, report.outcome is Outcome.limited
+            if self._limited and not limited:
+                log.event("limited", detail=report.detail)
+        counts: dict[str, int] = {}
+        for bead in report.beads:
+            counts[bead.outcome] = counts.get(bead.outcome, 0) + 1
+        told = report.error is None or isinstance(report.error, BdError | ServiceError)  # outages speak for themselves
+        log.event(
+            "cycle",
+            logging.INFO if report.beads else logging.DEBUG,
+            command=report.command,
+            outcome=report.outcome,
+            **counts,
+            seconds=seconds,
+            detail=report.detail,
+        )
+        if not told:
+            self._complaints.say(report.command, str(report.error))
+
+    def _starve(self, report: Report) -> None:
+        now = self.runtime.monotonic()
+        before, self._starved = self._starved, self._hunger.after(report, now)
+        if self._starved and not before:
+            log.error("starved", seconds=self._hunger.seconds(now), detail=str(report.error or ""))
+            self.telemetry.tell("starved", "work is eligible and there is room, but nothing is dispatched")
+        self.telemetry.set(STARVED, self._starved)
+
+    def _refresh(self, report: Report) -> None:
+        """Look at the switch and count the queue: once a minute, and when an idle cycle contradicts the last count.
+
+        Where the tracker is watched, that waits until it has changed, or a sweep has found beads in progress.
+        """
+        now, doubts = self.runtime.monotonic(), self._hunger.doubts(report)
+        if self._vitals.bd_fails or self.stop.asked or (now - self._refreshed < REFRESH.total_seconds() and not doubts):
+            return
+        revision = self.watcher.now()
+        aged = doubts or (report.command == "reap" and report.beads)
+        if revision is not None and revision == self._refreshed_at and not aged:
+            return
+        self._refreshed, self._refreshed_at = now, revision
+        try:
+            with self.stop.interruptible():
+                if not self._ignores_store:
+                    self._switch.hold()
+                if self.jobs.counting:
+                    self._count()
+        except Stopped:
+            return
+        except BdError as error:
+            self._vitals.bd("refresh", error)
+        else:
+            self._vitals.bd("refresh", None)
+
+    def _count(self) -> None:
+        """Count the queue; raises BdError."""
+        found = gather_queue(self.bd, self.runner(), self.jobs.dispatch, self.jobs.reap, self.runtime.now())
+        self._hunger.eligible = found.eligible
+        self.telemetry.queue(found.counts, found.oldest)
+
+    def _publish(self) -> None:
+        now = self.runtime.monotonic()
+        if now - self._published >= PUBLISH.total_seconds():
+            self._published = now
+            self.telemetry.publish()

@@ -1,0 +1,108 @@
+"""When to look at the tracker: at once when it has changed, and by the clock where that cannot be known."""
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+
+from bdauto import log
+from bdauto.bd.revision import TIMEOUT, Revision
+from bdauto.domain.settings import RunSettings, Watch
+from bdauto.errors import BdError
+
+RETRY = timedelta(seconds=15)
+"""How soon watching is tried again after it failed. Each further failure doubles it, up to SLOWEST_RETRY."""
+SLOWEST_RETRY = timedelta(minutes=5)
+
+
+class Watcher:
+    """Follows the tracker's revision. Where that fails, `works` is False, and it just lets the time pass."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        open_revision: Callable[[], Revision],
+        pause: Callable[[float], None],
+        monotonic: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        """`open_revision` raises BdError. `pause` waits for so many seconds, or less when there is a reason to stop."""
+        self._off = settings.watch is Watch.off
+        self._every = settings.watch_every.total_seconds()
+        self._open = open_revision
+        self._pause = pause
+        self._monotonic = monotonic
+        self._rng = rng
+        self._revision: Revision | None = None
+        self._seen: str | None = None
+        self._told = False
+        self._look_at = float("-inf")
+        self._failures = 0
+        self._retry_at = float("-inf")
+
+    @property
+    def works(self) -> bool:
+        """Whether a change would be noticed."""
+        return self._revision is not None
+
+    @property
+    def longest(self) -> float:
+        """How many seconds one question may take."""
+        return 0.0 if self._off else TIMEOUT
+
+    def now(self) -> str | None:
+        """Return the tracker's revision, None if it is not known."""
+        if self._revision is None:
+            return None
+        try:
+            return self._revision.read()
+        except BdError as error:
+            log.debug("watch-lost", error=error)
+            self.close()
+            return None
+
+    def seen(self) -> None:
+        """Take note that the tracker is about to be read: only what changes from now on is a change.
+
+        Where watching has failed it is tried again, which may take as long as a call of bd.
+        """
+        revision = self.now()
+        if revision is None and not self._off and self._monotonic() >= self._retry_at:
+            self._reopen()
+            revision = self.now()
+        self._seen, self._told = revision, False
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for so long, or for less. Return True if the tracker may have changed since it was last `seen`.
+
+        Until it is seen again, that is said once.
+        """
+        if self._told or (self._seen is None and not self.works):
+            self._pause(seconds)
+            return False
+        left = self._look_at - self._monotonic()
+        if left > 0:
+            self._pause(min(seconds, left))
+        if self._monotonic() < self._look_at:
+            return False
+        self._look_at = self._monotonic() + self._every * self._rng.uniform(0.8, 1.0)
+        self._told = self.now() != self._seen
+        return self._told
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        if self._revision:
+            self._revision.close()
+        self._revision = None
+
+    def _reopen(self) -> None:
+        try:
+            self._revision = self._open()
+        except BdError as error:
+            if not self._failures:
+                log.warning("watch-failed", error=error, detail="the tracker is read at intervals instead")
+            wait = min(RETRY * (1 << min(self._failures, 10)), SLOWEST_RETRY)
+            self._retry_at = self._monotonic() + wait.total_seconds()
+            self._failures += 1
+        else:
+            log.event("watching", detail=str(self._revision))
+            self._failures = 0

@@ -1,0 +1,111 @@
+"""Reports what a cycle or sweep did: to the metrics, and to whoever wants notifications."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from bdauto.domain.outcome import Outcome, Report
+from bdauto.domain.settings import TelemetrySettings
+from bdauto.telemetry.background import Background
+from bdauto.telemetry.families import BEADS, CAPACITY, LAST_SUCCESS, LIMITED, OLDEST, STARVED, UP, Command
+from bdauto.telemetry.notify import Notifier
+
+if TYPE_CHECKING:
+    from bdauto.agents.service_status import ServiceStatus
+    from bdauto.telemetry.metrics import Metrics
+
+PATIENCE = 10.0
+"""Seconds to wait at the end for notifications and pushed metrics."""
+
+
+class Telemetry:
+    """The metrics of one process, if somebody reads them, and the ways out for them and for events."""
+
+    def __init__(
+        self,
+        settings: TelemetrySettings,
+        *commands: Command,
+        counting: bool = False,
+        show: Callable[[Report], None] | None = None,
+    ) -> None:
+        """Count for these commands. Metrics that belong to none of them are pushed with the first's.
+
+        `counting` is True if somebody reads the metrics in another way than by the settings. `show` gets the reports
+        that mention a bead.
+        """
+        self._show = show
+        self._background = Background()
+        self._notifier = Notifier(settings.notify_urls, self._background)
+        self.metrics = _metrics(*commands) if settings.metrics or counting else None
+        self._file = self._gateway = None
+        if settings.metrics:
+            from bdauto.telemetry.export import MetricsFile, Pushgateway
+
+            if settings.metrics_file:
+                self._file = MetricsFile(settings.metrics_file)
+            if settings.pushgateway:
+                instance, namespace = settings.pushgateway_instance, settings.pushgateway_namespace
+                self._gateway = Pushgateway(settings.pushgateway, commands[0], instance=instance, namespace=namespace)
+
+    def begin(self, *commands: Command, now: datetime) -> None:
+        """Begin as a long-running process, whose last success is its start: one that never comes is then missed."""
+        self.set(STARVED, 0)
+        for command in commands:
+            self.set(LAST_SUCCESS, now.timestamp(), command=command)
+
+    def report(self, report: Report, seconds: float, now: datetime) -> None:
+        """Count a cycle or sweep, and notify of beads that need attention. A dry run changes nothing here."""
+        if self._show and report.beads:
+            self._show(report)
+        if report.dry_run:
+            return
+        if self.metrics:
+            self.metrics.count(report, seconds, now)
+        if report.command == "dispatch":
+            self.set(LIMITED, report.outcome is Outcome.limited)
+        self._notifier.report(report)
+
+    def set(self, gauge: str, value: float, **labels: str) -> None:
+        """Set a gauge, if somebody reads it."""
+        if self.metrics:
+            self.metrics.set(gauge, value, **labels)
+
+    def services(self, status: "ServiceStatus") -> None:
+        """Set the gauges of the services, as far as they were asked."""
+        if status.beadboard:
+            self.set(UP, status.beadboard.error is None, target="beadboard")
+        if status.agent:
+            self.set(UP, status.agent.error is None, target="agent")
+        reaping = status.beadboard is None  # a reaper asks the agent service alone
+        capacity = status.agent.capacity if reaping and status.agent else status.capacity
+        if capacity:
+            self.set(CAPACITY, capacity.free)
+
+    def queue(self, counts: Mapping[str, int], oldest: timedelta | None = None) -> None:
+        """Set the gauges of the queue: beads by state, and the age of the oldest eligible one if it is known."""
+        for state, number in counts.items():
+            self.set(BEADS, number, state=state)
+        if oldest is not None:
+            self.set(OLDEST, max(oldest.total_seconds(), 0.0))
+
+    def tell(self, title: str, text: str) -> None:
+        """Notify of something else."""
+        self._notifier.send(title, text)
+
+    def publish(self) -> None:
+        """Write the metrics to the file, and push them soon."""
+        if self.metrics and self._file:
+            self._file.save(self.metrics.registry)
+        if self.metrics and self._gateway:
+            gateway, registry = self._gateway, self.metrics.registry
+            self._background.put(lambda: gateway.push(registry))
+
+    def close(self) -> None:
+        """Wait a while for what is still to be sent."""
+        self._background.close(PATIENCE)
+
+
+def _metrics(*commands: Command) -> "Metrics":
+    from bdauto.telemetry.metrics import Metrics  # takes an optional library
+
+    return Metrics(*commands)

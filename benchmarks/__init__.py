@@ -1,0 +1,1 @@
+"""Measures bdauto against the shell script that it replaces; see CONTRIBUTING.md."""

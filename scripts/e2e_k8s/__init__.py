@@ -1,0 +1,1 @@
+"""What `deploy/` describes, applied to a real Kubernetes API server on loopback."""

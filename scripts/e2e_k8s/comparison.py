@@ -1,0 +1,54 @@
+"""Compares objects that came from two tools: what they mean, without what may differ."""
+
+import difflib
+import json
+import re
+from typing import Any
+
+from scripts.e2e_k8s.reporting import check, say
+
+KINDS = "cronjobs,deployments,services,networkpolicies,configmaps"
+OURS = ("-l", "app.kubernetes.io/part-of=bdauto")
+"""What selects all of bdauto's objects."""
+DEFAULTS = {
+    "completions": 1,
+    "manualSelector": False,
+    "mountPropagation": "None",
+    "optional": False,
+    "parallelism": 1,
+    "privileged": False,
+    "shareProcessNamespace": False,
+}
+"""Kubernetes' own defaults that Terraform's provider writes out."""
+
+
+def meanings(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the essence of the spec or data of each object, by kind and name."""
+    return {
+        essence(f"{item['kind']}/{item['metadata']['name']}"): essence(item["spec"] if "spec" in item else item["data"])
+        for item in objects
+    }
+
+
+def essence(value: Any) -> Any:
+    """Drop annotations, defaults, empty values and the hashes in generated names, sort what is named, parse JSON."""
+    if isinstance(value, dict):
+        kept = {key: essence(item) for key, item in value.items() if key != "annotations"}
+        return {key: item for key, item in kept.items() if item not in ({}, [], None, DEFAULTS.get(key))}
+    if isinstance(value, list):
+        items = [essence(item) for item in value]
+        named = items and all(isinstance(item, dict) and "name" in item for item in items)
+        return sorted(items, key=lambda item: str(item["name"])) if named else items
+    if isinstance(value, str) and value.startswith("{"):
+        return json.loads(value)
+    if isinstance(value, str):
+        return re.sub(r"\b(beads-metadata|bdauto-settings)-[a-z0-9]{10}$", r"\1", value)
+    return value
+
+
+def same(ours: dict[str, Any], theirs: dict[str, Any], what: str) -> None:
+    """Check that two sets of meanings are equal, and show how they differ where they are not."""
+    ours_text, theirs_text = (json.dumps(taken, indent=1, sort_keys=True).splitlines() for taken in (ours, theirs))
+    for line in difflib.unified_diff(theirs_text, ours_text, "expected", "found", lineterm=""):
+        say(line)
+    check(ours == theirs, what)

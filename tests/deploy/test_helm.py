@@ -1,0 +1,141 @@
+"""The Helm chart, by helm itself where it is on PATH: the same objects as the manifests, and checked values."""
+
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import sh
+import yaml
+
+from scripts.e2e_k8s.comparison import meanings
+from scripts.e2e_k8s.helm import ADDRESSES
+from tests.support.manifests import CHART, Object, pod_spec, render, render_chart, tool, workloads
+
+MODES = {"mode=cronjob": "base", "mode=run": "overlays/run"}
+
+
+def names(objects: list[Object]) -> set[tuple[str, str]]:
+    """Return (kind, name) of each object."""
+    return {(item["kind"], item["metadata"]["name"]) for item in objects}
+
+
+def test_lint_finds_nothing() -> None:
+    helm = tool("helm", "go build helm.sh/helm/v4/cmd/helm")
+    helm("lint", "--strict", str(CHART), *(f"--set={value}" for value in ADDRESSES))
+
+
+@pytest.mark.parametrize(("mode", "overlay"), MODES.items())
+def test_chart_makes_the_same_objects_as_the_manifests(mode: str, overlay: str) -> None:
+    assert meanings(render_chart(*ADDRESSES, mode)) == meanings(render(overlay))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_labels_are_those_of_the_manifests(mode: str) -> None:
+    def labels(objects: list[Object]) -> dict[str, Any]:
+        found = {item["metadata"]["name"]: item["metadata"]["labels"] for item in workloads(objects)}
+        return found | {item["metadata"]["name"] + "'s pods": pod_labels(item) for item in workloads(objects)}
+
+    assert labels(render_chart(*ADDRESSES, mode)) == labels(render(MODES[mode]))
+
+
+def pod_labels(workload: Object) -> Object:
+    """Return the labels of a workload's pods."""
+    spec = workload["spec"]["jobTemplate"]["spec"] if workload["kind"] == "CronJob" else workload["spec"]
+    found: Object = spec["template"]["metadata"]["labels"]
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("version", ["1.27", kubernetes_validate.latest_version()])
+def test_objects_fit_the_kubernetes_schemas(mode: str, version: str) -> None:
+    for item in render_chart(*ADDRESSES, mode):
+        kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_kill_switch_keeps_the_objects() -> None:
+    cron_jobs = render_chart(*ADDRESSES, "enabled=false")
+    assert names(cron_jobs) == names(render_chart(*ADDRESSES))
+    assert [item["spec"]["suspend"] for item in workloads(cron_jobs)] == [True, True]
+    [deployment] = workloads(render_chart(*ADDRESSES, "mode=run", "enabled=false", "replicas=2"))
+    assert deployment["spec"]["replicas"] == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pods_are_placed_and_labelled_as_asked(mode: str) -> None:
+    values = (
+        "labels.team=tools",
+        "annotations.note=hello",
+        "resources.requests.cpu=10m",
+        "nodeSelector.arch=arm64",
+        "tolerations[0].key=dedicated",
+        "tolerations[0].operator=Exists",
+        "image.tag=latest",
+        "image.pullPolicy=Always",
+        "imagePullSecrets[0].name=registry-credentials",
+        "agent.existingSecret=beadboard-agent-service",
+        "agent.tokenKey=api_bearer_token",
+    )
+    objects = render_chart(*ADDRESSES, mode, *values)
+    assert {item["metadata"]["labels"]["team"] for item in objects} == {"tools"}
+    for workload in workloads(objects):
+        pod = pod_spec(workload)
+        [container] = pod["containers"]
+        [secret] = (volume["secret"] for volume in pod["volumes"] if "secret" in volume)
+        assert pod_labels(workload)["team"] == "tools"
+        assert workload["metadata"]["annotations"] == {"note": "hello"}
+        assert container["resources"]["requests"]["cpu"] == "10m"
+        assert pod["nodeSelector"] == {"arch": "arm64"}
+        assert pod["tolerations"] == [{"key": "dedicated", "operator": "Exists"}]
+        assert (container["image"], container["imagePullPolicy"]) == ("bdauto:latest", "Always")
+        assert pod["imagePullSecrets"] == [{"name": "registry-credentials"}]
+        assert (secret["secretName"], secret["items"][0]["key"]) == ("beadboard-agent-service", "api_bearer_token")
+
+
+def test_without_the_agent_service_no_secret_is_asked_for() -> None:
+    for workload in workloads(render_chart(ADDRESSES[0], ADDRESSES[2])):
+        assert not [volume for volume in pod_spec(workload)["volumes"] if "secret" in volume]
+        assert "BDAUTO_AGENT_TOKEN_FILE" not in yaml.safe_dump(workload)
+
+
+def test_nothing_in_place_of_a_map_is_no_label_and_no_setting() -> None:
+    assert render_chart(*ADDRESSES, "labels=null", "settings=null") == render_chart(*ADDRESSES)
+
+
+def test_monitoring_is_off_until_asked_for() -> None:
+    kinds = {"PodMonitor", "PrometheusRule"}
+    assert not kinds & {kind for kind, _ in names(render_chart(*ADDRESSES, "mode=run"))}
+    switches = ("podMonitor.enabled=true", "prometheusRule.enabled=true", "prometheusRule.labels.release=prometheus")
+    objects = {item["kind"]: item for item in render_chart(*ADDRESSES, "mode=run", *switches)}
+    assert kinds <= set(objects)
+    assert objects["PrometheusRule"]["metadata"]["labels"]["release"] == "prometheus"
+    assert objects["PodMonitor"]["spec"]["selector"]["matchLabels"].items() <= pod_labels(objects["Deployment"]).items()
+    assert "PodMonitor" not in {kind for kind, _ in names(render_chart(*ADDRESSES, *switches))}, "nothing to scrape"
+
+
+def test_rules_are_those_of_the_monitoring_folder_with_the_runbook_where_it_is_published() -> None:
+    rules = yaml.safe_load((CHART.parents[1] / "monitoring" / "rules.yaml").read_text())
+    objects = {item["kind"]: item for item in render_chart(*ADDRESSES, "prometheusRule.enabled=true")}
+    assert objects["PrometheusRule"]["spec"] == rules
+    url = "prometheusRule.runbookUrl=https://git.example/bdauto/"
+    objects = {item["kind"]: item for item in render_chart(*ADDRESSES, "prometheusRule.enabled=true", url)}
+    for rule in objects["PrometheusRule"]["spec"]["groups"][0]["rules"]:
+        assert rule["annotations"]["runbook_url"].startswith("https://git.example/bdauto/docs/runbook.md#bdauto")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("mode=daemon", "/mode"),
+        ("mode=null", "'mode'"),
+        ("reap.threshold=30", "/reap/threshold"),
+        ("dolt.port=99999", "/dolt/port"),
+        ("networkPolicy.egressPorts=null", "'egressPorts'"),
+        ("dolt.hots=x", "hots"),
+        ("settings.API_BEARER_TOKEN=x", "API_BEARER_TOKEN"),
+        ("beadboardUrl=http://user:password@beadboard.example", "/beadboardUrl"),
+    ],
+)
+def test_value_that_makes_no_sense_is_refused(value: str, said: str) -> None:
+    with pytest.raises(sh.ErrorReturnCode) as refusal:
+        render_chart(*ADDRESSES, value)
+    assert said in refusal.value.stderr.decode()

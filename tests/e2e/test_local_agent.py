@@ -1,0 +1,337 @@
+"""An agent command on this machine, through the command line: dispatch, logs, cancel, reap."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bdauto.agents.local.jobs import Jobs, read_end
+from bdauto.sandbox import Sandbox
+from tests.support.cli import (
+    BDAUTO,
+    FLAVOURS,
+    REAL_FLAVOURS,
+    Done,
+    dispatch,
+    forget_backoff,
+    make_world,
+    metadata,
+    posted,
+    run,
+    status,
+    tell,
+    wait_minutes,
+)
+
+RECORDED = 'until $BD show $BEAD_ID --json | grep -q "dispatched: job=$BDAUTO_JOB"; do sleep 0.1; done'
+"""Waits until bdauto has recorded the job: of two notes that bd writes at once it may refuse or lose one."""
+CLOSES = f"""
+{RECORDED}
+$BD note $BEAD_ID "claimed by agent $BDAUTO_JOB"
+echo "working on $BEAD_ID"
+$BD close $BEAD_ID --reason "all done"
+"""
+HANGS = 'echo "working on $BEAD_ID"; sleep 300'
+
+
+class Machine:
+    """A sandbox or a real workspace, and an agent that is a shell script."""
+
+    def __init__(self, world: Sandbox) -> None:
+        self.world = world
+        self.jobs = Jobs(world.folder / "jobs")
+        self.agent = world.folder / "agent"
+        self.does(CLOSES)
+
+    def does(self, script: str) -> None:
+        """Write the agent's script; `$BD` is bd."""
+        self.agent.write_text(f"#!/bin/sh\nBD={self.world.bd_path}\n{script}\n")
+        self.agent.chmod(stat.S_IRWXU)
+
+    def run(self, *words: str, command: str = "", **env: str) -> Done:
+        told: dict[str, Any] = {"BEADBOARD_URL": "", "BDAUTO_AGENT_JOBS": str(self.jobs.path), **env}
+        if words[0] in ("dispatch", "run") or command:
+            told["BDAUTO_AGENT_COMMAND"] = command or str(self.agent)
+        return run(self.world, *words, **told)
+
+    def dispatch(self, *words: str, **env: str) -> Done:
+        return self.run("dispatch", "--json", *words, **env)
+
+    def job(self, bead: str) -> str:
+        return str(metadata(self.world, bead)["job"])
+
+    def ended(self) -> None:
+        """Wait until no job runs."""
+        until(lambda: not self.jobs.running())
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+
+
+@pytest.fixture(params=[*FLAVOURS, *REAL_FLAVOURS])
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    with make_world(request, request.param) as world:
+        made = Machine(world)
+        yield made
+        for job in made.jobs.running():
+            made.jobs.stop(job, "the test's end")
+        made.ended()
+
+
+def test_a_bead_is_dispatched_worked_on_and_closed(machine: Machine) -> None:
+    bead = machine.world.create("Fix it")
+    done = machine.dispatch()
+    assert done.outcomes == {bead: "dispatched"}
+    machine.ended()
+    assert status(machine.world, bead) == "closed"
+    job = machine.job(bead)
+    notes = "\n".join(machine.world.notes(bead))
+    assert f"dispatched: job={job}" in notes
+    assert f"claimed by agent {job}" in notes
+    assert metadata(machine.world, bead)["attempt"] == job
+    assert metadata(machine.world, bead)["host"] == os.uname().nodename
+    logs = machine.run("logs", bead)
+    assert (logs.code, f"working on {bead}\n" in logs.out) == (0, True)
+    assert f"job={job} state=completed" in logs.err
+    assert posted(machine.world) == []
+
+
+def test_the_built_in_prompt_reaches_the_agent(machine: Machine) -> None:
+    machine.does("cat; $BD close $BEAD_ID --reason x")
+    bead = machine.world.create("Fix $(it)", acceptance="it `works`")
+    machine.dispatch()
+    machine.ended()
+    output = machine.run("logs", bead).out
+    assert "Title: Fix $(it)\n" in output
+    assert "it `works`" in output
+
+
+def test_a_dry_run_starts_nothing_and_shows_the_prompt(machine: Machine) -> None:
+    bead = machine.world.create("Fix it")
+    done = machine.dispatch("--dry-run", "-v", "--log-format", "text")
+    assert done.outcomes == {bead: "dispatched"}
+    assert "\nTitle: Fix it\n" in done.err
+    assert not machine.jobs.ids()
+    assert status(machine.world, bead) == "open"
+
+
+def test_slots_bound_the_jobs(machine: Machine) -> None:
+    machine.does(HANGS)
+    beads = [machine.world.create() for _ in range(3)]
+    done = machine.dispatch("--max", "5", "--agent-slots", "2")
+    assert sorted(done.outcomes.values()) == ["dispatched", "dispatched"]
+    assert machine.dispatch("--agent-slots", "2").json["outcome"] == "busy"
+    assert sorted(status(machine.world, bead) for bead in beads) == ["in_progress", "in_progress", "open"]
+    assert len(machine.jobs.running()) == 2
+
+
+def test_cancel_blocks_the_bead_and_ends_its_job(machine: Machine) -> None:
+    machine.does(HANGS)
+    bead = machine.world.create()
+    machine.dispatch()
+    job = machine.job(bead)
+    done = machine.run("cancel", bead, "--json", BEADS_ACTOR="ada")
+    assert done.code == 0
+    assert done.json == {
+        "schema_version": 1,
+        "command": "cancel",
+        "id": bead,
+        "job": job,
+        "state": "cancelled",
+        "blocked": True,
+    }
+    assert status(machine.world, bead) == "blocked"
+    assert machine.world.notes(bead)[-1] == f"cancelled by ada: job={job}"
+    assert metadata(machine.world, bead)["quarantined"] == "cancelled by ada"
+    assert not machine.jobs.running()
+    again = machine.run("cancel", bead)
+    assert again.code == 2
+    assert "nothing to cancel" in again.complaint
+    tell(machine.world, "update", bead, "-s", "open")
+    machine.does(CLOSES)
+    assert machine.dispatch().outcomes == {bead: "dispatched"}
+    machine.ended()
+    assert status(machine.world, bead) == "closed"
+    assert "working on" in machine.run("logs", bead, "--attempt", "1").out
+    assert machine.run("logs", bead, "--attempt", "3").code == 2
+
+
+def test_a_bead_whose_check_fails_is_opened_again_until_it_passes(machine: Machine) -> None:
+    bead, passes = machine.world.create(), machine.world.folder / "passes"
+    check = f"test -e {passes}"
+    assert machine.dispatch(BDAUTO_AGENT_CHECK=check).outcomes == {bead: "dispatched"}
+    machine.ended()
+    job = machine.job(bead)
+    assert status(machine.world, bead) == "closed"
+    assert machine.run("reap", "--json").outcomes == {bead: "requeued"}
+    shown = machine.world.show(bead)
+    assert (shown["status"], shown.get("closed_at"), shown.get("close_reason", "")) == ("open", None, "")
+    assert machine.world.notes(bead)[-1] == f"reaper: the check of job {job} failed: exit 1 — opened again"
+    assert metadata(machine.world, bead)["attempts"] == 1
+    assert machine.run("reap", "--json").outcomes == {}
+    passes.touch()
+    forget_backoff(machine.world, bead)
+    assert machine.dispatch(BDAUTO_AGENT_CHECK=check).outcomes == {bead: "dispatched"}
+    machine.ended()
+    assert machine.run("reap", "--json").outcomes == {}
+    assert (status(machine.world, bead), metadata(machine.world, bead)["attempts"]) == ("closed", 2)
+
+
+def test_a_bead_that_a_person_closed_after_the_failed_check_stays_closed(machine: Machine) -> None:
+    machine.does('$BD note $BEAD_ID "claimed by agent $BDAUTO_JOB"')
+    bead = machine.world.create()
+    machine.dispatch(BDAUTO_AGENT_CHECK="false")
+    machine.ended()
+    end = read_end(machine.jobs.path / machine.job(bead))
+    assert end
+    until(lambda: time.time() > end.ended + 4)  # bd's times are rounded to seconds
+    tell(machine.world, "close", bead, "--force", actor="ann")
+    assert machine.run("reap", "--json").outcomes == {}
+    assert status(machine.world, bead) == "closed"
+
+
+def test_another_host_s_claim_goes_by_age_alone_and_is_cancelled_there(machine: Machine) -> None:
+    machine.does("exit 1")
+    bead = machine.world.create()
+    machine.dispatch()
+    machine.ended()
+    tell(machine.world, "update", bead, "--set-metadata", "bdauto.host=elsewhere")
+    assert machine.run("reap", "--json").outcomes == {bead: "kept"}
+    done = machine.run("cancel", bead)
+    assert (done.code, "was claimed by host elsewhere" in done.complaint) == (4, True)
+    assert status(machine.world, bead) == "in_progress"
+    wait_minutes(machine.world, bead, 31)
+    assert machine.run("reap", "--json").outcomes == {bead: "released"}
+
+
+def test_status_and_explain_find_this_machine_s_jobs_without_being_told(machine: Machine) -> None:
+    bead = machine.world.create()
+    assert "not configured" in machine.run("status").out
+    machine.does(HANGS)
+    machine.dispatch()
+    seen = machine.run("status").out
+    assert "this machine  1 running\n" in seen
+    assert "BeadBoard" not in seen
+    assert "agent service" not in seen
+    assert machine.run("explain", bead, "--json").json["job_state"] == "running"
+
+
+def test_as_process_1_of_a_container_run_waits_for_its_jobs(sandbox: Sandbox) -> None:
+    space = ("unshare", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc")
+    if shutil.which("unshare") is None or subprocess.run([*space, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces can be made here")
+    machine, bead = Machine(sandbox), sandbox.create()
+    go = sandbox.folder / "go"
+    machine.does(f"echo at work; until [ -e {go} ]; do sleep 0.1; done; $BD close $BEAD_ID --reason x")
+    env = sandbox.env(
+        BEADBOARD_URL="", BDAUTO_AGENT_JOBS=str(machine.jobs.path), BDAUTO_AGENT_COMMAND=str(machine.agent)
+    )
+    lines: list[str] = []
+    with subprocess.Popen([*space, BDAUTO, "run", "-v"], env=env, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for line in process.stderr:
+            lines.append(line)
+            if "event=dispatched" in line and "event=waiting" not in "".join(lines):
+                [first] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                os.kill(int(first), signal.SIGTERM)
+            if "event=waiting" in line:
+                go.touch()
+    assert process.returncode == 0, "".join(lines)
+    assert "event=waiting" in "".join(lines)
+    assert "event=end" in lines[-1]
+    assert status(sandbox, bead) == "closed"
+
+
+def test_relative_folders_and_links_to_the_tracker_are_as_good_as_any(machine: Machine) -> None:
+    machine.does('pwd; $BD note $BEAD_ID "claimed by agent $BDAUTO_JOB"; sleep 300')
+    bead, folder = machine.world.create(), machine.world.folder
+    (folder / "here").mkdir()
+    (folder / "link").symlink_to(machine.world.db)
+    relative = {"BDAUTO_AGENT_JOBS": "jobs", "BDAUTO_AGENT_DIR": "here", "BDAUTO_DB": str(folder / "link")}
+    assert machine.dispatch(**relative).outcomes == {bead: "dispatched"}
+    until(lambda: f"{folder}/here\n" in machine.run("logs", bead).out)
+    done = machine.run("cancel", bead)
+    assert f"job {machine.job(bead)} is cancelled; the bead is blocked" in done.out
+
+
+def test_logs_follow_a_job_to_its_end(machine: Machine) -> None:
+    machine.does("echo one; sleep 1; echo two")
+    bead = machine.world.create()
+    machine.dispatch()
+    assert machine.run("logs", bead, "--follow").out == "one\ntwo\n"
+
+
+def test_a_bead_without_a_job_has_no_logs(machine: Machine) -> None:
+    bead = machine.world.create()
+    done = machine.run("logs", bead)
+    assert (done.code, done.out) == (2, "")
+    assert "no job of" in done.complaint
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--agent-command", "no-such-agent --x"), "--agent-command 'no-such-agent' is not a program"),
+        (("--agent-check", "no-such-check --x"), "--agent-check 'no-such-check' is not a program"),
+        (("--agent-dir", "/no/such/dir"), "is not a folder"),
+        (("--agent-prompt", "/no/such/file"), "--agent-prompt"),
+        (("--agent-worktree",), "not in a git repository"),
+        (("--metadata", "{metadata}"), "--metadata does not go with"),
+        (("--agent-url", "http://127.0.0.1:1"), "exclude each other"),
+        (("--agent-slots", "0"), "--agent-slots"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_bead_is_claimed(
+    sandbox: Sandbox, words: tuple[str, ...], complaint: str
+) -> None:
+    machine, bead = Machine(sandbox), sandbox.create()
+    env: dict[str, Any] = {"BDAUTO_DB": ""} if "--metadata" in words else {}
+    done = machine.dispatch(*(word.format(metadata=sandbox.db / "metadata.json") for word in words), **env)
+    assert done.code == 2, done
+    assert complaint in done.complaint
+    assert status(sandbox, bead) == "open"
+    assert not Path(machine.jobs.path).exists()
+
+
+def test_a_job_of_an_agent_service_that_is_not_configured_is_not_said_to_have_ended(either: Sandbox) -> None:
+    bead = either.create()
+    dispatch(either)
+    done = run(either, "cancel", bead)
+    assert (done.code, status(either, bead)) == (4, "in_progress")
+    assert "was handed to an agent service" in done.complaint
+
+
+def test_a_bead_that_a_person_works_on_is_not_cancelled(either: Sandbox) -> None:
+    bead = either.create(assignee="bob")
+    tell(either, "update", bead, "-s", "in_progress", actor="bob")
+    done = run(either, "cancel", bead)
+    assert (done.code, status(either, bead), either.notes(bead)) == (2, "in_progress", [])
+    assert f"bdauto has not claimed {bead}" in done.complaint
+
+
+def test_the_agent_service_cannot_cancel(sandbox: Sandbox) -> None:
+    bead = sandbox.create()
+    assert run(sandbox, "dispatch", agent=True).code == 0
+    done = run(sandbox, "cancel", bead, agent=True)
+    assert done.code == 4
+    assert "cannot end the job" in done.complaint
+    assert status(sandbox, bead) == "in_progress"
+
+
+def test_logs_of_the_agent_service_s_job(sandbox: Sandbox) -> None:
+    bead = sandbox.create()
+    assert run(sandbox, "dispatch", agent=True).code == 0
+    done = run(sandbox, "logs", bead, agent=True)
+    assert done.code == 0
+    assert f"job={sandbox.board.job_of(bead).id} state=running" in done.err

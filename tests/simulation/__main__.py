@@ -1,0 +1,76 @@
+"""`python -m tests.simulation`: run many histories of each seed, or look for each mutation. `make simulate` does both.
+
+The exit status is 1 if a promise was broken, or a mutation was not found.
+"""
+
+import argparse
+import gc
+import sys
+import time
+from collections import Counter
+
+from tests.simulation.history import History, run
+from tests.simulation.mutations import MUTATIONS, RARE, histories_until_found
+from tests.simulation.shrink import explain, shrink
+
+SPREAD = 10_000_000
+"""The histories of a seed are numbered from the seed times this."""
+
+
+def main() -> int:
+    """Do what the arguments say."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", default="1", help="seeds, separated by commas")
+    parser.add_argument("--number", type=int, default=2_000, help="histories of each seed")
+    parser.add_argument("--history", type=int, help="run and print this one history alone")
+    parser.add_argument("--mutations", action="store_true", help="look for each mutation in so many histories")
+    parser.add_argument("--only", default="", help="of the mutations those whose name contains this")
+    options = parser.parse_args()
+    gc.freeze()  # what was imported is not looked through at each collection
+    if options.history is not None:
+        history = run(options.history)
+        print(history.story())
+        return _report(history) if history.violation else 0
+    seeds = [int(seed) * SPREAD for seed in options.seeds.split(",")]
+    if options.mutations:
+        return max(_mutation(name, seeds[0], options.number) for name in MUTATIONS if options.only in name)
+    met: Counter[tuple[str, str]] = Counter()
+    possible: set[tuple[str, str]] = set()
+    failed = 0
+    for seed in seeds:
+        failed = max(failed, _many(seed, options.number, met, possible))
+        missed = ", ".join(f"{fault} at {step}" for step, fault in sorted(possible - met.keys()))
+        print(f"{len(possible)} pairs of a step and a fault, {len(met)} met; not met: {missed or 'none'}", flush=True)
+    return failed
+
+
+def _many(first: int, number: int, met: "Counter[tuple[str, str]]", possible: set[tuple[str, str]]) -> int:
+    began, failed = time.monotonic(), 0
+    counts: Counter[str] = Counter()
+    for seed in range(first, first + number):
+        history = run(seed)
+        counts.update(history.counts)
+        counts["faults"] += history.faults.total()
+        met.update(history.faults)
+        possible.update(history.points)
+        if history.violation and failed < 5:
+            failed += _report(history)
+    took = time.monotonic() - began
+    numbers = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    rate = number / took
+    print(f"{number} histories from {first}: {failed} violations; {numbers}; {rate:.0f} a second", flush=True)
+    return min(failed, 1)
+
+
+def _report(history: History) -> int:
+    print(explain(shrink(history)), flush=True)
+    return 1
+
+
+def _mutation(name: str, first: int, number: int) -> int:
+    found = histories_until_found(name, RARE.get(name, first), number)
+    print(f"{name:70} {found or 'NOT FOUND'}", flush=True)
+    return 0 if found else 1
+
+
+sys.exit(main())

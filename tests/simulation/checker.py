@@ -1,0 +1,435 @@
+"""The promises of docs/reliability.md, checked at each write, each POST and the end of each cycle.
+
+The checker knows what is true and what each process has read and been told. It does not use the code that it checks,
+but for the values that the tracker holds.
+"""
+
+from datetime import timedelta
+
+from bdauto.bd.change import Change, Moment
+from bdauto.domain import breaker
+from bdauto.domain.bead import Bead
+from bdauto.domain.notes import AGENT_SIGN, UNKNOWN
+from bdauto.domain.reaping import ALIVE, FORGOTTEN, NO_ANSWER, NOT_STARTED, TOKEN_REFUSED, UNANSWERED
+from tests.simulation.plan import MINUTE, START
+from tests.simulation.process import IN_A_ROW, Process
+from tests.simulation.world import ASSIGNEE, Attempt, Job, Row, World
+
+ENDED = frozenset({"completed", "failed", "error", "timed out", "died"})
+ROUNDING = timedelta(seconds=2)
+AFRESH = ("bdauto.attempt", "bdauto.retry_at", "bdauto.failures")
+"""What a blocked bead must not keep, so that it is dispatched at once when somebody opens it again."""
+VISIBLE = timedelta(minutes=2)
+UNCHARGED = frozenset({"busy", "not found", "not started", "misconfigured", ""})
+"""What a dispatcher can hear of its POST that leaves the attempt uncharged; "" is that it made none."""
+
+
+def check_change(world: World, process: Process, row: Row, change: Change) -> None:
+    """Judge a change of bdauto's that is about to be made."""
+    _check_blind(world, process, row, change)
+    if change.act == "claim":
+        _check_claim(world, process, row, str(change.put["bdauto.attempt"]))
+    elif change.note.rpartition("\n")[2].startswith("reaper: "):  # after the note of its job's end
+        _check_pause(world, process, change)
+        if row.bead.status == "closed":
+            _check_reopening(world, process, row, change)
+        else:
+            _check_settling(world, process, row, change)
+    elif change.act in ("release", "quarantine"):
+        _check_fence(world, process, row, change)
+        _check_end(world, process, row, change)
+    elif change.act == "record":
+        _check_fence(world, process, row, change)
+        job = world.jobs.get(str(change.put["bdauto.job"]))
+        if job is None or job.attempt != row.bead.attempt:
+            world.violate("fence", f"{process.name} records a job on another attempt of {row.bead.id}")
+    elif change.act == "record the result of":
+        _check_result(world, process, row)
+    elif change.act == "note unknown outcome of":
+        _check_fence(world, process, row, change)
+    elif change.act == "note job of":
+        attempt = world.attempts[row.bead.attempt]
+        if attempt.noted_again:
+            world.violate("twice", f"{process.name} writes the lost note of {row.bead.id} again for the second time")
+        attempt.noted_again = True
+    elif change.act == "give back the charge of":
+        _check_giving_back(world, process, row, change)
+
+
+def changed(world: World, who: "Process | str", row: Row, before: Bead, change: Change | None = None) -> None:
+    """Learn from a change that was made, by bdauto if there is a `change`."""
+    bead = row.bead
+    row.changed_at = world.scheduler.now
+    world.revision += 1
+    if change is not None and change.act == "claim" and isinstance(who, Process):
+        world.attempts[bead.attempt] = Attempt(bead.attempt, bead.id, who.name, world.scheduler.now, before)
+        who.claims[bead.id] = bead.attempt
+        world.count("claims")
+    if change is not None and change.act == "restore claim":
+        assert isinstance(who, Process)
+        _learn_restored(world, who, bead, before)
+    attempt = world.attempts.get(before.attempt)
+    if change is not None and change.act == "record" and attempt:
+        attempt.recorded = world.scheduler.now
+    left = before.status == "in_progress" and bead.status != "in_progress"
+    if attempt and not attempt.ended and (left or bead.attempt != before.attempt):
+        attempt.ended = who.name if isinstance(who, Process) else who
+    if change is None:
+        noted = bead.notes != before.notes
+        if attempt and noted and attempt.touched is None:
+            attempt.touched = row.version
+        if attempt and (noted or bead.status in ("closed", "blocked")) and before.claimed_at:
+            world.last_life = max(world.last_life, before.claimed_at)
+    for other in world.rows.values():
+        if other is row or bead.id in other.blockers:
+            note_fitness(world, other)
+
+
+def _learn_restored(world: World, process: Process, bead: Bead, before: Bead) -> None:
+    """Learn that a claim is back, or that a job that bdauto did not know of has got one: it has shown life before."""
+    attempt, job = world.attempts.get(bead.attempt), world.jobs[bead.job]
+    if process.jobs_told.get(job.id) not in ALIVE:
+        world.violate("evidence", f"{process.name} claims {bead.id} for {job.id}, which was not said to run")
+    if bead.attempts != (attempt.before if attempt else before).attempts + 1:
+        world.violate("charge", f"{process.name} claims {bead.id} for {job.id} with {bead.attempts} attempts")
+    if attempt is None:
+        attempt = Attempt(bead.attempt, bead.id, process.name, world.scheduler.now, before, answer="started", touched=0)
+        attempt.jobs.append(job)
+        job.attempt, world.attempts[bead.attempt] = bead.attempt, attempt
+    attempt.ended = ""
+
+
+def check_post(world: World, process: Process, bead_id: str) -> Attempt | None:
+    """Judge a POST that is about to be sent, and return its attempt."""
+    row, attempt = world.rows[bead_id], world.attempts.get(process.claims.get(bead_id, ""))
+    if attempt is None:
+        world.violate("claim", f"{process.name} posts {bead_id} without a claim")
+        return None
+    attempt.posts += 1
+    if attempt.posts > 1:
+        world.violate("one post", f"{process.name} posts attempt {attempt.id} of {bead_id} twice")
+    if attempt.ended.startswith(("reaper", "dispatcher", "loop")):
+        world.violate("late post", f"{process.name} posts {bead_id}, which {attempt.ended} has taken from it")
+    for job in world.live_jobs(bead_id):
+        other = world.attempts.get(job.attempt)
+        if other and other is not attempt and _still_holds(world, process, other, job):
+            world.violate("two jobs", f"{process.name} posts {bead_id} while job {job.id} of it runs")
+    if row.bead.attempt == attempt.id and row.bead.status == "in_progress":
+        world.count("posts under the claim")
+    return attempt
+
+
+def _still_holds(world: World, process: Process, other: Attempt, job: Job) -> bool:
+    """Whether the attempt of a job is not over, or its process knows better than the tracker, which has lost it."""
+    if other.ended != "reverted":
+        return not other.ended
+    started = [
+        a for a in world.attempts.values() if (a.bead, a.process, a.answer) == (job.bead, process.name, "started")
+    ]
+    told = process.jobs_told.get(job.id)
+    known = other.jobs[:1] == [job]  # of a POST that arrived twice the answer names one job
+    return started[-1:] == [other] and known and (told is None or told in ALIVE)
+
+
+def check_swap(world: World, process: Process, key: str, new: str | None) -> None:
+    """Note the trial that a process takes, and judge how long the breaker is open: 5 minutes, doubling to an hour."""
+    if key != breaker.KEY or new is None:
+        return
+    before, process.swapped = breaker.read(world.store), {key: new}
+    after = breaker.read(process.swapped)
+    if after.trial:
+        process.trials.add(after.trial)
+    failed = {death.attempt for death in after.deaths} - {death.attempt for death in before.deaths}
+    if after.until is None:
+        world.openings = 0
+    elif not after.trial and (before.until is None or before.trial in failed):
+        whole = min(timedelta(minutes=5) * 2**world.openings, timedelta(hours=1))
+        wait = after.until - world.now - process.skew
+        if not whole - timedelta(seconds=world.scheduler.now - process.begun) - ROUNDING <= wait <= whole + ROUNDING:
+            world.violate("breaker", f"{process.name} opens the breaker for {wait}, not {whole}")
+        world.openings += 1
+        process.opened = True
+
+
+def _check_blind(world: World, process: Process, row: Row, change: Change) -> None:
+    """A status is written only over what was read. Two changes within a second may look like one."""
+    if change.status is None:
+        return
+    seen = process.seen.get(row.bead.id)
+    if seen is None:
+        world.violate("blind", f"{process.name} writes the status of {row.bead.id}, which it has not read")
+    elif row.version_of(seen) < row.version and _view(seen) != _view(row.bead):
+        words = f"{process.name} writes {change.status} on {row.bead.id}, which has changed since it was read"
+        world.violate("blind", words)
+
+
+def _view(bead: Bead) -> tuple[object, ...]:
+    return bead.updated_at, bead.status, bead.assignee, bead.attempt
+
+
+def _check_claim(world: World, process: Process, row: Row, attempt: str) -> None:
+    bead, name = row.bead, process.name
+    if bead.status != "open" or bead.assignee != ASSIGNEE:
+        world.violate("claim", f"{name} claims {bead.id}, which is {bead.status} and assigned to {bead.assignee}")
+    read = process.ready_at
+    if read is None or (process.posted_at is not None and read < process.posted_at):
+        world.violate("stale", f"{name} claims {bead.id} from a queue that it read before its last POST")
+    elif row.unfit_since is not None and row.unfit_since < read:
+        world.violate("unfit", f"{name} claims {bead.id}, which must not be dispatched")
+    if bead.retry_at and bead.retry_at > world.now + process.skew:
+        world.violate("backoff", f"{name} claims {bead.id}, which waits until {bead.retry_at}")
+    looked = process.looked_at
+    if looked is None:
+        world.violate("gate", f"{name} claims {bead.id} without a look at the pause switch since its last POST")
+    elif world.paused_at is not None and world.paused_at < looked:
+        world.violate("pause", f"{name} claims {bead.id} though it is paused")
+    elif process.free is not None and process.started >= process.free:
+        world.violate("capacity", f"{name} claims {bead.id} though there is no room")
+    elif process.started >= world.plan.max_beads:
+        world.violate("capacity", f"{name} claims {bead.id}, one more than it may dispatch")
+    elif world.plan.trip_after and breaker.read(process.store).until and attempt not in process.trials:
+        world.violate("breaker", f"{name} claims {bead.id} under an open breaker, and not as its trial")
+    elif process.stops:
+        world.violate("stop", f"{name} claims {bead.id} after the answer {process.stops!r}, which ends a cycle")
+    else:
+        _check_limit(world, process, row)
+        _check_order(world, process, row)
+        _check_adoption(world, process, row)
+        _check_probation(world, process, row)
+    process.claims_since_signal += process.signals > 0
+    if process.claims_since_signal > 1:
+        world.violate("signal", f"{name} claims {bead.id}, the second bead since a signal")
+
+
+def _check_adoption(world: World, process: Process, row: Row) -> None:
+    """A bead is not claimed anew while a job of BeadBoard's button runs, whose agent has written on what was read."""
+    if world.plan.hosts or not world.plan.agent_service:
+        return
+    signs = [line for line in process.seen[row.bead.id].notes.splitlines() if line.startswith(AGENT_SIGN)]
+    for job in world.live_jobs(row.bead.id):
+        told = process.jobs_told.get(job.id)
+        if not job.attempt and signs[-1:] == [f"{AGENT_SIGN} {job.id}"] and (told is None or told in ALIVE):
+            world.violate("two jobs", f"{process.name} claims {row.bead.id}, on which somebody's job {job.id} runs")
+
+
+def _check_probation(world: World, process: Process, row: Row) -> None:
+    """A loop hands nothing out while the agents of its last beads have given no sign of life, for two minutes."""
+    most, now = world.plan.trip_after, world.scheduler.now
+    mine = [a for a in world.attempts.values() if a.process == process.name and a.recorded is not None]
+    mine = [a for a in mine if process.begun - 20 * MINUTE < a.at < process.begun]
+    signs = [a for a in mine if a.touched is not None or a.ended or not any(job.alive for job in a.jobs)]
+    waits = {a.bead for a in mine if a.recorded is not None and now - a.recorded < 2 * MINUTE}
+    if process.name.startswith("loop") and most and not signs and len(waits) >= most:
+        world.violate("probation", f"{process.name} claims {row.bead.id} before an agent of {waits} has given a sign")
+
+
+def _check_limit(world: World, process: Process, row: Row) -> None:
+    """Nothing is dispatched when the limit of a day was reached before the cycle began. bd may lose what is counted."""
+    limit, plan = world.plan.max_per_day, world.plan
+    lossy = "note lost" in plan.rates or any(act == "reverts" for act, _, _ in plan.acts)
+    if limit is None or lossy:
+        return
+    times = [attempt.recorded for attempt in world.attempts.values() if attempt.recorded is not None]
+    before = sum(moment < process.begun for moment in times)
+    if before >= limit:
+        world.violate("limit", f"{process.name} claims {row.bead.id}: {before} were dispatched, at most {limit}")
+
+
+def _check_order(world: World, process: Process, row: Row) -> None:
+    """The first claim of a cycle takes the best of the beads that have waited unchanged since before the cycle."""
+    if breaker.read(process.store).until:  # beads whose agents died come last
+        return
+    began = START + timedelta(seconds=process.begun) + process.skew
+    for other in world.rows.values():
+        bead = other.bead
+        waits = bead.status == "open" and not other.reverted and bead.id not in process.tried
+        before = other.fit_since is not None and max(other.fit_since, other.changed_at) < process.begun
+        ready = waits and before and (bead.retry_at is None or bead.retry_at <= began)
+        if ready and not process.started and row.changed_at < process.begun and _rank(bead) < _rank(row.bead):
+            world.violate("order", f"{process.name} claims {row.bead.id} before {bead.id}")
+
+
+def _rank(bead: Bead) -> tuple[object, ...]:
+    return bead.priority, bead.updated_at, bead.id
+
+
+def _check_pause(world: World, process: Process, change: Change) -> None:
+    looked = process.begun if process.looked_at is None else process.looked_at
+    if world.paused_at is not None and world.paused_at < looked:
+        world.violate("pause", f"{process.name} reaps {change.bead.id} though it is paused")
+
+
+def _check_fence(world: World, process: Process, row: Row, change: Change) -> None:
+    if process.claims.get(row.bead.id) != row.bead.attempt:
+        words = (
+            f"{process.name} writes ({change.act}) on {row.bead.id}, whose attempt {row.bead.attempt} is not its own"
+        )
+        world.violate("fence", words)
+
+
+def _check_end(world: World, process: Process, row: Row, change: Change) -> None:
+    """A dispatcher gives a bead back only if no job can run, and with the charge that the answer deserves."""
+    bead, attempt = row.bead, world.attempts[process.claims[row.bead.id]]
+    if attempt.answer in ("started", "unknown"):
+        world.violate("release", f"{process.name} gives {bead.id} back, whose job {attempt.answer}")
+    seen = process.seen[bead.id]
+    if attempt.touched is not None and attempt.touched <= row.version_of(seen):
+        world.violate("release", f"{process.name} gives {bead.id} back, on which somebody has written")
+    attempts, before = _attempts_after(bead, change), attempt.before.attempts
+    if attempt.answer == "refused" and process.refused_in_a_row >= IN_A_ROW and attempts != before:
+        world.violate("charge", f"{process.name} charges {bead.id}, one of {IN_A_ROW} beads refused in a row")
+    if change.status == "blocked":
+        refused = attempt.answer == "refused" or _looks_old(world, process, attempt)
+        if not refused or before + 1 < world.plan.max_attempts:
+            world.violate("charge", f"{process.name} quarantines {bead.id} after {before + 1} attempts")
+    elif attempts > before and attempt.answer in UNCHARGED and not _looks_old(world, process, attempt):
+        world.violate("charge", f"{process.name} charges {bead.id} for the answer {attempt.answer!r}")
+    elif attempts == before and attempt.answer == "refused" and process.refused_in_a_row < 3:
+        world.violate("charge", f"{process.name} does not charge {bead.id}, which was refused")
+    elif attempts > before and before + 1 >= world.plan.max_attempts:
+        world.violate("charge", f"{process.name} opens {bead.id} after {before + 1} attempts")
+    if change.status == "open" and (attempt.answer == "not started" or attempts > before):
+        _check_backoff(world, process, bead, change, attempt.before.failures)
+    if not change.retracts_claim_note:
+        world.violate("notes", f"{process.name} leaves the note of its claim on {bead.id}")
+    if change.status == "open" and change.note and attempt.heard and bead.error.startswith(attempt.heard):
+        world.violate("notes", f"{process.name} notes {attempt.heard} on {bead.id} again")
+
+
+def _check_giving_back(world: World, process: Process, row: Row, change: Change) -> None:
+    """A charge is given back once, for a death that the open breaker knows."""
+    bead, stores = row.bead, (world.store, process.store, process.swapped)
+    known = {death.attempt for store in stores if breaker.read(store).until for death in breaker.read(store).deaths}
+    if bead.died not in known:
+        world.violate("charge", f"{process.name} gives back the charge of {bead.id}, whose agent did not die early")
+    if bead.died in world.given_back and not row.reverted:
+        world.violate("charge", f"{process.name} gives back the charge of {bead.id} twice")
+    if _attempts_after(bead, change) != bead.attempts - 1:
+        world.violate("charge", f"{process.name} gives back more or less than one charge of {bead.id}")
+    world.given_back.add(bead.died)
+
+
+def age_seen(world: World, process: Process, attempt: Attempt) -> timedelta:
+    """Return how far the creation of a bead is from now by the clock of its dispatcher."""
+    return abs(world.now + process.skew - attempt.before.created_at)
+
+
+def _looks_old(world: World, process: Process, attempt: Attempt) -> bool:
+    """Whether a bead that BeadBoard does not see is perhaps no new one by the dispatcher's clock."""
+    return attempt.answer == "not found" and age_seen(world, process, attempt) > VISIBLE - timedelta(minutes=1)
+
+
+def _check_settling(world: World, process: Process, row: Row, change: Change) -> None:
+    """A reaper settles a bead only on the evidence of docs/reliability.md."""
+    bead, attempt = row.bead, world.attempts.get(row.bead.attempt)
+    told = process.jobs_told.get(bead.job or bead.attempt, "")
+    silent = attempt is not None and attempt.touched is None
+    if told in ALIVE or told == TOKEN_REFUSED:
+        world.violate("evidence", f"{process.name} settles {bead.id} though it was told {told!r} of its job")
+    known = world.jobs.get(bead.job or bead.attempt)
+    if told in ENDED and (known is None or known.attempt != bead.attempt):
+        world.violate("evidence", f"{process.name} settles {bead.id} by {bead.job}, the job of another attempt")
+    if told not in ENDED:
+        limit, why = _limit(world, process, bead, told, silent)
+        age = _age(world, process, bead)
+        process.aged += 1
+        if process.aged > world.reap_settings.max_reap and not world.reap_settings.force:
+            world.violate("max reap", f"{process.name} settles {process.aged} beads by their age")
+        if age < limit - ROUNDING:
+            world.violate("too early", f"{process.name} settles {bead.id} after {age}, not {limit} ({why})")
+    _check_charge(world, process, bead, change)
+    word = told in ENDED or told in ("", FORGOTTEN, NO_ANSWER)
+    if attempt and silent and bead.job and word and world.plan.trip_after:
+        _check_trip(world, process, bead)
+
+
+def _check_result(world: World, process: Process, row: Row) -> None:
+    """The end of a job is recorded once, on the attempt that was read, and not while the job is known to run."""
+    bead, seen = row.bead, process.seen[row.bead.id]
+    told = process.jobs_told.get(bead.job or bead.attempt, "")
+    if (seen.attempt, seen.job) != (bead.attempt, bead.job):
+        world.violate("fence", f"{process.name} records a result on another attempt of {bead.id}")
+    if told in ALIVE:
+        world.violate("evidence", f"{process.name} records a result on {bead.id}, whose job was said to be {told}")
+    if bead.metadata.get("bdauto.result") != "running":
+        world.violate("twice", f"{process.name} records the result of {bead.id} twice")
+
+
+def _check_reopening(world: World, process: Process, row: Row, change: Change) -> None:
+    """A closed bead is opened again only after a failed check of the attempt that closed it."""
+    job = world.jobs.get(row.bead.attempt)
+    if job is None or not job.check_failed:
+        world.violate("evidence", f"{process.name} opens {row.bead.id} again, whose check has not failed")
+    _check_charge(world, process, row.bead, change)
+
+
+def _limit(world: World, process: Process, bead: Bead, told: str, silent: bool) -> tuple[timedelta, str]:
+    settings = world.reap_settings
+    if told == NO_ANSWER:
+        return max(settings.threshold, UNANSWERED), "the agent service does not answer"
+    if silent and not bead.job and not bead.error.startswith(UNKNOWN) and (process.runs_nothing or told == NOT_STARTED):
+        return min(settings.grace, settings.threshold), "nothing runs"
+    return settings.threshold, "no evidence"
+
+
+def _age(world: World, process: Process, bead: Bead) -> timedelta:
+    """Return how long ago the bead was updated, or claimed if its update lay too far ahead when the sweep began."""
+    seen, began = bead.updated_at, START + timedelta(seconds=process.begun)
+    if seen > began + world.reap_settings.grace and bead.claimed_at:
+        seen = bead.claimed_at
+    return world.now - seen
+
+
+def _check_charge(world: World, process: Process, bead: Bead, change: Change) -> None:
+    if change.status == "blocked":
+        kept = [key for key in AFRESH if key in bead.metadata and key not in change.drop]
+        if kept or not change.put.get("bdauto.quarantined"):
+            world.violate("charge", f"{process.name} blocks {bead.id}, which would not start afresh: {kept}")
+        return
+    stores = (world.store, process.store, process.swapped)
+    suspended = any(breaker.read(store).until for store in stores)
+    attempts = _attempts_after(bead, change)
+    if attempts != bead.attempts and not suspended:
+        world.violate("charge", f"{process.name} releases {bead.id} with {attempts} attempts, not {bead.attempts}")
+    elif attempts == bead.attempts and bead.attempts >= world.plan.max_attempts:
+        world.violate("charge", f"{process.name} opens {bead.id} after {bead.attempts} attempts")
+    died = bead.deaths if "bdauto.deaths" in change.put else 0
+    _check_backoff(world, process, bead, change, max(bead.failures, died))
+
+
+def _check_backoff(world: World, process: Process, bead: Bead, change: Change, failures: int) -> None:
+    again = change.put.get("bdauto.retry_at")
+    whole = min(timedelta(minutes=2) * 2 ** min(failures, 10), timedelta(hours=1))
+    if not isinstance(again, Moment) or not whole / 2 <= again.delay <= whole:
+        world.violate("backoff", f"{process.name} opens {bead.id} with the backoff {again}, not up to {whole}")
+
+
+def _check_trip(world: World, process: Process, bead: Bead) -> None:
+    """Early deaths in a row, with no sign of an agent between them, must have opened the breaker."""
+    if bead.claimed_at and bead.attempt not in [death[0] for death in world.deaths]:
+        world.deaths.append((bead.attempt, bead.id, bead.claimed_at))
+    beads = {death[1] for death in world.deaths if death[2] > world.last_life}
+    if breaker.read(world.store).trial == bead.attempt:
+        world.violate("breaker", f"{process.name} settles {bead.id}, which was the trial, and the breaker is half open")
+    resumed = world.resumed_at is not None and world.resumed_at >= process.begun
+    if len(beads) >= world.plan.trip_after and breaker.read(world.store).until is None and not resumed:
+        world.violate("breaker", f"{process.name} settles the {len(beads)}th early death, and the breaker is closed")
+
+
+def _attempts_after(bead: Bead, change: Change) -> int:
+    value = change.put.get("bdauto.attempts", 0 if "bdauto.attempts" in change.drop else bead.attempts)
+    assert isinstance(value, int)
+    return value
+
+
+def note_fitness(world: World, row: Row) -> None:
+    """Note since when a bead must not be dispatched, whatever its status and its backoff."""
+    bead = row.bead
+    waits = any(world.rows[other].bead.status != "closed" for other in row.blockers if other in world.rows)
+    deferred = bead.defer_until is not None and bead.defer_until > world.now
+    unfit = waits or deferred or not bead.acceptance_criteria.strip() or bead.assignee != ASSIGNEE
+    if not unfit:
+        row.unfit_since = None
+        row.fit_since = world.scheduler.now if row.fit_since is None else row.fit_since
+    elif row.unfit_since is None:
+        row.unfit_since, row.fit_since = world.scheduler.now, None

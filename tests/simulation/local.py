@@ -1,0 +1,120 @@
+"""An agent command on the machine of a process, as `bdauto.agents.local` runs it: the job's id is the attempt's."""
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+
+from bdauto.agents.answers import Answer, AtCapacity, NotStarted, Started
+from bdauto.agents.capacity import Capacity
+from bdauto.agents.runner import JobOutput
+from bdauto.agents.service_status import Agent, ServiceStatus
+from bdauto.domain.bead import Bead
+from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence
+from bdauto.domain.results import RESULTS, JobEnd, Result
+from bdauto.errors import ServiceDrift, ServiceError
+from tests.simulation.agents import begin_job
+from tests.simulation.checker import check_post
+from tests.simulation.plan import START
+from tests.simulation.process import Process
+from tests.simulation.world import Job
+
+
+class SimLocal:
+    """The agents of one host, as a process on it sees them. See `bdauto.agents.runner.Runner`."""
+
+    def __init__(self, process: Process) -> None:
+        self._of = process
+        self.host = process.host
+        self.knows_jobs = True
+        self.longest_call = timedelta(seconds=1)
+
+    def status(self) -> ServiceStatus:
+        """Return how many slots are free."""
+        self._of.step(0.05)
+        capacity = self._capacity()
+        self._of.free = capacity.free
+        return ServiceStatus(agent=Agent(capacity), local=True)
+
+    def evidence(self, beads: Collection[Bead], agent: Agent | None = None) -> tuple[JobEvidence, ServiceError | None]:
+        """Return what this host knows of its jobs."""
+        self._of.step(0.05)
+        states: dict[str, str] = {}
+        ends: dict[str, JobEnd] = {}
+        for bead in beads:
+            if bead.host == self.host and (bead.job or bead.attempt):
+                job = bead.job or bead.attempt
+                states[bead.id] = self._state(job) or (FORGOTTEN if bead.job else NOT_STARTED)
+                if states[bead.id] in OVER:
+                    ended = START + timedelta(seconds=self._of.world.jobs[job].ended)
+                    ends[bead.id] = JobEnd(result=RESULTS.get(states[bead.id], Result.lost), ended_at=ended)
+                self._of.jobs_told[job] = states[bead.id]
+                self._of.tell("sees of the job of {}: {}", bead.id, states[bead.id])
+        return JobEvidence(states, ends=ends), None
+
+    @property
+    def checking(self) -> bool:
+        """Whether a job runs on this host."""
+        return self._capacity().active > 0
+
+    def failed_checks(self) -> Sequence[FailedCheck]:
+        """Return the jobs on this host whose check failed."""
+        jobs = [job for job in self._of.world.jobs.values() if job.host == self.host and job.check_failed]
+        return [FailedCheck(job.bead, job.attempt, START + timedelta(seconds=job.ended), "no") for job in jobs]
+
+    def job_state(self, job: str) -> str | None:
+        """Return the state of a job."""
+        self._of.step(0.05)
+        state = self._state(job)
+        self._of.jobs_told[job] = state or "forgotten"
+        return state
+
+    def start(self, bead: Bead, attempt: str) -> Answer:
+        """Start the agent, unless this attempt's was started."""
+        process, world = self._of, self._of.world
+        process.step(0.05)
+        claim = check_post(world, process, bead.id)
+        assert claim is not None
+        process.tell("starts an agent on {}", bead.id)
+        world.count("posts")
+        world.moment("POST")
+        process.posted_at, process.looked_at = world.scheduler.now, None
+        if process.happens("cannot connect"):
+            process.hear(claim, "not started")
+            return NotStarted("cannot start the agent")
+        if self._capacity().free == 0:
+            process.hear(claim, "busy")
+            return AtCapacity()
+        begin_job(world, bead.id, attempt, self.host)
+        process.step(0.05)
+        process.hear(claim, "started")
+        return Started(attempt)
+
+    def prompt(self, bead: Bead, attempt: str) -> str:
+        """Return nothing."""
+        return ""
+
+    def jobs_of(self, bead: Bead) -> list[str]:
+        """Return nothing: nobody asks."""
+        return []
+
+    def output(self, job: str) -> JobOutput:
+        """Raise: nobody asks."""
+        raise ServiceDrift(job)
+
+    def running_job(self, bead: Bead) -> str | None:
+        """Return nothing: nobody asks."""
+        return None
+
+    def cancel(self, job: str, who: str) -> str:
+        """Raise: nobody asks."""
+        raise ServiceDrift(job)
+
+    def _capacity(self) -> Capacity:
+        slots = self._of.world.plan.capacity
+        running = sum(job.alive for job in self._jobs())
+        return Capacity(max(slots - running, 0), True, running, 0, slots)
+
+    def _jobs(self) -> list[Job]:
+        return [job for job in self._of.world.jobs.values() if job.host == self.host]
+
+    def _state(self, job: str) -> str | None:
+        return next((known.state for known in self._jobs() if known.id == job), None)

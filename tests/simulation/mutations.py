@@ -1,0 +1,641 @@
+"""Defects to put into bdauto, each of which the simulation must find: the checker is checked by them.
+
+A mutation replaces something of the product while its context is open. What it puts there must not itself replace
+something of a class or a module for the time of a call: tasks are switched in it, and the last to end would leave that.
+"""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import msgspec
+
+from bdauto.agents import beadboard
+from bdauto.agents.answers import Answer, NotStarted, Unknown
+from bdauto.agents.beadboard import Services
+from bdauto.agents.capacity import Capacity
+from bdauto.bd.change import Change
+from bdauto.controllers import claims, early_deaths, endings, limits, ready_queue, reaper
+from bdauto.controllers.breaker_store import BreakerStore
+from bdauto.controllers.claims import Claim, Claims, Ended
+from bdauto.controllers.dispatcher import Dispatcher
+from bdauto.controllers.endings import Endings
+from bdauto.controllers.gate import TrackerGate
+from bdauto.controllers.memory import Memory
+from bdauto.controllers.reaper import Reaper
+from bdauto.controllers.results import Results
+from bdauto.domain import breaker, reaping
+from bdauto.domain import limits as limits_of_day
+from bdauto.domain.bead import Bead, BeadList
+from bdauto.domain.breaker import Breaker
+from bdauto.domain.limits import Limit
+from bdauto.domain.outcome import BeadOutcome, BeadReport, Report
+from bdauto.domain.reaping import OVER, JobEvidence, ReapDecision
+from bdauto.domain.runs import Run
+from bdauto.loop.pause_monitor import PauseMonitor
+from bdauto.loop.probation import Probation
+from bdauto.loop.shutdown import Stop
+from bdauto.telemetry.metrics import Metrics
+from tests.simulation.history import run
+from tests.simulation.services import SimServices
+from tests.simulation.tracker import SimBd
+
+MUTATIONS: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {}
+RARE = {
+    "a bead whose claim was found gone is never posted again": 60_033_568,
+    "a claim that is written back does not name the host of its job": 170_000_270,
+}
+"""Defects that thousands of histories may miss, each with a history that finds it."""
+
+
+def _mutation(name: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    def register(make: Callable[[], Any]) -> Callable[[], Any]:
+        MUTATIONS[name] = make
+        return make
+
+    return register
+
+
+def _changes(**acts: Callable[[Change], Change]) -> Any:
+    """Alter the changes of claims, by act."""
+    original = Claims._apply
+
+    def apply(self: Claims, change: Change) -> bool:
+        return original(self, acts[change.act](change) if change.act in acts else change)
+
+    return patch.object(Claims, "_apply", apply)
+
+
+def _unconditional(change: Change) -> Change:
+    return msgspec.structs.replace(
+        change, if_status=None, if_assignee=None, if_attempt=None, if_mark=None, if_updated_at=None
+    )
+
+
+def _nothing(notes: str) -> bool:
+    return False
+
+
+@_mutation("a claim compares nothing")
+def _claim_blind() -> Any:
+    return _changes(claim=_unconditional)
+
+
+@_mutation("a claim compares the status alone")
+def _claim_status() -> Any:
+    return _changes(claim=lambda c: msgspec.structs.replace(c, if_assignee=None, if_updated_at=None))
+
+
+@_mutation("a record has no fence")
+def _record_unfenced() -> Any:
+    return _changes(record=_unconditional)
+
+
+@_mutation("a release compares nothing")
+def _release_blind() -> Any:
+    stack = contextlib.ExitStack()
+    stack.enter_context(_changes(release=_unconditional))
+    stack.enter_context(patch.object(claims, "sign_of_life", _nothing))
+    return stack
+
+
+@_mutation("a release overlooks that the agent has written")
+def _release_deaf() -> Any:
+    return patch.object(claims, "sign_of_life", _nothing)
+
+
+@_mutation("a POST is repeated after a time-out")
+def _post_twice() -> Any:
+    original = SimServices.start
+
+    def start(self: SimServices, bead: Bead, attempt: str) -> Answer:
+        answer = original(self, bead, attempt)
+        return original(self, bead, attempt) if isinstance(answer, Unknown) else answer
+
+    return patch.object(SimServices, "start", start)
+
+
+@_mutation("a POST without an answer counts as not started")
+def _unknown_is_down() -> Any:
+    original = SimServices.start
+
+    def start(self: SimServices, bead: Bead, attempt: str) -> Answer:
+        answer = original(self, bead, attempt)
+        return NotStarted(answer.error) if isinstance(answer, Unknown) else answer
+
+    return patch.object(SimServices, "start", start)
+
+
+@_mutation("a 504 counts as not started")
+def _gateway() -> Any:
+    original = beadboard._meaning
+
+    def meaning(reply: Any) -> Answer:
+        return NotStarted("HTTP 504") if reply.status == httpx.codes.GATEWAY_TIMEOUT else original(reply)
+
+    return patch.object(beadboard, "_meaning", meaning)
+
+
+@_mutation("a bead is posted though its claim was lost")
+def _post_lost() -> Any:
+    original = Dispatcher._claim
+
+    def claim(self: Dispatcher, bead: Bead, attempt: str) -> Claim | None:
+        return original(self, bead, attempt) or Claim(bead, attempt, 0)
+
+    return patch.object(Dispatcher, "_claim", claim)
+
+
+@_mutation("a late claim is posted")
+def _late_claim() -> Any:
+    original = Dispatcher._attempt
+
+    def attempt(self: Dispatcher, *args: Any) -> bool:
+        settings, self.settings = self.settings, msgspec.structs.replace(self.settings, grace=timedelta(days=9))
+        try:
+            return original(self, *args)
+        finally:
+            self.settings = settings
+
+    return patch.object(Dispatcher, "_attempt", attempt)
+
+
+def _settling(alter: Callable[[Change], Change]) -> Any:
+    original = Reaper._change
+    return patch.object(Reaper, "_change", lambda self, *args: alter(original(self, *args)))
+
+
+@_mutation("the reaper compares nothing")
+def _reap_blind() -> Any:
+    return _settling(_unconditional)
+
+
+@_mutation("the reaper compares the status alone")
+def _reap_status() -> Any:
+    return _settling(lambda c: msgspec.structs.replace(c, if_updated_at=None))
+
+
+@_mutation("the reaper does not heed a running job")
+def _reap_running() -> Any:
+    return patch.object(reaping, "ALIVE", frozenset[str]())
+
+
+@_mutation("the reaper takes `timeout` for an end")
+def _reap_timeout() -> Any:
+    return patch.object(reaping, "OVER", reaping.OVER | {"timeout"})
+
+
+@_mutation("the reaper trusts its own clock")
+def _reap_clock() -> Any:
+    return patch.object(SimBd, "server_time", lambda self: None)
+
+
+@_mutation("the reaper waits for no grace period")
+def _no_grace() -> Any:
+    original = reaping.decide_reap
+
+    def decide(bead: Bead, evidence: Any, settings: Any, now: Any) -> ReapDecision:
+        return original(bead, evidence, msgspec.structs.replace(settings, grace=timedelta(seconds=1)), now)
+
+    return patch.object(reaper, "decide_reap", decide)
+
+
+@_mutation("an agent service that is down counts as one that forgot the job")
+def _no_answer() -> Any:
+    return patch.object(reaping, "NO_ANSWER", "nobody says this")
+
+
+@_mutation("a refused token counts as no evidence")
+def _token() -> Any:
+    return patch.object(reaping, "TOKEN_REFUSED", "nobody says this")
+
+
+@_mutation("the reaper works while it is paused")
+def _reap_paused() -> Any:
+    return patch.object(reaper, "pause", SimpleNamespace(read=lambda store, now: None))
+
+
+@_mutation("the dispatcher looks at the pause switch once in a cycle")
+def _pause_once() -> Any:
+    original = TrackerGate.hold
+
+    def hold(self: TrackerGate) -> Any:
+        if getattr(self, "asked", False):
+            return None
+        self.asked = True  # type: ignore[attr-defined]
+        return original(self)
+
+    return patch.object(TrackerGate, "hold", hold)
+
+
+@_mutation("the queue is not read again before a further bead")
+def _queue_once() -> Any:
+    def judged(self: Any, bead: Bead, page: BeadList) -> Bead | None:
+        return bead
+
+    return patch.object(ready_queue.Queue, "judged_again", judged)
+
+
+@_mutation("a claim keeps the job of the attempt before")
+def _old_job() -> Any:
+    def keep(change: Change) -> Change:
+        return msgspec.structs.replace(change, drop=tuple(key for key in change.drop if key != "bdauto.job"))
+
+    return _changes(claim=keep)
+
+
+@_mutation("the breaker forgets all deaths but the last")
+def _forgetful() -> Any:
+    original = Breaker.after_death
+
+    def after(self: Breaker, *args: Any, **options: Any) -> Breaker:
+        return original(msgspec.structs.replace(self, deaths=()), *args, **options)
+
+    return patch.object(Breaker, "after_death", after)
+
+
+@_mutation("the breaker is not written when it has changed meanwhile")
+def _breaker_once() -> Any:
+    return patch.object(BreakerStore, "update", _update_once)
+
+
+def _update_once(self: BreakerStore, change: Callable[[Breaker], Breaker], store: Any = None) -> Breaker:
+    current = self.bd.kv_list().result() if store is None else store
+    wanted = msgspec.structs.replace(change(breaker.read(current)), write=self.runtime.unique())
+    self.writer.swap(breaker.KEY, current.get(breaker.KEY) or None, wanted.encode())
+    return wanted
+
+
+@_mutation("a half-open breaker lets everybody through")
+def _many_trials() -> Any:
+    return patch.object(BreakerStore, "take_trial", lambda self, attempt, bead: True)
+
+
+@_mutation("the beads are settled before the breaker is written")
+def _breaker_late() -> Any:
+    def settle(self: Any, decisions: Sequence[ReapDecision], evidence: Any, store: Any) -> Any:
+        return list(decisions), None
+
+    return patch.object(early_deaths.EarlyDeaths, "settle", settle)
+
+
+@_mutation("a refused bead is not charged")
+def _uncharged() -> Any:
+    original = Claims.release
+
+    def release(self: Claims, claim: Claim, **options: Any) -> Ended:
+        return original(self, claim, **(options | {"charged": False}))
+
+    return patch.object(Claims, "release", release)
+
+
+@_mutation("a failing service charges the bead")
+def _charged() -> Any:
+    original = Claims.release
+
+    def release(self: Claims, claim: Claim, **options: Any) -> Ended:
+        return original(self, claim, **(options | {"charged": True}))
+
+    return patch.object(Claims, "release", release)
+
+
+@_mutation("a release sets no backoff")
+def _no_backoff() -> Any:
+    original = Claims.release
+
+    def release(self: Claims, claim: Claim, **options: Any) -> Ended:
+        return original(self, claim, **(options | {"back_off": False}))
+
+    return patch.object(Claims, "release", release)
+
+
+@_mutation("a bead has one attempt more than it should")
+def _one_more() -> Any:
+    original = Endings.__init__
+
+    def begin(self: Endings, claims_: Claims, most: int, *args: Any, **options: Any) -> None:
+        original(self, claims_, most + 1, *args, **options)
+
+    return patch.object(Endings, "__init__", begin)
+
+
+@_mutation("a blocked bead keeps its counters")
+def _counters() -> Any:
+    return patch.object(reaper, "BLOCKED_DROPS", ("bdauto.attempt",))
+
+
+@_mutation("the room of the agent service does not count")
+def _no_room() -> Any:
+    original = Services.agent_capacity
+
+    def capacity(self: Services) -> Capacity:
+        return msgspec.structs.replace(original(self), free=9)
+
+    return patch.object(Services, "agent_capacity", capacity)
+
+
+@_mutation("a dispatched bead is reported that was not recorded")
+def _not_recorded() -> Any:
+    return patch.object(Claims, "record", lambda self, claim, job: True)
+
+
+@_mutation("a record is not tried again")
+def _record_once() -> Any:
+    return patch.object(claims, "RECORD_RETRY", timedelta(0))
+
+
+@_mutation("a lost bead is not reported")
+def _silent() -> Any:
+    original = Endings.report
+
+    def report(self: Endings, what: Any, outcome: BeadOutcome, *args: Any, **options: Any) -> None:
+        if outcome is not BeadOutcome.unavailable:
+            original(self, what, outcome, *args, **options)
+
+    return patch.object(Endings, "report", report)
+
+
+@_mutation("the reaper overlooks a bead in progress without an attempt")
+def _overlooked() -> Any:
+    original = Reaper._settle
+
+    def settle(self: Reaper, decisions: list[ReapDecision], evidence: JobEvidence) -> Any:
+        return original(self, [decision for decision in decisions if decision.bead.job], evidence)
+
+    return patch.object(Reaper, "_settle", settle)
+
+
+@_mutation("a failing bead stops the queue")
+def _head_of_line() -> Any:
+    original = ready_queue.Queue._in_order
+
+    def in_order(self: Any, beads: Collection[Bead]) -> list[Bead]:
+        return original(self, tuple(beads))[:1] if not any(b.retry_at for b in beads) else []
+
+    return patch.object(ready_queue.Queue, "_in_order", in_order)
+
+
+@_mutation("a loop forgets the jobs that it started")
+def _memory() -> Any:
+    return patch.object(Memory, "contradicts", lambda self, bead: None)
+
+
+@_mutation("a signal breaks off a bead that is being changed")
+def _unshielded() -> Any:
+    return patch.object(Stop, "enter_critical_section", lambda self: None)
+
+
+@_mutation("a loop reads the pause switch once")
+def _switch_once() -> Any:
+    original = PauseMonitor.hold
+
+    def hold(self: PauseMonitor) -> Any:
+        if getattr(self, "asked", False):
+            return None
+        self.asked = True  # type: ignore[attr-defined]
+        return original(self)
+
+    return patch.object(PauseMonitor, "hold", hold)
+
+
+@_mutation("the queue is sorted by priority alone")
+def _by_priority() -> Any:
+    return patch.object(ready_queue, "dispatch_order", lambda bead: bead.priority)
+
+
+@_mutation("a long queue is judged by its first page")
+def _first_page() -> Any:
+    return patch.object(ready_queue, "_complete", lambda page, size=0: True)
+
+
+@_mutation("the limit of a day is not heeded")
+def _no_limit() -> Any:
+    return patch.object(limits, "reached", lambda *args: None)
+
+
+@_mutation("the end of a job is recorded on whatever attempt the bead has by then")
+def _result_unfenced() -> Any:
+    original = Results._change
+    return patch.object(Results, "_change", lambda self, bead, end: _unconditional(original(self, bead, end)))
+
+
+@_mutation("what a sweep settled is not in the log")
+def _unlogged() -> Any:
+    def report(self: Reaper, beads: Any, malformed: Any, error: Any = None) -> Report:
+        kept = tuple(bead for bead in beads if bead.outcome is BeadOutcome.kept)
+        return msgspec.structs.replace(original(self, kept, malformed, error), beads=beads)
+
+    original = Reaper._report
+    return patch.object(Reaper, "_report", report)
+
+
+@_mutation("the metrics count a bead that was not dispatched")
+def _metrics() -> Any:
+    original = Metrics.count
+
+    def count(self: Metrics, report: Report, *args: Any) -> None:
+        lost = msgspec.structs.replace(report, beads=tuple(map(_as_dispatched, report.beads)))
+        original(self, lost if report.command == "dispatch" else report, *args)
+
+    return patch.object(Metrics, "count", count)
+
+
+def _as_dispatched(bead: BeadReport) -> BeadReport:
+    lost = bead.outcome is BeadOutcome.lost
+    return msgspec.structs.replace(bead, outcome=BeadOutcome.dispatched) if lost else bead
+
+
+@_mutation("the age of a claim is judged before the last look at the clock")
+def _early_look() -> Any:
+    original = Dispatcher._start
+
+    def start(self: Dispatcher, claim: Claim) -> Answer:
+        self.runtime.now()
+        return original(self, claim)
+
+    return patch.object(Dispatcher, "_start", start)
+
+
+@_mutation("a bead whose claim was found gone is never posted again")
+def _barred() -> Any:
+    return patch.object(Memory, "bars", lambda self, bead, known, *, over: bead.id in self.barred)
+
+
+@_mutation("a bead is posted though a job of BeadBoard's button runs")
+def _no_adoption() -> Any:
+    return patch.object(Dispatcher, "_adopted", lambda self, bead: False)
+
+
+@_mutation("a bead is adopted for a job of BeadBoard's button that is over")
+def _adopts_over() -> Any:
+    return _misjudging("_adopted")
+
+
+@_mutation("a claim is written back though its job is over")
+def _restores_over() -> Any:
+    return _misjudging("_runs_already")
+
+
+def _misjudging(method: str) -> Any:
+    """Take a job that is over for one that runs, in this method of a dispatcher."""
+    original, state = getattr(Dispatcher, method), Dispatcher._job_state
+
+    def misjudges(self: Dispatcher, bead: Bead) -> bool:
+        self._job_state = lambda job: "running" if state(self, job) in OVER else state(self, job)  # type: ignore[method-assign]
+        try:
+            return bool(original(self, bead))
+        finally:
+            del self._job_state
+
+    return patch.object(Dispatcher, method, misjudges)
+
+
+@_mutation("a claim that is written back is not charged")
+def _restores_uncharged() -> Any:
+    return _changes(**{"restore claim": lambda c: msgspec.structs.replace(c, put=c.put | {"bdauto.attempts": 0})})
+
+
+@_mutation("a claim that is written back does not name the host of its job")
+def _restores_homeless() -> Any:
+    return _changes(
+        **{
+            "restore claim": lambda c: msgspec.structs.replace(
+                c, put={key: value for key, value in c.put.items() if key != "bdauto.host"}
+            )
+        }
+    )
+
+
+@_mutation("a claim that is written back compares nothing")
+def _restores_blind() -> Any:
+    return _changes(**{"restore claim": _unconditional})
+
+
+@_mutation("the place of a half-open breaker is taken without a compare")
+def _trial_blind() -> Any:
+    original = BreakerStore.take_trial
+
+    def take(self: BreakerStore, attempt: str, bead: str) -> bool:
+        original(self, attempt, bead)
+        return True
+
+    return patch.object(BreakerStore, "take_trial", take)
+
+
+@_mutation("a trial that fails does not open the breaker again")
+def _failed_trial() -> Any:
+    original = Breaker.after_death
+
+    def after(self: Breaker, death: Any, trip_after: int, *args: Any, **options: Any) -> Breaker:
+        found = original(self, death, trip_after, *args, **options)
+        return msgspec.structs.replace(self, deaths=found.deaths) if self.trial else found
+
+    return patch.object(Breaker, "after_death", after)
+
+
+@_mutation("a breaker that opens again waits no longer")
+def _same_wait() -> Any:
+    original = Breaker.after_death
+
+    def after(self: Breaker, *args: Any, **options: Any) -> Breaker:
+        return msgspec.structs.replace(original(self, *args, **options), opened=0)
+
+    return patch.object(Breaker, "after_death", after)
+
+
+@_mutation("the agent of a trial that lives does not close the breaker")
+def _life_unheard() -> Any:
+    return patch.object(Breaker, "after_life", lambda self, attempt, claimed_at: self)
+
+
+@_mutation("a charge is given back at each sweep")
+def _gives_back_twice() -> Any:
+    return patch.object(early_deaths, "DIED", "bdauto.nothing")
+
+
+@_mutation("the limit of a day leaves out the jobs that run")
+def _only_ended() -> Any:
+    original = limits_of_day._by_number
+
+    def by_number(runs: Iterable[Run], most: int | None, now: datetime) -> Limit | None:
+        return original([run for run in runs if run.ended_at is not None], most, now)
+
+    return patch.object(limits_of_day, "_by_number", by_number)
+
+
+@_mutation("two reapers record the result of one job")
+def _result_twice() -> Any:
+    original = Results._change
+    return patch.object(
+        Results, "_change", lambda self, bead, end: msgspec.structs.replace(original(self, bead, end), if_mark=None)
+    )
+
+
+@_mutation("the result of a job is not recorded on a bead that its agent has closed")
+def _no_result() -> Any:
+    return patch.object(Results, "record_missing", lambda self, runner: ((), False))
+
+
+@_mutation("a reaper settles any number of beads by their age")
+def _any_number() -> Any:
+    return patch.object(reaper, "too_many", lambda decisions, settings: 0)
+
+
+@_mutation("a cycle goes on after an unknown outcome")
+def _goes_on() -> Any:
+    original = Endings._apply
+
+    def apply(self: Endings, claim: Claim, answer: Answer, memory: Memory) -> bool:
+        return original(self, claim, answer, memory) or isinstance(answer, Unknown)
+
+    return patch.object(Endings, "_apply", apply)
+
+
+@_mutation("any number of refused beads in a row is charged")
+def _never_misdirected() -> Any:
+    return patch.object(endings, "IN_A_ROW", 99)
+
+
+@_mutation("a signal does not keep a cycle from its next bead")
+def _deaf() -> Any:
+    original = TrackerGate.__init__
+
+    def begin(self: TrackerGate, *args: Any, **options: Any) -> None:
+        original(self, *args, **(options | {"stopping": lambda: False}))
+
+    return patch.object(TrackerGate, "__init__", begin)
+
+
+@_mutation("a loop does not wait for a sign of life")
+def _no_probation() -> Any:
+    return patch.object(Probation, "holds", lambda self, now: False)
+
+
+@_mutation("a refused bead is not worth an exit status")
+def _exit() -> Any:
+    original = Endings.failure
+
+    def failure(self: Endings) -> Any:
+        return original(self) if any(r.outcome is not BeadOutcome.refused for r in self.reports) else None
+
+    return patch.object(Endings, "failure", failure)
+
+
+@_mutation("an outage is noted at each try")
+def _notes_all() -> Any:
+    return patch.object(claims, "error_kind", lambda error: object())
+
+
+@_mutation("the note of a claim that came to nothing stays")
+def _claim_note() -> Any:
+    return _changes(release=lambda c: msgspec.structs.replace(c, retracts_claim_note=False))
+
+
+def histories_until_found(name: str, first: int, most: int) -> int | None:
+    """Return how many histories it takes to find a mutation, None if `most` are not enough."""
+    with MUTATIONS[name]():
+        return next((number for number in range(1, most + 1) if run(first + number - 1).violation), None)

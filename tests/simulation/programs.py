@@ -1,0 +1,218 @@
+"""The commands of bdauto, put together as `bdauto.cli.commands` does, and what is compared with their reports."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+from bdauto.agents.runner import Runner
+from bdauto.controllers.dispatcher import Dispatcher
+from bdauto.controllers.gate import TrackerGate
+from bdauto.controllers.reaper import Reaper
+from bdauto.domain import breaker
+from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
+from bdauto.domain.reaping import NO_ANSWER, TOKEN_REFUSED
+from bdauto.domain.settings import RunSettings, TelemetrySettings, Watch
+from bdauto.loop.loop import Jobs, Loop
+from bdauto.loop.shutdown import ShieldedWriter, Stop
+from bdauto.loop.watcher import Watcher
+from bdauto.telemetry.families import DISPATCHES
+from bdauto.telemetry.recorder import Telemetry
+from tests.simulation.local import SimLocal
+from tests.simulation.plan import MINUTE
+from tests.simulation.process import Process
+from tests.simulation.services import SimServices
+from tests.simulation.tracker import BD_TIMEOUT, SimBd, SimRevision, SimWriter
+from tests.simulation.world import ASSIGNEE
+
+UNREPORTED = ("give back the charge of", "record the result of")
+"""Changes that no report names, but the log: they leave the status of the bead as it is."""
+RECORD_RETRY = MINUTE
+NEEDS_A_LOOK = frozenset(
+    {BeadOutcome.unknown, BeadOutcome.unavailable, BeadOutcome.refused, BeadOutcome.misconfigured, BeadOutcome.failed}
+)
+
+
+class SimStop(Stop):
+    """The signals of one process, which come where its task could be switched."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__()
+        self._of = process
+        process.interrupt = lambda: self._handle(signal.SIGTERM, None)
+
+    def wait(self, seconds: float) -> None:
+        """Wait, unless a signal comes first."""
+        self._of.step()
+        if not self.asked:
+            self._of.wait(seconds)
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Begin a cycle or a sweep."""
+        self._of.begin()
+        with super().interruptible():
+            yield
+
+    def close(self) -> None:
+        """Close the pipe."""
+        os.close(self._reader)
+        os.close(self._writer)
+
+
+class SimTelemetry(Telemetry):
+    """The metrics of a loop, whose reports are compared with what is true."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(TelemetrySettings(), "dispatch", "reap", counting=process.world.plan.counting)
+        self._of = process
+        self._dispatched = 0
+
+    def report(self, report: Report, seconds: float, now: datetime) -> None:
+        """Compare a report, and the counter of dispatched beads, with what is true."""
+        super().report(report, seconds, now)
+        check_report(self._of, report)
+        self._dispatched += sum((bead.id, "record") in self._of.changed for bead in _dispatched(report))
+        if self.metrics is None or not report.beads:
+            return
+        counted = self.metrics.registry.get_sample_value(DISPATCHES, {"outcome": "dispatched"})
+        if counted != self._dispatched:
+            words = f"{self._of.name} counts {counted} dispatched beads, and recorded {self._dispatched} jobs"
+            self._of.world.violate("metrics", words)
+
+
+def dispatch(process: Process) -> None:
+    """`bdauto dispatch`."""
+    world, bd = process.world, SimBd(process)
+    settings, runner = world.dispatch_settings, _runner(process, agent=process.world.plan.agent_service)
+
+    def work(stop: Stop) -> Report:
+        gate = TrackerGate(
+            bd, process.runtime.now, ignore_breaker=settings.trip_after == 0, stopping=lambda: stop.asked
+        )
+        writer = ShieldedWriter(SimWriter(process), stop.enter_critical_section)
+        return Dispatcher(bd, writer, runner, settings, process.runtime, gate).cycle()
+
+    _once(process, work)
+
+
+def reap(process: Process) -> None:
+    """`bdauto reap`."""
+    world = process.world
+    runner = _runner(process, agent=True) if world.plan.agent_service or world.plan.hosts else None
+
+    def work(stop: Stop) -> Report:
+        writer = ShieldedWriter(SimWriter(process), stop.enter_critical_section)
+        return Reaper(SimBd(process), writer, runner, world.reap_settings, process.runtime).sweep()
+
+    _once(process, work)
+
+
+def run(process: Process) -> None:
+    """`bdauto run`, until it is killed or asked to stop."""
+    world = process.world
+    settings = RunSettings(
+        dispatch_every=timedelta(minutes=1),
+        reap_every=timedelta(seconds=world.plan.reap_every),
+        watch=Watch.auto if world.plan.watching else Watch.off,
+        watch_every=timedelta(seconds=15),
+    )
+    jobs = Jobs(settings, world.dispatch_settings, world.reap_settings, world.plan.counting)
+    runner = _runner(process, agent=world.plan.agent_service)
+    stop = SimStop(process)
+    runtime = process.runtime
+    watcher = Watcher(settings, lambda: SimRevision(process), stop.wait, runtime.monotonic, runtime.rng)
+    telemetry = SimTelemetry(process)
+    with contextlib.closing(stop):
+        Loop(SimBd(process), lambda: SimWriter(process), runner, jobs, runtime, stop, telemetry, watcher).run()
+    process.tell("stops")
+
+
+def _once(process: Process, work: Callable[[Stop], Report]) -> None:
+    stop = SimStop(process)
+    with contextlib.closing(stop):
+        try:
+            report = stop.run(lambda: work(stop))
+        except KeyboardInterrupt:
+            process.tell("is interrupted")
+            if process.changed and process.signals == 1:
+                process.world.violate("signal", f"{process.name} is interrupted after it has changed a bead")
+            return
+    check_report(process, report)
+
+
+def _runner(process: Process, *, agent: bool) -> Callable[[], Runner]:
+    made: Runner = SimLocal(process) if process.world.plan.hosts else SimServices(process, agent=agent)
+    return lambda: made
+
+
+def check_report(process: Process, report: Report) -> None:
+    """Compare what a cycle or sweep reports with what it did."""
+    world = process.world
+    if report.beads or report.error or report.outcome not in ("idle", "dispatched"):
+        words = " ".join(f"{bead.id}={bead.outcome}" for bead in report.beads)
+        process.tell("reports {} {} {}", report.outcome, words, report.error or report.detail)
+    reported = {bead.id for bead in report.beads}
+    if world.plan.counting:
+        outcomes = {outcome.value for outcome in BeadOutcome}
+        logged = sorted(entry for entry in world.logged.get(process.task.name, []) if entry[0] in outcomes)
+        if logged != sorted((bead.outcome.value, bead.id) for bead in report.beads):
+            world.violate("log", f"{process.name} logs {logged} and reports {report.beads}")
+    for bead, act in process.changed:
+        if bead not in reported and report.error is None and act not in UNREPORTED:
+            world.violate("silent", f"{process.name} has changed {bead} ({act}) and does not report it")
+    for dispatched in _dispatched(report):
+        if (dispatched.id, "record") not in process.changed:
+            world.violate("report", f"{process.name} reports {dispatched.id} as dispatched, which it did not record")
+    for failed in report.beads:
+        if failed.outcome is BeadOutcome.failed and failed.job and "is gone" not in failed.detail:
+            _check_patience(process, failed.id)
+    _check_exit(process, report)
+    if report.command == "reap" and report.error is None and report.outcome is not Outcome.paused:
+        _check_life(process)
+
+
+def _dispatched(report: Report) -> list[BeadReport]:
+    return [bead for bead in report.beads if bead.outcome is BeadOutcome.dispatched]
+
+
+def _check_exit(process: Process, report: Report) -> None:
+    """The exit status is 0 exactly when nothing needs a look (docs/reliability.md). A failing bd is 3 whatever else."""
+    code, found = report.exit_code, {bead.outcome for bead in report.beads}
+    rows = [process.world.rows[bead.id] for bead in report.beads if bead.job]
+    still = [row for row in rows if row.changed_at < process.begun]  # of others the sweep asks again, for their results
+    told = {process.jobs_told.get(row.bead.job) for row in still}
+    bad = found & NEEDS_A_LOOK or (report.command == "reap" and told & {NO_ANSWER, TOKEN_REFUSED})
+    opened = report.command == "reap" and process.opened
+    expected = {0, 5} if report.command == "reap" else {0}
+    if BeadOutcome.unknown in found or opened:
+        expected = {4}
+    elif bad:
+        expected = {4, 5}
+        if found & NEEDS_A_LOOK == {BeadOutcome.refused}:
+            expected = {5} if _dispatched(report) else {4}
+    elif process.troubled:
+        expected = {0, 4, 5}
+    failed = process.troubled or BeadOutcome.failed in found
+    if code not in expected and not (code == 3 and failed):
+        words = f"{process.name} exits {code}, not {sorted(expected)}: {report.error or report.outcome} {sorted(found)}"
+        process.world.violate("exit", words)
+
+
+def _check_life(process: Process) -> None:
+    """A sweep that could see that the agent of the trial lives has closed the breaker."""
+    world = process.world
+    trial = world.attempts.get(breaker.read(world.store).trial)
+    if trial is None or trial.touched is None:
+        return
+    row = world.rows[trial.bead]
+    shown = row.bead.status == "closed" or (row.bead.status == "in_progress" and row.bead.assignee == ASSIGNEE)
+    if shown and row.bead.attempt == trial.id and row.changed_at < process.begun:
+        world.violate("breaker", f"{process.name} leaves the breaker half open, and the agent of {trial.bead} lives")
+
+
+def _check_patience(process: Process, bead: str) -> None:
+    waited = process.world.scheduler.now - (process.posted_at or 0.0)
+    if waited < RECORD_RETRY - BD_TIMEOUT / 2 and (bead, "record") not in process.changed:
+        process.world.violate("patience", f"{process.name} gives up the record of {bead} after {waited:.0f} s")

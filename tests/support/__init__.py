@@ -1,0 +1,1 @@
+"""What tests share: fakes, worlds, and the real programs."""

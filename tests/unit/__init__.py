@@ -1,1 +1,0 @@
-"""No process, no socket, no sleep: each test runs on the doubles in `doubles`."""

@@ -1,0 +1,45 @@
+"""docs/logs.md names every event that the source logs, and no other."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from bdauto.domain.outcome import BeadOutcome
+
+ROOT = Path(__file__).parents[2]
+
+
+def logged() -> Iterator[tuple[str, set[str]]]:
+    """Yield each event's name and the fields named where it is logged."""
+    for path in (ROOT / "bdauto").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = node.func.value
+                if isinstance(owner, ast.Name) and owner.id == "log" and node.func.attr != "configure":
+                    name = node.args[0]
+                    if isinstance(name, ast.Constant):
+                        yield str(name.value), {keyword.arg for keyword in node.keywords if keyword.arg}
+
+
+def documented() -> dict[str, str]:
+    """Return the row of each event in the document."""
+    _, _, text = (ROOT / "docs" / "logs.md").read_text().partition("## What became of a bead")
+    rows = {match[1]: match[0] for match in re.finditer(r"^\| `([a-z_-]+)` \|.*$", text, re.MULTILINE)}
+    also = re.findall(r"^In `reap`.*$", text, re.MULTILINE)
+    return rows | {name: line for line in also for name in re.findall(r"`(\w+)`", line) if name != "reap"}
+
+
+def test_every_event_is_documented_and_no_other() -> None:
+    assert set(documented()) == {name for name, _ in logged()} | set(BeadOutcome)
+
+
+def test_every_field_is_documented() -> None:
+    for name, fields in logged():
+        for field in fields:
+            assert f"`{field}`" in documented()[name], (name, field)
+
+
+def test_levels_are_those_of_the_source() -> None:
+    for outcome in BeadOutcome:
+        assert {20: "info", 30: "warning", 40: "error"}[outcome.level] in documented()[outcome]

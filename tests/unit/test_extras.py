@@ -1,0 +1,27 @@
+"""How to install an optional library where this copy of bdauto runs."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bdauto.extras import EXTRAS, how_to_install
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_the_command_names_this_environment_and_never_bdauto_as_a_package(extra: str) -> None:
+    words = how_to_install(extra).split()
+    assert words[:4] == [sys.executable, "-m", "pip", "install"]
+    assert "bdauto" not in words
+
+
+def test_an_environment_of_pipx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "bdauto").mkdir()
+    (tmp_path / "bdauto" / "pipx_metadata.json").touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "bdauto"))
+    assert how_to_install("metrics") == "pipx inject bdauto prometheus-client waitress"
+
+
+def test_an_environment_of_uv_has_no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert how_to_install("notify") == f"uv pip install --python {sys.executable} apprise"

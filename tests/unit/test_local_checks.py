@@ -1,0 +1,101 @@
+"""What `doctor` finds of an agent on this machine, each check made to fail."""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bdauto.agents.local.local_agent import LocalAgent
+from bdauto.diagnostics import local_checks as module
+from bdauto.diagnostics.findings import Check, Level
+from bdauto.domain.local_settings import CommandLine, LocalAgentSettings
+
+NOW = 1_800_000_000.0
+DAY = 86_400.0
+
+
+@pytest.fixture(autouse=True)
+def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".beads").mkdir()
+    (tmp_path / "jobs").mkdir(mode=0o700)
+    monkeypatch.chdir(tmp_path)
+
+
+def found(command: str = "sh", check: str = "true", **settings: object) -> dict[str, Check]:
+    chosen = LocalAgentSettings(
+        agent_command=CommandLine((command,)),
+        agent_check=CommandLine((check,)),
+        agent_jobs=Path("jobs"),
+        **settings,  # type: ignore[arg-type]
+    )
+    agent = LocalAgent(chosen, Path(".beads"), "agent", os.environ)
+    return {check.name: check for check in module.local_checks(agent, NOW)}
+
+
+def bad(checks: dict[str, Check]) -> dict[str, Level]:
+    return {name: check.level for name, check in checks.items() if check.level is not Level.ok}
+
+
+def test_all_is_well() -> None:
+    checks = found()
+    assert (list(checks), bad(checks)) == (["agent command", "jobs", "disk", "worktrees"], {})
+    assert "0 of 1 slots taken" in checks["jobs"].detail
+
+
+def test_a_folder_that_is_not_there_yet_will_be_made() -> None:
+    Path("jobs").rmdir()
+    assert (bad(found()), found()["jobs"].detail) == ({}, f"{Path.cwd()}/jobs will be made")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"command": "no-such-agent"}, "--agent-command 'no-such-agent' is not a program"),
+        ({"command": "./agent"}, "/agent' is not a program"),
+        ({"check": "no-such-check"}, "--agent-check 'no-such-check' is not a program"),
+        ({"agent_dir": Path("none")}, "none is not a folder"),
+        ({"agent_prompt": Path("none")}, "--agent-prompt none"),
+        ({"agent_worktree": True}, "is not in a git repository"),
+    ],
+)
+def test_a_command_that_cannot_be_run(options: dict[str, object], words: str) -> None:
+    checks = found(**options)  # type: ignore[arg-type]
+    assert bad(checks) == {"agent command": Level.fail}
+    assert words in checks["agent command"].detail
+
+
+def test_a_jobs_folder_that_others_may_write_to() -> None:
+    Path("jobs").chmod(0o777)
+    checks = found()
+    assert bad(checks) == {"jobs": Level.fail}
+    assert checks["jobs"].hint == f"chmod 700 {Path.cwd()}/jobs"
+
+
+def test_a_disk_on_which_locks_do_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("jobs/.lock").touch()
+    assert bad(found()) == {}
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    checks = found()
+    assert bad(checks) == {"jobs": Level.fail}
+    assert "--agent-jobs" in checks["jobs"].hint
+
+
+def test_little_free_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=200 << 20))
+    checks = found()
+    assert (bad(checks), checks["disk"].detail) == ({"disk": Level.warn}, "0.2 GiB free for jobs")
+
+
+def test_worktrees_that_nobody_has_touched_for_longer_than_jobs_are_kept() -> None:
+    for name, days in (("x-1", 8), ("x-2", 6)):
+        tree = Path("jobs/worktrees/project") / name
+        tree.mkdir(parents=True)
+        (tree / ".git").touch()
+        os.utime(tree, (NOW - days * DAY, NOW - days * DAY))
+    checks = found()
+    assert bad(checks) == {"worktrees": Level.warn}
+    assert checks["worktrees"].detail.startswith("1 not touched for ")
+    assert checks["worktrees"].detail.endswith("/x-1")

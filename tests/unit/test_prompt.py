@@ -1,0 +1,66 @@
+"""A bead's text in a prompt and in a command's words: text, whatever it looks like."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bdauto.agents.local.prompt import FIELD_BYTES, TEMPLATE, fill, plain, render, wants_stdin
+from tests.support.fakes import bead
+
+HOSTILE = [
+    "$(touch /tmp/x); `id` && rm -rf ~ | sh",
+    "{prompt} {job} {0} {title.__class__} %(id)s ${HOME} {{id}}",
+    "'; DROP TABLE issues; --",
+    '"; exit 1; #',
+]
+
+
+def test_the_built_in_prompt_asks_for_what_bdauto_believes() -> None:
+    prompt = render(
+        TEMPLATE, bead("x-1", title="Fix it", description="It broke.", acceptance_criteria="It works."), "w1"
+    )
+    for text in ("Fix it", "It broke.", "It works.", '"claimed by agent w1"', "bd close x-1", "--status blocked"):
+        assert text in prompt
+    assert "{" not in prompt
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_beads_text_is_put_in_as_it_is_and_never_expanded(text: str) -> None:
+    prompt = render(
+        "<{title}|{description}|{acceptance}>", bead(title=text, description=text, acceptance_criteria=text), "w1"
+    )
+    assert prompt == f"<{text}|{text}|{text}>"
+    assert fill(["-p", "{prompt}", "{id}", "x{job}x"], "x-1", "w1", prompt) == ["-p", prompt, "x-1", "xw1x"]
+
+
+def test_unknown_placeholders_stay_as_they_are() -> None:
+    assert render("{id} {notes} {", bead("x-1"), "w1") == "x-1 {notes} {"
+    assert fill(["{title}", "{id}"], "x-1", "w1", "p") == ["{title}", "x-1"]
+
+
+def test_a_beads_text_never_becomes_an_option() -> None:
+    assert fill(["claude", "{prompt}"], "x-1", "w1", "--dangerous") == ["claude", " --dangerous"]
+    assert fill(["claude", "--prompt={prompt}"], "x-1", "w1", "--dangerous") == ["claude", "--prompt=--dangerous"]
+
+
+def test_the_prompt_is_on_standard_input_unless_a_word_holds_it() -> None:
+    assert wants_stdin(["claude", "-p"])
+    assert wants_stdin(["aider", "{id}"])
+    assert not wants_stdin(["aider", "--message={prompt}"])
+
+
+def test_a_title_stays_on_one_line() -> None:
+    assert render("{title}.", bead(title="one\ntwo"), "w1") == "one two."
+
+
+@given(st.text(alphabet=st.characters(), max_size=200))
+def test_text_loses_what_a_terminal_or_an_argument_cannot_bear(text: str) -> None:
+    shown = plain(text)
+    assert not set(shown) & set("\0\x1b\x07\u202e\u2066\u200b\r")
+    shown.encode()
+
+
+def test_text_is_bounded_in_bytes() -> None:
+    assert len(plain("é" * FIELD_BYTES).encode()) < FIELD_BYTES + 10
+    assert plain("é" * FIELD_BYTES).endswith("é […]")
+    assert plain("x" * FIELD_BYTES) == "x" * FIELD_BYTES

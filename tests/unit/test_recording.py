@@ -1,0 +1,277 @@
+"""How jobs ended, recorded on their beads: once each, whoever has them by then, and the sums over all attempts."""
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from bdauto.bd.change import Change
+from bdauto.controllers.reaper import Reaper
+from bdauto.domain.bead import format_time
+from bdauto.domain.outcome import Report
+from bdauto.domain.settings import ReapSettings
+from bdauto.errors import BdFailed
+from bdauto.telemetry.families import COMPLETIONS
+from bdauto.telemetry.metrics import Metrics
+from tests.support.fakes import NOW, Board, Clock, Tracker, row
+
+CLAIMED = NOW - timedelta(minutes=10)
+SAID = '{"type": "result", "result": "Fixed.", "num_turns": 12, "total_cost_usd": 0.42}'
+ENDED = {
+    "status": "completed",
+    "started_at": format_time(CLAIMED),
+    "finished_at": format_time(CLAIMED + timedelta(seconds=252)),
+    "output": [SAID],
+}
+
+
+def job(**fields: Any) -> httpx.Response:
+    return httpx.Response(200, json=ENDED | fields)
+
+
+def dispatched(bead_id: str = "x-1", status: str = "closed", *, notes: str = "", **own: Any) -> dict[str, Any]:
+    """Return a bead that was dispatched as job j-1, and that somebody has taken to this status since."""
+    own = {
+        "attempt": "a1",
+        "claimed_at": format_time(CLAIMED),
+        "job": "j-1",
+        "result": "running",
+        "assignee": "agent",
+        "write": "w1",
+    } | own
+    claim = f"auto-dispatcher claimed at {format_time(CLAIMED)}\ndispatched: job={own['job']}\nclaimed by agent j-1"
+    return row(
+        bead_id,
+        status=status,
+        updated_at=NOW - timedelta(minutes=5),
+        closed_at=NOW - timedelta(minutes=5) if status == "closed" else None,
+        notes=f"{claim}{notes}",
+        metadata={f"bdauto.{key}": value for key, value in own.items() if value is not None},
+    )
+
+
+def tracker(*rows: dict[str, Any]) -> Tracker:
+    return Tracker(Clock(), *rows)
+
+
+def sweep(tracker: Tracker, agent: bool = True, dry_run: bool = False, **jobs: httpx.Response | str) -> Report:
+    board = Board(jobs={name.replace("_", "-"): answer for name, answer in jobs.items()})
+    services = board.services(agent=True) if agent else None
+    return Reaper(tracker, tracker, services, ReapSettings(dry_run=dry_run), tracker.clock.runtime()).sweep()
+
+
+NOTE = "agent finished: job=j-1 completed in 4m12s, $0.42 at 2026-04-18T22:29:58Z"
+RESULT = {
+    "result": "completed",
+    "ended_at": "2026-04-18T22:29:58Z",
+    "runs": 1,
+    "seconds": 252,
+    "cost_usd": 0.42,
+    "turns": 12,
+}
+
+
+def results(tracker: Tracker, bead_id: str = "x-1") -> dict[str, Any]:
+    return {key: value for key, value in tracker.own(bead_id).items() if key in RESULT}
+
+
+def test_of_a_bead_that_the_agent_has_closed() -> None:
+    here = tracker(dispatched())
+    sweep(here, j_1=job())
+    assert results(here) == RESULT
+    assert here.notes("x-1")[-1] == NOTE
+    assert here.bead("x-1").status == "closed"
+    assert here.own("x-1")["job"] == "j-1"
+
+
+@pytest.mark.parametrize("status", ["blocked", "open", "deferred"])
+def test_the_agent_s_last_line_is_noted_where_the_bead_was_not_closed(status: str) -> None:
+    here = tracker(dispatched(status=status))
+    sweep(here, j_1=job())
+    assert here.notes("x-1")[-1] == f"{NOTE}: Fixed."
+    assert here.bead("x-1").status == status
+
+
+def test_of_a_bead_in_progress_with_the_decision_in_one_write() -> None:
+    here = tracker(dispatched(status="in_progress"))
+    sweep(here, j_1=job())
+    assert results(here) == RESULT
+    assert here.notes("x-1")[-2:] == [
+        f"{NOTE}: Fixed.",
+        "reaper: job j-1 is completed but the bead is still in progress — blocking",
+    ]
+    assert [change.act for change in here.written] == ["block"]
+
+
+def test_a_job_that_runs_is_left_alone() -> None:
+    here = tracker(dispatched(), dispatched("x-2", status="in_progress", job="j-2"))
+    sweep(here, j_1="running", j_2="running")
+    assert here.written == []
+
+
+def test_each_end_is_recorded_once() -> None:
+    here = tracker(dispatched())
+    sweep(here, j_1=job())
+    sweep(here, j_1=job())
+    assert results(here) == RESULT
+    assert len(here.written) == 1
+
+
+def test_of_two_sweeps_at_once_one_records_it() -> None:
+    here = tracker(dispatched())
+
+    def first(change: Change) -> None:
+        here.before_write = lambda change: None
+        sweep(here, j_1=job())
+
+    here.before_write = first
+    sweep(here, j_1=job())
+    assert (results(here), here.notes("x-1").count(NOTE)) == (RESULT, 1)
+
+
+def test_the_sums_are_over_all_attempts() -> None:
+    before: dict[str, Any] = {"runs": 2, "seconds": 60, "cost_usd": 0.5, "turns": 3}
+    here = tracker(dispatched(**before))
+    sweep(here, j_1=job())
+    assert results(here) == RESULT | {"runs": 3, "seconds": 312, "cost_usd": 0.92, "turns": 15}
+
+
+def test_unknown_is_not_zero() -> None:
+    here = tracker(dispatched())
+    sweep(here, j_1=job(output=["done"], started_at=None))
+    assert results(here) == {key: RESULT[key] for key in ("result", "ended_at", "runs")}
+    assert here.notes("x-1")[-1] == "agent finished: job=j-1 completed at 2026-04-18T22:29:58Z"
+
+
+def test_a_job_that_the_service_has_forgotten_is_lost_since_the_bead_was_closed() -> None:
+    here = tracker(dispatched())
+    sweep(here)
+    ended = format_time(NOW - timedelta(minutes=5))
+    assert results(here) == {"result": "lost", "ended_at": ended, "runs": 1}
+
+
+@pytest.mark.parametrize(("hours", "lost"), [(23, False), (25, True)])
+def test_a_job_that_nobody_can_be_asked_about_is_lost_after_a_day(hours: int, lost: bool) -> None:
+    here = tracker(dispatched() | {"updated_at": NOW - timedelta(hours=hours)})
+    sweep(here, j_1=httpx.Response(503))
+    assert (results(here)["result"] == "lost") is lost
+
+
+def test_the_job_of_a_host_is_not_asked_about_elsewhere() -> None:
+    here = tracker(dispatched(host="moon"), dispatched("x-2", assignee="other"))
+    sweep(here)
+    assert here.written == []
+
+
+def test_without_an_agent_service_nothing_is_listed_and_a_stalled_job_is_lost() -> None:
+    here = tracker(dispatched(), dispatched("x-2", status="in_progress") | {"updated_at": NOW - timedelta(hours=1)})
+    sweep(here, agent=False)
+    assert "results" not in here.reads
+    assert results(here) == {"result": "running"}
+    assert results(here, "x-2") == {"result": "lost", "ended_at": format_time(NOW), "runs": 1}
+
+
+def test_a_claim_that_was_never_dispatched_has_no_result() -> None:
+    orphan = dispatched(status="in_progress", job=None, result=None) | {"updated_at": NOW - timedelta(hours=1)}
+    orphan["notes"] = f"auto-dispatcher claimed at {format_time(CLAIMED)}"
+    here = tracker(orphan)
+    sweep(here)
+    assert here.bead("x-1").status == "open"
+    assert results(here) == {}
+    assert not any("agent finished" in note for note in here.notes("x-1"))
+
+
+def test_a_bead_that_bdauto_never_claimed_has_no_result() -> None:
+    here = tracker(row("x-1", status="in_progress", updated_at=NOW - timedelta(hours=2)))
+    sweep(here)
+    assert here.bead("x-1").status == "blocked"
+    assert results(here) == {}
+
+
+def test_what_was_recorded_of_this_attempt_is_not_recorded_again() -> None:
+    done: dict[str, Any] = {"result": "completed", "ended_at": format_time(NOW - timedelta(minutes=6)), "runs": 1}
+    here = tracker(dispatched(status="in_progress", **done))
+    sweep(here, j_1=job())
+    assert here.own("x-1")["runs"] == 1
+
+
+def test_a_result_of_the_attempt_before_does_not_stand_for_this_one() -> None:
+    before: dict[str, Any] = {"result": "failed", "ended_at": format_time(CLAIMED - timedelta(hours=1)), "runs": 1}
+    here = tracker(dispatched(status="in_progress", **before))
+    sweep(here, j_1=job())
+    assert (here.own("x-1")["runs"], here.own("x-1")["result"]) == (2, "completed")
+
+
+def test_a_secret_in_the_last_line_is_not_noted() -> None:
+    here = tracker(dispatched(status="blocked"))
+    sweep(here, j_1=job(output=["no luck with sk-ant-abcdefgh12345678"]))
+    assert here.notes("x-1")[-1].endswith(": no luck with ***")
+
+
+@pytest.mark.parametrize("status", ["closed", "in_progress"])
+def test_a_service_whose_clock_is_wrong_ends_no_job_before_its_claim(status: str) -> None:
+    here = tracker(dispatched(status=status))
+    sweep(here, j_1=job(started_at="1970-01-01T00:00:00Z", finished_at="1970-01-01T00:04:12Z"))
+    assert results(here) == RESULT | {"ended_at": format_time(CLAIMED)}
+
+
+def test_a_dry_run_lists_and_records_nothing() -> None:
+    here = tracker(dispatched())
+    sweep(here, dry_run=True, j_1=job())
+    assert here.written == []
+    assert "results" not in here.reads
+
+
+def test_a_bd_that_fails_is_a_warning_and_the_sweep_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    here = tracker(dispatched())
+
+    def fail(verb: str) -> None:
+        if verb == "results":
+            raise BdFailed("unknown flag: --metadata-field")
+
+    here.before_read = fail
+    with caplog.at_level(logging.WARNING, "bdauto"):
+        sweep(here, j_1=job())
+    assert [record.getMessage() for record in caplog.records] == ["results-failed"]
+
+
+def test_one_bead_that_cannot_be_written_does_not_affect_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    here = tracker(dispatched(), dispatched("x-2", job="j-2"))
+
+    def fail(change: Change) -> None:
+        if change.bead.id == "x-1":
+            raise BdFailed("no")
+
+    here.before_write = fail
+    with caplog.at_level(logging.WARNING, "bdauto"):
+        sweep(here, j_1=job(), j_2=job())
+    assert (results(here)["result"], results(here, "x-2")["result"]) == ("running", "completed")
+    assert [record.getMessage() for record in caplog.records] == ["results-failed"]
+
+
+def test_a_claim_since_the_look_keeps_its_bead() -> None:
+    here = tracker(dispatched(status="open"))
+
+    def claim(change: Change) -> None:
+        here.rows["x-1"]["metadata"] |= {"bdauto.attempt": "a2", "bdauto.write": "w2"}
+
+    here.before_write = claim
+    sweep(here, j_1=job())
+    assert results(here) == {"result": "running"}
+
+
+def test_beads_that_their_agents_have_left_are_said_and_counted_once(caplog: pytest.LogCaptureFixture) -> None:
+    here = tracker(dispatched(), dispatched("x-2", "blocked", job="j-2"), dispatched("x-3", "deferred", job="j-3"))
+    metrics = Metrics("reap")
+    with caplog.at_level(logging.INFO, "bdauto"):
+        for _ in range(2):
+            metrics.count(sweep(here, j_1=job(), j_2=job(), j_3="running"), 1.0, NOW)
+    said = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "result"]
+    assert [(one["bead"], one["job"], one["status"], one["seconds"]) for one in said] == [
+        ("x-1", "j-1", "closed", 252),
+        ("x-2", "j-2", "blocked", 252),
+    ]
+    counts = [metrics.registry.get_sample_value(COMPLETIONS, {"outcome": name}) for name in ("closed", "blocked")]
+    assert (counts, metrics.registry.get_sample_value(COMPLETIONS, {"outcome": "other"})) == ([1, 1], 0)
