@@ -63,7 +63,7 @@ class StandIn:
 
     def age(self, bead: str, minutes: float) -> None:
         """Make a bead's last change `minutes` old."""
-        self.edit(bead, updated_at=stamp(ago=minutes * 60))
+        self.edit(bead, updated_at=stamp(ago=minutes * 60 + 0.5))  # never younger by the rounding of `stamp`
 
 
 class Breakpoint:
