@@ -5,8 +5,6 @@ holds off other bdauto processes while the bead is read again and updated.
 """
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +18,7 @@ from bdauto.clock import Runtime
 from bdauto.domain.bead import Bead, guarded
 from bdauto.domain.notes import CLAIM_NOTE, PENDING_NOTE, WRITTEN
 from bdauto.errors import BdConflict, BdDrift, BdFailed, BdMoved, BdTimeout
+from bdauto.lock import locked
 
 CONFLICT_TRIES = 8
 
@@ -218,26 +217,15 @@ def _content(file: Path) -> bytes:
 
 @contextlib.contextmanager
 def _locked(folder: Path, timeout: timedelta, runtime: Runtime) -> Iterator[None]:
-    """Hold an exclusive lock on a folder, which the kernel drops when the process dies; raises BdTimeout."""
-    deadline = runtime.monotonic() + timeout.total_seconds()
-    try:
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _no_lock(folder, error) from None
-    try:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if runtime.monotonic() > deadline:
-                    raise BdTimeout(f"{folder} is locked by another bdauto", hint="see what holds it") from None
-                runtime.sleep(0.05)
-            except OSError as error:
-                raise _no_lock(folder, error) from None
+    """Hold an exclusive lock on a folder. Raises BdTimeout and BdFailed."""
+    with contextlib.ExitStack() as lock:
+        try:
+            lock.enter_context(locked(folder, timeout.total_seconds(), runtime))
+        except TimeoutError:
+            raise BdTimeout(f"{folder} is locked by another bdauto", hint="see what holds it") from None
+        except OSError as error:
+            raise _no_lock(folder, error) from None
         yield
-    finally:
-        os.close(lock)
 
 
 def _no_lock(folder: Path, error: OSError) -> BdFailed:

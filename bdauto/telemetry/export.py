@@ -3,12 +3,9 @@
 Failing to write metrics is a warning, never more.
 """
 
-import contextlib
-import fcntl
 import math
 import os
 import stat
-import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -22,6 +19,7 @@ from prometheus_client.registry import Collector
 from bdauto import log
 from bdauto.domain.settings import Secret
 from bdauto.domain.values import full_url, redact
+from bdauto.lock import locked
 from bdauto.sanitize import clean
 from bdauto.telemetry.families import COMPLETIONS, FAMILIES, REAPS, Command
 
@@ -48,7 +46,7 @@ class MetricsFile:
         """Add what was counted since the last time to what stands in the file, and replace the file in one step."""
         samples = collected(registry)
         try:
-            with _locked(self._path.parent):
+            with locked(self._path.parent, LOCK_TIMEOUT):  # two writers would lose each other's counts
                 write_to_textfile(str(self._path), registry_of(self._merged(self._read(), samples)))
                 self._path.chmod(0o644)  # node_exporter is another user
         except OSError as error:
@@ -185,31 +183,6 @@ def _family(sample: str) -> str:
 
 def _kind(series: Key) -> str:
     return FAMILIES[_family(series[0])][0]
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on the folder: two writers of one file would lose each other's counts.
-
-    Raises OSError if another program holds the lock for longer than LOCK_TIMEOUT.
-    """
-    deadline = time.monotonic() + LOCK_TIMEOUT
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        while not _lock(lock):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"another program has locked {folder}")
-            time.sleep(0.05)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _lock(file: int) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
 
 
 def _read_regular(path: Path) -> bytes:

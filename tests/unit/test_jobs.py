@@ -170,7 +170,7 @@ def test_a_start_that_waits_for_another_process_gives_up(jobs: Jobs, monkeypatch
     with only_one(jobs.path):
         answer = agent.start(bead(), "w1")
     assert isinstance(answer, NotStarted)
-    assert "another bdauto" in answer.error
+    assert "another process has held" in answer.error
 
 
 def test_the_folder_must_be_the_users_alone(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import fcntl
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -19,6 +19,7 @@ import msgspec
 from bdauto.agents.local.supervisor import CONTROL, END, JOB, LOCK, MESSAGE
 from bdauto.domain.bead import MALFORMED
 from bdauto.errors import UsageError
+from bdauto.lock import locked
 from bdauto.sanitize import clean, hide_secrets
 
 T = TypeVar("T")
@@ -174,29 +175,12 @@ def default_folder(environment: Mapping[str, str]) -> Path:
     return state / "bdauto" / "jobs"
 
 
-@contextlib.contextmanager
-def only_one(jobs: Path) -> Iterator[None]:
-    """Hold the lock under which jobs are counted and begun, so that there are never more than allowed.
+def only_one(jobs: Path) -> AbstractContextManager[None]:
+    """Return the lock under which jobs are counted and begun, so that there are never more than allowed.
 
     Raises TimeoutError when another process holds it for too long: a start that waits comes too late for its claim.
     """
-    lock = os.open(jobs / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + LOCK_TIMEOUT
-    try:
-        while not _lock(lock):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"another bdauto has held {jobs / '.lock'} for {LOCK_TIMEOUT:.0f} s")
-            time.sleep(0.05)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _lock(file: int) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
+    return locked(jobs / ".lock", LOCK_TIMEOUT, create=True)
 
 
 def private_folder(path: Path) -> None:
