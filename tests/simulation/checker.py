@@ -97,6 +97,7 @@ def _learn_restored(world: World, process: Process, bead: Bead, before: Bead) ->
         attempt.jobs.append(job)
         job.attempt, world.attempts[bead.attempt] = bead.attempt, attempt
     attempt.ended = ""
+    attempt.noted_again = False  # it has a note of its own, which bd may lose too
 
 
 def check_post(world: World, process: Process, bead_id: str) -> Attempt | None:
@@ -405,13 +406,16 @@ def _check_backoff(world: World, process: Process, bead: Bead, change: Change, f
 
 
 def _check_trip(world: World, process: Process, bead: Bead) -> None:
-    """Early deaths in a row, with no sign of an agent between them, must have opened the breaker."""
-    if bead.claimed_at and bead.attempt not in [death[0] for death in world.deaths]:
+    """Early deaths in a row, with no sign of an agent between them, must have opened the breaker.
+
+    A death is counted before its bead is settled. A person who closes the breaker in between makes it forgotten.
+    """
+    resumed = world.resumed_at is not None and world.resumed_at >= process.begun
+    if bead.claimed_at and not resumed and bead.attempt not in [death[0] for death in world.deaths]:
         world.deaths.append((bead.attempt, bead.id, bead.claimed_at))
     beads = {death[1] for death in world.deaths if death[2] > world.last_life}
     if breaker.read(world.store).trial == bead.attempt:
         world.violate("breaker", f"{process.name} settles {bead.id}, which was the trial, and the breaker is half open")
-    resumed = world.resumed_at is not None and world.resumed_at >= process.begun
     if len(beads) >= world.plan.trip_after and breaker.read(world.store).until is None and not resumed:
         world.violate("breaker", f"{process.name} settles the {len(beads)}th early death, and the breaker is closed")
 
