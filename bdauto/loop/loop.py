@@ -17,6 +17,7 @@ from bdauto.controllers.gate import Hold
 from bdauto.controllers.memory import Memory
 from bdauto.controllers.reaper import Reaper
 from bdauto.diagnostics.snapshot import gather_queue
+from bdauto.domain.bead import BeadList
 from bdauto.domain.limits import outside_hours
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.settings import DispatchSettings, ReapSettings, RunSettings
@@ -256,12 +257,21 @@ class Loop:
         settings = self.jobs.reap
         report = Reaper(self.bd, self._writing(), runner, settings, self.runtime).sweep()
         self._bd("reap", report.error)
-        self._probation.swept(report)
+        self._wait_for_life(report)
         empty = report.outcome is Outcome.idle and not report.beads and not report.unrecorded
         self._nothing_to_reap = (revision if empty and not checking else None, began)
         if runner and report.outcome is not Outcome.paused and not isinstance(report.error, AgentsDie):
             self._vitals.agent("jobs", report.error)
         return report
+
+    def _wait_for_life(self, report: Report) -> None:
+        """Learn from a sweep which agents live. The beads that it did not find in progress are read for that."""
+        unlisted, others = self._probation.unlisted(report), BeadList(())
+        try:
+            others = self.bd.read(unlisted).result() if unlisted else others
+        except BdError as error:
+            self._bd("reap", error)
+        self._probation.swept(report, others.beads)
 
     def _bd(self, user: str, error: BdautoError | None) -> None:
         self._vitals.bd(user, error)

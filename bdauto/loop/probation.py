@@ -1,7 +1,10 @@
 """Holds dispatching back while the agents of the last beads have given no sign of life."""
 
+from collections.abc import Collection
 from datetime import timedelta
 
+from bdauto.domain.bead import Bead
+from bdauto.domain.notes import sign_of_life
 from bdauto.domain.outcome import BeadOutcome, Outcome, Report
 
 LONGEST = timedelta(minutes=2)
@@ -32,16 +35,38 @@ class Probation:
             self._since |= dict.fromkeys(started, now)
             self._trial = self._trial or (trial and bool(started))
 
-    def swept(self, report: Report) -> None:
-        """Learn from a sweep: an agent that wrote, or whose bead is no longer in progress, lives; others have died."""
-        if report.outcome in (Outcome.paused, Outcome.failed) or report.malformed:
+    def unlisted(self, report: Report) -> list[str]:
+        """Return the beads that are waited for and that a sweep did not find in progress, if it could tell."""
+        found = {bead.id for bead in report.beads}
+        return [bead for bead in self._since if bead not in found and _tells(report)]
+
+    def swept(self, report: Report, others: Collection[Bead] = ()) -> None:
+        """Learn from a sweep: an agent that wrote or finished its bead lives, and what was settled has died.
+
+        `others` are the beads that were `unlisted`, as far as they could be read. Agents may have finished those. But
+        one that somebody took over is waited for, because its job runs.
+        """
+        if not _tells(report):
             return
-        found = {bead.id: bead for bead in report.beads}
-        if any(bead not in found or found[bead].lives for bead in self._since):
+        lives = {bead.id for bead in report.beads if bead.lives} | {bead.id for bead in others if _lives(bead)}
+        over = {bead.id for bead in report.beads if bead.outcome is not BeadOutcome.kept}
+        over |= {bead.id for bead in others if bead.status != "in_progress"}
+        if not lives.isdisjoint(self._since):
             self._since.clear()
-        self._since = {bead: at for bead, at in self._since.items() if found[bead].outcome is BeadOutcome.kept}
+        self._since = {bead: at for bead, at in self._since.items() if bead not in over}
         self._trial = self._trial and bool(self._since)
 
     def words(self) -> str:
         """Say what is waited for."""
         return f"waiting for a sign of life of the agents of {', '.join(sorted(self._since)[:5])}"
+
+
+def _tells(report: Report) -> bool:
+    """Whether a sweep has listed every bead in progress."""
+    return report.outcome not in (Outcome.paused, Outcome.failed) and not report.malformed
+
+
+def _lives(bead: Bead) -> bool:
+    """Whether the agent of a bead has finished it, or has written on it since its claim."""
+    finished = bead.status in ("closed", "blocked") and not bead.quarantined
+    return finished or (bool(bead.attempt) and sign_of_life(bead.notes_since_claim))

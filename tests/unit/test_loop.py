@@ -487,6 +487,22 @@ def test_agents_that_die_at_once_do_not_get_the_whole_queue(make: Make) -> None:
     assert "suspended" in {title for title, _ in scene.told}
 
 
+@pytest.mark.parametrize(
+    ("fields", "posts"),
+    [({"assignee": "bob"}, 3), ({"status": "closed"}, 6)],
+    ids=["somebody took it over", "its agent closed it"],
+)
+def test_a_bead_that_is_no_longer_in_progress_says_itself_whether_its_agent_lives(
+    make: Make, fields: dict[str, str], posts: int
+) -> None:
+    """Three beads are out without a sign of life, and the first of them is no longer listed."""
+    scene = make(*(row(f"x-{n}") for n in range(9)), health=[{"busy": False, "active": 0, "queued": 0, "capacity": 9}])
+    scene.board.jobs.update({f"job-{n}": "running" for n in range(1, 99)})
+    scene.stop.at(5, lambda: scene.tracker.rows["x-0"].update(fields))
+    scene.run(100, agent=True)
+    assert len(scene.board.posts) == posts
+
+
 def test_when_the_agent_works_again_the_queue_goes_on_by_itself(make: Make) -> None:
     beads = [f"x-{n}" for n in range(12)]
     scene = make(*map(row, beads), health=[{"busy": False, "active": 0, "queued": 0, "capacity": 99}])

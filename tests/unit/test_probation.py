@@ -1,10 +1,14 @@
 """What a loop may hand out before an agent of its last beads has given a sign of life."""
 
+from typing import Any
+
 import pytest
 
+from bdauto.domain.notes import CLAIM_NOTE
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
 from bdauto.errors import BdFailed
 from bdauto.loop.probation import LONGEST, Probation
+from tests.support.fakes import bead
 
 
 def cycle(*beads: str, dry_run: bool = False) -> Report:
@@ -43,19 +47,55 @@ def test_it_holds_nothing_back(probation: Probation) -> None:
     [
         (sweep(a="kept", b="kept", c="kept"), True),
         (sweep(a="kept", b="alive", c="kept"), False),
-        (sweep(a="kept", b="kept"), False),
-        (sweep(), False),
+        (sweep(a="kept", b="kept"), True),
+        (sweep(), True),
         (sweep(a="released", b="kept", c="kept"), False),
         (sweep(Outcome.paused), True),
         (Report("reap", Outcome.failed, False, error=BdFailed("x")), True),
         (sweep(malformed=("bd list: entry 2 (c)",), a="kept", b="kept"), True),
     ],
-    ids=["silent", "one wrote", "one closed its bead", "all did", "one died", "paused", "failed", "one is malformed"],
+    ids=["silent", "one wrote", "one is not listed", "none is", "one died", "paused", "failed", "one is malformed"],
 )
 def test_what_a_sweep_says_of_them(report: Report, holds: bool) -> None:
     probation = out("a", "b", "c")
     probation.swept(report)
     assert probation.holds(1.0) is holds
+
+
+CLAIM = f"{CLAIM_NOTE}2026-04-18T22:35:46Z"
+
+
+@pytest.mark.parametrize(
+    ("found", "holds"),
+    [
+        ({"status": "closed"}, False),
+        ({"status": "blocked"}, False),
+        ({"status": "blocked", "metadata": {"bdauto.quarantined": "it failed"}}, True),
+        ({"status": "open"}, True),
+        ({"assignee": "bob"}, True),
+        ({"assignee": "bob", "notes": f"{CLAIM}\nclaimed by agent j1"}, False),
+    ],
+    ids=["closed", "blocked", "quarantined", "open again", "taken over", "taken over, and its agent writes"],
+)
+def test_what_a_bead_says_that_is_no_longer_listed(found: dict[str, Any], holds: bool) -> None:
+    """Four beads are out, and three are enough to wait for: whether that ends, a sign of life alone decides."""
+    fields = {"status": "in_progress", "notes": CLAIM} | found
+    fields["metadata"] = {"bdauto.attempt": "w1"} | fields.get("metadata", {})
+    probation, report = out("a", "b", "c", "d"), sweep(a="kept", b="kept", c="kept")
+    assert probation.unlisted(report) == ["d"]
+    probation.swept(report, [bead("d", **fields)])
+    assert probation.holds(1.0) is holds
+
+
+def test_one_that_was_taken_over_is_waited_for_and_one_that_was_settled_is_not() -> None:
+    for status, holds in (("in_progress", True), ("open", False)):
+        probation = out("a", "b", "c")
+        probation.swept(sweep(a="kept", b="kept"), [bead("c", status=status, assignee="bob")])
+        assert probation.holds(1.0) is holds
+
+
+def test_a_sweep_that_does_not_tell_leaves_nothing_unlisted() -> None:
+    assert out("a").unlisted(sweep(Outcome.paused)) == []
 
 
 def test_those_that_died_are_not_waited_for_and_those_that_follow_are() -> None:
