@@ -33,6 +33,7 @@ from bdauto.domain import limits as limits_of_day
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.breaker import Breaker
 from bdauto.domain.limits import Limit
+from bdauto.domain.notes import NOTED
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Report
 from bdauto.domain.reaping import OVER, JobEvidence, ReapDecision
 from bdauto.domain.runs import Run
@@ -48,6 +49,7 @@ MUTATIONS: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = 
 RARE = {
     "a bead whose claim was found gone is never posted again": 60_033_568,
     "a claim that is written back does not name the host of its job": 170_000_270,
+    "a loop takes a bead that somebody took over for a sign of life": 1_840_000_900,
 }
 """Defects that thousands of histories may miss, each with a history that finds it."""
 
@@ -613,6 +615,30 @@ def _deaf() -> Any:
 @_mutation("a loop does not wait for a sign of life")
 def _no_probation() -> Any:
     return patch.object(Probation, "holds", lambda self, now: False)
+
+
+@_mutation("a loop takes a bead that somebody took over for a sign of life")
+def _taken_lives() -> Any:
+    original = Probation.swept
+
+    def swept(self: Probation, report: Report, others: Collection[Bead] = ()) -> None:
+        original(self, report, [msgspec.structs.replace(bead, status="closed") for bead in others])
+
+    return patch.object(Probation, "swept", swept)
+
+
+@_mutation("a lost note is written again at each sweep")
+def _notes_again() -> Any:
+    original = Reaper._rewrite_lost_notes
+
+    def forgets(bead: Bead) -> Bead:
+        kept = {key: value for key, value in bead.metadata.items() if key != NOTED}
+        return msgspec.structs.replace(bead, metadata=kept)
+
+    def rewrite(self: Reaper, decisions: list[ReapDecision]) -> None:
+        original(self, [msgspec.structs.replace(found, bead=forgets(found.bead)) for found in decisions])
+
+    return patch.object(Reaper, "_rewrite_lost_notes", rewrite)
 
 
 @_mutation("a refused bead is not worth an exit status")
