@@ -4,6 +4,7 @@ The claim excludes every other dispatcher. The POST is made once and never repea
 recorded, released, quarantined, or claimed with an outcome that says "unknown" (docs/reliability.md has the table).
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -100,12 +101,17 @@ class Dispatcher:
         if page.empty:  # nothing that a pause could hold back
             self.memory.idle_at = began
             return Hold(Outcome.idle)
-        queue = Queue(self.bd, self.settings, self.runtime.now(), self._malformed)
+        with contextlib.closing(Queue(self.bd, self.settings, self.runtime.now(), self._malformed)) as queue:
+            return self._from_queue(queue, page, began)
+
+    def _from_queue(self, queue: Queue, page: BeadList, began: datetime) -> Hold:
+        """Dispatch from a queue that begins with this page, unless no bead is eligible, or the gate holds it back."""
         if queue.none_eligible(page):
             self.next_at, self.memory.idle_at = queue.next_at, began
             return Hold(Outcome.idle, queue.waiting())
         self.gate.look()
         if queue.promising(page):  # what a dispatch needs is got ready beside the look at the switch
+            queue.read_ahead(page, self.settings.max_beads)
             self._limits.look()
             self.writer.prepare()
             self.runner()

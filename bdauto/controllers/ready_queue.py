@@ -29,6 +29,7 @@ class Queue(msgspec.Struct):
     now: datetime
     malformed: set[str] = msgspec.field(default_factory=set)
     _short: bool = False
+    _oldest: RunningCommand[BeadList] | None = None
     _waiting: dict[str, datetime | None] = msgspec.field(default_factory=dict)
 
     def promising(self, page: BeadList) -> bool:
@@ -38,6 +39,17 @@ class Queue(msgspec.Struct):
     def none_eligible(self, page: BeadList) -> bool:
         """Whether the page is the whole queue, and no bead of it is eligible."""
         return _complete(page) and not any(map(self._verdict, self._readable(page)))
+
+    def read_ahead(self, page: BeadList, wanted: int) -> None:
+        """Start the read with which `eligible` will begin, where that is known."""
+        priorities = {bead.priority for bead in page.beads}
+        if not _complete(page) and len(priorities) == 1:
+            self._oldest = self._start_oldest(priorities.pop(), wanted)
+
+    def close(self) -> None:
+        """End what was read ahead."""
+        if self._oldest:
+            self._oldest.kill()
 
     def eligible(self, page: BeadList, wanted: int) -> Iterator[Bead]:
         """Yield the eligible beads in exact dispatch order. `page` is the first PAGE of `bd ready`.
@@ -87,7 +99,8 @@ class Queue(msgspec.Struct):
 
     def _of_priority(self, priority: int, wanted: int) -> Iterator[Bead]:
         """Yield one priority's eligible beads in order: those that a page of the oldest proves, then all others."""
-        page = self.bd.ready(limit=max(PAGE, 2 * wanted), priority=priority, oldest=True).result()
+        oldest, self._oldest = self._oldest or self._start_oldest(priority, wanted), None
+        page = oldest.result()
         beads = self._in_order(self._readable(page))
         if _complete(page, max(PAGE, 2 * wanted)):
             yield from beads
@@ -98,6 +111,9 @@ class Queue(msgspec.Struct):
         yield from proven
         everything = self._readable(self.bd.ready(limit=0, priority=priority).result())
         yield from self._in_order(tuple(bead for bead in everything if bead not in proven))
+
+    def _start_oldest(self, priority: int, wanted: int) -> RunningCommand[BeadList]:
+        return self.bd.ready(limit=max(PAGE, 2 * wanted), priority=priority, oldest=True)
 
     def _hides_better(self, priority: int, known: set[str], last: Bead) -> bool:
         """Whether a bead outside `known`, ready or not, may have been updated before `last` was."""

@@ -84,7 +84,7 @@ class Watcher:
             self._pause(min(seconds, left))
         if self._monotonic() < self._look_at:
             return False
-        self._look_at = self._monotonic() + self._every * self._rng.uniform(0.8, 1.0)
+        self._look_at = self._monotonic() + self._every * self._rng.uniform(0.9, 1.0)
         self._told = self.now() != self._seen
         return self._told
 
