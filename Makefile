@@ -48,8 +48,8 @@ static: $(STAMP) ## format, lint, types, layers
 matrix: ## check and tests on each Python found, from 3.11 on
 	@for python in $(PYTHONS); do $(MAKE) VENV=.venv-$$(basename $$python) PYTHON=$$python check || exit 1; done
 
-matrix-unit: ## the unit tests on the oldest and the newest Python found
-	@for python in $(firstword $(PYTHONS)) $(lastword $(PYTHONS)); do \
+matrix-unit: ## the unit tests on the oldest and the newest Python found, but not on that of `make test`
+	@for python in $(filter-out $(shell $(PYTHON) -c 'import os, sys; print(os.path.realpath(sys.executable))'),$(firstword $(PYTHONS)) $(lastword $(PYTHONS))); do \
 	  $(MAKE) VENV=.venv-$$(basename $$python) PYTHON=$$python unit || exit 1; done
 
 format: $(STAMP) ## reformat and apply safe fixes
