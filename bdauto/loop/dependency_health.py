@@ -29,7 +29,7 @@ class DependencyHealth:
         self._telemetry = telemetry
         self._outages = outages
         self._back = back
-        self._failing: set[str] = set()
+        self._bd_failing: set[str] = set()
         self._agent_failing: set[str] = set()
         self._up: dict[str, bool] = {}
         self._starts = "beadboard"
@@ -38,7 +38,7 @@ class DependencyHealth:
     @property
     def down(self) -> bool:
         """Whether dispatching waits for something that is down."""
-        return "dispatch" in self._failing or "beadboard" in self._outages or self.posts_fail or self._health_fails
+        return "dispatch" in self._bd_failing or "beadboard" in self._outages or self.posts_fail or self._health_fails
 
     @property
     def _health_fails(self) -> bool:
@@ -52,7 +52,7 @@ class DependencyHealth:
     @property
     def bd_fails(self) -> bool:
         """Whether a job of the loop waits for bd."""
-        return bool(self._failing & {"dispatch", "reap"})
+        return bool(self._bd_failing & {"dispatch", "reap"})
 
     @property
     def ready(self) -> bool:
@@ -83,29 +83,24 @@ class DependencyHealth:
 
     def agent(self, user: str, error: BdautoError | None) -> None:
         """Note whether the agent service told this user of it what it wanted: `health`, or the state of `jobs`."""
-        if isinstance(error, ServiceError):
-            self._agent_failing.add(user)
-            self._outages.failed("agent", error)
-        else:
-            self._agent_failing.discard(user)
-            if not self._agent_failing:
-                self._answered("agent")
-        self._up["agent"] = not self._agent_failing
-        self._note("agent")
-        self._telemetry.set(UP, self._up["agent"], target="agent")
+        self._used("agent", self._agent_failing, user, error if isinstance(error, ServiceError) else None)
 
     def bd(self, user: str, error: BdautoError | None) -> None:
         """Note whether bd did what this user of it wanted."""
-        if isinstance(error, BdError):
-            self._failing.add(user)
-            self._outages.failed("bd", error)
+        self._used("bd", self._bd_failing, user, error if isinstance(error, BdError) else None)
+
+    def _used(self, target: str, failing: set[str], user: str, error: BdautoError | None) -> None:
+        """Note what became of a use of a target. It is up while the last use of each user succeeded."""
+        if error:
+            failing.add(user)
+            self._outages.failed(target, error)
         else:
-            self._failing.discard(user)
-            if not self._failing:
-                self._answered("bd")
-        self._up["bd"] = not self._failing
-        self._note("bd")
-        self._telemetry.set(UP, self._up["bd"], target="bd")
+            failing.discard(user)
+            if not failing:
+                self._answered(target)
+        self._up[target] = not failing
+        self._note(target)
+        self._telemetry.set(UP, self._up[target], target=target)
 
     def posts(self, report: Report) -> None:
         """Note whether beads were started: what became of the last one counts."""
