@@ -16,6 +16,7 @@ from bdauto.sandbox import FakeReply, Sandbox
 from bdauto.sandbox.real_bd import RealBd
 from tests.support.cli import (
     claimed,
+    create_many,
     dispatch,
     metadata,
     posted,
@@ -133,6 +134,16 @@ def test_a_hanging_bd_is_killed_with_its_children(either: Sandbox) -> None:
         assert done.code == 3
         assert f"bd {verb} did not answer within 500ms" in done.complaint
         assert untouched(either, bead, before)
+    assert running([call.pid for call in either.calls]) == []
+
+
+def test_a_paused_dispatch_does_not_wait_for_the_page_that_it_read_ahead(either: Sandbox) -> None:
+    """A queue longer than a page is read on beside the look at the switch: that bd is ended, not waited for."""
+    create_many(either, PAGE + 1)
+    assert run(either, "pause").code == 0
+    either.fault("ready", "hang", skip=1)
+    done = dispatch(either)
+    assert (done.code, done.json["outcome"], posted(either)) == (0, "paused", [])
     assert running([call.pid for call in either.calls]) == []
 
 
