@@ -28,6 +28,11 @@ class World:
     home: Path
     port: int
 
+    @property
+    def data(self) -> Path:
+        """The folder with the server's databases."""
+        return self.home / "server"
+
     def workspace(self, prefix: str) -> RealBd:
         """Make a workspace with an empty database on the server."""
         return RealBd.create(self.bd_path, self.home, prefix, *on_server(self.port))

@@ -3,6 +3,9 @@
 It says when to look, never what is there: that is always bd's word. On a Dolt server it is the hash of the database's
 working set, over one connection that is kept. Of an embedded database it is the size of Dolt's journal, which grows
 with each write, while reads only move its time. `last-touched` alone would not do: `bd close` leaves it as it is.
+
+A server that bd started on this machine has its files here, too. While they stay as they are, it need not be asked: to
+wake a server each second costs more than the question.
 """
 
 import contextlib
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
 TIMEOUT = 2
 """Seconds that the server may take to accept the connection, and to answer."""
 JOURNAL = Path(".dolt", "noms")
+SERVER_INFO = Path(".dolt", "sql-server.info")
+"""The file in which a Dolt server says that it serves a folder: process, port and an id, separated by colons."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ASK_EVERY = 60
+"""Of so many readings in a row one asks the server in any case, in case its files are not those on this machine."""
 
 
 class Revision(Protocol):
@@ -43,11 +51,11 @@ def open_revision(bd: Bd) -> Revision:
     folder = Path(path)
     metadata = read_object(folder / "metadata.json")
     if Path(database).name == "embeddeddolt":
-        return EmbeddedRevision(Path(database) / database_name(metadata, os.environ), folder)
-    return ServerRevision(folder)
+        return FileRevision(Path(database) / database_name(metadata, os.environ), folder)
+    return ServerRevision(folder, Path(database))
 
 
-class EmbeddedRevision:
+class FileRevision:
     """The journal's size, the manifest, which garbage collection replaces, and the time of `last-touched`."""
 
     def __init__(self, database: Path, folder: Path) -> None:
@@ -80,14 +88,19 @@ class EmbeddedRevision:
 class ServerRevision:
     """The hash of the database's working set, from the Dolt server that metadata.json names."""
 
-    def __init__(self, folder: Path) -> None:
-        """Connect to the server of this .beads folder. Raises BdFailed."""
+    def __init__(self, folder: Path, data: Path) -> None:
+        """Connect to the server of this .beads folder. Raises BdFailed.
+
+        `data` is where a server that bd starts has its databases. It need not exist.
+        """
         if missing("watch"):
             raise BdFailed("the library PyMySQL is not installed", hint=f"run `{how_to_install('watch')}`")
         self._folder = folder
         self._named_at = self._metadata_time()
         self._address = self._named()
         self._query = f"SELECT @@`{self._address.database}_working`"
+        self._files = self._local_files(data)
+        self._sizes, self._hash, self._unasked = "", "", 0  # at the last answer, and readings since
         self._connection = self._connect()
         try:
             self.read()
@@ -102,6 +115,17 @@ class ServerRevision:
         """
         if self._metadata_time() != self._named_at and self._named() != self._address:
             raise BdFailed("metadata.json names another server or database now")
+        sizes = self._read_sizes()
+        self._unasked += 1
+        if sizes and sizes == self._sizes and self._unasked < ASK_EVERY:
+            return self._hash
+        answer = self._ask()
+        if sizes == self._sizes and answer != self._hash and self._read_sizes() == sizes:
+            self._files = None  # the server writes elsewhere
+        self._sizes, self._hash, self._unasked = sizes, answer, 0
+        return answer
+
+    def _ask(self) -> str:
         try:
             with self._connection.cursor() as cursor:
                 cursor.execute(self._query)
@@ -119,7 +143,20 @@ class ServerRevision:
 
     def __str__(self) -> str:
         """Return what is watched."""
-        return f"the SQL server at {self._address.where}"
+        return f"the SQL server at {self._address.where}" + (", and its files here" if self._files else "")
+
+    def _local_files(self, data: Path) -> FileRevision | None:
+        """Return the files of the database if its server runs on this machine and serves this folder."""
+        with contextlib.suppress(OSError, ValueError, BdFailed):
+            _, port, *_ = (data / SERVER_INFO).read_text().split(":")
+            if self._address.host in LOOPBACK and port == str(self._address.port):
+                return FileRevision(data / self._address.database, self._folder)
+        return None
+
+    def _read_sizes(self) -> str:
+        with contextlib.suppress(BdFailed):
+            return self._files.read() if self._files else ""
+        return ""
 
     def _named(self) -> ServerAddress:
         return server_address(self._folder, read_object(self._folder / "metadata.json"), os.environ)

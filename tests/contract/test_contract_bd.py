@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bdauto.bd.revision import EmbeddedRevision
+from bdauto.bd.revision import FileRevision
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.fake_bd.call import BdResult
 from bdauto.sandbox.real_bd import RealBd
@@ -1039,7 +1039,7 @@ def test_comments_written_at_once_are_all_there(server: Bd) -> None:
 
 
 def test_every_write_changes_the_files_of_an_embedded_database_and_no_read_does(embedded: Bd) -> None:
-    revision = EmbeddedRevision(embedded.program.db / "embeddeddolt" / embedded.prefix, embedded.program.db)
+    revision = FileRevision(embedded.program.db / "embeddeddolt" / embedded.prefix, embedded.program.db)
     bead, other = embedded.create(), embedded.create()
     embedded.json("ready")  # the first read of some versions commits what a write left
     before = revision.read()

@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.real_bd import RealBd
 from tests.support.cli import REAL_FLAVOURS, posted, real_world, tell
-from tests.support.real_bd import Workspaces
+from tests.support.real_bd import Workspaces, need
 from tests.support.running_loop import Loop, Start
 from tests.support.tcp_proxy import TcpProxy
 
@@ -52,6 +53,32 @@ def test_an_assigned_bead_is_dispatched_at_once(watched: Sandbox, begin: Start) 
     print(f"{time.monotonic() - began:.1f} s from the first call of bd on")
     ended(loop)
     assert posted(watched) == [bead]
+    assert loop.named("watch-failed", "watch-lost") == []
+
+
+@pytest.fixture(params=["real-server-of-its-own"])
+def started(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sandbox]:
+    """A tracker on a server that bd starts by itself."""
+    need(request, "dolt")
+    program = RealBd.create(need(request, "bd"), tmp_path, "own", "--server")
+    try:
+        with Sandbox(real=program) as sandbox:
+            yield sandbox
+    finally:
+        program.run("dolt", "stop")
+
+
+def test_the_files_of_a_server_that_bd_started_tell_of_a_change(started: Sandbox, begin: Start) -> None:
+    loop = begin(started, *SLOW)
+    idle(loop)
+    assert loop.wait("watching")["detail"].endswith(", and its files here")
+    for _ in range(3):
+        bead = started.create(assignee="")
+        tell(started, "update", bead, "-a", "agent")
+        loop.wait("dispatched", bead=bead)
+        tell(started, "close", bead, actor="agent")
+        started.board.end(started.posts[-1].job, "completed")
+    ended(loop)
     assert loop.named("watch-failed", "watch-lost") == []
 
 
