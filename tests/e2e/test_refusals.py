@@ -15,6 +15,7 @@ from bdauto.bd.process import Process
 from bdauto.sandbox import FakeReply, Sandbox
 from bdauto.sandbox.real_bd import RealBd
 from tests.support.cli import (
+    REAL_FLAVOURS,
     claimed,
     create_many,
     dispatch,
@@ -29,6 +30,7 @@ from tests.support.cli import (
     wait_minutes,
     written,
 )
+from tests.support.real_bd import Workspaces, harmful
 
 NONE: dict[str, Any] = {}
 BEAD = {"id": "x-1", "title": "t", "status": "open", "priority": 1, "created_at": "2026-04-18T22:35:46Z"}
@@ -216,6 +218,20 @@ def test_the_harmful_version(either: Sandbox) -> None:
     assert status(either, stalled) == ("blocked" if embedded else "in_progress")
     assert posted(either) == ([bead] if embedded else [])
     assert embedded or written(either) == []
+
+
+@pytest.mark.parametrize("flavour", REAL_FLAVOURS[:1])
+def test_the_real_harmful_version(flavour: str, real_server: Workspaces) -> None:
+    program = real_server()
+    if not harmful(program.bd_path):
+        pytest.skip("this bd does no harm on a server")
+    with Sandbox(real=program) as world:
+        bead = world.create()
+        done = dispatch(world)
+        assert done.code == 3
+        assert "install 1.0.5 or later" in done.complaint
+        assert posted(world) == []
+        assert status(world, bead) == "open"
 
 
 @pytest.mark.parametrize(

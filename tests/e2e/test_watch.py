@@ -13,7 +13,7 @@ import pytest
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.real_bd import RealBd
 from tests.support.cli import REAL_FLAVOURS, posted, real_world, tell
-from tests.support.real_bd import Workspaces, need
+from tests.support.real_bd import Workspaces, need, need_harmless
 from tests.support.running_loop import Loop, Start
 from tests.support.tcp_proxy import TcpProxy
 
@@ -60,7 +60,9 @@ def test_an_assigned_bead_is_dispatched_at_once(watched: Sandbox, begin: Start) 
 def started(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sandbox]:
     """A tracker on a server that bd starts by itself."""
     need(request, "dolt")
-    program = RealBd.create(need(request, "bd"), tmp_path, "own", "--server")
+    bd_path = need(request, "bd")
+    need_harmless(bd_path)
+    program = RealBd.create(bd_path, tmp_path, "own", "--server")
     try:
         with Sandbox(real=program) as sandbox:
             yield sandbox
@@ -176,8 +178,9 @@ def test_a_server_that_is_none(sandbox: Sandbox, begin: Start) -> None:
 
 
 @pytest.fixture(params=REAL_FLAVOURS[:1])
-def on_server(real_server: Workspaces) -> Workspaces:
+def on_server(request: pytest.FixtureRequest, real_server: Workspaces) -> Workspaces:
     """Makes workspaces on a Dolt server; the test has `real-server` in its name, like all that need one."""
+    need_harmless(need(request, "bd"))
     return real_server
 
 
@@ -203,7 +206,7 @@ def test_a_connection_that_is_cut_is_made_anew(proxied: tuple[Sandbox, TcpProxy]
         bead = sandbox.create()
         loop.wait("dispatched", bead=bead)
         sandbox.board.end(sandbox.posts[-1].job, "completed")
-        tell(sandbox, "close", bead)
+        tell(sandbox, "close", bead, actor="agent")
     ended(loop)
     assert loop.named("watch-failed") == []
 

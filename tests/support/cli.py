@@ -19,7 +19,7 @@ from bdauto.sandbox import FakeBeadBoard, FakeReply, Sandbox
 from bdauto.sandbox.fake_http import Route
 from bdauto.sandbox.real_bd import RealBd
 from bdauto.sandbox.sandbox import Topology
-from tests.support.real_bd import Template
+from tests.support.real_bd import Template, need, need_harmless
 
 BDAUTO = Path(sys.executable).with_name("bdauto")
 CLAIM_NOTE = r"auto-dispatcher claimed at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
@@ -265,6 +265,8 @@ def real_world(request: pytest.FixtureRequest, flavour: str) -> Sandbox:
     """A sandbox around a real workspace without beads."""
     templates: dict[str, Template] = request.getfixturevalue("real_templates")
     if flavour not in templates:
+        if topology_of(flavour) == "server":
+            need_harmless(need(request, "bd"))
         templates[flavour] = Template(request.getfixturevalue(f"real_{flavour.removeprefix('real-')}")())
     return Sandbox(real=templates[flavour].workspace(request), topology=topology_of(flavour))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import sh
 
+from bdauto.bd.versions import HARMFUL_BD, parse_version
 from bdauto.sandbox.real_bd import RealBd, on_server
 from tests.support.dolt import dolt_server
 
@@ -30,6 +31,17 @@ def need(request: pytest.FixtureRequest, name: str) -> Path:
             pytest.fail(why)
         pytest.skip(why)
     return Path(found)
+
+
+def harmful(bd_path: Path) -> bool:
+    """Whether bdauto refuses to write with this bd on a server."""
+    return parse_version(json.loads(str(sh.Command(str(bd_path))("version", "--json")))["version"]) in HARMFUL_BD
+
+
+def need_harmless(bd_path: Path) -> None:
+    """Skip the test if bdauto refuses to write with this bd on a server."""
+    if harmful(bd_path):
+        pytest.skip("bdauto refuses this bd on a server")
 
 
 class Template:
