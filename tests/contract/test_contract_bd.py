@@ -22,6 +22,7 @@ from bdauto.sandbox import Sandbox
 from bdauto.sandbox.fake_bd.call import BdResult
 from bdauto.sandbox.real_bd import RealBd
 from tests.contract.differences import DIFFERENCES
+from tests.support.real_bd import need, need_harmless
 
 Bead = dict[str, Any]
 MODES = ["server", "embedded"]
@@ -104,6 +105,8 @@ def flavour(request: pytest.FixtureRequest, home: Path) -> Iterator[Bd]:
     """Each flavour of bd with a workspace of its own."""
     kind, _, mode = request.param.partition("-")
     if kind == "real":
+        if mode == "server":
+            need_harmless(need(request, "bd"))
         yield Bd(request.param, request.getfixturevalue(f"real_{mode}")())
         return
     with Sandbox(topology="embedded" if mode == "embedded" else "server") as sandbox:
