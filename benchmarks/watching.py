@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import shutil
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -108,7 +109,9 @@ class IdleLoop:
         stage = Stage(self._world, self._board)
         contender = stage.loop("--listen", f"127.0.0.1:{free_port()}", *options)
         if own:
-            (Path(contender.env["BDAUTO_DB"]) / "dolt").symlink_to(self._world.data)
+            place = Path(contender.env["BDAUTO_DB"], "dolt")
+            shutil.rmtree(place, ignore_errors=True)
+            place.symlink_to(self._world.data)
         self._server = pid_of(f"\0{self._world.port}\0")
         self._loop = self._stack.enter_context(Cycles(contender)) if options else None
 

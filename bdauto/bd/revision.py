@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 TIMEOUT = 2
 """Seconds that the server may take to accept the connection, and to answer."""
-JOURNAL = Path(".dolt", "noms")
+NOMS = Path(".dolt", "noms")
+"""Where Dolt has the files of a database."""
+MANIFEST, JOURNAL = "manifest", "v" * 32
 SERVER_INFO = Path(".dolt", "sql-server.info")
 """The file in which a Dolt server says that it serves a folder: process, port and an id, separated by colons."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -60,18 +62,18 @@ class FileRevision:
 
     def __init__(self, database: Path, folder: Path) -> None:
         """Take the database's folder and .beads. Raises BdFailed if Dolt's files are not where they should be."""
-        self._journal = database / JOURNAL
+        self._noms = database / NOMS
         self._touched = folder / "last-touched"
         self.read()
 
     def read(self) -> str:
         """Return the revision as it is now. Raises BdFailed."""
         try:
-            manifest = (self._journal / "manifest").read_bytes()
-            with os.scandir(self._journal) as entries:
+            manifest = (self._noms / MANIFEST).read_bytes()
+            with os.scandir(self._noms) as entries:
                 sizes = sorted(f"{entry.name}={entry.stat().st_size}" for entry in entries if entry.is_file())
         except OSError as error:
-            raise BdFailed(f"{self._journal}: {error.strerror}") from None
+            raise BdFailed(f"{self._noms}: {error.strerror}") from None
         touched = 0
         with contextlib.suppress(OSError):
             touched = self._touched.stat().st_mtime_ns
@@ -99,8 +101,9 @@ class ServerRevision:
         self._named_at = self._metadata_time()
         self._address = self._named()
         self._query = f"SELECT @@`{self._address.database}_working`"
-        self._files = self._local_files(data)
-        self._sizes, self._hash, self._unasked = "", "", 0  # at the last answer, and readings since
+        self._noms = self._local_files(data)
+        self._files: tuple[int, int] | None = None
+        self._hash, self._unasked = "", 0  # what the last answer was, and how many readings ago
         self._connection = self._connect()
         try:
             self.read()
@@ -115,14 +118,14 @@ class ServerRevision:
         """
         if self._metadata_time() != self._named_at and self._named() != self._address:
             raise BdFailed("metadata.json names another server or database now")
-        sizes = self._read_sizes()
+        files = self._look_at_files()
         self._unasked += 1
-        if sizes and sizes == self._sizes and self._unasked < ASK_EVERY:
+        if files and files == self._files and self._unasked < ASK_EVERY:
             return self._hash
         answer = self._ask()
-        if sizes == self._sizes and answer != self._hash and self._read_sizes() == sizes:
-            self._files = None  # the server writes elsewhere
-        self._sizes, self._hash, self._unasked = sizes, answer, 0
+        if files == self._files and answer != self._hash and files == self._look_at_files():
+            self._noms = None  # the server writes elsewhere
+        self._files, self._hash, self._unasked = files, answer, 0
         return answer
 
     def _ask(self) -> str:
@@ -143,20 +146,22 @@ class ServerRevision:
 
     def __str__(self) -> str:
         """Return what is watched."""
-        return f"the SQL server at {self._address.where}" + (", and its files here" if self._files else "")
+        return f"the SQL server at {self._address.where}" + (", and its files here" if self._noms else "")
 
-    def _local_files(self, data: Path) -> FileRevision | None:
-        """Return the files of the database if its server runs on this machine and serves this folder."""
-        with contextlib.suppress(OSError, ValueError, BdFailed):
+    def _local_files(self, data: Path) -> Path | None:
+        """Return the folder of the database's files if its server runs on this machine and serves `data`."""
+        with contextlib.suppress(OSError, ValueError):
             _, port, *_ = (data / SERVER_INFO).read_text().split(":")
             if self._address.host in LOOPBACK and port == str(self._address.port):
-                return FileRevision(data / self._address.database, self._folder)
+                return data / self._address.database / NOMS
         return None
 
-    def _read_sizes(self) -> str:
-        with contextlib.suppress(BdFailed):
-            return self._files.read() if self._files else ""
-        return ""
+    def _look_at_files(self) -> tuple[int, int] | None:
+        """Return what each write changes: the journal's size, and the time of the manifest. None if it is not known."""
+        with contextlib.suppress(OSError):
+            if self._noms:
+                return (self._noms / JOURNAL).stat().st_size, (self._noms / MANIFEST).stat().st_mtime_ns
+        return None
 
     def _named(self) -> ServerAddress:
         return server_address(self._folder, read_object(self._folder / "metadata.json"), os.environ)
