@@ -118,14 +118,16 @@ def forget_backoff(sandbox: Sandbox, *beads: str) -> None:
         tell(sandbox, "update", bead, "--unset-metadata", "bdauto.retry_at")
 
 
+NUMBERS = {"attempts", "failures", "waited", "runs", "seconds", "cost_usd", "turns"}
+"""What bdauto records as numbers. bd 1.3 leaves a number as text in an embedded database."""
+
+
 def metadata(sandbox: Sandbox, bead: str) -> Mapping[str, Any]:
     """What bdauto recorded on a bead, without the names' common start and without the mark of the last write."""
     found: dict[str, Any] = sandbox.show(bead).get("metadata") or {}
-    return {
-        key.removeprefix("bdauto."): unguarded(value) if isinstance(value, str) else value
-        for key, value in found.items()
-        if key != "bdauto.write"
-    }
+    record = {key.removeprefix("bdauto."): value for key, value in found.items() if key != "bdauto.write"}
+    texts = {key: unguarded(value) for key, value in record.items() if isinstance(value, str)}
+    return record | {key: json.loads(value) if key in NUMBERS else value for key, value in texts.items()}
 
 
 RESULTS = {"assignee", "armed_at", "waited", "result", "ended_at", "runs", "seconds", "cost_usd", "turns"}
