@@ -71,12 +71,15 @@ class RealBd:
         assert result.code == 0, result
 
     def _import_aged(self, bead: str, moment: datetime) -> None:
-        """Import the bead with the older time. bd 1.0.5 and later takes that only of a bead that it does not have."""
+        """Import the bead with the older time. bd 1.0.5 and later takes that only of a bead that it does not have.
+
+        bd 1.0.2 takes it, and prints nothing.
+        """
         shown = json.loads(self.run("show", bead, "--json").out)[0]
         file = self.folder / "aged.jsonl"
         file.write_text(json.dumps(shown | {"updated_at": moment.strftime("%Y-%m-%dT%H:%M:%SZ")}))
         result = self.run("import", str(file), "--json")
-        if result.code == 0 and not json.loads(result.out)["created"]:
+        if result.code == 0 and result.out and not json.loads(result.out)["created"]:
             self.run("delete", bead, "--force")
             result = self.run("import", str(file), "--json")
         assert result.code == 0, result

@@ -69,7 +69,7 @@ SECOND = (Step(1, "before"), Step(1, "before", bd_lives=True), Step(1, "after"))
 HOLD = """#!/bin/sh
 # Runs the real bd, and holds the {n}th call of {verb} {when} it.
 case " $* " in
-*" sql SELECT "*) exec {bd} "$@" ;;
+*" sql SELECT "*|*" {refused} "*) exec {bd} "$@" ;;
 *" {verb} "*) mkdir {folder}/{verb}.$(ls -d {folder}/{verb}.* 2>/dev/null | wc -l) ;;
 *) exec {bd} "$@" ;;
 esac
@@ -105,8 +105,15 @@ class Hold:
             os.mkfifo(folder / name)
         self._reached, self._release = (os.open(folder / name, os.O_RDWR) for name in ("reached", "release"))
         wrapper = folder / "bd"
+        bd = self.sandbox.bd_path
+        known = subprocess.run([bd, "update", "--help"], capture_output=True, text=True, check=True).stdout
         text = HOLD.format(
-            verb=verb, n=self.step.write + 1, when=self.step.when, folder=folder, bd=self.sandbox.bd_path
+            verb=verb,
+            n=self.step.write + 1,
+            when=self.step.when,
+            folder=folder,
+            bd=bd,
+            refused="sql SELECT" if "--if-status" in known else "--if-status",  # a bd without guards writes nothing
         )
         wrapper.write_text(text)
         wrapper.chmod(stat.S_IRWXU)

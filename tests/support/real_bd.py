@@ -7,6 +7,7 @@ PATH they skip, or fail with --require-bd. A `Template` gives each test a worksp
 import itertools
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def need(request: pytest.FixtureRequest, name: str) -> Path:
 
 def harmful(bd_path: Path) -> bool:
     """Whether bdauto refuses to write with this bd on a server."""
-    return parse_version(json.loads(str(sh.Command(str(bd_path))("version", "--json")))["version"]) in HARMFUL_BD
+    said = subprocess.run([bd_path, "version", "--json"], capture_output=True, check=True).stdout
+    return parse_version(json.loads(said)["version"]) in HARMFUL_BD
 
 
 def need_harmless(bd_path: Path) -> None:
