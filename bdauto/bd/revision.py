@@ -53,11 +53,11 @@ def open_revision(bd: Bd) -> Revision:
     folder = Path(path)
     metadata = read_object(folder / "metadata.json")
     if Path(database).name == "embeddeddolt":
-        return FileRevision(Path(database) / database_name(metadata, os.environ), folder)
+        return EmbeddedRevision(Path(database) / database_name(metadata, os.environ), folder)
     return ServerRevision(folder, Path(database))
 
 
-class FileRevision:
+class EmbeddedRevision:
     """The journal's size, the manifest, which garbage collection replaces, and the time of `last-touched`."""
 
     def __init__(self, database: Path, folder: Path) -> None:

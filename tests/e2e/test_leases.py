@@ -7,6 +7,7 @@ import pytest
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.real_bd import RealBd
 from tests.support.cli import REAL_FLAVOURS, dispatch, make_world, reap, status, tell
+from tests.support.real_bd import has_leases
 
 
 @pytest.fixture(params=REAL_FLAVOURS)
@@ -14,7 +15,7 @@ def real(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A bd with leases."""
     with make_world(request, request.param) as world:
         assert isinstance(world.workspace, RealBd)
-        if world.workspace.run("heartbeat", "--help").code != 0:
+        if not has_leases(world.workspace):
             pytest.skip("this bd has no leases")
         yield world
 

@@ -40,6 +40,11 @@ def harmful(bd_path: Path) -> bool:
     return parse_version(json.loads(said)["version"]) in HARMFUL_BD
 
 
+def has_leases(program: RealBd) -> bool:
+    """Whether this bd has leases, as the builds of 1.3 do, which call themselves 1.2.2."""
+    return program.run("heartbeat", "--help").code == 0
+
+
 def need_harmless(bd_path: Path) -> None:
     """Skip the test if bdauto refuses to write with this bd on a server."""
     if harmful(bd_path):

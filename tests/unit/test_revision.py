@@ -10,7 +10,7 @@ import pymysql
 import pytest
 
 from bdauto.bd.client import Bd
-from bdauto.bd.revision import ASK_EVERY, FileRevision, ServerRevision, open_revision
+from bdauto.bd.revision import ASK_EVERY, EmbeddedRevision, ServerRevision, open_revision
 from bdauto.domain.settings import BdSettings
 from bdauto.errors import BdDrift, BdFailed
 
@@ -61,21 +61,21 @@ def collect_garbage(folder: Path) -> None:
 
 @pytest.mark.parametrize("change", [grow, touch, collect_garbage])
 def test_a_write_changes_the_revision(folder: Path, change: Callable[[Path], None]) -> None:
-    revision = FileRevision(folder / "embeddeddolt" / "work", folder)
+    revision = EmbeddedRevision(folder / "embeddeddolt" / "work", folder)
     before = revision.read()
     change(folder)
     assert revision.read() != before
 
 
 def test_a_read_only_moves_the_journals_time(folder: Path) -> None:
-    revision = FileRevision(folder / "embeddeddolt" / "work", folder)
+    revision = EmbeddedRevision(folder / "embeddeddolt" / "work", folder)
     before = revision.read()
     os.utime(journal(folder), (1, 1))
     assert revision.read() == before
 
 
 def test_a_database_that_is_gone(folder: Path) -> None:
-    revision = FileRevision(folder / "embeddeddolt" / "work", folder)
+    revision = EmbeddedRevision(folder / "embeddeddolt" / "work", folder)
     journal(folder).with_name("manifest").unlink()
     with pytest.raises(BdFailed, match="noms"):
         revision.read()
@@ -321,7 +321,7 @@ def test_bd_says_which_of_them_it_is(folder: Path, serve: Callable[..., Server])
     metadata = folder / "metadata.json"
     metadata.write_text('{"dolt_mode": "embedded", "dolt_database": "work"}')
     embedded = {"path": str(folder), "database_path": str(folder / "embeddeddolt")}
-    assert isinstance(open_revision(Workspace(embedded)), FileRevision)
+    assert isinstance(open_revision(Workspace(embedded)), EmbeddedRevision)
     metadata.write_text('{"dolt_mode": "server", "dolt_database": "work", "dolt_server_port": 3307}')
     serve(("h1",))
     assert isinstance(open_revision(Workspace(embedded | {"database_path": str(folder / "dolt")})), ServerRevision)
