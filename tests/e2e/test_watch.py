@@ -1,6 +1,8 @@
 """`bdauto run` watches the tracker: it reacts to a change long before its interval, and does without where it must."""
 
 import json
+import os
+import signal
 import socket
 import threading
 import time
@@ -82,6 +84,19 @@ def test_the_files_of_a_server_that_bd_started_tell_of_a_change(started: Sandbox
         started.board.end(started.posts[-1].job, "completed")
     ended(loop)
     assert loop.named("watch-failed", "watch-lost") == []
+
+
+def test_a_server_that_bd_starts_anew_is_followed(started: Sandbox, begin: Start) -> None:
+    """It was killed, and listens on another port from then on."""
+    loop = begin(started, *SLOW)
+    idle(loop)
+    os.kill(int((started.db / "dolt-server.pid").read_text()), signal.SIGKILL)
+    bead = started.create(assignee="")
+    tell(started, "update", bead, "-a", "agent")
+    loop.wait("dispatched", bead=bead)
+    loop.wait("watching", 2)
+    ended(loop)
+    assert posted(started) == [bead]
 
 
 def test_a_bead_that_is_closed_makes_room_and_frees_those_it_blocks(watched: Sandbox, begin: Start) -> None:

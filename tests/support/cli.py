@@ -127,7 +127,8 @@ def metadata(sandbox: Sandbox, bead: str) -> Mapping[str, Any]:
     found: dict[str, Any] = sandbox.show(bead).get("metadata") or {}
     record = {key.removeprefix("bdauto."): value for key, value in found.items() if key != "bdauto.write"}
     texts = {key: unguarded(value) for key, value in record.items() if isinstance(value, str)}
-    return record | {key: json.loads(value) if key in NUMBERS else value for key, value in texts.items()}
+    numbers = NUMBERS if sandbox.topology == "embedded" else set()
+    return record | {key: json.loads(value) if key in numbers else value for key, value in texts.items()}
 
 
 RESULTS = {"assignee", "armed_at", "waited", "result", "ended_at", "runs", "seconds", "cost_usd", "turns"}
