@@ -12,7 +12,7 @@ BUILDER ?= $(firstword $(foreach name,buildah podman docker,$(shell command -v $
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit simulate static matrix matrix-unit check format bench docs real-bd e2e-k8s image lock clean
+.PHONY: help demo test unit simulate static matrix matrix-unit check format bench docs real-bd e2e-k8s image lock release clean
 
 help: ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -83,7 +83,12 @@ image: ## the image, by buildah, podman or docker; BD_SHA256=... is required (se
 lock: $(STAMP) ## pin the image's Python packages again: deploy/requirements*.txt
 	$(BIN)/python -m pip install --quiet uv
 	$(LOCK) --python-version 3.11 --extra metrics --extra notify --extra watch pyproject.toml --output-file deploy/requirements.txt
-	echo hatchling | $(LOCK) --python-version 3.11 - --output-file deploy/requirements-build.txt
+	printf 'hatchling\nhatch-fancy-pypi-readme\n' | $(LOCK) --python-version 3.11 - --output-file deploy/requirements-build.txt
+
+release: $(STAMP) ## VERSION=1.2.3: check, build, commit and tag; then it says what is left
+	@test -n "$(VERSION)" || { echo "VERSION is missing: make release VERSION=1.2.3"; exit 2; }
+	$(BIN)/python -m pip install --quiet build twine
+	$(BIN)/python -m scripts.release $(VERSION)
 
 clean: ## remove what was generated
 	rm -rf .venv .venv-* .tools build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
