@@ -304,6 +304,26 @@ def test_what_cannot_work_is_refused_before_a_bead_is_claimed(
     assert not Path(machine.jobs.path).exists()
 
 
+def test_hostile_things_in_a_job_s_folder_stop_no_command(machine: Machine) -> None:
+    """Neither what the agent left beside its output nor an end that is a pipe ends or hangs anything."""
+    machine.does(f"""{RECORDED}
+        cd {machine.jobs.path}/$BDAUTO_JOB && mkdir output.7 && mkfifo output.8 && ln -s /etc/passwd output.9
+        $BD close $BEAD_ID --reason x; echo done""")
+    bead, other = machine.world.create("First"), machine.world.create("Second")
+    machine.dispatch("--max", "2", "--agent-slots", "2")
+    machine.ended()
+    end = machine.jobs.path / machine.job(other) / "end.json"
+    end.unlink()
+    os.mkfifo(end)
+    for words in (["status"], ["reap"], ["explain", bead], ["logs", other], ["doctor"]):
+        done = machine.run(*words)
+        assert "Traceback" not in done.err + done.out, done.err
+    logs = machine.run("logs", bead)
+    assert (logs.code, "done\n" in logs.out, "root:" in logs.out) == (0, True, False)
+    assert metadata(machine.world, bead)["result"] == "completed"
+    assert machine.dispatch().json["outcome"] == "idle"
+
+
 def test_a_job_of_an_agent_service_that_is_not_configured_is_not_said_to_have_ended(either: Sandbox) -> None:
     bead = either.create()
     dispatch(either)

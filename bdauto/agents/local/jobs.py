@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,15 +17,16 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from bdauto.agents.local.files import is_folder, name_once, open_file, read_file
 from bdauto.agents.local.supervisor import CONTROL, END, JOB, LOCK, MESSAGE
 from bdauto.domain.bead import MALFORMED
-from bdauto.errors import UsageError
+from bdauto.errors import ServiceDown, UsageError
 from bdauto.lock import locked
 from bdauto.sanitize import clean, hide_secrets
 
 T = TypeVar("T")
 
-RUNNING, DIED = "running", "died"
+RUNNING, DIED, UNKNOWN = "running", "died", "unknown"
 EndState = Literal["completed", "failed", "timeout", "cancelled", "error"]
 """How a job or its check ended, as its supervisor says. The agent could write there, too: other states are none."""
 LATEST = 1e11
@@ -102,29 +104,41 @@ class Jobs(msgspec.Struct, frozen=True):
     path: Path
 
     def folder(self, job: str) -> Path | None:
-        """Return a job's folder, None when there is none of this id."""
+        """Return a job's folder, None when there is none of this id. Raises OSError where that cannot be told."""
         folder = self.path / job
-        return folder if _ID.fullmatch(job) and (folder / JOB).is_file() else None
+        return folder if _ID.fullmatch(job) and is_folder(folder) and os.path.lexists(folder / JOB) else None
 
     def state(self, job: str) -> str | None:
-        """Return `running`, `died`, or the state of the job's end. None if this folder does not know the job."""
-        folder = self.folder(job)
-        if folder is None:
-            return None
-        if not (folder / END).exists() and is_locked(folder / LOCK):
-            return RUNNING
-        end = read_end(folder)  # looked at after the lock: a job may end in between
-        return end.state if end else DIED
+        """Return `running`, `died`, or the state of the job's end. None if this folder does not know the job.
+
+        It is `unknown` where a file that tells it is not a regular file or cannot be read.
+        """
+        folder = self.path / job
+        try:
+            if self.folder(job) is None:
+                return None
+            os.close(open_file(folder / JOB))
+            locked = is_locked(folder / LOCK)
+            end = _decoded(folder / END, EndRecord)  # looked at after the lock: a job may end in between
+        except OSError as error:
+            name_once(Path(error.filename or folder), error)
+            return UNKNOWN
+        return end.state if end else RUNNING if locked else DIED
 
     def running(self) -> list[str]:
         """Return the ids of the jobs that run."""
         return [job for job in self.ids() if self.state(job) == RUNNING]
 
     def ids(self) -> list[str]:
-        """Return the ids of all jobs."""
-        with contextlib.suppress(FileNotFoundError):
-            return [entry.name for entry in os.scandir(self.path) if _ID.fullmatch(entry.name) and entry.is_dir()]
-        return []
+        """Return the ids of all jobs. Raises ServiceDown when the folder cannot be read."""
+        try:
+            entries = [*os.scandir(self.path)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            words = f"the jobs' folder {self.path} cannot be read: {error.strerror}"
+            raise ServiceDown(words, hint="name another with --agent-jobs") from None
+        return [entry.name for entry in entries if _ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)]
 
     def of_bead(self, bead: str, beads: Path) -> list[str]:
         """Return the ids of a bead's jobs, the oldest first. `beads` is the `.beads` folder of the bead."""
@@ -141,20 +155,25 @@ class Jobs(msgspec.Struct, frozen=True):
 
     def record(self, job: str) -> JobRecord | None:
         """Return what was started, None when this folder does not know the job."""
-        folder = self.folder(job)
-        return _read(folder / JOB, JobRecord) if folder else None
+        with contextlib.suppress(OSError):  # `state` names it
+            if folder := self.folder(job):
+                return _read(folder / JOB, JobRecord)
+        return None
 
     def stop(self, job: str, who: str) -> bool:
         """Ask a job's supervisor to end it, which takes up to 10 s. Return False if the job does not run."""
-        folder = self.folder(job)
-        if folder is None or self.state(job) != RUNNING:
+        if self.state(job) != RUNNING:
             return False
         try:
-            pipe = os.open(folder / CONTROL, os.O_WRONLY | os.O_NONBLOCK)
+            pipe = os.open(self.path / job / CONTROL, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         except OSError:  # nobody reads it: the supervisor ends, or has not begun to read
             return False
         try:
+            if not stat.S_ISFIFO(os.fstat(pipe).st_mode):
+                return False
             os.write(pipe, clean(who, MESSAGE // 4).encode()[:MESSAGE] + b"\n")
+        except OSError:  # it is full
+            return False
         finally:
             os.close(pipe)
         return True
@@ -195,9 +214,9 @@ def private_folder(path: Path) -> None:
 
 
 def is_locked(file: Path) -> bool:
-    """Return whether another process holds the lock on a file."""
+    """Return whether another process holds the lock on a file. Raises OSError for what is no regular file."""
     try:
-        probe = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        probe = open_file(file)
     except FileNotFoundError:
         return False
     try:
@@ -216,7 +235,15 @@ def read_end(folder: Path) -> EndRecord | None:
 
 def _read(file: Path, shape: type[T]) -> T | None:
     try:
-        with file.open("rb") as source:
-            return msgspec.json.decode(source.read(RECORD_BYTES), type=shape)
-    except (OSError, *MALFORMED):
+        return _decoded(file, shape)
+    except OSError as error:
+        name_once(file, error)
+        return None
+
+
+def _decoded(file: Path, shape: type[T]) -> T | None:
+    """Return a record, None when there is none or it is garbage. Raises OSError for one that cannot be read."""
+    try:
+        return msgspec.json.decode(read_file(file, RECORD_BYTES), type=shape)
+    except (FileNotFoundError, *MALFORMED):
         return None

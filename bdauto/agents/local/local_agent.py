@@ -73,8 +73,11 @@ class LocalAgent:
         return timedelta(seconds=1)
 
     def status(self) -> ServiceStatus:
-        """Return how many slots are free."""
-        return ServiceStatus(agent=Agent(self.capacity()), local=True)
+        """Return how many slots are free, or why that cannot be told."""
+        try:
+            return ServiceStatus(agent=Agent(self.capacity()), local=True)
+        except ServiceDown as error:
+            return ServiceStatus(agent=Agent(error=error), local=True)
 
     def job_state(self, job: str) -> str | None:
         """Return the state of a job, None if the jobs' folder does not know it."""
@@ -99,7 +102,10 @@ class LocalAgent:
     @property
     def checking(self) -> bool:
         """Whether a job runs on this machine: a check may follow, or be under way."""
-        return bool(self.jobs.running())
+        try:
+            return bool(self.jobs.running())
+        except ServiceDown:
+            return True
 
     def failed_checks(self) -> list[FailedCheck]:
         """Return the jobs on this machine whose check failed."""
@@ -152,8 +158,11 @@ class LocalAgent:
         return render(self._template(), bead, attempt)
 
     def has_jobs(self) -> bool:
-        """Return whether there is a job of this tracker in the jobs' folder."""
-        return any(record.beads == str(self._beads) for job in self.jobs.ids() if (record := self.jobs.record(job)))
+        """Return whether there may be a job of this tracker in the jobs' folder."""
+        try:
+            return any(record.beads == str(self._beads) for job in self.jobs.ids() if (record := self.jobs.record(job)))
+        except ServiceDown:
+            return True
 
     def jobs_of(self, bead: Bead) -> list[str]:
         """Return the ids of the bead's jobs in the jobs' folder, the oldest first."""

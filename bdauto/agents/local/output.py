@@ -1,16 +1,19 @@
 """A job's output, read back from its segments, and what it says of the job's end."""
 
+import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from bdauto.agents.local.files import name_once, open_file, read_file
 from bdauto.agents.local.jobs import DIED, Jobs, read_end
-from bdauto.agents.local.supervisor import OUTPUT, SEGMENT
+from bdauto.agents.local.supervisor import HEAD, OUTPUT, SEGMENT, TAIL
 from bdauto.domain.results import OUTPUT_LIMIT, RESULTS, JobEnd, Result, last_line, read_output, whole_seconds
 
 LONGEST = 1e9
 """Seconds that a job may be said to have run, at most. What exceeds a year is unknown."""
+_SEGMENT_NAME = re.compile(rf"{re.escape(OUTPUT)}(0|[1-9][0-9]{{0,8}})")
 
 
 class LocalOutput:
@@ -42,30 +45,42 @@ class LocalOutput:
             self._number, self._offset = following, 0
 
     def _rest(self) -> Iterator[bytes]:
+        segment = self._folder / f"{OUTPUT}{self._number}"
         try:
-            with (self._folder / f"{OUTPUT}{self._number}").open("rb") as file:
+            with os.fdopen(open_file(segment), "rb") as file:
                 file.seek(self._offset)
-                while data := file.read(1 << 16):
+                while data := file.read(min(SEGMENT - self._offset, 1 << 16)):
                     self._offset += len(data)
                     yield data
         except FileNotFoundError:  # cut before it was read
             return
+        except OSError as error:
+            name_once(segment, error)
 
 
 def segments(folder: Path) -> list[int]:
-    """Return the numbers of the segments that are there, in order."""
-    found = (re.fullmatch(rf"{re.escape(OUTPUT)}(\d+)", path.name) for path in folder.iterdir())
-    return sorted(int(match[1]) for match in found if match)
+    """Return the numbers of the segments that are there, in order: as many as a supervisor keeps."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError as error:
+        name_once(folder, error)
+        return []
+    found = sorted(int(match[1]) for match in map(_SEGMENT_NAME.fullmatch, names) if match)
+    return found if len(found) <= HEAD + TAIL + 1 else [*found[:HEAD], *found[-TAIL - 1 :]]
 
 
 def last_output(folder: Path, limit: int = OUTPUT_LIMIT) -> str:
-    """Return the end of a job's output, at most `limit` bytes of it."""
+    """Return the end of a job's output, at most `limit` bytes of it. What cannot be read is passed over."""
     data = b""
     for number in reversed(segments(folder)):
-        data = (folder / f"{OUTPUT}{number}").read_bytes()[-limit:] + data
+        segment = folder / f"{OUTPUT}{number}"
+        try:
+            data = read_file(segment, limit - len(data), end=True) + data
+        except OSError as error:
+            name_once(segment, error)
         if len(data) >= limit:
             break
-    return data[-limit:].decode(errors="replace")
+    return data.decode(errors="replace")
 
 
 def job_end(folder: Path, now: datetime) -> JobEnd:

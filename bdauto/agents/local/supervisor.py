@@ -8,6 +8,7 @@ It lives as long as the agent does, so it imports little, and nothing of bdauto.
 """
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -82,7 +83,10 @@ class Output:
     def _open(self) -> None:
         self._size = 0
         try:
-            self._file = os.open(self._path(self._number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            flags = (
+                os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+            )  # the agent may have put a pipe
+            self._file = os.open(self._path(self._number), flags, 0o600)
         except OSError:
             self._file = os.open(os.devnull, os.O_RDONLY)  # each write to it fails and is counted as lost
 
@@ -228,13 +232,15 @@ def write_end(folder: str, end: Ended, output: Output) -> None:
     name = f"{folder}/{END}"
     while True:
         try:
-            with open(f"{name}.new", "w") as file:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{name}.new")
+            with open(f"{name}.new", "x") as file:  # a new file: what the agent put there could be a pipe or a link
                 json.dump(end, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(f"{name}.new", name)
-        except OSError:
-            if not output.make_room():
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not output.make_room():
                 raise
         else:
             return
