@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -51,6 +51,12 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     if_attempt: str | None = None
     if_mark: str | None = None
     if_updated_at: datetime | None = None
+    if_store: Mapping[str, str | None] = msgspec.field(default_factory=dict)
+    """Values that keys of the key-value store must still have, None for no value."""
+
+    def allowed_by(self, store: Mapping[str, Any]) -> bool:
+        """Whether the key-value store still is what this change expects."""
+        return all((store.get(key) or None) == value for key, value in self.if_store.items())
 
     def holds(self, bead: Bead) -> bool:
         """Whether the bead still is what this change expects."""

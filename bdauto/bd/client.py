@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -62,6 +63,9 @@ _REIMPORT = re.compile(rb"auto-importing .{0,600} into empty database", re.DOTAL
 class RunningCommand(Generic[T]):
     """A running `bd`; `result()` waits for its answer."""
 
+    ahead = 0.0
+    """For how many seconds the child had been running when this object took it over: see `process.start_ahead`."""
+
     def __init__(
         self,
         child: process.Process,
@@ -76,6 +80,7 @@ class RunningCommand(Generic[T]):
         `again` starts it once more without --readonly, for a bd that refuses that option here.
         """
         self._process = child
+        self.ahead = time.monotonic() - child.began
         self._again = again
         self._verb = verb
         self._timeout = timeout

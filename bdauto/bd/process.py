@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 from weakref import WeakSet
@@ -25,6 +26,7 @@ class Process:
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start the command. Raises OSError."""
+        self.began = time.monotonic()
         self._output = _unnamed_file()
         try:
             with _starting:

@@ -81,17 +81,14 @@ def swap_to_sql(key: str, old: str | None, new: str | None, actor: str) -> str:
 
     None is a key that is not there. An empty value is the same to whoever reads it.
     """
-    name, row = _text(f"kv.{key}"), f"`key` = {_text(f'kv.{key}')}"
+    name, row = _text(f"kv.{key}"), _kv_row(key)
     if new is None:
         change = f"DELETE FROM config WHERE {row} AND value = {_text(old or '')}"  # noqa: S608
         written = f"NOT EXISTS (SELECT 1 FROM config WHERE {row})"  # noqa: S608
     else:
-        have = f"EXISTS (SELECT 1 FROM config WHERE {row} AND value {'<>' if old is None else '='} {_text(old or '')})"  # noqa: S608
-        change = (
-            f"REPLACE INTO config (`key`, value) SELECT {name}, {_text(new)} FROM (SELECT 1 AS one) AS t"  # noqa: S608
-            f" WHERE {'NOT ' if old is None else ''}{have}"
-        )
-        written = f"EXISTS (SELECT 1 FROM config WHERE {row} AND value = {_text(new)})"  # noqa: S608
+        values = f"SELECT {name}, {_text(new)} FROM (SELECT 1 AS one) AS t WHERE {_stored(key, old)}"  # noqa: S608
+        change = f"REPLACE INTO config (`key`, value) {values}"
+        written = _stored(key, new)
     statements = [
         f"SET @message = {_text(f'bdauto: set {key} by {actor}')}, @author = {_text(_author(actor))}",
         "START TRANSACTION",
@@ -102,6 +99,17 @@ def swap_to_sql(key: str, old: str | None, new: str | None, actor: str) -> str:
         *_if(f"NOT ({written})", _error(NOT_WRITTEN)),
     ]
     return "; ".join(statements)
+
+
+def _kv_row(key: str) -> str:
+    return f"`key` = {_text(f'kv.{key}')}"
+
+
+def _stored(key: str, value: str | None) -> str:
+    """Return the condition that a key of the key-value store has a value. No value and an empty one are the same."""
+    if value is None:
+        return f"NOT EXISTS (SELECT 1 FROM config WHERE {_kv_row(key)} AND value <> {_text('')})"  # noqa: S608
+    return f"EXISTS (SELECT 1 FROM config WHERE {_kv_row(key)} AND value = {_text(value)})"  # noqa: S608
 
 
 def _if(condition: str, statement: str, otherwise: str = "SELECT 1") -> Iterator[str]:
@@ -192,6 +200,7 @@ def _expectations(change: Change) -> Iterator[str]:
         yield f"{_own(MARK)} = {_text(change.if_mark)}"
     if change.if_updated_at is not None:
         yield f"updated_at = {_text(_sql_time(change.if_updated_at))}"
+    yield from _store_expectations(change)
 
 
 def _outcome(change: Change) -> Iterator[str]:
@@ -200,6 +209,12 @@ def _outcome(change: Change) -> Iterator[str]:
         yield f"status = {_text(change.status)}"
     if change.if_assignee is not None:
         yield f"assignee = {_text(change.if_assignee)}"
+    yield from _store_expectations(change)
+
+
+def _store_expectations(change: Change) -> Iterator[str]:
+    for key, value in change.if_store.items():
+        yield _stored(key, value)
 
 
 def _metadata(change: Change) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bdauto import log
 from bdauto.bd.change import MARK, NOW, Change, Moment
-from bdauto.bd.client import Bd, RunningCommand, no_guards, no_sql
+from bdauto.bd.client import Bd, no_guards, no_sql
+from bdauto.bd.prefetch import Prefetch
 from bdauto.bd.sql import NOT_WRITTEN, NOTES_BYTES, OVERTAKEN, swap_to_sql, to_sql
 from bdauto.bd.versions import check_version, may_have_guards
 from bdauto.clock import Runtime
@@ -29,15 +30,15 @@ class BdWriter:
     def __init__(self, bd: Bd, runtime: Runtime) -> None:
         self._bd = bd
         self._runtime = runtime
-        self._version: RunningCommand[str] | None = None
+        self._version = Prefetch(bd.version, runtime.now, ages=False)
         self._checked = False
         self._guards = False  # whether `bd update` may know them
         self._folder: Path | None = None  # set once the database is known to be embedded
 
     def prepare(self) -> None:
         """Start asking bd for its version, which must be known before the first write."""
-        if not self._checked and self._version is None:
-            self._version = self._bd.version()
+        if not self._checked:
+            self._version.start()
 
     def apply(self, changes: Sequence[Change]) -> list[bool]:
         """Apply each change whose expectations hold. Applying it once more, after an error, never writes it twice.
@@ -86,10 +87,8 @@ class BdWriter:
 
     def check(self) -> None:
         """Refuse a bd whose version must not write here; asked once. Raises BdUnsupported."""
-        self.prepare()
-        asked, self._version = self._version, None
-        if asked:
-            version = asked.result()
+        if not self._checked:
+            version = self._version.result()
             check_version(version, lambda: self._embedded_folder() is None)
             self._guards = may_have_guards(version)
         self._checked = True
@@ -143,6 +142,8 @@ class BdWriter:
             if change.applied_to(beads[0]):
                 return True
             if not change.holds(beads[0]):
+                return False
+            if change.if_store and not change.allowed_by(self._bd.kv_list().result()):
                 return False
             with _last_touched_kept(folder, change.bead.id):
                 return self._update(change, to_options(change, beads[0], self._runtime.now()))

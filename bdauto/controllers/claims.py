@@ -13,6 +13,7 @@ from bdauto import log
 from bdauto.bd.change import NOW, Change, Moment, Writer
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
+from bdauto.controllers.gate import Expected
 from bdauto.controllers.memory import StartedJob
 from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.eligibility import backoff
@@ -66,10 +67,11 @@ class Claims(msgspec.Struct, frozen=True):
     writer: Writer
     runtime: Runtime
 
-    def claim(self, bead: Bead, attempt: str, host: str = "") -> Claim | None:
+    def claim(self, bead: Bead, attempt: str, host: str = "", store: Expected | None = None) -> Claim | None:
         """Claim a bead if it is unchanged since it was read, and charge the attempt. None if somebody was faster.
 
-        `host` is the machine that runs the agent, "" if a service does.
+        `host` is the machine that runs the agent, "" if a service does. `store` is what the key-value store must still
+        say, which the claim itself looks at: no pause is overlooked.
         """
         claim = Claim(bead, attempt, max(int((self.runtime.now() - _waits_since(bead)).total_seconds()), 0))
         stale = ["bdauto.job", "bdauto.retry_at", "bdauto.quarantined", DIED, *([] if host else ["bdauto.host"])]
@@ -91,6 +93,7 @@ class Claims(msgspec.Struct, frozen=True):
             if_status="open",
             if_assignee=self.bd.settings.assignee,
             if_updated_at=bead.updated_at,
+            if_store=store or {},
         )
         return claim if self._apply(change) else None
 

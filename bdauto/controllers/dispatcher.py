@@ -14,8 +14,9 @@ from bdauto import log
 from bdauto.agents.answers import Answer, Started
 from bdauto.agents.service_status import ServiceStatus, check_services
 from bdauto.bd.change import Writer
-from bdauto.bd.client import Bd, RunningCommand
+from bdauto.bd.client import Bd
 from bdauto.bd.command import PAGE
+from bdauto.bd.prefetch import MAX_AGE, Prefetch, too_old
 from bdauto.clock import Runtime
 from bdauto.controllers.breaker_store import BreakerStore
 from bdauto.controllers.claims import Claim, Claims
@@ -35,6 +36,8 @@ from bdauto.errors import BdautoError, BdFailed, PartlyDone, ServiceDown, Servic
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
 
+CLAIM_TRIES = 3
+"""A claim that the breaker's changed value may have prevented is tried again, this often in all."""
 IN_A_ROW = 3
 """So many claims that fail one after another speak against bd, and not against the beads."""
 AT_CAPACITY = "the agent is at capacity"
@@ -59,7 +62,10 @@ class Dispatcher:
     next_at: datetime | None = field(default=None, init=False)
     """When time alone may change what the cycle found, as far as it has seen."""
     _malformed: set[str] = field(default_factory=set, init=False)
-    _ahead: tuple[int | None, RunningCommand[BeadList]] | None = field(default=None, init=False)
+    _looked: datetime = field(default=datetime.min, init=False)
+    _held: Hold | None = field(default=None, init=False)
+    _further: bool = field(default=False, init=False)
+    _again: tuple[int | None, Prefetch[BeadList]] | None = field(default=None, init=False)
     _claims_failed: int = field(default=0, init=False)
     _waits: list[float] = field(default_factory=list, init=False)
 
@@ -81,7 +87,7 @@ class Dispatcher:
         finally:
             self.gate.close()
             self._limits.close()
-            self._close_ahead()
+            self._close_again()
         beads, malformed = tuple(self._endings.reports), tuple(sorted(self._malformed))
         outcome, dispatched = hold.outcome, self._endings.dispatched
         error = error or self._endings.failure() or partly(beads, malformed)
@@ -97,7 +103,9 @@ class Dispatcher:
         if limit := outside_hours(self.settings, began):
             self.next_at = limit.until
             return Hold(Outcome.limited, limit.describe(), limit.until)
-        page = self.bd.ready(limit=PAGE).result()
+        first = Prefetch(lambda: self.bd.ready(limit=PAGE), self.runtime.now)
+        page = first.result()
+        self._looked = first.began
         if page.empty:  # nothing that a pause could hold back
             self.memory.idle_at = began
             return Hold(Outcome.idle)
@@ -127,24 +135,23 @@ class Dispatcher:
         room = None
         try:
             for listed in self._others_first(queue.eligible(page, self.settings.max_beads)):
-                bead: Bead | None = listed
                 if room is None:
-                    hold = self._limits.hold()
-                    if hold:
+                    if hold := self._limits.hold():
                         return hold
                     room = self._room()
                     if room == 0:
                         return Hold(Outcome.busy, AT_CAPACITY)
                 else:
-                    hold, bead = self._look_again(queue, listed)
-                    if hold:
+                    self._further = True
+                    self._look_ahead(queue, listed)
+                    if hold := self.gate.hold():
                         return hold
-                if bead and not self._one(queue, bead, room):
-                    break
-                if self._endings.dispatched >= room:
+                if not self._one(queue, listed, room) or self._endings.dispatched >= room:
                     break
         finally:
             self._endings.charge_refused()
+        if self._held:
+            return self._held
         if self._endings.at_capacity:
             return Hold(Outcome.busy, AT_CAPACITY)
         if not self._endings.reports:
@@ -176,34 +183,44 @@ class Dispatcher:
         wanted = self.settings.max_beads
         return min(wanted, capacity.free) if capacity.counted or not capacity.free else wanted
 
-    def _look_again(self, queue: Queue, bead: Bead) -> tuple[Hold | None, Bead | None]:
-        """Ask the gate and judge the bead anew: a POST lies between it and the read that it comes from."""
+    def _look_ahead(self, queue: Queue, bead: Bead) -> None:
+        """Start what a further bead is judged by."""
         self.gate.look()
         self._limits.look()
-        self._read_ahead(queue, bead)
-        hold = self.gate.hold() or self._limits.hold()
-        if hold:
-            return hold, None
-        ahead, self._ahead = self._ahead, None
-        assert ahead is not None
-        return None, queue.judged_again(bead, ahead[1].result())
+        self._read_again(queue, bead).start()
 
-    def _read_ahead(self, queue: Queue, bead: Bead) -> None:
-        """Start to read the part of the queue that this bead is in, unless that is under way."""
+    def _read_again(self, queue: Queue, bead: Bead) -> Prefetch[BeadList]:
+        """Return the read of the part of the queue that this bead is in."""
         scope = queue.scope(bead)
-        if self._ahead and self._ahead[0] != scope:
-            self._close_ahead()
-        self._ahead = self._ahead or (scope, queue.read_again(scope))
+        if self._again is None or self._again[0] != scope:
+            self._close_again()
+            self._again = scope, Prefetch(lambda: queue.read_again(scope), self.runtime.now)
+        return self._again[1]
 
-    def _close_ahead(self) -> None:
-        if self._ahead:
-            self._ahead[1].kill()
-            self._ahead = None
+    def _close_again(self) -> None:
+        if self._again:
+            self._again[1].close()
 
-    def _one(self, queue: Queue, bead: Bead, room: int) -> bool:
+    def _judged_again(self, queue: Queue, bead: Bead) -> Bead | None:
+        """Return the bead as a recent look finds it. None if it is not eligible any more, or a limit is reached.
+
+        Everything slow has been asked by now, and a POST may lie between the bead and the read that it comes from.
+        """
+        if not self._further and not too_old(self._looked, self.runtime.now()):
+            return bead
+        self._limits.look()
+        read = self._read_again(queue, bead)
+        read.start()
+        self._held = self._limits.hold()
+        return None if self._held else queue.judged_again(bead, read.result())
+
+    def _one(self, queue: Queue, listed: Bead, room: int) -> bool:
         """Claim and post one bead. Return whether to go on with the next."""
-        if self._runs_already(bead) or self._adopted(bead):
+        if self._runs_already(listed) or self._adopted(listed):
             return True
+        bead = self._judged_again(queue, listed)
+        if bead is None:
+            return self._held is None
         attempt = self.runtime.unique()
         if self.gate.half_open and not self.settings.dry_run and not self._breaker.take_trial(attempt, bead.id):
             return False
@@ -217,12 +234,17 @@ class Dispatcher:
         since, at = self.runtime.monotonic(), self.runtime.now()
         claim = self._claim(bead, attempt)
         if claim is None:
-            return True
+            return self._held is None
         passed, now = timedelta(seconds=self.runtime.monotonic() - since), self.runtime.now()
         taken = max(passed, now - at)  # the last look at the clock before the POST
         if taken > self.settings.grace / 2:
             self._endings.too_late(claim, f"its claim took {format_age(taken)}, a reaper may release it: not posted")
             return True
+        if taken > MAX_AGE:
+            self._held = self.gate.hold(again=True)
+            if self._held:
+                self._endings.too_late(claim, f"{self._held.detail or 'asked to stop'}: not posted")
+                return False
         waited = now - self.memory.eligible_since(bead)
         self._waits.append(max(waited.total_seconds(), 0.0))
         answer = self._start(claim)
@@ -230,21 +252,28 @@ class Dispatcher:
         if isinstance(answer, Started):
             self.memory.started(bead.id, StartedJob(claim.attempt, claim.attempts, answer.job))
         if self._endings.dispatched + 1 < room:  # another bead may follow: look beside the record of this one
-            self.gate.look()
-            self._read_ahead(queue, bead)
+            self._look_ahead(queue, bead)
         return self._endings.apply(claim, answer, self.memory)
 
     def _claim(self, bead: Bead, attempt: str) -> Claim | None:
-        try:
-            claim = self._claims.claim(bead, attempt, self.runner().host)
-        except BdFailed as error:
-            self._claims_failed += 1
-            if self._claims_failed == IN_A_ROW:
-                raise
-            self._endings.report(bead, BeadOutcome.failed, str(error))
-            return None
-        self._claims_failed = 0
-        if claim is None:
+        """Claim a bead. Where that fails because of the switch or the breaker, `_held` says so, and not the report."""
+        for _ in range(CLAIM_TRIES):
+            expected = self.gate.expected
+            try:
+                claim = self._claims.claim(bead, attempt, self.runner().host, expected)
+            except BdFailed as error:
+                self._claims_failed += 1
+                if self._claims_failed == IN_A_ROW:
+                    raise
+                self._endings.report(bead, BeadOutcome.failed, str(error))
+                return None
+            self._claims_failed = 0
+            if claim or not expected:
+                break
+            self._held = self.gate.hold(again=True)
+            if self._held or self.gate.expected == expected:
+                break
+        if claim is None and self._held is None:
             self._endings.report(bead, BeadOutcome.lost, "it changed since it was read: somebody else has it")
         return claim
 

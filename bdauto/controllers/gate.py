@@ -6,9 +6,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from bdauto.bd.client import Bd, RunningCommand
+from bdauto.bd.client import Bd
+from bdauto.bd.prefetch import Prefetch
 from bdauto.domain import breaker, pause
 from bdauto.domain.outcome import Outcome
+
+Expected = dict[str, str | None]
+"""Values that keys of the key-value store should have, None for no value."""
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -24,6 +28,10 @@ class Gate(Protocol):
     """Asked before each bead whether it may be taken up."""
 
     @property
+    def expected(self) -> Expected:
+        """What the key-value store said at the last `hold`. A claim holds only while it still says so."""
+
+    @property
     def half_open(self) -> bool:
         """Whether the circuit breaker lets exactly one bead through, as of the last `hold`."""
 
@@ -34,36 +42,11 @@ class Gate(Protocol):
     def look(self) -> None:
         """Start finding out: `hold` will be asked soon."""
 
-    def hold(self) -> Hold | None:
-        """Return why not to go on, None to go on. Raises BdError."""
+    def hold(self, *, again: bool = False) -> Hold | None:
+        """Return why not to go on, None to go on. `again`: the same bead is asked about once more. Raises BdError."""
 
     def close(self) -> None:
         """End what was started for an answer that nobody asks for any more."""
-
-
-class StoreReader:
-    """Reads the tracker's shared key-value store anew for each question. `look` starts the read ahead of it."""
-
-    def __init__(self, bd: Bd) -> None:
-        self._bd = bd
-        self._call: RunningCommand[Mapping[str, Any]] | None = None
-
-    def look(self) -> None:
-        """Start the read, unless one is under way."""
-        self._call = self._call or self._bd.kv_list()
-
-    def result(self) -> Mapping[str, Any]:
-        """Read the store and return it. Raises BdError."""
-        self.look()
-        call, self._call = self._call, None
-        assert call is not None
-        return call.result()
-
-    def close(self) -> None:
-        """End a read that is under way."""
-        if self._call:
-            self._call.kill()
-            self._call = None
 
 
 class BreakerView(msgspec.Struct, frozen=True):
@@ -72,6 +55,11 @@ class BreakerView(msgspec.Struct, frozen=True):
     hold: Hold | None = None
     half_open: bool = False
     died: frozenset[str] = frozenset()
+    closed: bool = False
+
+    def expected(self, store: Mapping[str, Any]) -> Expected:
+        """Return what a claim expects of the breaker. The place of a half-open one is taken by a write of its own."""
+        return expected_values(store, breaker.KEY) if self.closed else {}
 
 
 def view_breaker(store: Mapping[str, Any], now: datetime) -> BreakerView:
@@ -79,7 +67,14 @@ def view_breaker(store: Mapping[str, Any], now: datetime) -> BreakerView:
     found = breaker.read(store)
     state = found.state(now)
     hold = Hold(Outcome.suspended, found.describe(), found.until) if state == "open" else None
-    return BreakerView(hold, state == "half-open", frozenset(death.bead for death in found.deaths))
+    died = frozenset(death.bead for death in found.deaths)
+    return BreakerView(hold, state == "half-open", died, state == "closed")
+
+
+def expected_values(store: Mapping[str, Any], key: str) -> Expected:
+    """Return what the store says under a key, as a change may expect it."""
+    value = store.get(key) or None
+    return {key: value} if value is None or isinstance(value, str) else {}
 
 
 class TrackerGate:
@@ -101,14 +96,15 @@ class TrackerGate:
         self._stopping = stopping
         self._ignore_pause = ignore_pause
         self._ignore_breaker = ignore_breaker
-        self._store = None if ignore_pause and ignore_breaker else StoreReader(bd)
+        self._store = None if ignore_pause and ignore_breaker else Prefetch(bd.kv_list, now)
+        self.expected: Expected = {}
 
     def look(self) -> None:
         """Start reading the switch."""
         if self._store:
-            self._store.look()
+            self._store.start()
 
-    def hold(self) -> Hold | None:
+    def hold(self, *, again: bool = False) -> Hold | None:  # noqa: ARG002
         """Return the pause, the open breaker or the wish to stop. Raises BdError."""
         if self._stopping():
             return Hold(Outcome.idle)
@@ -120,6 +116,7 @@ class TrackerGate:
             return Hold(Outcome.paused, paused.words(), paused.until)
         view = BreakerView() if self._ignore_breaker else view_breaker(store, now)
         self.half_open, self.died = view.half_open, view.died
+        self.expected = view.expected(store) | ({} if self._ignore_pause else expected_values(store, pause.KEY))
         return view.hold
 
     def close(self) -> None:

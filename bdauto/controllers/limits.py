@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from bdauto.bd.client import Bd, RunningCommand
+from bdauto.bd.client import Bd
+from bdauto.bd.prefetch import Prefetch
 from bdauto.controllers.gate import Hold
-from bdauto.domain.bead import BeadList
 from bdauto.domain.limits import LOOK_BACK, counts_beads, outside_hours, reached
 from bdauto.domain.outcome import Outcome
 from bdauto.domain.settings import DispatchSettings
@@ -18,26 +18,21 @@ class Limits:
         self._bd = bd
         self._settings = settings
         self._now = now
-        self._call: RunningCommand[BeadList] | None = None
+        self._beads = Prefetch(lambda: bd.changed_since(now() - LOOK_BACK), now)
 
     def look(self) -> None:
         """Start the read that `hold` needs."""
-        if counts_beads(self._settings) and self._call is None:
-            self._call = self._bd.changed_since(self._now() - LOOK_BACK)
+        if counts_beads(self._settings):
+            self._beads.start()
 
     def hold(self) -> Hold | None:
         """Return why not to go on, None to go on. Raises BdError."""
         limit = outside_hours(self._settings, self._now())
         if limit is None and counts_beads(self._settings):
-            self.look()
-            call, self._call = self._call, None
-            assert call is not None
-            beads = call.result().beads
+            beads = self._beads.result().beads
             limit = reached(beads, self._settings, self._bd.settings.assignee, self._now())
         return Hold(Outcome.limited, limit.describe(), limit.until) if limit else None
 
     def close(self) -> None:
         """End a read that is under way."""
-        if self._call:
-            self._call.kill()
-            self._call = None
+        self._beads.close()

@@ -13,7 +13,7 @@ from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
-from bdauto.controllers.gate import Hold
+from bdauto.controllers.gate import Expected, Hold
 from bdauto.controllers.memory import Memory
 from bdauto.controllers.reaper import Reaper
 from bdauto.diagnostics.snapshot import gather_queue
@@ -291,6 +291,11 @@ class Loop:
             self._switch.look()
 
     @property
+    def expected(self) -> Expected:
+        """What the key-value store said when last asked."""
+        return self._switch.expected
+
+    @property
     def half_open(self) -> bool:
         """Whether the circuit breaker lets exactly one bead through."""
         return self._switch.half_open
@@ -304,9 +309,9 @@ class Loop:
     def _ignores_store(self) -> bool:
         return self.jobs.dispatch.ignore_pause and self.jobs.dispatch.trip_after == 0
 
-    def hold(self) -> Hold | None:
+    def hold(self, *, again: bool = False) -> Hold | None:
         """Hold a bead back when asked to stop, when paused, and while one bead tries whether posts work again."""
-        self._asked += 1
+        self._asked += not again
         if self.stop.asked or (self._asked > 1 and self._vitals.posts_fail):
             return Hold(Outcome.idle)
         self._moved(self._longest_call())

@@ -5,9 +5,10 @@ from datetime import datetime
 
 from bdauto import log
 from bdauto.bd.client import Bd
-from bdauto.controllers.gate import BreakerView, Hold, StoreReader, view_breaker
+from bdauto.bd.prefetch import Prefetch
+from bdauto.controllers.gate import BreakerView, Expected, Hold, expected_values, view_breaker
 from bdauto.domain.outcome import Outcome
-from bdauto.domain.pause import Pause, read
+from bdauto.domain.pause import KEY, Pause, read
 from bdauto.telemetry.families import PAUSED, SUSPENDED
 from bdauto.telemetry.recorder import Telemetry
 
@@ -28,7 +29,8 @@ class PauseMonitor:
         """`off` is called when a pause or a suspension ends."""
         self._ignore_pause = ignore_pause
         self._ignore_breaker = ignore_breaker
-        self._store = StoreReader(bd)
+        self._store = Prefetch(bd.kv_list, now)
+        self.expected: Expected = {}
         self._now = now
         self._telemetry = telemetry
         self._off = off
@@ -44,7 +46,7 @@ class PauseMonitor:
 
     def look(self) -> None:
         """Start reading it."""
-        self._store.look()
+        self._store.start()
 
     def hold(self) -> Hold | None:
         """Return the current pause, or the open breaker. Raises BdError."""
@@ -61,6 +63,7 @@ class PauseMonitor:
             return Hold(Outcome.paused, words, self._pause.until if self._pause else None)
         view = BreakerView() if self._ignore_breaker else view_breaker(store, now)
         suspended, self.half_open, self.died = view.hold, view.half_open, view.died
+        self.expected = view.expected(store) | ({} if self._ignore_pause else expected_values(store, KEY))
         open_now = suspended is not None or self.half_open
         if suspended and not self._suspended:
             self._telemetry.tell("suspended", suspended.detail)

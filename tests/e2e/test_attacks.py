@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bdauto.bd.prefetch import MAX_AGE
 from bdauto.sandbox import FakeReply, Sandbox
 from tests.support.cli import (
     Gate,
@@ -231,6 +232,21 @@ def test_a_pause_stops_a_cycle_under_way(world: Sandbox, monkeypatch: pytest.Mon
     assert run(world, "resume").code == 0
 
 
+def test_a_pause_while_the_services_are_asked_is_heeded(world: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The switch is read before the services are asked; the claim holds it."""
+    bead = world.create()
+    gate = Gate(world.board, "status", monkeypatch)
+    process = start(world, "dispatch", "--json")
+    gate.wait()
+    assert run(world, "pause", "enough").code == 0
+    gate.go.set()
+    done = finish(process, world)
+    assert (done.code, done.json["outcome"], done.outcomes, posted(world)) == (0, "paused", {}, [])
+    assert status(world, bead) == "open"
+    assert run(world, "resume").code == 0
+    assert dispatch(world).outcomes == {bead: "dispatched"}
+
+
 Later = Callable[[Sandbox, str], None]
 
 
@@ -260,6 +276,20 @@ def test_what_is_added_to_a_later_bead_counts(world: Sandbox, later: Later, monk
     gate.let_go()
     assert finish(process, world).outcomes == {first: "dispatched", third: "dispatched"}
     assert status(world, second) == "open"
+
+
+@pytest.mark.parametrize("later", [_blocker, _blocked_parent, _label])
+def test_what_is_added_while_the_services_are_asked_counts(
+    world: Sandbox, later: Later, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (world.create(priority=priority) for priority in range(2))
+    gate = Gate(world.board, "status", monkeypatch)
+    process = start(world, "dispatch", "--json", "--exclude-label", "secret")
+    gate.wait()
+    later(world, first)
+    time.sleep(MAX_AGE.total_seconds())
+    gate.go.set()
+    assert finish(process, world).outcomes == {second: "dispatched"}
 
 
 def test_a_bead_that_beadboard_does_not_see_yet(world: Sandbox) -> None:

@@ -3,10 +3,12 @@
 A change of a number here is a change of what bdauto costs: make it on purpose.
 """
 
+import time
 from collections.abc import Callable
 
 import pytest
 
+from bdauto.bd.prefetch import MAX_AGE
 from bdauto.sandbox import Sandbox
 from tests.support.cli import FLAVOURS, claimed, dispatch, make_world, reap, started
 
@@ -47,10 +49,10 @@ CASES: list[Case] = [
     # what, how it is made, arguments, agent service, bd on a server, bd embedded, requests
     ("an idle dispatch", _idle, ("dispatch",), False, 1, 1, 0),
     ("a busy dispatch", _busy, ("dispatch",), False, 3, 3, 1),
-    ("one bead", _beads, ("dispatch",), False, 5, 9, 2),
-    ("one bead, with the agent service", _beads, ("dispatch",), True, 5, 9, 3),
-    ("three beads", _beads, ("dispatch", "--max", "3"), False, 13, 21, 4),
-    ("one bead of thirty", _many, ("dispatch",), False, 5, 9, 2),
+    ("one bead", _beads, ("dispatch",), False, 5, 10, 2),
+    ("one bead, with the agent service", _beads, ("dispatch",), True, 5, 10, 3),
+    ("three beads", _beads, ("dispatch", "--max", "3"), False, 13, 24, 4),
+    ("one bead of thirty", _many, ("dispatch",), False, 5, 10, 2),
     ("an idle sweep", _idle, ("reap",), False, 2, 2, 0),
     ("three healthy jobs", _healthy, ("reap",), True, 3, 3, 3),
     ("ten stalled beads", _stalled, ("reap",), False, 5, 26, 0),
@@ -66,11 +68,16 @@ def test_what_a_cycle_costs(request: pytest.FixtureRequest, case: Case, flavour:
     with make_world(request, flavour) as sandbox:
         make(sandbox)
         sandbox.board.requests.clear()
+        began = time.monotonic()
         done = (dispatch if command == "dispatch" else reap)(sandbox, *options, agent=agent)
         assert done.code == 0, done
         first = (
             2 if flavour == "proxied" and "-n" in options else 0
         )  # the first reads learn that there is no --readonly
         verbs = [call.verb for call in sandbox.calls]
-        assert len(verbs) == (embedded if flavour == "embedded" else server + first), verbs
+        wanted = embedded if flavour == "embedded" else server + first
+        if time.monotonic() - began > MAX_AGE.total_seconds():  # on so slow a machine what is too old is read again
+            assert len(verbs) >= wanted, verbs
+        else:
+            assert len(verbs) == wanted, verbs
         assert len(sandbox.board.requests) == requests, sandbox.board.requests

@@ -242,7 +242,10 @@ class SimWriter:
         world = self._of.world
         rows = [world.rows[change.bead.id] for change in changes]
         pairs = list(zip(rows, changes, strict=True))
-        can = [change.applied_to(row.bead) or change.holds(row.bead) for row, change in pairs]
+        can = [
+            change.applied_to(row.bead) or (change.holds(row.bead) and change.allowed_by(world.store))
+            for row, change in pairs
+        ]
         if not all(can) and len(changes) > 1:
             return can
         for (row, change), possible in zip(pairs, can, strict=True):

@@ -184,7 +184,7 @@ class Tracker(Bd):
         row, now = self.rows[change.bead.id], self.clock.now()
         if change.applied_to(self.bead(change.bead.id)):
             return True
-        if not change.holds(self.bead(change.bead.id)):
+        if not change.holds(self.bead(change.bead.id)) or not change.allowed_by(self.store):
             return False
         self.written.append(change)
         metadata = row.get("metadata") or {}

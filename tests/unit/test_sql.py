@@ -155,6 +155,26 @@ def test_a_claim_that_merges_with_another_s_assignment_is_told_from_one_that_was
     assert one["metadata"] == {"team": "a", "bdauto.attempts": 2, MARK: "w2"}
 
 
+PAUSE = "INSERT INTO config (`key`, value) VALUES ('kv.bdauto.paused', 'x')"
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected", "written"),
+    [(None, None, True), ("", None, True), ("x", None, False), (None, "x", False), ("x", "x", True), ("x", "y", False)],
+)
+def test_a_change_holds_only_while_the_store_says_so(stored: str | None, expected: str | None, written: bool) -> None:
+    rows = Rows(row("x-1"))
+    if stored is not None:
+        rows.store.db.execute(PAUSE.replace("'x'", f"'{stored}'"))
+    said = rows.apply(claim(bead("x-1"), if_store={"bdauto.paused": expected}))
+    assert (NOT_WRITTEN not in said, rows["x-1"]["status"] == "in_progress") == (written, written)
+
+
+def test_a_pause_that_dolt_merges_with_a_claim_is_seen() -> None:
+    rows = Rows(row("x-1"))
+    assert OVERTAKEN in rows.apply(claim(bead("x-1"), if_store={"bdauto.paused": None}), between=PAUSE)
+
+
 def test_what_was_moved_since_is_not_undone() -> None:
     rows = Rows(row("x-1", assignee="bob", status="closed", metadata={MARK: "w1"}))
     assert NOT_WRITTEN in rows.apply(claim(bead("x-1")).undone("w2"))

@@ -5,7 +5,7 @@ import json
 import os
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Scripted(Bd):
         self.guard_error: BdError | None = None
         self.statements: list[str] = []
         self.updates: list[tuple[str, list[str]]] = []
+        self.store: dict[str, Any] = {}
         self.on_read: Callable[[], None] = lambda: None
         self.touched = ""
 
@@ -81,6 +82,10 @@ class Scripted(Bd):
         self.on_read()
         found = BeadList(tuple(found for found in map(self.beads.get, ids) if isinstance(found, Bead)))
         return Answered(lambda: found)
+
+    def kv_list(self) -> RunningCommand[Mapping[str, Any]]:
+        self.asked.append("kv")
+        return Answered(lambda: self.store)
 
     def update(self, bead_id: str, options: Sequence[str]) -> Bead:
         found = self.beads[bead_id]
@@ -167,6 +172,17 @@ def test_nothing_but_a_conflict_is_tried_again(error: BdError) -> None:
     with pytest.raises(type(error)):
         writer(bd).apply([claim(bead())])
     assert bd.asked.count("sql") == 1
+
+
+def test_an_embedded_change_looks_at_the_switch_under_the_lock(tmp_path: Path) -> None:
+    bd = Scripted(tmp_path)
+    bd.beads = {"x-1": bead()}
+    bd.store = {"bdauto.paused": "x"}
+    held = claim(bead(), if_store={"bdauto.paused": None})
+    assert writer(bd).apply([held]) == [False]
+    assert (bd.asked[-2:], bd.updates) == (["read", "kv"], [])
+    bd.store = {}
+    assert writer(bd).apply([held]) == [True]
 
 
 def test_an_embedded_bead_is_read_again_and_updated_by_options(tmp_path: Path) -> None:
