@@ -14,7 +14,7 @@ from bdauto.controllers.results import Results, end_note, end_of_run, log_end
 from bdauto.domain import pause
 from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.eligibility import backoff
-from bdauto.domain.notes import ARMED_AT, BLOCKED_DROPS, COUNTERS, DEATHS, DIED, NOTED, sign_of_life
+from bdauto.domain.notes import ARMED_AT, BLOCKED_DROPS, COUNTERS, DEATHS, DIED, GIVEN_UP, NOTED, sign_of_life
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report, partly
 from bdauto.domain.reaping import Action, JobEvidence, ReapDecision, decide_check, decide_reap, lies_ahead, too_many
 from bdauto.domain.results import JobEnd, with_result
@@ -130,6 +130,8 @@ class Reaper:
         bead = decision.bead
         put: dict[str, str | float | Moment] = dict(with_result(bead, end)) if end else {}
         drop: tuple[str, ...] = BLOCKED_DROPS
+        if decision.gives_up:
+            put[GIVEN_UP] = bead.job
         if decision.action is Action.block:
             put["bdauto.quarantined"] = decision.evidence
         else:

@@ -6,7 +6,17 @@ from typing import Annotated, Any
 
 import msgspec
 
-from bdauto.domain.notes import AGENT_SIGN, CLAIM_NOTE, DEATHS, DIED, JOB_NOTE, PENDING_NOTE
+from bdauto.domain.notes import (
+    ADOPTED,
+    AGENT_SIGN,
+    CLAIM_NOTE,
+    DEATHS,
+    DIED,
+    GIVEN_UP,
+    JOB_NOTE,
+    PENDING_NOTE,
+    UNCLAIMED,
+)
 from bdauto.sanitize import clean
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z"
@@ -14,6 +24,12 @@ ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z"
 
 JOB_PATTERN = r"^[A-Za-z0-9._-]{1,100}\Z"
 """Matches the ids of jobs and attempts."""
+
+MOST_JOBS = 20
+"""Jobs that a bead is believed to name, the youngest: notes are written by anybody, and each job is asked about."""
+_JOB_ID = r"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?)"
+_SIGNED_JOB = re.compile(rf"^{AGENT_SIGN} {_JOB_ID}(?![A-Za-z0-9_-])", re.MULTILINE)
+_NAMED_JOB = re.compile(rf"^(?:{AGENT_SIGN} |{JOB_NOTE}){_JOB_ID}(?![A-Za-z0-9_-])", re.MULTILINE)
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -28,7 +44,7 @@ class Dependency(msgspec.Struct, frozen=True):
 
 OWN = (
     "attempt", "attempts", "failures", "job", "error", "quarantined", "died", "deaths",
-    "claimed_at", "armed_at", "retry_at",
+    "claimed_at", "armed_at", "retry_at", "unclaimed", "given_up",
 )  # fmt: skip
 """bdauto's own metadata: each key is `bdauto.` and the name of the property that reads it."""
 LARGEST_COUNT = 1_000_000
@@ -134,11 +150,32 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True):
         return self._time("bdauto.retry_at")
 
     @property
-    def foreign_job(self) -> str:
-        """The job that its agent named in its first note, if it is none that bdauto recorded, or ""."""
-        jobs = re.findall(rf"^{AGENT_SIGN} ([A-Za-z0-9._-]{{1,100}})$", self.notes, re.MULTILINE)
-        job = jobs[-1] if jobs else ""
-        return "" if job == self.job or f"{JOB_NOTE}{job}\n" in f"{self.notes}\n" else job
+    def unclaimed(self) -> str:
+        """The job that was started under a claim which was gone before the job could be recorded, or ""."""
+        return self._word(UNCLAIMED)
+
+    @property
+    def adopted(self) -> str:
+        """The current attempt if it claims the bead for a job that bdauto did not start, or ""."""
+        adopted = self._word(ADOPTED)
+        return adopted if adopted == self.attempt else ""
+
+    @property
+    def given_up(self) -> str:
+        """The job that the reaper has given up though the agent service called it alive, or ""."""
+        return self._word(GIVEN_UP)
+
+    @property
+    def named_jobs(self) -> tuple[str, ...]:
+        """The jobs that metadata and notes name, whoever wrote them: the youngest first, MOST_JOBS at most."""
+        noted = reversed(_NAMED_JOB.findall(self.notes))
+        return tuple(dict.fromkeys(job for job in (self.unclaimed, self.job, *noted) if job))[:MOST_JOBS]
+
+    @property
+    def signed_job(self) -> str:
+        """The job that the agent has signed for in a note since the claim, or ""."""
+        jobs = _SIGNED_JOB.findall(self.notes_since_claim)
+        return jobs[-1] if jobs else ""
 
     @property
     def pending_note(self) -> str:

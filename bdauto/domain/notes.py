@@ -58,6 +58,12 @@ COUNTERS = (
 BLOCKED_DROPS = ("bdauto.attempt", "bdauto.retry_at", "bdauto.error", "bdauto.failures", ARMED_AT, DEATHS)
 """The keys that blocking removes. How often, when and as which job the bead ran can still be read."""
 
+UNCLAIMED = "bdauto.unclaimed"
+"""Metadata key: a job that was started and could not be recorded, because the claim was gone. The bead is open."""
+ADOPTED = "bdauto.adopted"
+"""Metadata key: the attempt that claims the bead for a job that bdauto did not start."""
+GIVEN_UP = "bdauto.given_up"
+"""Metadata key: the job that was settled though the agent service called it alive. It is not believed again."""
 NOTED = "bdauto.noted"
 """Metadata key: the attempt whose lost note was written again."""
 

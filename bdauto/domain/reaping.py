@@ -27,7 +27,7 @@ class ReapDecision(msgspec.Struct, frozen=True):
 
     `by_age` marks a decision that rests on time alone. A wrong clock could cause it for every bead at once.
     `early_death` marks a bead whose agent ended, or stalled, without a sign of life. `charged` is False for one that
-    gets its attempt back.
+    gets its attempt back. `gives_up` marks one whose job is called alive, and is not believed any more.
     """
 
     bead: Bead
@@ -37,6 +37,7 @@ class ReapDecision(msgspec.Struct, frozen=True):
     by_age: bool = False
     early_death: bool = False
     charged: bool = True
+    gives_up: bool = False
 
 
 ALIVE = frozenset({"queued", "running"})
@@ -56,6 +57,8 @@ CLOCK_ROUNDING = timedelta(seconds=2)
 """bd rounds a time to a second, which can lie ahead."""
 UNANSWERED = timedelta(hours=2)
 """A bead whose job nobody could be asked about is not condemned by its age before this long without an update."""
+LONGEST_BELIEF = timedelta(days=1)
+"""An agent service that calls a job alive, whose agent has noted nothing since the claim, is believed this long."""
 
 
 class JobEvidence(msgspec.Struct, frozen=True):
@@ -103,6 +106,14 @@ def decide_check(bead: Bead, check: FailedCheck, settings: ReapSettings) -> Reap
 
 def decide_reap(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: datetime) -> ReapDecision:
     """Weigh the evidence for one bead in progress, strongest first (docs/reliability.md)."""
+    decision = _decide(bead, evidence, settings, now)
+    if decision.action is Action.keep or not bead.adopted:
+        return decision
+    note = f"reaper: {decision.evidence} — given back uncharged: bdauto did not start its job"
+    return msgspec.structs.replace(decision, action=Action.release, note=note, early_death=False, charged=False)
+
+
+def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: datetime) -> ReapDecision:
     job_state = evidence.states.get(bead.id, "")
     if bead.ephemeral:
         return _keep(bead, "ephemeral: not bdauto's to settle")
@@ -115,6 +126,9 @@ def decide_reap(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: 
         return _keep(bead, f"updated at {format_time(bead.updated_at)}, which lies ahead and is not believed")
     age = now - seen
     aged = f"{format_age(age)} since the last update"
+    if job_state in ALIVE and age > LONGEST_BELIEF and not bead.host and (_silent(bead) or bead.adopted):
+        words = f"job {bead.job} is called {job_state}, but nothing was noted for {format_age(age)}"
+        return msgspec.structs.replace(_over(bead, words, settings, by_age=True), gives_up=True)
     if job_state in ALIVE:
         return _keep(bead, f"job {_job(bead)} is {job_state}; {aged}")
     if _without_job(bead):

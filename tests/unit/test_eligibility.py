@@ -14,6 +14,7 @@ from bdauto.domain.eligibility import backoff, dispatch_order, global_conditions
 from bdauto.domain.notes import format_age
 from bdauto.domain.reaping import (
     FORGOTTEN,
+    LONGEST_BELIEF,
     NO_ANSWER,
     TOKEN_REFUSED,
     UNANSWERED,
@@ -135,7 +136,10 @@ def test_a_living_job_is_kept_a_dead_one_settled_and_a_young_bead_never_stalled(
     one = bead(status="in_progress", updated_at=NOW - age, notes=notes, metadata=own)
     settings = ReapSettings(on_stall=on_stall)
     decided = decide_reap(one, JobEvidence({one.id: state} if state else {}, idle), settings, NOW)
-    if state in ("queued", "running", TOKEN_REFUSED):
+    if state in ("queued", "running") and claimed and not notes.strip() and age > LONGEST_BELIEF:
+        assert decided.action is not Action.keep
+        assert decided.gives_up
+    elif state in ("queued", "running", TOKEN_REFUSED):
         assert decided.action is Action.keep
     elif state in ("failed", "error", "completed") and claimed and not notes.strip():
         assert decided.action is (Action.release if attempts < settings.max_attempts else Action.block)

@@ -129,6 +129,30 @@ EVIDENCE: list[Row] = [
 ]
 
 
+@pytest.mark.parametrize("state", ["completed", "failed", "error", "timeout", None])
+def test_an_adopted_job_that_ends_gives_its_bead_back_uncharged(state: str | None) -> None:
+    """bdauto did not start the job, so the bead has not had its attempt."""
+    here = ward(running(idle=STALE, attempt="w1", adopted="w1"), jobs={"j-1": state} if state else {})
+    assert said(here.sweep()) == {"x-1": "released"}
+    bead = here.tracker.bead("x-1")
+    assert (bead.status, bead.attempts, bead.adopted, bead.job) == ("open", 0, "", "")
+    assert here.tracker.notes("x-1")[-1].endswith("given back uncharged: bdauto did not start its job")
+
+
+@pytest.mark.parametrize("state", ["running", "queued"])
+@pytest.mark.parametrize(
+    "bead", [{"notes": "\ndispatched: job=j-1"}, {"attempt": "w1", "adopted": "w1"}], ids=["silent", "adopted"]
+)
+def test_a_job_that_runs_without_a_note_is_believed_for_a_day(bead: dict[str, Any], state: str) -> None:
+    here = ward(running(idle=timedelta(hours=24), **bead), jobs={"j-1": state})
+    assert said(here.sweep()) == {"x-1": "kept"}
+    here.clock.time += timedelta(minutes=1)
+    report = here.sweep()
+    assert said(report) == {"x-1": "released" if "adopted" in bead else "blocked"}
+    assert f"job j-1 is called {state}, but nothing was noted for 1441m" in report.beads[0].detail
+    assert here.tracker.bead("x-1").given_up == "j-1"
+
+
 @pytest.mark.parametrize(
     ("bead", "job", "outcome", "evidence"), [e[1:] for e in EVIDENCE], ids=[e[0] for e in EVIDENCE]
 )
