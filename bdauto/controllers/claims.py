@@ -18,11 +18,13 @@ from bdauto.controllers.memory import StartedJob
 from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.eligibility import backoff
 from bdauto.domain.notes import (
+    ADOPTED,
     ARMED_AT,
     BLOCKED_DROPS,
     CLAIMED_AT,
     DIED,
     JOB_NOTE,
+    UNCLAIMED,
     UNKNOWN,
     error_kind,
     failure_note,
@@ -74,7 +76,8 @@ class Claims(msgspec.Struct, frozen=True):
         say, which the claim itself looks at: no pause is overlooked.
         """
         claim = Claim(bead, attempt, max(int((self.runtime.now() - _waits_since(bead)).total_seconds()), 0))
-        stale = ["bdauto.job", "bdauto.retry_at", "bdauto.quarantined", DIED, *([] if host else ["bdauto.host"])]
+        stale = ["bdauto.job", "bdauto.retry_at", "bdauto.quarantined", DIED, UNCLAIMED, ADOPTED]
+        stale += [] if host else ["bdauto.host"]
         if bead.error.startswith(UNKNOWN):
             stale.append("bdauto.error")
         change = Change(
@@ -113,6 +116,24 @@ class Claims(msgspec.Struct, frozen=True):
         )
         return self._insist(change, job)
 
+    def mark_unclaimed(self, claim: Claim, job: str) -> None:
+        """Note a job that runs though its claim is gone on its bead, if that looks as if it had never been posted.
+
+        A reaper that settled the attempt leaves its charge. A bd that undoes the claim takes the charge back too.
+        """
+        found = self.bd.read([claim.bead.id]).result().beads
+        for bead in found:
+            if bead.status == "open" and not bead.attempt and not bead.rearmed and bead.attempts < claim.attempts:
+                change = Change(
+                    bead=bead,
+                    act="note unclaimed job of",
+                    mark=self.runtime.unique(),
+                    put={UNCLAIMED: job},
+                    if_status="open",
+                    if_updated_at=bead.updated_at,
+                )
+                self._apply(change)
+
     def unknown(self, claim: Claim, error: str) -> None:
         """Leave the bead claimed and say that it may run: the reaper settles it. As insistent as `record`."""
         words = f"{UNKNOWN}: {error}"
@@ -140,23 +161,29 @@ class Claims(msgspec.Struct, frozen=True):
             self.runtime.sleep(wait)
             wait = min(wait * 2, 5.0)
 
-    def restore(self, bead: Bead, known: StartedJob, host: str = "") -> bool:
-        """Claim a bead for the attempt whose job runs, on `host` or in a service. False if the bead has changed."""
+    def restore(self, bead: Bead, known: StartedJob, host: str = "", *, adopt: bool = False) -> bool:
+        """Claim a bead for the attempt whose job runs, on `host` or in a service. False if the bead has changed.
+
+        `adopt` says that bdauto did not start the job. A claim that somebody has opened keeps its time.
+        """
+        noted = f"{JOB_NOTE}{known.job}\n" in f"{bead.notes}\n"
+        same = bead.claimed_at and bead.attempt == known.attempt
         change = Change(
             bead=bead,
             act="restore claim",
             mark=self.runtime.unique(),
             status="in_progress",
-            note=f"{JOB_NOTE}{known.job}",
+            note="" if noted else f"{JOB_NOTE}{known.job}",
             put={
                 "bdauto.attempt": known.attempt,
                 "bdauto.attempts": known.attempts,
-                CLAIMED_AT: NOW,
+                **({} if same else {CLAIMED_AT: NOW}),
                 "bdauto.job": known.job,
                 **({"bdauto.host": host} if host else {}),
+                **({ADOPTED: known.attempt} if adopt else {}),
                 **self._runs(),
             },
-            drop=("bdauto.retry_at", "bdauto.quarantined"),
+            drop=("bdauto.retry_at", "bdauto.quarantined", UNCLAIMED, *(() if adopt or same else (ADOPTED,))),
             if_status="open",
             if_assignee=self.bd.settings.assignee,
             if_updated_at=bead.updated_at,

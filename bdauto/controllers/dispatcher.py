@@ -20,6 +20,7 @@ from bdauto.bd.prefetch import MAX_AGE, Prefetch, too_old
 from bdauto.clock import Runtime
 from bdauto.controllers.breaker_store import BreakerStore
 from bdauto.controllers.claims import Claim, Claims
+from bdauto.controllers.earlier_jobs import EarlierJobs
 from bdauto.controllers.endings import Endings
 from bdauto.controllers.gate import Gate, Hold
 from bdauto.controllers.limits import Limits
@@ -29,9 +30,8 @@ from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.limits import outside_hours
 from bdauto.domain.notes import format_age
 from bdauto.domain.outcome import BeadOutcome, Outcome, Report, partly
-from bdauto.domain.reaping import ALIVE, FORGOTTEN, OVER
 from bdauto.domain.settings import DispatchSettings
-from bdauto.errors import BdautoError, BdFailed, PartlyDone, ServiceDown, ServiceError
+from bdauto.errors import BdautoError, BdFailed, PartlyDone, ServiceDown
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
@@ -74,8 +74,9 @@ class Dispatcher:
         self._limits = Limits(self.bd, self.settings, self.runtime.now)
         self._breaker = BreakerStore(self.bd, self.writer, self.runtime)
         self._endings = Endings(
-            self._claims, self.settings.max_attempts, self.runtime.now, dry_run=self.settings.dry_run
+            self._claims, self.memory, self.settings.max_attempts, self.runtime.now, dry_run=self.settings.dry_run
         )
+        self._earlier_jobs = EarlierJobs(self.bd, self._claims, self._endings, self.memory, self.runtime)
 
     def cycle(self) -> Report:
         """Dispatch up to `max_beads` eligible beads. The report holds any error. Nothing expected is raised."""
@@ -216,13 +217,16 @@ class Dispatcher:
 
     def _one(self, queue: Queue, listed: Bead, room: int) -> bool:
         """Claim and post one bead. Return whether to go on with the next."""
-        if self._runs_already(listed) or self._adopted(listed):
+        if self._earlier_jobs.hold_back(listed, self.runner()):
             return True
         bead = self._judged_again(queue, listed)
         if bead is None:
             return self._held is None
+        if bead.named_jobs != listed.named_jobs and self._earlier_jobs.hold_back(bead, self.runner()):
+            return True
         attempt = self.runtime.unique()
         if self.gate.half_open and not self.settings.dry_run and not self._breaker.take_trial(attempt, bead.id):
+            self._endings.pass_over(bead, "another bead tries whether the agent works again")
             return False
         try:
             return self._attempt(queue, bead, attempt, room)
@@ -253,7 +257,7 @@ class Dispatcher:
             self.memory.started(bead.id, StartedJob(claim.attempt, claim.attempts, answer.job))
         if self._endings.dispatched + 1 < room:  # another bead may follow: look beside the record of this one
             self._look_ahead(queue, bead)
-        return self._endings.apply(claim, answer, self.memory)
+        return self._endings.apply(claim, answer)
 
     def _claim(self, bead: Bead, attempt: str) -> Claim | None:
         """Claim a bead. Where that fails because of the switch or the breaker, `_held` says so, and not the report."""
@@ -284,36 +288,3 @@ class Dispatcher:
         if prompt := self.runner().prompt(claim.bead, claim.attempt):
             log.debug("prompt", bead=claim.bead.id, prompt=log.Text(prompt))
         return Started("")
-
-    def _adopted(self, bead: Bead) -> bool:
-        """Claim an open bead for the job that runs on it though bdauto did not start it: BeadBoard's button did."""
-        job = "" if self.runner().host else bead.foreign_job
-        if not job or self._job_state(job) not in ALIVE:
-            return False
-        known = StartedJob(self.runtime.unique(), bead.attempts + 1, job)
-        if self._claims.restore(bead, known):
-            self._endings.report(bead, BeadOutcome.adopted, "its job runs, and bdauto did not start it", job)
-        return True
-
-    def _runs_already(self, bead: Bead) -> bool:
-        """Write a claim back that bd has reverted: this process started its job, and the agent service says it runs."""
-        known = self.memory.contradicts(bead)
-        if known is None:
-            return False
-        state = self._job_state(known.job)
-        if state in ALIVE:
-            if self._claims.restore(bead, known, self.runner().host):
-                self._endings.report(bead, BeadOutcome.reverted, f"job {known.job} runs: the claim is back", known.job)
-            return True
-        return self.memory.bars(bead, known, over=state in OVER or state == FORGOTTEN)
-
-    def _job_state(self, job: str) -> str:
-        """Return the state of a job, FORGOTTEN where it is not known, and "" if nobody can be asked."""
-        runner = self.runner()
-        if not runner.knows_jobs:
-            return ""
-        try:
-            return runner.job_state(job) or FORGOTTEN
-        except ServiceError as error:
-            log.warning("no-evidence", error=error)
-            return ""

@@ -3,6 +3,7 @@
 docs/reliability.md has the table.
 """
 
+import logging
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -30,14 +31,16 @@ class Endings:
     """Ends attempts and keeps a report of each bead. Every method but `report` may raise BdError."""
 
     def __init__(
-        self, claims: Claims, max_attempts: int, now: Callable[[], datetime], *, dry_run: bool = False
+        self, claims: Claims, memory: Memory, max_attempts: int, now: Callable[[], datetime], *, dry_run: bool = False
     ) -> None:
         self.reports: list[BeadReport] = []
         self._claims = claims
+        self._memory = memory
         self._max_attempts = max_attempts
         self._now = now
         self._dry_run = dry_run
         self._refused: list[tuple[Claim, str]] = []
+        self._passed_over: BdautoError | None = None
         self._not_started = 0
 
     @property
@@ -55,21 +58,21 @@ class Endings:
         """Whether BeadBoard said that the agent service takes no further bead."""
         return any(report.outcome is BeadOutcome.busy for report in self.reports)
 
-    def apply(self, claim: Claim, answer: Answer, memory: Memory) -> bool:
+    def apply(self, claim: Claim, answer: Answer) -> bool:
         """Apply the answer to the claimed bead. Return whether to go on with the next.
 
         Raises ServiceError if the answer is a fault of the service.
         """
         self._not_started = self._not_started + 1 if isinstance(answer, NotStarted) else 0
-        go_on = self._apply(claim, answer, memory)  # first of all: a running job must be recorded, whatever else fails
+        go_on = self._apply(claim, answer)  # first of all: a running job must be recorded, whatever else fails
         if not isinstance(answer, Refused):
             self.charge_refused()
         return go_on
 
-    def _apply(self, claim: Claim, answer: Answer, memory: Memory) -> bool:
+    def _apply(self, claim: Claim, answer: Answer) -> bool:
         match answer:
             case Started(job):
-                self._record(claim, job, memory)
+                self._record(claim, job)
             case AtCapacity():
                 words = "the agent is at capacity; the bead is open again"
                 self._release(claim, BeadOutcome.busy, words)
@@ -117,6 +120,8 @@ class Endings:
             return ServiceDrift(
                 f"{unknown.id}: {UNKNOWN}: {unknown.detail}; it may run: it stays claimed until the reaper settles it"
             )
+        if self._passed_over:
+            return self._passed_over
         bad = seen.get(BeadOutcome.unavailable) or seen.get(BeadOutcome.refused)
         if not bad:
             failed = seen.get(BeadOutcome.failed)
@@ -125,24 +130,35 @@ class Endings:
             return PartlyDone(f"partly done: {bad.id} is open again: {bad.detail}")
         return ServiceDown(f"nothing was dispatched: {bad.id} is open again: {bad.detail}")
 
-    def report(self, what: Claim | Bead, outcome: BeadOutcome, detail: str = "", job: str = "") -> None:
-        """Report and log what became of a bead."""
+    def pass_over(self, bead: Bead, words: str, job: str = "", error: BdautoError | None = None) -> None:
+        """Leave a bead alone in this cycle, and say why. `error` is what the cycle comes to.
+
+        A reason that was given in the cycle before is no warning any more.
+        """
+        self._passed_over = self._passed_over or error
+        level = logging.WARNING if self._memory.is_news(bead.id, words) else logging.INFO
+        self.report(bead, BeadOutcome.kept, words, job, level)
+
+    def report(
+        self, what: Claim | Bead, outcome: BeadOutcome, detail: str = "", job: str = "", level: int | None = None
+    ) -> None:
+        """Report and log what became of a bead. The level is the outcome's unless it is given."""
         bead_id, attempt = (what.bead.id, what.attempt) if isinstance(what, Claim) else (what.id, "")
         self.reports.append(BeadReport(bead_id, outcome, job, detail, attempt))
         if self._dry_run and outcome is BeadOutcome.dispatched:
             log.event("would-dispatch", bead=bead_id)
-        elif self._dry_run and outcome is BeadOutcome.adopted:
+        elif self._dry_run and outcome in (BeadOutcome.adopted, BeadOutcome.reverted):
             log.event("would-adopt", bead=bead_id, job=job)
         else:
-            log.event(outcome, outcome.level, bead=bead_id, job=job, attempt=attempt, detail=detail)
+            log.event(outcome, level or outcome.level, bead=bead_id, job=job, attempt=attempt, detail=detail)
 
-    def _record(self, claim: Claim, job: str, memory: Memory) -> None:
+    def _record(self, claim: Claim, job: str) -> None:
         try:
             if self._claims.record(claim, job):
                 self.report(claim, BeadOutcome.dispatched, job=job)
                 return
             problem: BdError = BdFailed("its claim is gone: bd, or somebody, has undone it")
-            memory.barred.add(claim.bead.id)
+            self._claims.mark_unclaimed(claim, job)
         except BdError as error:
             problem = error
         words = f"runs as job {job}, which could not be recorded: {problem}"

@@ -25,21 +25,30 @@ class StartedJob(msgspec.Struct, frozen=True):
 
 @dataclass
 class Memory:
-    """The jobs that this process started, by bead, and the beads that it must not post again.
+    """The jobs that this process started, by bead. `told` is why beads were passed over last.
 
     `idle_at` is when it last read the queue and found nothing eligible in it.
     """
 
     jobs: dict[str, StartedJob] = field(default_factory=dict)
-    barred: set[str] = field(default_factory=set)
+    told: dict[str, str] = field(default_factory=dict)
     idle_at: datetime | None = None
 
     def started(self, bead_id: str, job: StartedJob) -> None:
         """Remember a job."""
         self.jobs.pop(bead_id, None)
+        self.told.pop(bead_id, None)
         self.jobs[bead_id] = job
         if len(self.jobs) > MOST_JOBS:
             del self.jobs[next(iter(self.jobs))]
+
+    def is_news(self, bead_id: str, reason: str) -> bool:
+        """Remember why a bead was passed over. Return whether that was another reason the last time."""
+        news = self.told.pop(bead_id, None) != reason
+        self.told[bead_id] = reason
+        if len(self.told) > MOST_JOBS:
+            del self.told[next(iter(self.told))]
+        return news
 
     def eligible_since(self, bead: Bead) -> datetime:
         """Return since when a bead is eligible, as far as that is known: bd says nothing of a blocker that is gone."""
@@ -53,13 +62,3 @@ class Memory:
         """
         known = self.jobs.get(bead.id)
         return known if known and bead.attempt != known.attempt else None
-
-    def bars(self, bead: Bead, known: StartedJob, *, over: bool) -> bool:
-        """Return whether an open bead is barred: its record found no claim, so that its job may run.
-
-        That ends when the job is `over`, and when the bead shows that the attempt was settled: it still has the charge,
-        which a bd that reverts its claim takes back too, or a person has re-armed it.
-        """
-        if over or bead.attempts >= known.attempts or bead.rearmed:
-            self.barred.discard(bead.id)
-        return bead.id in self.barred

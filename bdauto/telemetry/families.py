@@ -47,6 +47,7 @@ OUTCOMES: Mapping[str, tuple[str, ...]] = {
         BeadOutcome.released,
         BeadOutcome.adopted,
         BeadOutcome.reverted,
+        BeadOutcome.kept,
         BeadOutcome.not_visible,
         BeadOutcome.refused,
         BeadOutcome.quarantined,

@@ -193,6 +193,34 @@ def test_a_bead_that_beadboards_button_started_is_claimed_for_that_job(world: Sa
     assert reap(world, agent=True).outcomes == {bead: "kept"}
 
 
+@pytest.mark.parametrize("code", [401, 500, 503])
+def test_a_bead_whose_job_nobody_tells_of_gets_no_second_agent(world: Sandbox, code: int) -> None:
+    """`/health` answers, so the agent service looks well. A person has opened a running bead."""
+    world.board.capacity = 5
+    bead = world.create()
+    assert dispatch(world, agent=True).outcomes == {bead: "dispatched"}
+    tell(world, "note", bead, f"claimed by agent {metadata(world, bead)['job']}", actor="agent")
+    tell(world, "update", bead, "-s", "open", actor="bob")
+    other = world.create(priority=4)
+    world.board.reply_next("job", FakeReply(code))
+    done = dispatch(world, "--max", "2", agent=True)
+    assert (done.code, done.outcomes) == (4, {bead: "kept", other: "dispatched"})
+    assert f"HTTP {code}" in done.complaint
+    assert dispatch(world, agent=True).outcomes == {bead: "reverted"}
+    assert posted(world) == [bead, other]
+    assert reap(world, agent=True).outcomes == {bead: "kept", other: "kept"}
+
+
+def test_a_note_with_another_beads_job_is_no_claim_on_it(world: Sandbox) -> None:
+    world.board.capacity = 5
+    first = world.create()
+    assert dispatch(world, agent=True).outcomes == {first: "dispatched"}
+    second = world.create()
+    tell(world, "note", second, f"claimed by agent {metadata(world, first)['job']}", actor="agent")
+    assert dispatch(world, agent=True).outcomes == {second: "dispatched"}
+    assert posted(world) == [first, second]
+
+
 def test_a_gateways_time_out_is_an_unknown_outcome(either: Sandbox) -> None:
     bead = either.create()
     either.board.reply_next("dispatch", SAID_NO["a gateway"])

@@ -14,15 +14,17 @@ from unittest.mock import patch
 import httpx
 import msgspec
 
-from bdauto.agents import beadboard
+from bdauto.agents import beadboard, named_jobs
 from bdauto.agents.answers import Answer, NotStarted, Unknown
 from bdauto.agents.beadboard import Services
 from bdauto.agents.capacity import Capacity
+from bdauto.agents.runner import Runner
 from bdauto.bd.change import Change
 from bdauto.controllers import claims, early_deaths, endings, limits, ready_queue, reaper
 from bdauto.controllers.breaker_store import BreakerStore
 from bdauto.controllers.claims import Claim, Claims, Ended
 from bdauto.controllers.dispatcher import Dispatcher
+from bdauto.controllers.earlier_jobs import EarlierJobs
 from bdauto.controllers.endings import Endings
 from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.memory import Memory
@@ -37,6 +39,7 @@ from bdauto.domain.notes import NOTED
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Report
 from bdauto.domain.reaping import OVER, JobEvidence, ReapDecision
 from bdauto.domain.runs import Run
+from bdauto.errors import ServiceError
 from bdauto.loop.pause_monitor import PauseMonitor
 from bdauto.loop.probation import Probation
 from bdauto.loop.shutdown import Stop
@@ -319,8 +322,8 @@ def _no_backoff() -> Any:
 def _one_more() -> Any:
     original = Endings.__init__
 
-    def begin(self: Endings, claims_: Claims, most: int, *args: Any, **options: Any) -> None:
-        original(self, claims_, most + 1, *args, **options)
+    def begin(self: Endings, claims_: Claims, memory: Memory, most: int, *args: Any, **options: Any) -> None:
+        original(self, claims_, memory, most + 1, *args, **options)
 
     return patch.object(Endings, "__init__", begin)
 
@@ -462,38 +465,20 @@ def _early_look() -> Any:
     return patch.object(Dispatcher, "_start", start)
 
 
-@_mutation("a bead whose claim was found gone is never posted again")
-def _barred() -> Any:
-    return patch.object(Memory, "bars", lambda self, bead, known, *, over: bead.id in self.barred)
+@_mutation("a bead is posted without a question about the jobs that it names")
+def _no_question() -> Any:
+    return patch.object(EarlierJobs, "hold_back", lambda self, bead, runner: False)
 
 
-@_mutation("a bead is posted though a job of BeadBoard's button runs")
-def _no_adoption() -> Any:
-    return patch.object(Dispatcher, "_adopted", lambda self, bead: False)
-
-
-@_mutation("a bead is adopted for a job of BeadBoard's button that is over")
-def _adopts_over() -> Any:
-    return _misjudging("_adopted")
-
-
-@_mutation("a claim is written back though its job is over")
+@_mutation("a bead is claimed for an earlier job that is over")
 def _restores_over() -> Any:
-    return _misjudging("_runs_already")
+    original = named_jobs._ask
 
+    def ask(runner: Runner, job: str) -> tuple[str, ServiceError | None]:
+        state, error = original(runner, job)
+        return ("running" if state in OVER else state), error
 
-def _misjudging(method: str) -> Any:
-    """Take a job that is over for one that runs, in this method of a dispatcher."""
-    original, state = getattr(Dispatcher, method), Dispatcher._job_state
-
-    def misjudges(self: Dispatcher, bead: Bead) -> bool:
-        self._job_state = lambda job: "running" if state(self, job) in OVER else state(self, job)  # type: ignore[method-assign]
-        try:
-            return bool(original(self, bead))
-        finally:
-            del self._job_state
-
-    return patch.object(Dispatcher, method, misjudges)
+    return patch.object(named_jobs, "_ask", ask)
 
 
 @_mutation("a claim that is written back is not charged")
@@ -591,8 +576,8 @@ def _any_number() -> Any:
 def _goes_on() -> Any:
     original = Endings._apply
 
-    def apply(self: Endings, claim: Claim, answer: Answer, memory: Memory) -> bool:
-        return original(self, claim, answer, memory) or isinstance(answer, Unknown)
+    def apply(self: Endings, claim: Claim, answer: Answer) -> bool:
+        return original(self, claim, answer) or isinstance(answer, Unknown)
 
     return patch.object(Endings, "_apply", apply)
 

@@ -616,7 +616,7 @@ def test_a_bead_whose_claim_is_gone_is_dispatched_again_once_its_job_is_over(sta
     here.board.posted = lambda bead_id: here.tracker.rows.update({bead_id: before | {}})
     assert said(here.cycle()) == {"x-1": "failed"}
     here.board.posted = lambda bead_id: None
-    assert (said(here.cycle()), here.board.posts) == ({}, ["x-1"])
+    assert (said(here.cycle()), here.board.posts) == ({"x-1": "kept"}, ["x-1"])
     here.board.jobs = {"job-1": state} if state else {}
     assert said(here.cycle()) == {"x-1": "dispatched"}
 
@@ -654,15 +654,6 @@ def test_a_claim_that_is_written_back_names_the_host_of_its_job(monkeypatch: pyt
 @pytest.mark.parametrize(("agent", "state"), [(False, "running"), (True, "failed")], ids=["not known", "over"])
 def test_a_bead_whose_job_is_not_known_to_run_is_dispatched_again(agent: bool, state: str) -> None:
     here = reverted(agent=agent, state=state)
-    assert said(here.cycle()) == {"x-1": "dispatched"}
-
-
-def test_a_bead_that_a_person_opens_again_is_dispatched_again() -> None:
-    """Its attempt is still on it, so nothing was reverted."""
-    here = desk(row("x-1"))
-    here.agent, here.board.health, here.board.jobs = True, [health(0)], {"job-1": "running"}
-    here.cycle()
-    here.tracker.rows["x-1"].update(status="open")
     assert said(here.cycle()) == {"x-1": "dispatched"}
 
 

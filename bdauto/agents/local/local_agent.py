@@ -81,7 +81,8 @@ class LocalAgent:
 
     def job_state(self, job: str) -> str | None:
         """Return the state of a job, None if the jobs' folder does not know it."""
-        return self.jobs.state(job)
+        state = self.jobs.state(job)
+        return "timed out" if state == "timeout" else state  # the supervisor has ended it: see `domain.reaping.OVER`
 
     def evidence(self, beads: Collection[Bead], agent: Agent | None = None) -> tuple[JobEvidence, ServiceError | None]:
         """Return what this machine knows of the jobs that were claimed on it. Another host's are none of its business.
@@ -93,8 +94,7 @@ class LocalAgent:
         for bead in beads:
             if bead.host == self.host and (bead.job or bead.attempt):
                 job = bead.job or bead.attempt
-                state = self.jobs.state(job) or (FORGOTTEN if bead.job else NOT_STARTED)
-                states[bead.id] = "timed out" if state == "timeout" else state
+                states[bead.id] = self.job_state(job) or (FORGOTTEN if bead.job else NOT_STARTED)
                 if states[bead.id] in OVER:
                     ends[bead.id] = job_end(self.jobs.path / job, datetime.now(UTC))
         return JobEvidence(states, ends=ends), None

@@ -1,0 +1,83 @@
+"""The jobs that an open bead names, and what is known of them: before a POST each of them is asked about."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bdauto.domain.bead import MOST_JOBS, Bead
+from bdauto.domain.notes import FINISH_NOTE
+from bdauto.domain.reaping import ALIVE, FORGOTTEN, NO_ANSWER, NOT_STARTED, OVER, TOKEN_REFUSED
+from bdauto.errors import ServiceError, TokenRefused
+from bdauto.sanitize import clean
+
+if TYPE_CHECKING:
+    from bdauto.agents.runner import Runner
+
+STATE_LIMIT = 40
+"""Characters of a job's state, which may be one that nobody knows."""
+
+
+class NamedJob(msgspec.Struct, frozen=True):
+    """A job that may run, its state, and why the state is not known, or None.
+
+    `owner` is another bead that records the job.
+    """
+
+    job: str
+    state: str
+    error: ServiceError | None = None
+    owner: str = ""
+
+    @property
+    def runs(self) -> bool:
+        """Whether the job runs for certain."""
+        return self.state in ALIVE
+
+    def describe(self) -> str:
+        """Say why the bead cannot be posted."""
+        if self.owner:
+            return f"job {self.job} is recorded here and on {self.owner}, and it may run"
+        if self.error:
+            return f"nobody can be asked about its job {self.job}, which may run: {self.error}"
+        return f"its job {self.job} is {self.state}" + ("" if self.runs else ", and may run")
+
+
+def job_in_the_way(
+    runner: "Runner", bead: Bead, extra: str, owner: Callable[[str], str], *, asks: bool = True
+) -> NamedJob | None:
+    """Return the first job named by an open bead that may run and that belongs to this bead. None: it may be posted.
+
+    `extra` is a job that the bead does not name, or "". `owner` returns the id of another bead that records a job, or
+    "". A job of another bead is no reason, unless this bead records it as well. With `asks` False nobody is asked.
+    """
+    for job in _jobs(runner, bead, extra):
+        state, error = _ask(runner, job) if asks else (NO_ANSWER, ServiceError("the agent service does not answer"))
+        if not _may_run(bead, job, state):
+            continue
+        other = owner(job)
+        if not other or job == bead.job:
+            return NamedJob(job, state, error, other)
+    return None
+
+
+def _jobs(runner: "Runner", bead: Bead, extra: str) -> Iterator[str]:
+    for job in dict.fromkeys((extra, *bead.named_jobs, *runner.jobs_of(bead)[: -MOST_JOBS - 1 : -1])):
+        if job and job != bead.given_up:
+            yield job
+
+
+def _ask(runner: "Runner", job: str) -> tuple[str, ServiceError | None]:
+    try:
+        return clean(runner.job_state(job) or FORGOTTEN, STATE_LIMIT), None
+    except TokenRefused as error:
+        return TOKEN_REFUSED, error
+    except ServiceError as error:
+        return NO_ANSWER, error
+
+
+def _may_run(bead: Bead, job: str, state: str) -> bool:
+    """Whether a job may run. The agent service lets a `timeout` run on, but the reaper has waited for a noted one."""
+    if state == "timeout":
+        return f"{FINISH_NOTE}{job} timeout" not in bead.notes
+    return state not in OVER and state not in (FORGOTTEN, NOT_STARTED)

@@ -1,0 +1,100 @@
+"""Before a POST: does a job of an earlier attempt, or of somebody else, still run on the bead?"""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from bdauto.agents.named_jobs import NamedJob, job_in_the_way
+from bdauto.bd.client import Bd
+from bdauto.clock import Runtime
+from bdauto.controllers.claims import Claims
+from bdauto.controllers.endings import Endings
+from bdauto.controllers.memory import Memory, StartedJob
+from bdauto.domain.bead import Bead, guarded
+from bdauto.domain.notes import JOB_NOTE
+from bdauto.domain.outcome import BeadOutcome
+from bdauto.domain.reaping import LONGEST_BELIEF
+from bdauto.errors import BdautoError, PartlyDone, ServiceDown
+
+if TYPE_CHECKING:
+    from bdauto.agents.runner import Runner
+
+PATIENCE = timedelta(seconds=30)
+"""How long one cycle waits in all for answers about jobs that do not come. After that it asks about no further job."""
+
+
+class EarlierJobs:
+    """Asks about the jobs that a bead names, and claims the bead for one that runs. Every method may raise BdError."""
+
+    def __init__(self, bd: Bd, claims: Claims, endings: Endings, memory: Memory, runtime: Runtime) -> None:
+        self._bd = bd
+        self._claims = claims
+        self._endings = endings
+        self._memory = memory
+        self._runtime = runtime
+        self._waited = timedelta()
+
+    def hold_back(self, bead: Bead, runner: "Runner") -> bool:
+        """Return True, with the bead reported, if it is not to be posted: a job of it runs, or may run.
+
+        No answer about a job is no verdict. A job that another bead records is that bead's.
+        """
+        if not runner.knows_jobs:
+            return self._unclaimed(bead)
+        known, began = self._memory.contradicts(bead), self._runtime.monotonic()
+        asks = self._waited < PATIENCE
+        found = job_in_the_way(runner, bead, known.job if known else "", lambda job: self._owner(job, bead), asks=asks)
+        if found is None or (known and found.job == known.job and not found.runs and _settled(bead, known, found)):
+            return False
+        if found.error:
+            self._waited += timedelta(seconds=self._runtime.monotonic() - began)
+        if found.runs and not found.owner:
+            self._claim(bead, found, known, runner)
+        else:
+            self._pass_over(bead, found)
+        return True
+
+    def _unclaimed(self, bead: Bead) -> bool:
+        """Hold a bead back whose job runs without a claim where nobody can be asked about jobs, for LONGEST_BELIEF."""
+        if not bead.unclaimed or self._runtime.now() - bead.updated_at > LONGEST_BELIEF:
+            return False
+        self._pass_over(bead, NamedJob(bead.unclaimed, "not known"))
+        return True
+
+    def _pass_over(self, bead: Bead, found: NamedJob) -> None:
+        words = f"{bead.id} is not posted: {found.describe()}"
+        error: BdautoError | None = None
+        if found.owner:
+            error = PartlyDone(words, hint="a job belongs to one bead: see both")
+        elif found.error:
+            error = ServiceDown(words)
+        self._endings.pass_over(bead, found.describe(), found.job, error)
+
+    def _claim(self, bead: Bead, found: NamedJob, known: StartedJob | None, runner: "Runner") -> None:
+        """Claim the bead for its job that runs: under the attempt that started it, or under a new one."""
+        own = bool(runner.host) or found.job == bead.job or f"{JOB_NOTE}{found.job}\n" in f"{bead.notes}\n"
+        adopt = not own and found.job != bead.unclaimed and not (known and found.job == known.job)
+        if known is None or found.job != known.job:
+            attempt = bead.attempt if found.job == bead.job else found.job if runner.host else ""
+            attempts = max(bead.attempts, 1) if own else bead.attempts + 1  # an own job was charged when it was started
+            known = StartedJob(attempt or self._runtime.unique(), attempts, found.job)
+        if not self._claims.restore(bead, known, runner.host, adopt=adopt):
+            words = f"job {found.job} runs on it, and it changed since it was read: left as it is"
+            self._endings.report(bead, BeadOutcome.lost, words, found.job)
+        elif adopt:
+            words = "its job runs, and bdauto did not start it"
+            self._endings.report(bead, BeadOutcome.adopted, words, found.job)
+        else:
+            self._endings.report(bead, BeadOutcome.reverted, f"job {found.job} runs: the claim is back", found.job)
+
+    def _owner(self, job: str, bead: Bead) -> str:
+        """Return another bead that records this job, or ""."""
+        for text in dict.fromkeys((job, guarded(job))):
+            for other in self._bd.with_metadata(job=text).result().beads:
+                if other.id != bead.id:
+                    return other.id
+        return ""
+
+
+def _settled(bead: Bead, known: StartedJob, found: NamedJob) -> bool:
+    """Whether a reaper settled the attempt that this process started, or a person has armed the bead again since."""
+    return found.error is None and (bead.attempts >= known.attempts or bead.rearmed)
