@@ -88,7 +88,11 @@ class ServiceError(BdautoError):
 
 
 class ServiceDown(ServiceError):
-    """A service cannot be reached or fails."""
+    """A service cannot be reached or fails. `silent`: there is no connection, or no whole answer in time."""
+
+    def __init__(self, message: str, *, hint: str = "", silent: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.silent = silent
 
 
 class ServiceDrift(ServiceError):

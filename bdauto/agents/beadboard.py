@@ -5,11 +5,13 @@ one can die between the request and the answer, which would leave the outcome of
 """
 
 import contextlib
+import itertools
 import signal
 import ssl
 import sys
 import threading
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from types import FrameType
 from typing import Annotated, Any, TypeVar
@@ -25,20 +27,24 @@ import httpx
 
 from bdauto import log
 from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted, Refused, Started, Unknown
+from bdauto.agents.job_questions import JobQuestions, services_evidence
+from bdauto.agents.job_reader import JobReader
 from bdauto.agents.runner import JobOutput
 from bdauto.agents.service_output import ServiceOutput, noted_jobs
-from bdauto.agents.service_status import Agent, ServiceStatus, services_evidence, services_status
+from bdauto.agents.service_status import Agent, ServiceStatus, services_status
 from bdauto.agents.token import read_token
 from bdauto.domain.bead import JOB_PATTERN, MALFORMED, Bead
-from bdauto.domain.reaping import FailedCheck, JobEvidence
+from bdauto.domain.reaping import ALIVE, FailedCheck, JobEvidence
 from bdauto.domain.settings import Secret, ServiceSettings
 from bdauto.domain.values import checked_url, format_duration, redact
 from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, TokenRefused, UsageError
 from bdauto.sanitize import clean, hide_secrets
 
 BODY_LIMIT = 1 << 20
-JOB_LIMIT = 1 << 24
-"""Bytes of a job's record, which holds all its output."""
+KEPT = 1 << 20
+"""Bytes that are kept of each text of a job's record which is larger than BODY_LIMIT, since all its output is in it."""
+KEPT_LOG = 1 << 24
+"""The same where somebody wants to see the output."""
 SHORTEST_SECRET = 8
 """Bytes of a token that is looked for in answers; a shorter one is found in any text."""
 LIST_LIMIT = 1 << 26
@@ -86,6 +92,7 @@ class Services:
     """BeadBoard and the agent service, as the settings name them. Use as a context manager."""
 
     host = ""
+    call_ended: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, settings: ServiceSettings, transport: httpx.BaseTransport | None = None) -> None:
         """Take the settings. `transport` replaces the network. Raises UsageError for what can never work.
@@ -95,6 +102,7 @@ class Services:
         self.settings = settings
         self._token = settings.agent_token
         urls = [_usable(url) for url in (settings.beadboard_url, settings.agent_url) if url]
+        self.questions = JobQuestions(self.job, settings.timeout)
         seconds = settings.timeout.total_seconds()
         self._client = httpx.Client(
             timeout=httpx.Timeout(seconds, connect=seconds * 0.9),
@@ -153,15 +161,19 @@ class Services:
         found = self.job(job)
         return str(found["status"]) if found else None
 
-    def job(self, job: str) -> dict[str, Any] | None:
+    def job(self, job: str, *, keep: int = KEPT) -> dict[str, Any] | None:
         """Return what the agent service knows of a job, its `status` for certain. None if it does not know the job.
 
-        Raises TokenRefused, also after the token was read again, or another ServiceError.
+        Of a record larger than BODY_LIMIT, the members that JobReader wants, and of each text at least the last `keep`
+        bytes. Raises ServiceDown that is `silent`; TokenRefused, also after the token was read again; or another
+        ServiceError, which speaks of this job alone.
         """
-        url = _join(self.settings.agent_url, f"/jobs/{quote(job, safe='')}")
-        reply = self._get("the agent service", url, self._token, limit=JOB_LIMIT)
-        if reply.status == httpx.codes.UNAUTHORIZED and self.read_token():
-            reply = self._get("the agent service", url, self._token, limit=JOB_LIMIT)
+        url, token = _join(self.settings.agent_url, f"/jobs/{quote(job, safe='')}"), self._token
+        reply = self._get("the agent service", url, token, keep=keep)
+        if reply.status == httpx.codes.UNAUTHORIZED:
+            self.read_token()
+            if self._token != token:
+                reply = self._get("the agent service", url, self._token, keep=keep)
         if reply.status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise TokenRefused(
                 f"the agent service {redact(url)}: {_http_error(reply)}",
@@ -210,7 +222,7 @@ class Services:
 
     def output(self, job: str) -> JobOutput:
         """Return the output of a job."""
-        return ServiceOutput(lambda: self.job(job))
+        return ServiceOutput(lambda: self.job(job, keep=KEPT_LOG))
 
     def running_job(self, bead: Bead) -> str | None:
         """Raise: no job can be ended there."""
@@ -234,17 +246,23 @@ class Services:
             return Unknown(self._words(error))
         return _meaning(reply)
 
-    def get(self, service: str, url: str, token: Secret | None = None, *, limit: int = BODY_LIMIT) -> Reply:
-        """GET a URL of a service. Raises ServiceDown without an answer. The caller judges the status."""
-        try:
-            return self._request("GET", url, token=token, limit=limit)
-        except (httpx.HTTPError, _DeadlineError, _TooLargeError) as error:
-            raise ServiceDown(
-                f"{service} {redact(url)}: {self._words(error)}", hint="check that it runs there"
-            ) from None
+    def get(
+        self, service: str, url: str, token: Secret | None = None, *, limit: int = BODY_LIMIT, keep: int = 0
+    ) -> Reply:
+        """GET a URL of a service. Raises ServiceDown without an answer. The caller judges the status.
 
-    def _get(self, service: str, url: str, token: Secret | None = None, *, limit: int = BODY_LIMIT) -> Reply:
-        reply = self.get(service, url, token, limit=limit)
+        With `keep` a larger answer is a job's record, see JobReader.
+        """
+        try:
+            return self._request("GET", url, token=token, limit=limit, keep=keep)
+        except (httpx.HTTPError, _DeadlineError, _TooLargeError) as error:
+            silent, words = not isinstance(error, _TooLargeError), f"{service} {redact(url)}: {self._words(error)}"
+            raise ServiceDown(words, hint="check that it runs there", silent=silent) from None
+
+    def _get(
+        self, service: str, url: str, token: Secret | None = None, *, limit: int = BODY_LIMIT, keep: int = 0
+    ) -> Reply:
+        reply = self.get(service, url, token, limit=limit, keep=keep)
         if reply.status >= 500:
             raise ServiceDown(f"{service} {redact(url)}: {_http_error(reply)}")
         return reply
@@ -259,16 +277,29 @@ class Services:
             raise ServiceDrift(f"{what}: {clean(str(error))}", hint="is this the right URL?") from None
 
     def _request(
-        self, method: str, url: str, *, json: object = None, token: Secret | None = None, limit: int = BODY_LIMIT
+        self,
+        method: str,
+        url: str,
+        *,
+        json: object = None,
+        token: Secret | None = None,
+        limit: int = BODY_LIMIT,
+        keep: int = 0,
     ) -> Reply:
         headers = {"authorization": f"Bearer {token.value}"} if token else {}
+        seconds = self.settings.timeout.total_seconds()
+        until = time.monotonic() + seconds
         with (
-            _deadline(self.settings.timeout.total_seconds()),
+            _finally(self.call_ended),
+            _deadline(seconds),
             self._client.stream(method, url, json=json, headers=headers) as response,
         ):
-            body = bytearray()
-            for chunk in response.iter_raw():
+            body, chunks = bytearray(), _until(until, response.iter_raw())
+            for chunk in chunks:
                 body += chunk
+                if len(body) > limit and keep and response.status_code == httpx.codes.OK:
+                    body = bytearray(_shortened(body, chunks, keep))
+                    break
                 if len(body) > limit:
                     raise _TooLargeError(f"the answer is larger than {limit >> 20} MiB")
             return Reply(response.status_code, self._without_token(body), response.headers.get("date", ""))
@@ -284,6 +315,25 @@ class Services:
         if isinstance(error, _TooLargeError):
             return str(error)
         return clean(str(error)) or type(error).__name__
+
+
+def _shortened(start: bytes | bytearray, rest: Iterator[bytes], keep: int) -> bytes:
+    """Return what JobReader keeps of a large record as JSON. Of one that breaks off, its state is enough.
+
+    The rest of a job that is not over need not be read.
+    """
+    reader = JobReader(keep)
+    try:
+        for chunk in itertools.chain([bytes(start)], rest):
+            reader.feed(chunk)
+            if reader.record().get("status") in ALIVE:
+                break
+    except ValueError as error:
+        raise _TooLargeError(f"the answer is larger than {BODY_LIMIT >> 20} MiB and {error}") from None
+    except (httpx.HTTPError, _DeadlineError):
+        if "status" not in reader.record():
+            raise
+    return msgspec.json.encode(reader.record())
 
 
 def _meaning(reply: Reply) -> Answer:
@@ -349,11 +399,27 @@ class _TooLargeError(Exception):
 
 
 @contextlib.contextmanager
+def _finally(call: Callable[[], None]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        call()
+
+
+def _until(moment: float, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield chunks up to a moment of the monotonic clock. Raises _DeadlineError."""
+    for chunk in chunks:
+        if time.monotonic() > moment:
+            raise _DeadlineError
+        yield chunk
+
+
+@contextlib.contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
     """Raise _DeadlineError in the block after so many seconds, however slowly bytes trickle in.
 
-    httpx bounds each read. Only a signal bounds them all together. Off the main thread there are no signals, and
-    httpx's own timeouts must suffice.
+    httpx bounds each read. Only a signal bounds them all together. Off the main thread there are no signals: who asks
+    there must not wait longer than it wants to.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -5,25 +5,18 @@ Nothing here raises for a service: one that does not answer is a finding, and th
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from bdauto.agents.capacity import Capacity
 from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.eligibility import Condition, global_conditions
 from bdauto.domain.pause import Pause
-from bdauto.domain.reaping import FORGOTTEN, NO_ANSWER, TOKEN_REFUSED, JobEvidence
-from bdauto.domain.results import JobEnd, job_end
-from bdauto.errors import BdautoError, ServiceError, TokenRefused, UsageError
-from bdauto.sanitize import clean
+from bdauto.domain.reaping import JobEvidence
+from bdauto.errors import BdautoError, ServiceError, UsageError
 
 if TYPE_CHECKING:
     from bdauto.agents.beadboard import Services  # imports httpx, which is slow to load
     from bdauto.agents.runner import Runner
-
-
-STATE_LIMIT = 40
-"""Characters of a job's state, which may be one that nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +133,7 @@ def services_status(services: "Services") -> ServiceStatus:
     """Ask BeadBoard and the agent service, as far as they are configured, how they are."""
     return ServiceStatus(
         beadboard=_beadboard(services) if services.settings.beadboard_url else None,
-        agent=_agent(services) if services.settings.agent_url else None,
+        agent=agent_status(services) if services.settings.agent_url else None,
     )
 
 
@@ -151,43 +144,9 @@ def _beadboard(services: "Services") -> BeadBoard:
         return BeadBoard(error=error)
 
 
-def _agent(services: "Services") -> Agent:
+def agent_status(services: "Services") -> Agent:
+    """Ask the agent service how it is."""
     try:
         return Agent(services.agent_capacity())
     except BdautoError as error:
         return Agent(error=error)
-
-
-def services_evidence(
-    services: "Services", beads: Collection[Bead], agent: Agent | None = None
-) -> tuple[JobEvidence, ServiceError | None]:
-    """Ask the agent service about the jobs of beads in progress. Also return why it could not be asked, or None.
-
-    After one failure it is not asked again, because each question could take a whole timeout. Whether it runs nothing
-    at all is asked only if a claim without a job depends on it. `agent` is its answer to that, if already known.
-    """
-    if not services.settings.agent_url:
-        return JobEvidence(), None
-    services.read_token()
-    states: dict[str, str] = {}
-    ends: dict[str, JobEnd] = {}
-    failed: ServiceError | None = None
-    for bead in beads:
-        if not bead.job:
-            continue
-        try:
-            job = None if failed else services.job(bead.job)
-            states[bead.id] = _word(failed) if failed else clean(str(job["status"]), STATE_LIMIT) if job else FORGOTTEN
-            if job and (end := job_end(job, datetime.now(UTC))):
-                ends[bead.id] = end
-        except ServiceError as error:
-            failed, states[bead.id] = error, _word(error)
-    runs_nothing = False
-    if not failed and any(bead.attempt and not bead.job for bead in beads):
-        capacity = (agent or _agent(services)).capacity
-        runs_nothing = capacity is not None and capacity.counted and capacity.active == capacity.queued == 0
-    return JobEvidence(states, runs_nothing, ends), failed
-
-
-def _word(error: ServiceError) -> str:
-    return TOKEN_REFUSED if isinstance(error, TokenRefused) else NO_ANSWER

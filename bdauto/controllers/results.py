@@ -17,7 +17,7 @@ from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.domain.bead import Bead
 from bdauto.domain.notes import sign_of_life
-from bdauto.domain.reaping import ALIVE, FORGOTTEN, NOT_STARTED, JobEvidence
+from bdauto.domain.reaping import ALIVE, FORGOTTEN, NOT_ASKED, NOT_STARTED, JobEvidence
 from bdauto.domain.results import RUNNING, JobEnd, finish_note, is_recorded, lost, since_claim, with_result
 from bdauto.errors import BdError
 
@@ -108,6 +108,8 @@ def _ended(beads: Sequence[Bead], evidence: JobEvidence, now: datetime) -> Itera
     """Yield the beads whose job is over, with its end. A job that nobody knows any more is lost."""
     for bead in beads:
         end, state = evidence.ends.get(bead.id), evidence.states.get(bead.id, "")
-        gone = state in (FORGOTTEN, NOT_STARTED) or (state not in ALIVE and now - bead.updated_at > UNANSWERED)
+        gone = state in (FORGOTTEN, NOT_STARTED) or (
+            state not in (*ALIVE, NOT_ASKED) and now - bead.updated_at > UNANSWERED
+        )
         if end or gone:
             yield bead, since_claim(bead, end or lost(min(bead.closed_at or bead.updated_at, now)))

@@ -50,6 +50,8 @@ The last three are of an agent on a host, whose supervisor ends what it times ou
 
 FORGOTTEN, NO_ANSWER, TOKEN_REFUSED = "forgotten", "no answer", "token refused"
 """Instead of a job's state: the agent service does not know the job, did not answer, or did not accept the token."""
+NOT_ASKED = "not asked"
+"""Instead of a job's state: the time for questions was over. It is no evidence, and the next sweep asks."""
 NOT_STARTED = "not started"
 """Instead of a job's state: the host that made the claim knows that it has started nothing under it."""
 
@@ -133,6 +135,8 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
         return _keep(bead, f"job {_job(bead)} is {job_state}; {aged}")
     if _without_job(bead):
         return _unstarted(bead, age, _nothing(evidence, job_state), settings)
+    if job_state == NOT_ASKED:
+        return _keep(bead, f"the agent service is slow: there was no time to ask about job {bead.job}; {aged}")
     if job_state == TOKEN_REFUSED:
         return _keep(bead, f"the agent service refuses the token, so nobody can be asked about job {bead.job}; {aged}")
     limit = max(settings.threshold, UNANSWERED) if job_state == NO_ANSWER else settings.threshold

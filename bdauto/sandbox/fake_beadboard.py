@@ -57,7 +57,7 @@ class Job:
         told: dict[str, object] = asdict(self.died) if self.died else {"output": self.output.splitlines()}
         times = {"started_at": self.started, "finished_at": self.finished}
         stamps = {name: datetime.fromtimestamp(moment, UTC).isoformat() for name, moment in times.items() if moment}
-        return {"job_id": self.id} | told | stamps | {"status": self.status}
+        return {"status": self.status, "job_id": self.id} | told | stamps
 
 
 class FakeBeadBoard:
@@ -71,6 +71,7 @@ class FakeBeadBoard:
     configured: BeadBoard has an agent at all.
     hidden: beads that BeadBoard does not see, as if they were not in its export yet.
     old_health: the agent service's health has `busy` alone.
+    job_replies: the answers to every question about these jobs.
     cache: for how many seconds BeadBoard repeats its status (the real one: 2).
 
     `url` and `agent_url` are the addresses of the two.
@@ -80,6 +81,7 @@ class FakeBeadBoard:
         self.bd = bd
         self.capacity, self.queue = capacity, queue
         self.hidden: set[str] = set()
+        self.job_replies: dict[str, FakeReply] = {}
         self.signs, self.configured, self.old_health, self.cache = True, True, False, 0.0
         self.dies: Death | None = None
         self.token = secrets.token_hex(16)

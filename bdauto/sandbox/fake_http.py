@@ -70,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
         if route is None:
             self._send(404, b"<html><body>Not Found</body></html>", {"Content-Type": "text/html"})
             return
-        order = self.server.board.ordered(route)
+        order = self.server.board.job_replies.get(self.path.removeprefix("/jobs/")) or self.server.board.ordered(route)
         time.sleep(order.delay)
         self.close_connection = order.drop is not None
         if order.drop == "early":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bdauto.sandbox import Sandbox
+from bdauto.sandbox import FakeReply, Sandbox
 from tests.support.cli import (
     FLAVOURS,
     ROUNDING,
@@ -96,6 +96,38 @@ def test_what_is_evidence(request: pytest.FixtureRequest, flavour: str, row: Row
         assert status(world, bead) == "blocked"
         assert world.notes(bead)[-1] == row.note.replace("JOB", job)
         assert set(held(world, bead)) == {"quarantined", "attempts", "claimed_at", "job"}
+
+
+UNSHOWN = {
+    "500": FakeReply(500, "Internal Server Error"),
+    "422": FakeReply(422, '{"detail": []}'),
+    "garbage": FakeReply(200, "<html>log in</html>"),
+    "too large": FakeReply(200, '{"output": "' + "x" * (17 << 20)),
+    "closed": FakeReply(drop="late"),
+}
+
+
+@pytest.mark.parametrize("reply", UNSHOWN.values(), ids=list(UNSHOWN))
+def test_a_job_that_cannot_be_shown_holds_up_no_other(either: Sandbox, reply: FakeReply) -> None:
+    """Neither beads in progress nor the result of a closed one wait behind it."""
+    shy, unshown = started(either, 5)
+    (over, _), (closed, done_job) = started(either, 1, "failed"), started(either, 1)
+    tell(either, "update", closed, "--set-metadata", "bdauto.result=running", "--set-metadata", "bdauto.assignee=agent")
+    either.board.finish(done_job, '{"total_cost_usd": 0.42}')
+    either.board.job_replies[unshown] = reply
+    done = reap(either, agent=True)
+    assert (done.code, done.outcomes) == (4, {shy: "kept", over: "blocked"})
+    assert (metadata(either, closed)["result"], metadata(either, closed)["cost_usd"]) == ("completed", 0.42)
+    assert unshown in done.json["beads"][0]["detail"] + done.json["beads"][1]["detail"]
+
+
+def test_a_job_that_printed_17_megabytes_is_over_and_has_its_cost(either: Sandbox) -> None:
+    """The agent service sends all of the output with the state."""
+    (bead, job), (other, _) = started(either, 1), started(either, 1)
+    either.board.end(job, "completed", "y" * 99 + "\n" + ("x" * 1023 + "\n") * (17 << 10) + '{"total_cost_usd": 0.42}')
+    done = reap(either, agent=True)
+    assert (done.code, done.outcomes) == (0, {bead: "blocked", other: "kept"})
+    assert metadata(either, bead)["cost_usd"] == 0.42
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ The product's own client reads the answers; only its sockets are replaced. A req
 an answer lost or garbled.
 """
 
+import random
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ import httpx
 import msgspec
 
 from bdauto.agents.beadboard import Reply, Services
+from bdauto.agents.job_questions import JobQuestions
 from bdauto.domain.bead import format_time
 from bdauto.domain.reaping import NO_ANSWER
 from bdauto.domain.settings import Secret, ServiceSettings
@@ -43,9 +45,11 @@ class SimServices(Services):
         self.settings = ServiceSettings(beadboard_url=BOARD, agent_url=AGENT if agent else None)
         self._token = Secret(TOKEN)
         self._process = process
+        clock, rng = process.runtime.monotonic, random.Random(0)
+        self.questions = JobQuestions(self.job, timedelta(seconds=TIMEOUT), clock, rng, at_once=0)
 
     def _request(
-        self, method: str, url: str, *, json: Any = None, token: Secret | None = None, limit: int = 0
+        self, method: str, url: str, *, json: Any = None, token: Secret | None = None, limit: int = 0, keep: int = 0
     ) -> Reply:
         """Send a request over the simulated network."""
         process = self._process

@@ -7,7 +7,6 @@ from datetime import timedelta
 from textwrap import dedent
 from typing import Any
 
-import httpx
 import pytest
 import typer
 from hypothesis import given
@@ -25,7 +24,7 @@ from bdauto.diagnostics.snapshot import Snapshot, as_json, last_note, place_word
 from bdauto.domain.bead import Dependency
 from bdauto.domain.eligibility import ranked, verdict
 from bdauto.domain.pause import Pause
-from bdauto.domain.reaping import FORGOTTEN, NO_ANSWER, TOKEN_REFUSED, JobEvidence
+from bdauto.domain.reaping import FORGOTTEN, JobEvidence
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.errors import ServiceDown
 from tests.support.fakes import NOW, Board, bead
@@ -297,20 +296,13 @@ def test_json_has_what_the_table_has() -> None:
     assert shown["agent"] == {"up": True, "free": 3, "active": 1, "queued": 0, "capacity": 4, "error": None}
 
 
-def test_after_one_failure_no_further_job_is_asked_for() -> None:
+def test_jobs_are_asked_about_only_where_an_agent_service_is_named() -> None:
     board = Board(jobs={"j1": "running"})
     beads = [bead(f"bd-{job}", metadata={"bdauto.job": job}) for job in ("j1", "j2", "j3")]
     services = board.services(agent=True)()
     evidence, failed = job_evidence(services, [*beads, bead("bd-0")])
     assert failed is None
     assert evidence.states == {"bd-j1": "running", "bd-j2": FORGOTTEN, "bd-j3": FORGOTTEN}
-    for answer, word in ((httpx.ConnectError("no route"), NO_ANSWER), (httpx.Response(403), TOKEN_REFUSED)):
-        board.requests.clear()
-        board.jobs["j1"] = answer
-        evidence, failed = job_evidence(services, beads)
-        assert set(evidence.states.values()) == {word}
-        assert failed is not None
-        assert len(board.requests) == 1
     assert job_evidence(board.services()(), beads) == (JobEvidence(), None)
 
 

@@ -1,0 +1,193 @@
+"""Asks the agent service about jobs: several at a time, for a bounded time, and those first that waited longest.
+
+What the service says of one job, a failure too, speaks of that job alone. It is not asked further when it refuses the
+token, or gives no answer to one question while it answers no other.
+"""
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bdauto.agents.service_status import Agent, agent_status
+from bdauto.domain.bead import Bead
+from bdauto.domain.reaping import FORGOTTEN, NO_ANSWER, NOT_ASKED, TOKEN_REFUSED, JobEvidence
+from bdauto.domain.results import JobEnd, job_end
+from bdauto.domain.values import format_duration
+from bdauto.errors import ServiceDown, ServiceError, TokenRefused
+from bdauto.sanitize import clean
+
+if TYPE_CHECKING:
+    from bdauto.agents.beadboard import Services  # imports httpx, which is slow to load
+
+AT_ONCE = 4
+"""Questions at a time. The answer to each may take some megabytes of memory."""
+BUDGET = timedelta(minutes=1)
+"""No further question is asked after so long. The reaper may ask twice in a sweep."""
+REMEMBERED = timedelta(days=1)
+"""How long it is remembered when a job was asked about."""
+STATE_LIMIT = 40
+"""Characters of a job's state, which may be one that nobody knows."""
+
+Word = Mapping[str, Any] | ServiceError | None
+"""What the service says of a job, None if it does not know it, or why it says nothing."""
+
+
+class _Question(msgspec.Struct, frozen=True):
+    deadline: float
+    answered: int
+    """How many answers had come when it was asked."""
+
+
+class JobQuestions:
+    """Asks about jobs by `ask`, which raises ServiceError, and remembers which waited longest.
+
+    Each question has a thread of its own: signals bound a whole request in the main thread alone, so one that takes
+    longer than the `timeout` is left behind, and counts among those AT_ONCE until it ends. With `at_once` 0 there are
+    no threads.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[str], Mapping[str, Any] | None],
+        timeout: timedelta,
+        monotonic: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+        at_once: int = AT_ONCE,
+    ) -> None:
+        self._ask = ask
+        self._timeout = timeout
+        self._monotonic = monotonic
+        self._rng = rng or random.Random()  # noqa: S311 - nothing to guess
+        self._at_once = at_once
+        self._asked: dict[str, float] = {}
+        self._open: set[object] = set()
+
+    def words(self, jobs: Collection[str]) -> dict[str, Word]:
+        """Return the word on each of these jobs that could be asked about in time."""
+        waiting, words = deque(self._in_turn(jobs)), dict[str, Word]()
+        pending: dict[str, _Question] = {}
+        answers = SimpleQueue[tuple[str, Word | Exception]]()
+        until, answered = self._monotonic() + BUDGET.total_seconds(), 0
+        silent: ServiceError | None = None
+        while True:
+            room = max(self._at_once, 1) - max(len(pending), len(self._open))
+            for _ in range(min(room, len(waiting)) if not silent and self._monotonic() < until else 0):
+                job = waiting.popleft()
+                pending[job] = _Question(self._monotonic() + self._timeout.total_seconds(), answered)
+                self._begin(job, answers)
+            if not pending:
+                return words | (dict.fromkeys(waiting, silent) if silent else {})
+            job, word = self._next(answers, pending)
+            question = pending.pop(job, None)
+            if question:  # else it came too late
+                words[job] = word
+                self._asked[job] = self._monotonic()
+                answered += not _silent(word)
+                alone = _silent(word) and answered == question.answered
+                if isinstance(word, ServiceError) and (isinstance(word, TokenRefused) or alone):
+                    silent = silent or word
+
+    def _in_turn(self, jobs: Collection[str]) -> list[str]:
+        """Return the jobs, those first that were not asked about for the longest time, else in any order.
+
+        A command that asks once remembers nothing: by chance, too, each gets its turn.
+        """
+        since = self._monotonic() - REMEMBERED.total_seconds()
+        self._asked = {job: at for job, at in self._asked.items() if at > since}
+        order = list(dict.fromkeys(jobs))
+        self._rng.shuffle(order)
+        return sorted(order, key=lambda job: self._asked.get(job, float("-inf")))
+
+    def _begin(self, job: str, answers: "SimpleQueue[tuple[str, Word | Exception]]") -> None:
+        question = object()
+
+        def work() -> None:
+            word: Word | Exception
+            try:
+                word = self._ask(job)
+            except Exception as error:  # a defect is raised where the answer is waited for
+                word = error
+            finally:
+                self._open.discard(question)
+            answers.put((job, word))
+
+        self._open.add(question)
+        if self._at_once:
+            threading.Thread(target=work, name=f"bdauto-job-{job}", daemon=True).start()
+        else:
+            work()
+
+    def _next(
+        self, answers: "SimpleQueue[tuple[str, Word | Exception]]", pending: Mapping[str, _Question]
+    ) -> tuple[str, Word]:
+        """Wait for an answer. Without one, the first question whose time is over has none."""
+        job = min(pending, key=lambda job: pending[job].deadline)
+        try:
+            job, word = answers.get(timeout=max(pending[job].deadline - self._monotonic(), 0))
+        except Empty:
+            words = f"the agent service: no answer about job {clean(job)} within {format_duration(self._timeout)}"
+            return job, ServiceDown(words, hint="check that it runs there", silent=True)
+        if isinstance(word, Exception) and not isinstance(word, ServiceError):
+            raise word
+        return job, word
+
+
+def services_evidence(
+    services: "Services", beads: Collection[Bead], agent: Agent | None = None
+) -> tuple[JobEvidence, ServiceError | None]:
+    """Ask the agent service about the jobs of beads. Also return why some could not be asked about, or None.
+
+    Whether it runs nothing at all is asked only if a claim without a job depends on it, and not where it is silent.
+    `agent` is its answer to that, if already known.
+    """
+    if not services.settings.agent_url:
+        return JobEvidence(), None
+    services.read_token()
+    words = services.questions.words([bead.job for bead in beads if bead.job])
+    states: dict[str, str] = {}
+    ends: dict[str, JobEnd] = {}
+    for bead in beads:
+        if bead.job:
+            word = words.get(bead.job)
+            states[bead.id] = _state(word) if bead.job in words else NOT_ASKED
+            if isinstance(word, Mapping) and (end := job_end(word, datetime.now(UTC))):
+                ends[bead.id] = end
+    failed = [word for word in words.values() if isinstance(word, ServiceError)]
+    runs_nothing = False
+    if not any(_silent(error) or isinstance(error, TokenRefused) for error in failed):
+        runs_nothing = any(bead.attempt and not bead.job for bead in beads) and _runs_nothing(services, agent)
+    return JobEvidence(states, runs_nothing, ends), _trouble(failed, [*states.values()].count(NOT_ASKED))
+
+
+def _runs_nothing(services: "Services", agent: Agent | None) -> bool:
+    capacity = (agent or agent_status(services)).capacity
+    return capacity is not None and capacity.counted and capacity.active == capacity.queued == 0
+
+
+def _trouble(failed: Collection[ServiceError], unasked: int) -> ServiceError | None:
+    """Return the one error for all jobs without an answer: what speaks of the service counts before the others."""
+    if failed:
+        return min(failed, key=lambda error: (not isinstance(error, TokenRefused), not _silent(error)))
+    if unasked:
+        words = f"the agent service is slow: {unasked} jobs were not asked about within {format_duration(BUDGET)}"
+        return ServiceDown(words, hint="the next sweep may ask about them first; see why it takes so long")
+    return None
+
+
+def _silent(word: Word) -> bool:
+    return isinstance(word, ServiceDown) and word.silent
+
+
+def _state(word: Word) -> str:
+    if word is None:
+        return FORGOTTEN
+    if isinstance(word, ServiceError):
+        return TOKEN_REFUSED if isinstance(word, TokenRefused) else NO_ANSWER
+    return clean(str(word["status"]), STATE_LIMIT)
