@@ -4,7 +4,7 @@ There are two: `agents.beadboard.Services` (BeadBoard and the agent service) and
 (a command on this machine). Whoever takes a `Runner` does not know which.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,6 +32,9 @@ class Runner(Protocol):
 
     host: str
     """The machine that the jobs belong to, which a claim names. It is "" when that does not matter."""
+
+    call_ended: Callable[[], None]
+    """Called when a call of a service has ended, answered or not, in any thread."""
 
     @property
     def knows_jobs(self) -> bool:

@@ -75,7 +75,7 @@ class RunningCommand(Generic[T]):
         heard: Callable[[bytes], None],
         again: Callable[[], process.Process] | None = None,
     ) -> None:
-        """Take the started child; `heard` is called with what it said on stderr.
+        """Take the started child; `heard` is called at its end, with what it said on stderr.
 
         `again` starts it once more without --readonly, for a bd that refuses that option here.
         """
@@ -102,6 +102,7 @@ class RunningCommand(Generic[T]):
         try:
             return self._process.wait(self._timeout.total_seconds())
         except process.TimeoutExpired:
+            self._heard(b"")
             words = f"bd {self._verb} did not answer within {format_duration(self._timeout)} and was killed"
             raise BdTimeout(words, hint="check its database server, or raise --bd-timeout") from None
         finally:
@@ -113,7 +114,12 @@ class RunningCommand(Generic[T]):
 
 
 class Bd:
-    """One way to run `bd`: the binary, the database, the actor, the timeout; `readonly` for a dry run."""
+    """One way to run `bd`: the binary, the database, the actor, the timeout; `readonly` for a dry run.
+
+    `call_ended` is called when a call has ended, answered or not.
+    """
+
+    call_ended: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, settings: BdSettings, *, readonly: bool = False, private: bool = False) -> None:
         """Take the settings as they are; `private` says that nobody else reads the database's folder.
@@ -307,6 +313,7 @@ class Bd:
             )
 
     def _hear(self, stderr: bytes) -> None:
+        self.call_ended()
         self._reimports = self._reimports or bool(_REIMPORT.search(stderr))
 
     def _beads(self, command: Sequence[str], *, understood: bool = False) -> RunningCommand[BeadList]:

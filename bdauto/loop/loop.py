@@ -107,6 +107,7 @@ class Loop:
         now = self.runtime.monotonic()
         self._due = {"dispatch": now, "reap": now}
         self._moved()
+        self.bd.call_ended = self._call_ended
 
     def run(self) -> None:
         """Work until a signal comes. A bead that is being changed is finished first."""
@@ -154,9 +155,14 @@ class Loop:
         """Note that the loop is not stalled. The next time may be three intervals or three long calls away."""
         self._alive_until = self.runtime.monotonic() + INTERVALS * max(self._every, longest)
 
+    def _call_ended(self) -> None:
+        """Note a sign of life within a cycle or sweep. The threads that ask about jobs call this, too."""
+        self._moved(self._longest_call())
+
     def _turn(self, job: Job) -> None:
         started = self.runtime.monotonic()
-        self._moved(self._longest_call())
+        self.runner().call_ended = self._call_ended
+        self._call_ended()
         if job == "reap" and self._may_skip_sweep():
             report = Report("reap", Outcome.idle, self.jobs.reap.dry_run)
             if not report.dry_run:
@@ -314,7 +320,6 @@ class Loop:
         self._asked += not again
         if self.stop.asked or (self._asked > 1 and self._vitals.posts_fail):
             return Hold(Outcome.idle)
-        self._moved(self._longest_call())
         return None if self._ignores_store else self._switch.hold()
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """An agent command on the machine of a process, as `bdauto.agents.local` runs it: the job's id is the attempt's."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted, Started
@@ -26,6 +26,7 @@ class SimLocal:
         self.host = process.host
         self.knows_jobs = True
         self.longest_call = timedelta(seconds=1)
+        self.call_ended: Callable[[], None] = lambda: None
 
     def status(self) -> ServiceStatus:
         """Return how many slots are free."""

@@ -152,6 +152,21 @@ def test_a_bd_that_hangs_is_killed_with_its_group(
     assert killed == [(call._process.child.pid, signal.SIGKILL)]
 
 
+def test_the_end_of_each_call_is_told_answered_or_not(fp: FakeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a sign of life of `bdauto run`."""
+    called, ended = bd(), list[int]()
+    called.call_ended = lambda: ended.append(1)
+    answers(fp, "[]")
+    called.in_progress().result()
+    answers(fp, "", code=1)
+    with pytest.raises(BdFailed):
+        called.in_progress().result()
+    waiting = hanging(fp, monkeypatch, process.TimeoutExpired("bd", 1), called)
+    with pytest.raises(BdTimeout):
+        waiting.result()
+    assert len(ended) == 3
+
+
 def test_an_interrupted_wait_kills_bd(
     fp: FakeProcess, killed: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bdauto.agents.job_questions import BUDGET, JobQuestions
 from bdauto.bd.client import RunningCommand
 from bdauto.domain.bead import BeadList
 from bdauto.domain.pause import KEY, Pause
@@ -441,6 +442,25 @@ def test_inside_a_cycle_it_is_alive_as_long_as_its_calls_may_take(make: Make) ->
     scene.tracker.before_read = read
     scene.run(400)
     assert seen == [True, False]
+
+
+def test_each_answer_about_a_job_is_a_sign_of_life(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep of many slow jobs must not get the loop's container killed."""
+    names = [f"x-{number}" for number in range(9)]
+    beads = [row(name, status="in_progress", metadata={"bdauto.job": name}) for name in names]
+    scene, seen = make(*beads, jobs=dict.fromkeys(names, "running")), list[bool]()
+    services = scene.board.services(agent=True)()
+    job = services.job
+
+    def slowly(name: str) -> dict[str, Any] | None:
+        scene.clock.time += timedelta(seconds=100)
+        seen.append(scene.loop is not None and scene.loop.alive())
+        return job(name)
+
+    services.questions = JobQuestions(slowly, BUDGET, monotonic=lambda: 0.0, at_once=0)
+    monkeypatch.setattr(scene.board, "services", lambda *, agent: lambda: services)
+    scene.run(1, agent=True)
+    assert seen == [True] * 9
 
 
 def test_asked_to_stop_it_starts_nothing_new_and_finishes_the_bead_in_hand(make: Make) -> None:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -51,6 +51,7 @@ class LocalAgent:
     """Runs an agent command on this machine. `beads` is the `.beads` folder, `assignee` whom the agent writes as."""
 
     host = os.uname().nodename
+    call_ended: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self, settings: LocalAgentSettings, beads: Path, assignee: str, environment: Mapping[str, str]
