@@ -216,6 +216,13 @@ class Services:
         """Return "": BeadBoard makes the prompt."""
         return ""
 
+    def check_start(self, *, dry_run: bool = False) -> None:
+        """Raise nothing: only the POST tells."""
+
+    def problem_with(self, bead: Bead) -> str:
+        """Return "": only the POST tells."""
+        return ""
+
     def jobs_of(self, bead: Bead) -> list[str]:
         """Return the ids of the bead's jobs, as the bead names them."""
         return noted_jobs(bead)

@@ -65,6 +65,12 @@ class Runner(Protocol):
     def job_state(self, job: str) -> str | None:
         """Return the state of a job, None if nobody knows the job. Raises ServiceError."""
 
+    def check_start(self, *, dry_run: bool = False) -> None:
+        """Raise UsageError where no bead could be started. To be asked before a claim."""
+
+    def problem_with(self, bead: Bead) -> str:
+        """Return why this bead could not be started, "" if nothing is known against it. To be asked before a claim."""
+
     def start(self, bead: Bead, attempt: str) -> Answer:
         """Start the agent once on a bead that is claimed under the id `attempt`, and say what came of it."""
 

@@ -139,6 +139,7 @@ class Dispatcher:
                 if room is None:
                     if hold := self._limits.hold():
                         return hold
+                    self.runner().check_start(dry_run=self.settings.dry_run)
                     room = self._room()
                     if room == 0:
                         return Hold(Outcome.busy, AT_CAPACITY)
@@ -223,6 +224,9 @@ class Dispatcher:
         if bead is None:
             return self._held is None
         if bead.named_jobs != listed.named_jobs and self._earlier_jobs.hold_back(bead, self.runner()):
+            return True
+        if problem := self.runner().problem_with(bead):
+            self._endings.report(bead, BeadOutcome.unavailable, f"it was not claimed: {problem}")
             return True
         attempt = self.runtime.unique()
         if self.gate.half_open and not self.settings.dry_run and not self._breaker.take_trial(attempt, bead.id):

@@ -126,9 +126,10 @@ class Endings:
         if not bad:
             failed = seen.get(BeadOutcome.failed)
             return BdFailed(f"nothing was dispatched: {failed.detail}") if failed and not self.dispatched else None
+        again = " again" if bad.attempt else ""  # it was claimed
         if self.dispatched:
-            return PartlyDone(f"partly done: {bad.id} is open again: {bad.detail}")
-        return ServiceDown(f"nothing was dispatched: {bad.id} is open again: {bad.detail}")
+            return PartlyDone(f"partly done: {bad.id} is open{again}: {bad.detail}")
+        return ServiceDown(f"nothing was dispatched: {bad.id} is open{again}: {bad.detail}")
 
     def pass_over(self, bead: Bead, words: str, job: str = "", error: BdautoError | None = None) -> None:
         """Leave a bead alone in this cycle, and say why. `error` is what the cycle comes to.

@@ -79,7 +79,7 @@ def _runner(bd: Bd | UsageError, runner: "Services | LocalAgent", runtime: Runti
     if isinstance(runner, LocalAgent):
         from bdauto.diagnostics.local_checks import local_checks
 
-        yield from local_checks(runner, runtime.now().timestamp())
+        yield from local_checks(runner, runtime.now().timestamp(), bd.settings.bd_path if isinstance(bd, Bd) else "bd")
     else:
         yield from _services(runner, runtime)
         if isinstance(bd, Bd) and runner.settings.beadboard_url:

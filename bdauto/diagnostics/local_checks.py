@@ -3,14 +3,15 @@
 import fcntl
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bdauto.agents.local.preflight import check_folder, try_folder
 from bdauto.diagnostics.findings import Check, fail, ok, warn
 from bdauto.domain.values import format_duration
-from bdauto.errors import UsageError
+from bdauto.errors import ServiceDown, UsageError
+from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from bdauto.agents.local.local_agent import LocalAgent
@@ -19,30 +20,60 @@ ROOM = 1 << 30
 """With less free disk than this a job's output, let alone its work, may not fit."""
 
 
-def local_checks(agent: "LocalAgent", now: float) -> Iterator[Check]:
-    """Check the command, the folders, the disk and what earlier jobs left; `now` is in seconds since the epoch."""
+def local_checks(agent: "LocalAgent", now: float, bd: str = "bd") -> Iterator[Check]:
+    """Check the command, the folders, the disk and what earlier jobs left; `now` is in seconds since the epoch.
+
+    `bd` is the program that bdauto itself runs.
+    """
     try:
         agent.check()
         yield ok("agent command", agent.program())
     except UsageError as error:
         yield fail("agent command", error)
+    else:
+        yield from _repository(agent)
+    yield _bd(agent, bd)
     yield _jobs(agent)
     yield _disk(agent.jobs.path)
     yield _worktrees(agent, now)
 
 
+def _bd(agent: "LocalAgent", bd: str) -> Check:
+    """Look for bd as the agent will: by its own PATH, which under cron is short."""
+    name = "agent's bd"
+    found, own = shutil.which("bd", path=agent.search_path), shutil.which(bd)
+    if found is None:
+        hint = f"add {Path(own).absolute().parent} to PATH" if own else "install bd on its PATH"
+        return warn(
+            name, f"the agent finds no bd on its PATH ({clean(agent.search_path)}), so it cannot close its bead", hint
+        )
+    if own and not Path(found).samefile(own):
+        return warn(name, f"the agent runs {found}, and bdauto runs {own}", "let both be the same")
+    return ok(name, found)
+
+
+def _repository(agent: "LocalAgent") -> Iterator[Check]:
+    """Try whether git would make a worktree and its branch."""
+    try:
+        if root := agent.check_repository():
+            yield ok("repository", f"git makes branches in {root}")
+    except UsageError as error:
+        yield fail("repository", error)
+
+
 def _jobs(agent: "LocalAgent") -> Check:
-    """Check that the jobs' folder is the user's alone and on a disk where locks work."""
+    """Check that a job could be begun in the jobs' folder, that it is the user's alone, and that locks work there."""
     name, path = "jobs", agent.jobs.path
-    if not path.exists():
-        return ok(name, f"{path} will be made")
-    status = path.stat()
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        mode = stat.S_IMODE(status.st_mode)
-        return fail(name, UsageError(f"others may write to {path} (mode {mode:04o})"), f"chmod 700 {path}")
+    try:
+        check_folder(path)
+        if not path.exists():
+            return ok(name, f"{path} will be made")
+        try_folder(path)
+        capacity = agent.capacity()
+    except (UsageError, ServiceDown) as error:
+        return fail(name, error)
     if not _locks_work(path / ".lock"):
         return fail(name, UsageError(f"locks do not work in {path}"), "name a folder on a local disk with --agent-jobs")
-    capacity = agent.capacity()
     return ok(name, f"{capacity.active} of {capacity.total} slots taken, {path}")
 
 
@@ -63,7 +94,7 @@ def _locks_work(file: Path) -> bool:
 
 
 def _disk(path: Path) -> Check:
-    place = next(folder for folder in (path, *path.parents) if folder.exists())
+    place = next(folder for folder in (path, *path.parents) if os.path.exists(folder))  # noqa: PTH110 - Path.exists raises PermissionError
     free = shutil.disk_usage(place).free
     words = f"{free / (1 << 30):.1f} GiB free for jobs"
     return ok("disk", words) if free >= ROOM else warn("disk", words, "a job keeps up to 50 MiB of output")
@@ -72,7 +103,7 @@ def _disk(path: Path) -> Check:
 def _worktrees(agent: "LocalAgent", now: float) -> Check:
     """Look for worktrees that were kept for longer than jobs are."""
     name, keep = "worktrees", agent.settings.agent_keep
-    kept = [tree for tree in (agent.jobs.path / "worktrees").glob("*/*") if (tree / ".git").exists()]
+    kept = [tree for tree in (agent.jobs.path / "worktrees").glob("*/*") if os.path.exists(tree / ".git")]  # noqa: PTH110 - as above
     stale = [tree for tree in kept if tree.stat().st_mtime < now - keep.total_seconds()]
     if stale:
         words = f"{len(stale)} not touched for {format_duration(keep)}, such as {stale[0]}"

@@ -42,10 +42,12 @@ class ReapDecision(msgspec.Struct, frozen=True):
 
 ALIVE = frozenset({"queued", "running"})
 
-OVER = frozenset({"failed", "error", "completed", "timed out", "cancelled", "died"})
+UNPREPARED = "unprepared"
+"""The state of a job on a host whose agent never ran: git could not make the worktree for it."""
+OVER = frozenset({"failed", "error", "completed", "timed out", "cancelled", "died", UNPREPARED})
 """A job in one of these states has ended. `timeout` is not one: the service marks the job, its process runs on.
 
-The last three are of an agent on a host, whose supervisor ends what it times out.
+The last four are of an agent on a host, whose supervisor ends what it times out.
 """
 
 FORGOTTEN, NO_ANSWER, TOKEN_REFUSED = "forgotten", "no answer", "token refused"
@@ -119,6 +121,8 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
     job_state = evidence.states.get(bead.id, "")
     if bead.ephemeral:
         return _keep(bead, "ephemeral: not bdauto's to settle")
+    if job_state == UNPREPARED:
+        return _unprepared(bead, evidence.last_words(bead.id))
     if job_state in OVER and _silent(bead):
         return _early_death(bead, f"job {_job(bead)} {ended(job_state)}", settings, evidence.last_words(bead.id))
     if job_state in OVER:
@@ -177,6 +181,8 @@ def _silence(bead: Bead, job_state: str) -> str:
 
 def ended(job_state: str) -> str:
     """Say in words how a job ended, e.g. `is failed`."""
+    if job_state == UNPREPARED:
+        return "could not be prepared"
     return f"has {job_state}" if job_state in ("died", "timed out") else f"is {job_state}"
 
 
@@ -208,6 +214,12 @@ def _early_death(
         action = Action.block
         ending = f"quarantined after {bead.attempts} attempts; re-arm it: bd update {bead.id} -s open"
     return ReapDecision(bead, action, evidence, f"reaper: {evidence} — {ending}", by_age, early_death=bool(bead.job))
+
+
+def _unprepared(bead: Bead, words: str) -> ReapDecision:
+    """Open a bead again for which git could not make a worktree: no agent ran, so nothing is charged."""
+    evidence = f"job {_job(bead)} could not be prepared, so no agent ran" + (f": {words}" if words else "")
+    return ReapDecision(bead, Action.release, evidence, f"reaper: {evidence} — released uncharged", charged=False)
 
 
 def uncharged(decision: ReapDecision) -> ReapDecision:

@@ -103,8 +103,8 @@ class DependencyHealth:
         self._telemetry.set(UP, self._up[target], target=target)
 
     def posts(self, report: Report) -> None:
-        """Note whether beads were started: what became of the last one counts."""
-        telling = [bead.outcome for bead in report.beads if bead.outcome in STARTING + NOT_STARTING]
+        """Note whether beads were started: what became of the last one counts that was claimed."""
+        telling = [bead.outcome for bead in report.beads if bead.attempt and bead.outcome in STARTING + NOT_STARTING]
         if telling and telling[-1] in STARTING:
             self._answered("dispatch")
         elif telling and report.error:

@@ -490,7 +490,8 @@ def test_a_worktree_that_cannot_be_made_is_an_error_and_the_agent_does_not_run(p
     subprocess.run(["git", "init", "-q", str(place.project)], check=True)  # without a commit
     place.start("echo ran >> ../starts", worktree=True)
     end = place.end()
-    assert end.state == "error"
+    assert end.state == "unprepared"
+    assert "HEAD" in end.detail
     assert "HEAD" in place.output()
     assert not (place.project.parent / "starts").exists()
 

@@ -68,6 +68,13 @@ class SimLocal:
         self._of.jobs_told[job] = state or "forgotten"
         return state
 
+    def check_start(self, *, dry_run: bool = False) -> None:
+        """Raise nothing: what can be known before a claim is no matter of order or time."""
+
+    def problem_with(self, bead: Bead) -> str:
+        """Return "", for the same reason."""
+        return ""
+
     def start(self, bead: Bead, attempt: str) -> Answer:
         """Start the agent, unless this attempt's was started."""
         process, world = self._of, self._of.world

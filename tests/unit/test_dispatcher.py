@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from bdauto.agents.beadboard import Services
@@ -18,8 +19,11 @@ from bdauto.controllers.memory import Memory
 from bdauto.domain.bead import format_time, parse_time
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.pause import KEY
-from bdauto.domain.settings import DispatchSettings
+from bdauto.domain.settings import DispatchSettings, TelemetrySettings
 from bdauto.errors import BdConflict, BdDrift, BdFailed, BdTimeout, ServiceDown, ServiceDrift, UsageError
+from bdauto.loop.dependency_health import DependencyHealth
+from bdauto.loop.outages import Outages
+from bdauto.telemetry.recorder import Telemetry
 from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, no_services, row
 
 CLAIMED = f"auto-dispatcher claimed at {format_time(NOW)}"
@@ -935,3 +939,17 @@ def test_a_bead_is_not_dispatched_before_its_backoff_is_over() -> None:
     assert here.cycle().outcome is Outcome.idle
     here.clock.time = later
     assert here.cycle().outcome is Outcome.dispatched
+
+
+def test_a_bead_that_cannot_be_started_is_not_claimed_and_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Services, "problem_with", lambda _, bead: "in the way" if bead.id == "x-1" else "")
+    there = desk(*queue(2))
+    report = there.cycle()
+    assert {bead.id: bead.outcome for bead in report.beads} == {"x-1": "unavailable", "x-2": "dispatched"}
+    assert (report.exit_code, "x-1 is open: it was not claimed: in the way" in str(report.error)) == (5, True)
+    assert (there.tracker.own("x-1"), there.tracker.notes("x-1")) == ({}, [])
+    health = DependencyHealth(
+        Telemetry(TelemetrySettings()), Outages(there.clock.monotonic, print), there.clock.now, print
+    )
+    health.posts(msgspec.structs.replace(report, beads=report.beads[:1]))
+    assert not health.posts_fail

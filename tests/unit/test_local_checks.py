@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,18 +22,23 @@ DAY = 86_400.0
 def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".beads").mkdir()
     (tmp_path / "jobs").mkdir(mode=0o700)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "bd").touch(mode=0o700)
     monkeypatch.chdir(tmp_path)
 
 
-def found(command: str = "sh", check: str = "true", **settings: object) -> dict[str, Check]:
+def found(
+    command: str = "sh", check: str = "true", env: dict[str, str] | None = None, **settings: object
+) -> dict[str, Check]:
     chosen = LocalAgentSettings(
         agent_command=CommandLine((command,)),
         agent_check=CommandLine((check,)),
         agent_jobs=Path("jobs"),
         **settings,  # type: ignore[arg-type]
     )
-    agent = LocalAgent(chosen, Path(".beads"), "agent", os.environ)
-    return {check.name: check for check in module.local_checks(agent, NOW)}
+    path = os.pathsep.join([f"{Path.cwd()}/bin", os.environ["PATH"]])
+    agent = LocalAgent(chosen, Path(".beads"), "agent", {**os.environ, "PATH": path} | (env or {}))
+    return {check.name: check for check in module.local_checks(agent, NOW, f"{Path.cwd()}/bin/bd")}
 
 
 def bad(checks: dict[str, Check]) -> dict[str, Level]:
@@ -41,7 +47,7 @@ def bad(checks: dict[str, Check]) -> dict[str, Level]:
 
 def test_all_is_well() -> None:
     checks = found()
-    assert (list(checks), bad(checks)) == (["agent command", "jobs", "disk", "worktrees"], {})
+    assert (list(checks), bad(checks)) == (["agent command", "agent's bd", "jobs", "disk", "worktrees"], {})
     assert "0 of 1 slots taken" in checks["jobs"].detail
 
 
@@ -71,7 +77,7 @@ def test_a_jobs_folder_that_others_may_write_to() -> None:
     Path("jobs").chmod(0o777)
     checks = found()
     assert bad(checks) == {"jobs": Level.fail}
-    assert checks["jobs"].hint == f"chmod 700 {Path.cwd()}/jobs"
+    assert checks["jobs"].hint.startswith(f"chmod 700 {Path.cwd()}/jobs")
 
 
 def test_a_disk_on_which_locks_do_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,3 +105,58 @@ def test_worktrees_that_nobody_has_touched_for_longer_than_jobs_are_kept() -> No
     assert bad(checks) == {"worktrees": Level.warn}
     assert checks["worktrees"].detail.startswith("1 not touched for ")
     assert checks["worktrees"].detail.endswith("/x-1")
+
+
+def test_a_jobs_folder_on_a_read_only_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("jobs").rmdir()
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(
+        os,
+        "statvfs",
+        lambda _: SimpleNamespace(
+            f_flag=os.ST_RDONLY, f_bavail=1 << 30, f_frsize=4096, f_blocks=1 << 31, f_bfree=1 << 30
+        ),
+    )
+    checks = found()
+    assert checks["jobs"].level is Level.fail
+    assert checks["jobs"].detail == f"{Path.cwd()} cannot be written: Read-only file system"
+    assert "--agent-jobs" in checks["jobs"].hint
+
+
+def test_a_jobs_folder_on_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    checks = found()
+    assert bad(checks) == {"jobs": Level.fail}
+    assert "No space left on device" in checks["jobs"].detail
+    assert os.listdir("jobs") == []  # noqa: PTH208
+
+
+def test_bd_is_looked_for_on_the_path_of_the_agent() -> None:
+    checks = found(command="/bin/sh", check="/bin/sh", env={"PATH": "/nowhere"})
+    assert bad(checks) == {"agent's bd": Level.warn}
+    assert checks["agent's bd"].hint == f"add {Path.cwd()}/bin to PATH"
+    Path("other").mkdir()
+    Path("other/bd").touch(mode=0o700)
+    assert (
+        "bdauto runs"
+        in found(command="/bin/sh", check="/bin/sh", env={"PATH": f"{Path.cwd()}/other"})["agent's bd"].detail
+    )
+
+
+def test_a_repository_in_which_git_makes_no_branch(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".git").mkdir()
+    answers = {"log": (0, b""), "update-ref": (128, b"fatal: cannot lock ref 'refs/heads/agent/x'\n")}
+
+    def run(argv: list[str], **_: object) -> SimpleNamespace:
+        code, said = answers[argv[3]]
+        return SimpleNamespace(returncode=code, stderr=said, stdout=b"")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    checks = found(agent_worktree=True)
+    assert bad(checks) == {"repository": Level.fail}
+    assert checks["repository"].detail.endswith("cannot lock ref 'refs/heads/agent/x'")
+    answers["update-ref"] = (0, b"")
+    assert bad(found(agent_worktree=True)) == {}

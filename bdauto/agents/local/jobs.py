@@ -27,7 +27,7 @@ from bdauto.sanitize import clean, hide_secrets
 T = TypeVar("T")
 
 RUNNING, DIED, UNKNOWN = "running", "died", "unknown"
-EndState = Literal["completed", "failed", "timeout", "cancelled", "error"]
+EndState = Literal["completed", "failed", "timeout", "cancelled", "error", "unprepared"]
 """How a job or its check ended, as its supervisor says. The agent could write there, too: other states are none."""
 LATEST = 1e11
 """The latest believable end of a job, in seconds since the epoch: the calendar ends soon after."""

@@ -30,8 +30,16 @@ from bdauto.agents.local.jobs import (
     private_folder,
 )
 from bdauto.agents.local.output import LocalOutput, job_end
+from bdauto.agents.local.preflight import (
+    LONGEST_WORD,
+    check_folder,
+    check_repository,
+    check_utf8,
+    try_folder,
+    worktree_problem,
+)
 from bdauto.agents.local.prompt import TEMPLATE, fill, render, wants_stdin
-from bdauto.agents.local.worktree import repository_of, worktree_of
+from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
 from bdauto.agents.runner import JobOutput
 from bdauto.agents.service_status import Agent, ServiceStatus
 from bdauto.domain.bead import Bead
@@ -134,9 +142,36 @@ class LocalAgent:
         ):
             if shutil.which(word, path=self._environment.get("PATH")) is None:
                 raise UsageError(f"{option} {clean(word)!r} is not a program", hint="name one that is on PATH")
+        check_utf8("--agent-command", self._words)
+        check_utf8("--agent-check", self._check())
+        check_utf8("the folder", [str(path) for path in (where, self.jobs.path, self._beads)])
         if self.settings.agent_worktree:
             repository_of(where)
         self._template()
+
+    def check_start(self, *, dry_run: bool = False) -> None:
+        """Raise UsageError where no job of any bead could be begun here. A dry run makes no folder to try it."""
+        self.check()
+        self.check_repository()
+        (check_folder if dry_run else try_folder)(self.jobs.path)
+
+    def problem_with(self, bead: Bead) -> str:
+        """Return why no job of this bead could be begun, "" if nothing is known against it."""
+        if any(len(os.fsencode(word)) >= LONGEST_WORD for word in self._filled(bead, self.prompt(bead, bead.id))):
+            return "its prompt is too long for a word of the command: leave {prompt} out, and read standard input"
+        return worktree_problem(self._worktree(bead), self._environment) if self.settings.agent_worktree else ""
+
+    @property
+    def search_path(self) -> str:
+        """Where the agent looks for programs: its PATH."""
+        return self._environment.get("PATH") or os.defpath
+
+    def check_repository(self) -> Path | None:
+        """Return the repository that worktrees are made of, None without --agent-worktree. Raises UsageError."""
+        if not self.settings.agent_worktree:
+            return None
+        check_repository(root := repository_of(self._directory), self._environment)
+        return root
 
     def start(self, bead: Bead, attempt: str) -> Answer:
         """Start the agent on a bead. The attempt's id is the job's: to start it again only says that it was started."""
@@ -148,9 +183,9 @@ class LocalAgent:
                 if self.capacity().free == 0:
                     return AtCapacity()
                 self._start(bead, attempt)
-        except (OSError, subprocess.CalledProcessError) as error:
-            return NotStarted(f"cannot start the agent: {clean(str(error))}")
-        with contextlib.suppress(OSError):  # the job runs, whatever becomes of old ones
+        except Exception as error:  # whatever it is, nothing was started, and the claim is given back
+            return NotStarted(f"cannot start the agent: {clean(str(error) or type(error).__name__)}")
+        with contextlib.suppress(Exception):  # the job runs, whatever becomes of old ones
             self.jobs.prune(time.time() - self.settings.agent_keep.total_seconds())
         return Started(attempt)
 
@@ -210,7 +245,7 @@ class LocalAgent:
                 self._supervise(folder, lock, bead.id)
             finally:
                 os.close(lock)
-        except (OSError, subprocess.CalledProcessError):
+        except Exception:
             shutil.rmtree(new, ignore_errors=True)
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -233,26 +268,30 @@ class LocalAgent:
         settings, directory = self.settings, self._directory
         before, after = [], []
         if settings.agent_worktree:
-            root = repository_of(directory)
-            worktree = worktree_of(bead.id, root, self.jobs.path)
+            worktree = self._worktree(bead)
             before, after = [worktree.prepare], [worktree.remove]
-            directory = worktree.path / directory.relative_to(root)
-        words = self._located(self._words)
+            directory = worktree.path / directory.relative_to(worktree.root)
         return JobRecord(
             bead=bead.id,
             attempt=attempt,
             beads=str(self._beads),
             host=self.host,
             started=time.time(),
-            words=fill(words, bead.id, attempt, prompt),
+            words=self._filled(bead, prompt, attempt),
             directory=str(directory),
             home=str(self._directory),
             timeout=settings.agent_timeout.total_seconds(),
-            stdin=wants_stdin(words),
+            stdin=wants_stdin(self._words),
             before=before,
             check=self._check(),
             after=after,
         )
+
+    def _filled(self, bead: Bead, prompt: str, attempt: str = "") -> list[str]:
+        return fill(self._located(self._words), bead.id, attempt, prompt)
+
+    def _worktree(self, bead: Bead) -> Worktree:
+        return worktree_of(bead.id, repository_of(self._directory), self.jobs.path)
 
     @property
     def _words(self) -> tuple[str, ...]:
@@ -275,6 +314,11 @@ class LocalAgent:
         if file is None:
             return TEMPLATE
         try:
-            return file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--agent-prompt {file}: {error}") from None
+            text = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--agent-prompt {file}: {error.strerror}", hint="name a file that can be read") from None
+        except UnicodeDecodeError:
+            raise UsageError(f"--agent-prompt {file} is not UTF-8", hint="write it in UTF-8") from None
+        if "\0" in text:
+            raise UsageError(f"--agent-prompt {file} holds a null character", hint="take it out")
+        return text

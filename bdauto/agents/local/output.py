@@ -9,6 +9,7 @@ from pathlib import Path
 from bdauto.agents.local.files import name_once, open_file, read_file
 from bdauto.agents.local.jobs import DIED, Jobs, read_end
 from bdauto.agents.local.supervisor import HEAD, OUTPUT, SEGMENT, TAIL
+from bdauto.domain.reaping import UNPREPARED
 from bdauto.domain.results import OUTPUT_LIMIT, RESULTS, JobEnd, Result, last_line, read_output, whole_seconds
 
 LONGEST = 1e9
@@ -90,7 +91,9 @@ def job_end(folder: Path, now: datetime) -> JobEnd:
         return JobEnd(result=Result.lost, ended_at=now, cost_usd=said.cost_usd, turns=said.turns, words=said.words)
     stopped = f"cancelled by {end.by}" if end.by else ""
     return JobEnd(
-        result=RESULTS.get(end.state, Result.failed),  # what is cancelled has failed
+        result=Result.error
+        if end.state == UNPREPARED
+        else RESULTS.get(end.state, Result.failed),  # a cancelled one has failed
         ended_at=_ended_at(end.ended, now),
         seconds=whole_seconds(timedelta(seconds=min(max(end.seconds, 0.0), LONGEST))),
         cost_usd=said.cost_usd,

@@ -162,8 +162,9 @@ class Supervisor:
         for words in _commands(job["before"]):
             end = self._one(words, home, os.devnull, timeout)
             if end["state"] != "completed":
-                detail = f"{' '.join(words[:4])}: {end['detail'] or end['state']}"
-                return {**end, "state": "cancelled" if self.stopped else "error", "detail": detail}
+                lines = [line for line in self._last.decode(errors="replace").splitlines() if line.strip()]
+                detail = str(end["detail"]) or " | ".join(lines[-3:]) or str(end["state"])
+                return {**end, "state": "cancelled" if self.stopped else "unprepared", "detail": detail}
         stdin = f"{self._folder}/{PROMPT}" if job["stdin"] else os.devnull
         [words] = _commands([job["words"]])
         end = self._one(words, str(job["directory"]), stdin, timeout)

@@ -11,14 +11,24 @@ import msgspec
 from bdauto.errors import UsageError
 
 PREPARE = """
-[ -e "$2/.git" ] && exit 0  # kept by an earlier attempt
-git -C "$1" worktree prune
-if git -C "$1" show-ref --quiet --verify "refs/heads/$3"
-then exec git -C "$1" worktree add "$2" "$3"
-else exec git -C "$1" worktree add -b "$3" "$2"
+if [ -e "$2/.git" ]
+then
+  own=$(git -C "$2" rev-parse --absolute-git-dir) || exit
+  grep -qs "^initializing" "$own/locked" || exit 0  # kept by an earlier attempt
+  git -C "$1" worktree remove --force --force "$2" || exit  # git was killed while it made it
 fi
+git -C "$1" worktree prune
+made=
+if git -C "$1" show-ref --quiet --verify "refs/heads/$3"
+then git -C "$1" worktree add "$2" "$3" && exit
+else git -C "$1" worktree add -b "$3" "$2" && exit; made=yes
+fi
+# a hook may have failed once the worktree was there
+git -C "$1" worktree remove --force "$2" 2>/dev/null && [ "$made" ] && git -C "$1" branch --quiet -D "$3"
+echo "git worktree add failed, or the hook post-checkout did"
+exit 1
 """
-"""Make the worktree $2 of the repository $1 on the branch $3."""
+"""Make the worktree $2 of the repository $1 on the branch $3. One that was not made to its end is not kept."""
 REMOVE = """
 git -C "$1" merge-base --is-ancestor "$3" HEAD && git -C "$1" worktree remove "$2" && git -C "$1" branch -d "$3"
 """

@@ -57,7 +57,7 @@ def run(
 
     notify.check(telemetry.notify_urls)
     runner = lazy_runner(services, local, bd)
-    runner()  # an invalid URL or command is reported now
+    runner().check_start(dry_run=dispatch.dry_run)  # what can never work is reported now
     begin("run", output, bd, local if local.agent_command else services, loop, dispatch, reap, telemetry)
     counting = bool(loop.listen) or telemetry.metrics
     jobs = Jobs(loop, dispatch, reap, counting)

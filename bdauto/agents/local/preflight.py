@@ -1,0 +1,153 @@
+"""What can be known before a bead is claimed: whether a job could be begun here.
+
+The words are the system's and git's.
+"""
+
+import fcntl
+import os
+import shutil
+import stat
+import subprocess
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bdauto.agents.local.jobs import NEW, private_folder
+from bdauto.agents.local.supervisor import CONTROL, JOB, LOCK
+from bdauto.agents.local.worktree import Worktree
+from bdauto.errors import UsageError
+from bdauto.sanitize import clean
+
+TRIAL_BYTES = 1 << 18
+"""A prompt and a record of what was started take about so much."""
+LONGEST_WORD = 1 << 17
+"""Bytes of one word of a command line, its end included: MAX_ARG_STRLEN of Linux."""
+GIT_TIMEOUT = 20.0
+"""Seconds that git may take for one of these questions. A hook of the repository may run in it."""
+TRIAL_BRANCH = "agent/bdauto-trial"
+NAME_ANOTHER = "name another folder with --agent-jobs"
+
+
+def check_utf8(option: str, texts: Sequence[str]) -> None:
+    """Raise UsageError for text that is not UTF-8: a job's record could not hold it."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{option} {clean(text)!r} is not UTF-8", hint="rename it") from None
+
+
+def check_folder(path: Path) -> None:
+    """Raise UsageError if a folder for jobs could not be used as far as looking tells. Writes nothing."""
+    place = next((folder for folder in (path, *path.parents) if os.path.lexists(folder)), path)
+    try:
+        status = place.stat()
+    except OSError as error:
+        raise UsageError(f"{place}: {error.strerror}", hint=NAME_ANOTHER) from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise UsageError(f"{place} is not a folder", hint=NAME_ANOTHER)
+    if place == path and (status.st_uid != os.geteuid() or status.st_mode & 0o022):
+        words = f"others may write to {path} (mode {stat.S_IMODE(status.st_mode):04o})"
+        raise UsageError(words, hint=f"chmod 700 {path}, or {NAME_ANOTHER}")
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise UsageError(f"{place} cannot be written: {_why_not(place)}", hint=f"let it be, or {NAME_ANOTHER}")
+
+
+def try_folder(path: Path) -> None:
+    """Make and remove what a job's folder begins with, in the folder for jobs. Raises UsageError if that fails."""
+    check_folder(path)
+    new = path / f"{NEW}{uuid.uuid4().hex}"
+    try:
+        private_folder(path)
+        new.mkdir(mode=0o700)
+        (new / JOB).write_bytes(bytes(TRIAL_BYTES))
+        os.mkfifo(new / CONTROL, 0o600)
+        with (new / LOCK).open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        hint = f"make room or let it be written, or {NAME_ANOTHER}"
+        raise UsageError(f"a job's folder cannot be made in {path}: {error.strerror}", hint=hint) from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def check_repository(root: Path, environment: Mapping[str, str]) -> None:
+    """Raise UsageError if git could make no worktree of a repository: broken, without a commit, not writable."""
+    said = _git(root, environment, "log", "-1", "--format=%h") or _try_branch(root, environment, TRIAL_BRANCH)
+    if said:
+        hint = "mend the repository (a first commit is needed), or leave --agent-worktree out"
+        raise UsageError(f"--agent-worktree: git refuses in {root}: {said}", hint=hint)
+
+
+def worktree_problem(tree: Worktree, environment: Mapping[str, str]) -> str:
+    """Return why git would make no worktree for this bead, "" if nothing is known against it."""
+    if os.path.lexists(tree.path):
+        return _leftover(tree, environment)
+    if _git(tree.root, environment, "show-ref", "--verify", f"refs/heads/{tree.branch}"):
+        said = _try_branch(tree.root, environment, tree.branch)
+        return f"git refuses the branch {tree.branch}: {said}" if said else ""
+    listed = _run(tree.root, environment, "worktree", "list", "--porcelain").stdout
+    for entry in listed.decode(errors="replace").split("\n\n"):
+        path, *facts = entry.splitlines() or [""]
+        place = path.removeprefix("worktree ")
+        if f"branch refs/heads/{tree.branch}" in facts and "prunable" not in entry and Path(place) != tree.path:
+            return f"the branch {tree.branch} is checked out in {clean(place)}"
+    return ""
+
+
+def _leftover(tree: Worktree, environment: Mapping[str, str]) -> str:
+    """Return why what is at the place of a bead's worktree is not one, "" if it is."""
+    words = f"{tree.path} is in the way: it is not a worktree of {tree.root}"
+    then = "keep what is worth it, and remove it"
+    try:
+        if not os.path.lexists(tree.path / ".git"):
+            return "" if not any(tree.path.iterdir()) else f"{words}; {then}"
+    except OSError as error:
+        return f"{words} ({error.strerror}); {then}"
+    mine, root = (_run(path, environment, "rev-parse", "--git-common-dir") for path in (tree.path, tree.root))
+    if mine.returncode:
+        return f"{words} ({_words(mine)}); {then}"
+    same = _common(tree.path, mine.stdout) == _common(tree.root, root.stdout)
+    return "" if same else f"{words}; {then}"
+
+
+def _common(path: Path, answer: bytes) -> Path:
+    return (path / os.fsdecode(answer.strip())).resolve()
+
+
+def _try_branch(root: Path, environment: Mapping[str, str], branch: str) -> str:
+    """Return why git would not make a branch, "" if it would. The transaction is prepared and given up."""
+    script = f"start\ncreate refs/heads/{branch} HEAD\nprepare\nabort\n"
+    said = _git(root, environment, "update-ref", "--stdin", script=script)
+    return "" if "unknown command" in said else said  # git before 2.27
+
+
+def _git(root: Path, environment: Mapping[str, str], *words: str, script: str = "") -> str:
+    """Return what git said when it failed, "" when it did not."""
+    done = _run(root, environment, *words, script=script)
+    return _words(done) if done.returncode else ""
+
+
+def _run(
+    root: Path, environment: Mapping[str, str], *words: str, script: str = ""
+) -> "subprocess.CompletedProcess[bytes]":
+    argv = ["git", "-C", str(root), *words]
+    try:
+        return subprocess.run(
+            argv, env=environment, input=script.encode(), capture_output=True, timeout=GIT_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UsageError(f"git: {clean(str(error))}", hint="is it on PATH? Or leave --agent-worktree out") from None
+
+
+def _words(done: "subprocess.CompletedProcess[bytes]") -> str:
+    return clean(done.stderr.decode(errors="replace")).removeprefix("fatal: ") or f"exit {done.returncode}"
+
+
+def _why_not(path: Path) -> str:
+    """Return the system's words for why a folder cannot be written."""
+    try:
+        read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+    except OSError as error:
+        return error.strerror or str(error)
+    return "Read-only file system" if read_only else "Permission denied"

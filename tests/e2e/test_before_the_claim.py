@@ -1,0 +1,122 @@
+"""What is knowable before a claim is known before it: nothing is claimed, charged or started. With a real git."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bdauto.sandbox import Sandbox
+from tests.e2e.test_local_agent import Machine
+from tests.support.cli import Done, metadata, status
+
+
+@pytest.fixture
+def machine(sandbox: Sandbox) -> Machine:
+    made = Machine(sandbox)
+    git(made, "init", "-q")
+    git(made, "commit", "-q", "--allow-empty", "-m", "first")
+    return made
+
+
+def git(machine: Machine, *words: str) -> None:
+    identity = ("-c", "user.name=x", "-c", "user.email=x@x")
+    subprocess.run(["git", "-C", str(machine.world.db.parent), *identity, *words], check=True, capture_output=True)
+
+
+def untouched(machine: Machine, bead: str) -> bool:
+    return status(machine.world, bead) == "open" and "attempts" not in metadata(machine.world, bead)
+
+
+def without_commit(machine: Machine) -> None:
+    shutil.rmtree(machine.world.db.parent / ".git")
+    git(machine, "init", "-q")
+
+
+def branch_in_the_way(machine: Machine) -> None:
+    git(machine, "branch", "agent")
+
+
+def broken(machine: Machine) -> None:
+    (machine.world.db.parent / ".git" / "HEAD").write_text("nonsense\n")
+
+
+def jobs_open_to_all(machine: Machine) -> None:
+    machine.jobs.path.mkdir()
+    machine.jobs.path.chmod(0o777)
+
+
+def jobs_is_a_file(machine: Machine) -> None:
+    machine.jobs.path.touch()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (without_commit, "does not have any commits yet"),
+        (branch_in_the_way, "'refs/heads/agent' exists"),
+        (broken, "not a git repository"),
+        (jobs_open_to_all, "chmod 700"),
+        (jobs_is_a_file, "is not a folder"),
+    ],
+)
+def test_what_no_bead_can_be_started_with(machine: Machine, spoil: Callable[[Machine], None], words: str) -> None:
+    bead = machine.world.create()
+    spoil(machine)
+    for dry_run in ((), ("--dry-run",)):
+        done = machine.dispatch("--agent-worktree", *dry_run)
+        assert (done.code, words in done.complaint) == (2, True), done
+    assert machine.run("run", "--agent-worktree").code == 2
+    assert untouched(machine, bead)
+    doctor = machine.run("doctor", "--agent-worktree", command="sh", COLUMNS="1000")
+    assert (doctor.code, words in doctor.out) == (2, True), doctor.out
+
+
+def test_what_concerns_one_bead_holds_up_no_other(machine: Machine) -> None:
+    first, second = machine.world.create("First", priority=0), machine.world.create("Second")
+    done = machine.dispatch("--agent-worktree")
+    machine.ended()
+    assert done.outcomes == {first: "dispatched"}
+    [project] = (machine.jobs.path / "worktrees").iterdir()
+    third = machine.world.create("Third", priority=0)
+    (project / third).mkdir()
+    (project / third / "leftover").touch()
+    done = machine.dispatch("--agent-worktree", "--max", "2")
+    machine.ended()
+    assert done.outcomes == {third: "unavailable", second: "dispatched"}
+    assert (done.code, "is in the way" in done.complaint, "open again" in done.complaint) == (5, True, False)
+    assert untouched(machine, third)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_hook_that_fails_charges_nobody_and_leaves_nothing(machine: Machine, kept: bool) -> None:
+    hook = machine.world.db.parent / ".git" / "hooks" / "post-checkout"
+    hook.write_text("#!/bin/sh\necho no room for this checkout\nexit 7\n")
+    hook.chmod(0o700)
+    bead = machine.world.create()
+    if kept:
+        git(machine, "branch", f"agent/{bead}")
+    assert machine.dispatch("--agent-worktree").outcomes == {bead: "dispatched"}
+    machine.ended()
+    reaped: Done = machine.run("reap", "--json")
+    assert reaped.outcomes == {bead: "released"}
+    assert untouched(machine, bead)
+    assert "no room for this checkout" in "\n".join(machine.world.notes(bead))
+    assert [*(machine.jobs.path / "worktrees").glob("*/*")] == []
+    branches = subprocess.check_output(["git", "-C", str(machine.world.db.parent), "branch", "--list", "agent/*"])
+    assert bool(branches.strip()) == kept
+    assert not machine.run("status", "--json").json.get("suspended")
+
+
+def test_bytes_that_are_no_text_are_refused(machine: Machine, tmp_path: Path) -> None:
+    bead, folder = machine.world.create(), os.fsdecode(b"caf\xe9")
+    (tmp_path / folder).mkdir()
+    (tmp_path / "prompt").write_bytes(b"caf\xe9")
+    for words in (("--agent-dir", str(tmp_path / folder)), ("--agent-prompt", str(tmp_path / "prompt"))):
+        done = machine.dispatch(*words)
+        assert (done.code, "is not UTF-8" in done.complaint) == (2, True), done
+    done = machine.run("dispatch", command=f"sh {folder}")
+    assert (done.code, "is not UTF-8" in done.complaint) == (2, True), done
+    assert untouched(machine, bead)
