@@ -1,7 +1,7 @@
 """Agents that die at once: what their deaths mean for the circuit breaker, and for their beads."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -87,7 +87,7 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
         now = self.runtime.now()
 
         def died(death: Death) -> Callable[[Breaker], Breaker]:
-            resume_at = reset_time(death.words, now)
+            resume_at = reset_time(death.words, now, UTC)
             return lambda found: found.after_death(death, self.settings.trip_after, now, resume_at=resume_at)
 
         def lived(life: Life) -> Callable[[Breaker], Breaker]:

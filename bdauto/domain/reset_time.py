@@ -1,82 +1,176 @@
-"""The time at which an agent can work again, read from a job's last words.
+"""The time at which an agent can work again, read from what its command said.
 
-It may be an epoch, an ISO time, "in 63 seconds", or "resets at 3pm (UTC)".
-
-Words are foreign text. What they name is believed only within the next 24 hours.
+Only words about a limit count: what follows "resets", "try again", "retry after" and their kind. python-dateutil reads
+the dates, this module finds them and their zones.
 """
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
-from bdauto.domain.bead import parse_time
-from bdauto.domain.breaker import LONGEST_RESET
+LOOKED_AT = 1 << 16
+"""Characters of the text that are looked at, from its end."""
+LONGEST = timedelta(days=32)
+"""How far ahead a time is believed. Some plans have limits per month."""
+JUST_PASSED = timedelta(hours=1)
+"""A time of day without a date that passed this long before the end of the job is over. Earlier ones mean tomorrow."""
+UNKNOWN_ZONE = timedelta(hours=1)
+"""The wait for a time of day in an unknown zone: it cannot be believed to the hour, so a trial decides."""
 
-LOOKED_AT = 4_000
-"""Characters of the words that are looked at, from their end."""
-_UNITS = {"s": 1, "m": 60, "h": 3600}
-_EPOCH = re.compile(r"(?<![\w.])(\d{10}|\d{13})(?![\w.])", re.ASCII)
-_ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)", re.ASCII)
-_IN = re.compile(
-    r"(?:in|after|retry[- ]after:?)\s+(?:about\s+)?"
-    r"((?:\d{1,6}\s*(?:s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)\b[\s,]*(?:and\s+)?)+)",
+_CUE = re.compile(
+    r"""(?:
+      (?<!connection[ ])(?<!peer[ ])(?<!password[ ])(?<!token[ ])\breset(?:s|ting)?(?:_?at|_?in(?:_seconds)?|_?after)?\b
+    | \b(?:x-)?(?:[a-z]+-){0,3}ratelimit(?:-[a-z]+){0,3}-reset\b
+    | \b(?:re)?try(?:ing)?(?:[ _-]?(?:again|delay|after|in))+(?:[_-](?:ms|seconds))?
+    | \b(?:available|back|again|resume[sd]?)\b(?=[ ](?:at|in|on|after)\b)
+    | \blimit(?:ed|[ ]reached)?\b(?=\||[ ]until\b)
+    )["']?""",
+    re.VERBOSE | re.ASCII | re.IGNORECASE,
+)
+_LIMIT = re.compile(
+    r"limit|quota|\b429\b|too many requests|exhausted|throttl|overloaded|out of (?:credits|usage)",
     re.ASCII | re.IGNORECASE,
 )
-_PART = re.compile(r"(\d{1,6})\s*([smh])", re.ASCII | re.IGNORECASE)
-_BARE_RETRY = re.compile(r"retry[- ]after:?\s+(\d{1,6})\b(?!\s*[smh])", re.ASCII | re.IGNORECASE)
-_CLOCK = re.compile(
-    r"(?:resets?|again|available|until|back)\s+(?:at\s+)?(\d{1,2})(?::(\d\d))?\s*([ap]m)?\s*(?:\(?([A-Z][A-Za-z]+(?:/[A-Za-z_]+)*)\)?)?",
+_NEEDS_LIMIT = re.compile(r"available|back|again|resume", re.ASCII | re.IGNORECASE)
+"""Cues that speak of a limit only beside a word that names one."""
+_JOIN = re.compile(
+    r"(?:[\s|:=·,\"'\\]|\b(?:again|at|in|on|after|until|about|is|be|will|the)\b)*", re.ASCII | re.IGNORECASE
+)
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_PART = re.compile(
+    r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?)(?![a-z])",
     re.ASCII | re.IGNORECASE,
 )
+_BETWEEN = re.compile(r"[\s,]*(?:and\s+)?", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"(\d{1,13})(\.\d{1,9})?(?![\w:.-]|,\s*\d|\s*[ap]\.?m)", re.ASCII | re.IGNORECASE)
+_DATE = re.compile(
+    r"(?:(?:mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+    r"|today|tomorrow|at|on|\d{1,4}(?:st|nd|rd|th)?|(?<=\d)t(?=\d)|[ap]\.?m\b\.?|[\s,:/.-])+",
+    re.ASCII | re.IGNORECASE,
+)
+_ZONE = re.compile(
+    r"\s*\(?(?:(?P<utc>UTC|GMT|Z)?(?P<offset>[+-]\d{1,2}(?::?\d\d)?)|(?P<name>[A-Za-z]+(?:[/_+-][A-Za-z0-9]+)*))",
+    re.ASCII,
+)
+_ABBREVIATIONS = {
+    "Z": 0, "UTC": 0, "GMT": 0, "WET": 0, "WEST": 1, "BST": 1, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "MSK": 3,
+    "IST": 5.5, "SGT": 8, "HKT": 8, "JST": 9, "KST": 9, "AEST": 10, "AEDT": 11,
+    "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7,
+}  # fmt: skip
+"""Abbreviations of zones in hours from UTC. An ambiguous one has the meaning that it has in American English."""
+_REGIONS = {
+    "ET": "America/New_York",
+    "CT": "America/Chicago",
+    "MT": "America/Denver",
+    "PT": "America/Los_Angeles",
+}
 
 
-def reset_time(words: str, now: datetime) -> datetime | None:
-    """Return the earliest time in the next 24 hours that the words name, None when they name none.
+def reset_time(text: str, ended: datetime, local: tzinfo | None) -> datetime | None:
+    """Return when the agent can work again, as far as the text names it, or None.
 
-    A time of day without a zone is taken as UTC. `now` is aware.
+    Everything is reckoned from `ended`, when the job ended. `local` is the zone of a time that names none: that of the
+    machine that ran the agent, or None where it is unknown. A time that is not after `ended` has passed already. Of
+    several times the first that is still ahead counts.
     """
-    named = [moment for moment in _named(words[-LOOKED_AT:], now) if now < moment <= now + LONGEST_RESET]
-    return min(named, default=None)
+    named = [*_named(text[-LOOKED_AT:], ended, local)]
+    ahead = [moment for moment in named if ended < moment <= ended + LONGEST]
+    passed = [moment for moment in named if ended - LONGEST <= moment <= ended]
+    return min(ahead, default=max(passed, default=None))
 
 
-def _named(words: str, now: datetime) -> Iterator[datetime]:
-    for match in _EPOCH.finditer(words):
-        yield datetime.fromtimestamp(int(match[1]) / (1000 if len(match[1]) == 13 else 1), UTC)
-    for match in _ISO.finditer(words):
-        try:
-            yield parse_time(match[0])
-        except ValueError:
+def _named(text: str, ended: datetime, local: tzinfo | None) -> Iterator[datetime]:
+    for cue in _CUE.finditer(text):
+        if _NEEDS_LIMIT.match(cue[0]) and not _LIMIT.search(text, max(cue.start() - 300, 0), cue.end() + 300):
             continue
-    for match in _IN.finditer(words):
-        parts = ((int(number), _UNITS[unit.lower()]) for number, unit in _PART.findall(match[1]))
-        yield now + timedelta(seconds=sum(number * seconds for number, seconds in parts))
-    for match in _BARE_RETRY.finditer(words):
-        yield now + timedelta(seconds=int(match[1]))
-    for match in _CLOCK.finditer(words):
-        moment = _next(match, now)
+        joined = _JOIN.match(text, cue.end())
+        start = joined.end() if joined else cue.end()
+        try:
+            moment = _after(text, start, cue[0].lower().strip("\"'"), ended, local)
+        except (ValueError, OverflowError):  # also what python-dateutil raises
+            continue
         if moment:
-            yield moment
+            yield moment.astimezone(UTC)
 
 
-def _next(match: re.Match[str], now: datetime) -> datetime | None:
-    """Return the next time that a clock shows these digits, None where they are no time of day."""
-    hour, minute, half = int(match[1]), int(match[2] or 0), (match[3] or "").lower()
-    if not half and match[2] is None:
-        return None  # a bare number is not a time of day
-    if half:
-        if not 1 <= hour <= 12:
-            return None
-        hour = hour % 12 + (12 if half == "pm" else 0)
-    if hour > 23 or minute > 59:
-        return None
-    there = now.astimezone(_zone(match[4] or ""))
-    moment = there.replace(hour=hour, minute=minute, second=0, microsecond=0)
-    return (moment if moment > there else moment + timedelta(days=1)).astimezone(UTC)
+def _after(text: str, start: int, cue: str, ended: datetime, local: tzinfo | None) -> datetime | None:
+    """Return the time that the text names at this place, None if it names none."""
+    if seconds := _duration(text, start):
+        return ended + timedelta(seconds=seconds)
+    number = _NUMBER.match(text, start)
+    bare = _bare(number, cue, ended) if number else None
+    return bare or _date(text, start, ended, local)
 
 
-def _zone(name: str) -> tzinfo:
+def _duration(text: str, start: int) -> float:
+    """Return the seconds of `2h15m33s`, `2 days 17 hours` or `34.07s`, 0 if there is no duration here."""
+    seconds = 0.0
+    while part := _PART.match(text, start):
+        unit = part[2].lower()
+        seconds += float(part[1]) * _UNITS["ms" if unit.startswith(("ms", "milli")) else unit[0]]
+        between = _BETWEEN.match(text, part.end())
+        start = between.end() if between else part.end()
+    return seconds
+
+
+def _bare(number: re.Match[str], cue: str, ended: datetime) -> datetime | None:
+    """Return the time of a number without a unit: an epoch, or seconds after words that mean a wait."""
+    value = float(number[0])
+    if len(number[1]) == 13:
+        return datetime.fromtimestamp(value / 1000, UTC)
+    if len(number[1]) == 10:
+        return datetime.fromtimestamp(value, UTC)
+    if cue.endswith("ms"):
+        return ended + timedelta(milliseconds=value)
+    waits = cue.endswith(("after", "seconds", "delay", "in", "-reset"))
+    return ended + timedelta(seconds=value) if waits else None
+
+
+def _date(text: str, start: int, ended: datetime, local: tzinfo | None) -> datetime | None:
+    from dateutil.parser import parse  # few need it, and it takes time
+
+    found = _DATE.match(text, start)
+    words = found[0].strip(" \n\t,.-:/") if found else ""
+    if not found or not re.search(r"\d\d?(?::\d\d)+|\b(?:0?[1-9]|1[0-2])\s*[ap]\.?m", words, re.IGNORECASE):
+        return None  # a bare number is no time of day
+    zone = _zone(text, start + len(found[0].rstrip()), local)
+    if zone is None:
+        return ended + UNKNOWN_ZONE
+    there = ended.astimezone(zone)
+    plain = re.sub(
+        r"\b(?:today|tomorrow|at|on)\b|(?<=[ap])\.(?=m)",
+        lambda m: "" if m[0] == "." else " ",
+        words,
+        flags=re.IGNORECASE,
+    )
+    midnight = there.replace(hour=0, minute=0, second=0, microsecond=0)
+    moment = parse(plain, default=midnight, ignoretz=True).replace(tzinfo=zone)
+    if "tomorrow" in words.lower():
+        return moment + timedelta(days=1)
+    dated = bool(re.search(r"[a-z]{3}|\d[/-]\d|\d{4}", re.sub(r"(?i)\b(?:at|on)\b", "", plain), re.IGNORECASE))
+    if not dated and "today" not in words.lower() and moment < there - JUST_PASSED:
+        return moment + timedelta(days=1)
+    if dated and not re.search(r"\d{4}", plain) and moment < there - timedelta(days=180):
+        return moment.replace(year=moment.year + 1)
+    return moment
+
+
+def _zone(text: str, end: int, local: tzinfo | None) -> tzinfo | None:
+    """Return the zone that is named at this place, `local` if none is, None if it is not known."""
+    found = _ZONE.match(text, end)
+    if not found:
+        return local
+    if found["offset"]:
+        hours, _, minutes = found["offset"].partition(":")
+        if len(hours) > 3:
+            hours, minutes = hours[:-2], hours[-2:]
+        sign = -1 if hours.startswith("-") else 1
+        return timezone(timedelta(hours=int(hours), minutes=sign * int(minutes or 0)))
+    name, enclosed = found["name"], found[0].lstrip().startswith("(")
+    if name.upper() in _ABBREVIATIONS and (enclosed or name.isupper()):
+        return timezone(timedelta(hours=_ABBREVIATIONS[name.upper()]))
     try:
-        return ZoneInfo(name) if name else UTC
+        return ZoneInfo(_REGIONS.get(name, name)) if enclosed or "/" in name or name in _REGIONS else local
     except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
-        return UTC
+        return None
