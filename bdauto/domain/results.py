@@ -100,7 +100,7 @@ def read_output(output: str) -> Output:
                 last_line(result) if isinstance(result, str) else "",
                 checked_cost(figures.get("total_cost_usd")),
                 checked_count(figures.get("num_turns")),
-                _seconds(figures.get("duration_ms")),
+                whole_milliseconds(figures.get("duration_ms")),
             )
     return Output(last_line(text))
 
@@ -245,7 +245,8 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
-def _seconds(milliseconds: object) -> int | None:
+def whole_milliseconds(milliseconds: object) -> int | None:
+    """Return milliseconds in whole seconds, None if they are no plausible duration."""
     number = _number(milliseconds)
     return whole_seconds(timedelta(milliseconds=number)) if number is not None and number < 1e12 else None
 

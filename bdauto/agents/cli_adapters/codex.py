@@ -1,0 +1,63 @@
+"""Codex: `codex exec --json`.
+
+Written for 0.40 to 0.120. Events `thread.started`, `turn.started`, `item.started|updated|completed`, `turn.failed`,
+`error`, and `turn.completed` with the usage of the thread so far. It tells no cost.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from bdauto.agents.cli_adapters.transcript import Event, Transcript, counts, mapping
+
+PROGRAM = "codex"
+
+
+def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # noqa: ARG001  # it has no such limit
+    """Return the words that start it, with the prompt as its standard input. It may write files and run `bd`."""
+    words = [PROGRAM, "exec", "--json", "--skip-git-repo-check", "--sandbox", "workspace-write"]
+    words += ["-c", "sandbox_workspace_write.network_access=true"]  # a Dolt server is reached over the network
+    words += ["--model", model] if model else []
+    return [*words, *(["resume", session] if session else []), "-"]
+
+
+def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
+    """Read one object."""
+    match value.get("type"):
+        case "thread.started":
+            run.session(value.get("thread_id"))
+        case "turn.started":
+            figures = run.figures(run.last_session or "thread")
+            figures.turns = (figures.turns or 0) + 1
+        case "turn.completed":
+            usage = mapping(value.get("usage"))
+            figures = run.figures(run.last_session or "thread")
+            figures.tokens = counts(usage.get("input_tokens"), usage.get("output_tokens")) or figures.tokens
+            return run.ended("")
+        case "turn.failed":
+            return run.failed(mapping(value.get("error")).get("message"))
+        case "error" if isinstance(value.get("message"), str) and "severity" not in value:
+            return run.failed(value["message"])
+        case "item.started" | "item.completed" as kind:
+            return _item(mapping(value.get("item")), run, done=kind == "item.completed")
+        case "item.updated":
+            return ()
+        case _:
+            return None
+    return ()
+
+
+def _item(item: dict[str, Any], run: Transcript, *, done: bool) -> Iterable[Event]:
+    kind = item.get("type") or item.get("item_type")
+    if kind in ("agent_message", "assistant_message"):
+        return run.said(item.get("text")) if done else ()
+    if kind == "command_execution":
+        return () if done else (Event("tool", str(item.get("command", "")), "$"),)
+    if kind == "file_change" and done:
+        changes = item.get("changes")
+        paths = [str(mapping(change).get("path", "")) for change in changes] if isinstance(changes, list) else []
+        return (Event("tool", " ".join(paths), "Edit"),)
+    if kind == "mcp_tool_call" and not done:
+        return (Event("tool", str(item.get("server", "")), str(item.get("tool", ""))),)
+    if kind == "web_search" and done:
+        return (Event("tool", str(item.get("query", "")), "Search"),)
+    return ()

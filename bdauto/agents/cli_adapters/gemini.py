@@ -1,0 +1,81 @@
+"""Gemini CLI: `gemini --output-format stream-json`, and its `json`.
+
+Written for 0.11 to 0.30. Events `init`, `message` (in pieces), `tool_use`, `tool_result`, `error`, `result`. As `json`
+one object with `response`, `stats` and `error`. It tells no cost.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from bdauto.agents.cli_adapters.claude import tool
+from bdauto.agents.cli_adapters.transcript import Event, Transcript, counts, mapping
+from bdauto.domain.agent_end import Why, cause
+from bdauto.domain.results import checked_count, whole_milliseconds
+
+PROGRAM = "gemini"
+
+
+def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # noqa: ARG001  # it has no such limit
+    """Return the words that start it, with the prompt as its standard input. It may edit files and run `bd`."""
+    words = [PROGRAM, "--output-format", "stream-json", "--approval-mode", "auto_edit"]
+    words += ["--allowed-tools", "run_shell_command(bd)"]
+    words += ["--model", model] if model else []
+    return words + (["--resume", session] if session else [])
+
+
+def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
+    """Read one object."""
+    kind = value.get("type")
+    if kind is None and "stats" in value and {"response", "error"} & value.keys():
+        return _whole(value, run)
+    if "timestamp" not in value and kind != "result":
+        return None
+    match kind:
+        case "init":
+            run.session(value.get("session_id"))
+        case "message" if isinstance(value.get("content"), str):
+            return (
+                _message(value["content"], run, delta=value.get("delta") is True)
+                if value.get("role") == "assistant"
+                else ()
+            )
+        case "tool_use" if "tool_name" in value:
+            run.end_piece()
+            return (tool(str(value["tool_name"]), mapping(value.get("parameters"))),)
+        case "tool_result" if "tool_id" in value:
+            return ()
+        case "error" if "severity" in value:
+            return run.failed(value.get("message")) if value["severity"] == "error" else ()
+        case "result" if value.get("status") in ("success", "error"):
+            return _result(value, run)
+        case _:
+            return None
+    return ()
+
+
+def _message(text: str, run: Transcript, *, delta: bool) -> Iterator[Event]:
+    if not delta:
+        run.end_piece()
+    return run.piece(text) if delta else run.said(text)
+
+
+def _result(value: dict[str, Any], run: Transcript) -> Iterator[Event]:
+    stats = mapping(value.get("stats"))
+    figures = run.figures(run.last_session or "session")
+    figures.tokens = checked_count(stats.get("total_tokens")) or figures.tokens
+    figures.seconds = whole_milliseconds(stats.get("duration_ms")) or figures.seconds
+    return _ending(mapping(value.get("error")), "", run) if value["status"] == "error" else run.ended("")
+
+
+def _whole(value: dict[str, Any], run: Transcript) -> Iterator[Event]:
+    figures = run.figures(run.session(value.get("session_id")) or "session")
+    models = mapping(mapping(value.get("stats")).get("models"))
+    figures.tokens = counts(*(mapping(mapping(model).get("tokens")).get("total") for model in models.values()))
+    error = mapping(value.get("error"))
+    return _ending(error, value.get("response"), run) if error else run.ended(value.get("response"))
+
+
+def _ending(error: dict[str, Any], response: object, run: Transcript) -> Iterator[Event]:
+    message = error.get("message") or response
+    turns = "MaxSessionTurns" in str(error.get("type")) or error.get("code") == 53
+    return run.failed(message, Why.turns if turns else cause(f"{message} {error.get('code', '')}"))

@@ -1,0 +1,70 @@
+"""opencode: `opencode run --format json`.
+
+Written for 0.15 to 1.18. Events `step_start`, `text`, `tool_use`, `error`, and `step_finish` with the cost and tokens
+of one step.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from bdauto.agents.cli_adapters.claude import tool
+from bdauto.agents.cli_adapters.transcript import Event, Transcript, counts, mapping
+from bdauto.domain.agent_end import Why, cause, cause_of_status
+from bdauto.domain.results import checked_cost, checked_count
+
+PROGRAM = "opencode"
+
+
+def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # noqa: ARG001  # it has no such limit
+    """Return the words that start it, with the prompt as its standard input. Its configuration says what it may do."""
+    words = [PROGRAM, "run", "--format", "json"]
+    words += ["--model", model] if model else []
+    return words + (["--session", session] if session else [])
+
+
+def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
+    """Read one object."""
+    if "sessionID" not in value and "part" not in value:
+        return None
+    session = run.session(value.get("sessionID")) or run.last_session or "session"
+    part = mapping(value.get("part"))
+    match value.get("type"):
+        case "text":
+            return run.said(part.get("text"))
+        case "tool_use" | "tool":
+            return (tool(str(part.get("tool", "")), _given(part)),)
+        case "step_finish":
+            _step(part, run, session)
+            return run.ended("") if part.get("reason") not in ("tool-calls", "tool_calls") else ()
+        case "error":
+            return _error(mapping(value.get("error")), run)
+        case "step_start" | "reasoning":
+            return ()
+        case _:
+            return None
+
+
+def _given(part: dict[str, Any]) -> dict[str, Any]:
+    given = mapping(mapping(part.get("state")).get("input"))
+    return {"file_path": given.get("filePath"), **given}
+
+
+def _step(part: dict[str, Any], run: Transcript, session: str) -> None:
+    figures = run.figures(session)
+    cost = checked_cost(part.get("cost"))
+    if cost is not None:
+        figures.cost_usd = (figures.cost_usd or 0.0) + cost
+    tokens, cache = mapping(part.get("tokens")), mapping(mapping(part.get("tokens")).get("cache"))
+    each = (*(tokens.get(key) for key in ("input", "output", "reasoning")), cache.get("read"), cache.get("write"))
+    used = checked_count(tokens.get("total")) or counts(*each)
+    figures.tokens = (figures.tokens or 0) + used if used is not None else figures.tokens
+    figures.turns = (figures.turns or 0) + 1
+
+
+def _error(error: dict[str, Any], run: Transcript) -> Iterable[Event]:
+    data = mapping(error.get("data"))
+    message = data.get("message") or error.get("message") or error.get("name")
+    why = cause_of_status(data.get("statusCode")) or cause(str(message))
+    if error.get("name") == "ProviderAuthError":
+        why = Why.login
+    return run.failed(message, why)

@@ -1,0 +1,98 @@
+"""An agent's output as values: each JSON object on its own, and each other line as text.
+
+Output is foreign. It may be cut anywhere, mixed with the lines of other programs, coloured, or in a broken encoding.
+"""
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from bdauto.domain.bead import MALFORMED
+
+LINE_LIMIT = 1 << 24
+"""Characters of one line, or of one object over several lines. What is longer is text, and only its start is kept."""
+TEXT_LIMIT = 4096
+"""Characters of a line of text that are kept."""
+_NOISE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,999}(?:\x07|\x1b\\))|[\x00\ufeff]")
+"""Colour, titles of terminals, NUL, byte order marks."""
+
+Value = dict[str, Any] | str
+
+
+class Stream:
+    """Splits output into values. `feed` takes the bytes as they come, and `end` what is left."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = ""
+        self._open: list[str] = []
+        self._open_size = 0
+
+    def feed(self, data: bytes) -> Iterator[Value]:
+        """Yield the values that are complete with these bytes."""
+        *lines, self._rest = (self._rest + self._decoder.decode(data)).split("\n")
+        if len(self._rest) > LINE_LIMIT:
+            self._rest = self._rest[:TEXT_LIMIT]
+        for line in lines:
+            yield from self._line(_NOISE.sub("", line).rstrip("\r"))
+
+    def end(self) -> Iterator[Value]:
+        """Yield what is left. An object that was never closed is text."""
+        rest, self._rest = self._rest, ""
+        yield from self._line(_NOISE.sub("", rest).rstrip("\r"))
+        yield from self._give_up()
+
+    def _line(self, line: str) -> Iterator[Value]:
+        whole = _decoded(line) if line[:1] in ("{", "[") or not self._open else None
+        if whole is not None:
+            yield from self._give_up()
+            yield from whole
+        elif self._open:
+            yield from self._continue(line)
+        elif line.rstrip()[:1] in ("{", "[") and len(line) < TEXT_LIMIT:
+            self._open, self._open_size = [line], len(line)
+        elif line.strip():
+            yield line[:TEXT_LIMIT]
+
+    def _continue(self, line: str) -> Iterator[Value]:
+        """Go on with an object over several lines. It ends with a bracket at the start of a line."""
+        self._open.append(line)
+        self._open_size += len(line)
+        if line[:1] in ("}", "]"):
+            whole = _decoded("\n".join(self._open))
+            if whole is not None:
+                self._open = []
+                yield from whole
+                return
+        if self._open_size > LINE_LIMIT or line[:1] in ("}", "]"):
+            yield from self._give_up()
+
+    def _give_up(self) -> Iterator[Value]:
+        lines, self._open = self._open, []
+        yield from (line[:TEXT_LIMIT] for line in lines if line.strip())
+
+
+def values(chunks: Iterable[bytes]) -> Iterator[Value]:
+    """Yield the values of a whole output."""
+    stream = Stream()
+    for chunk in chunks:
+        yield from stream.feed(chunk)
+    yield from stream.end()
+
+
+def _decoded(text: str) -> list[dict[str, Any]] | None:
+    """Return the objects of a JSON text: one, or those of an array. None if it is no such text."""
+    if len(text) > LINE_LIMIT or text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        value = msgspec.json.decode(text)
+    except MALFORMED:
+        return None
+    if isinstance(value, dict):
+        return [value]
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return value
+    return None

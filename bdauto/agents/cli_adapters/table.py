@@ -1,0 +1,48 @@
+"""The table of adapters, and what is read of a command that is none of them."""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, tzinfo
+
+import msgspec
+
+from bdauto.agents.cli_adapters import claude, codex, gemini, opencode
+from bdauto.agents.cli_adapters.transcript import Read, Transcript, events
+from bdauto.domain.agent_end import AgentEnd
+
+
+class Adapter(msgspec.Struct, frozen=True):
+    """One agent's command line. `command` takes the model, the most that a run may cost, and the session to resume.
+
+    `tells_cost` says whether its output has costs, `limits_cost` whether it can be given a limit.
+    """
+
+    program: str
+    command: Callable[[str, float | None, str], list[str]]
+    read: Read
+    tells_cost: bool = False
+    limits_cost: bool = False
+
+
+ADAPTERS = {
+    "claude": Adapter(claude.PROGRAM, claude.command, claude.read, tells_cost=True, limits_cost=True),
+    "codex": Adapter(codex.PROGRAM, codex.command, codex.read),
+    "gemini": Adapter(gemini.PROGRAM, gemini.command, gemini.read),
+    "opencode": Adapter(opencode.PROGRAM, opencode.command, opencode.read, tells_cost=True),
+}
+"""The adapters by the name that `--agent` takes."""
+
+
+def reads_of(agent: str) -> tuple[Read, ...]:
+    """Return what reads the output of an agent. A plain command's objects are known by their shape."""
+    return (ADAPTERS[agent].read,) if agent else tuple(adapter.read for adapter in ADAPTERS.values())
+
+
+def read_end(chunks: Iterable[bytes], agent: str, ended: datetime, local: tzinfo | None, *, failed: bool) -> AgentEnd:
+    """Return the end of a run from its whole output. `failed` says that the command ended with an error."""
+    transcript = Transcript()
+    for _ in events(chunks, transcript, reads_of(agent)):
+        pass
+    end = transcript.end(ended, local)
+    if failed and end.why is None:
+        return msgspec.structs.replace(end, why=transcript.failure())
+    return end

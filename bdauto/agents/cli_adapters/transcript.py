@@ -1,0 +1,195 @@
+"""What the output of one job adds up to: events to show, and one end."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, tzinfo
+from typing import Any, Literal
+
+import msgspec
+
+from bdauto.agents.cli_adapters.stream import Value, values
+from bdauto.domain.agent_end import AgentEnd, Why, cause
+from bdauto.domain.reset_time import reset_time
+from bdauto.domain.results import checked_cost, checked_count, last_line
+from bdauto.sanitize import clean, hide_secrets
+
+Kind = Literal["text", "tool", "limit", "error", "result"]
+MOST_NAMES = 20
+"""Sessions and denied tools that are kept."""
+MOST_TEXT = 1 << 16
+"""Characters of error messages that are kept, the last ones."""
+LAST_LINES = 40
+"""Lines of text that are kept: in their end a plain command says why it failed."""
+SUBJECT_LIMIT = 160
+_COST = re.compile(r"cost.{0,80}\$(\d+(?:\.\d+)?) session", re.ASCII | re.IGNORECASE)
+_NO_WORDS = re.compile(r"[\W\d_]*|[{}\[\],\"].*|tokens used:?[\s\d.,]*|\[… \d+ bytes cut …\]", re.ASCII | re.IGNORECASE)
+"""Lines that tell a person nothing: brackets, numbers, pieces of JSON, counts of tokens."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One thing that an agent did. `name` is that of a tool, `text` its subject, or what was said."""
+
+    kind: Kind
+    text: str
+    name: str = ""
+
+    def line(self) -> str:
+        """Return the event on one line, as `bdauto logs` shows it."""
+        text = clean(hide_secrets(self.text), SUBJECT_LIMIT)
+        if self.kind != "tool":
+            return text
+        return f"$ {text}" if self.name == "$" else f"▸ {clean(self.name, 40)} {text}".rstrip()
+
+
+class Figures(msgspec.Struct):
+    """The figures of one session. A later result of the same session replaces them: they are sums already."""
+
+    cost_usd: float | None = None
+    tokens: int | None = None
+    turns: int | None = None
+    seconds: int | None = None
+
+
+class Transcript:
+    """Collects what an output says. The last result decides why the run ended."""
+
+    def __init__(self) -> None:
+        self._why: Why | None = None
+        self._words = self._piece = self._errors = ""
+        self.limit_reached = False
+        self._sessions: dict[str, None] = {}
+        self._denied: dict[str, None] = {}
+        self._figures: dict[str, Figures] = {}
+        self._resets: list[datetime] = []
+        self._lines: list[str] = []
+
+    def session(self, name: object) -> str:
+        """Note that what follows belongs to this session, and return its name, "" if it is none."""
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.:-]{1,100}", name, re.ASCII):
+            return ""
+        self._sessions.pop(name, None)
+        self._sessions[name] = None
+        return name
+
+    @property
+    def last_session(self) -> str:
+        """The session that was named last, or ""."""
+        return next(reversed(self._sessions), "")
+
+    def figures(self, session: str) -> Figures:
+        """Return the figures of a session, to be changed. Each result without a session counts for itself."""
+        return self._figures.setdefault(session or f"#{len(self._figures)}", Figures())
+
+    def said(self, text: object) -> Iterator[Event]:
+        """Note a message of the agent."""
+        if isinstance(text, str) and text.strip():
+            self._words = text
+            yield Event("text", text)
+
+    def piece(self, text: str) -> Iterator[Event]:
+        """Note a piece of a message. What follows without another event in between belongs to it."""
+        self._piece += text
+        self._words = self._piece
+        yield Event("text", text)
+
+    def end_piece(self) -> None:
+        """Note that the message is complete."""
+        self._piece = ""
+
+    def failed(self, message: object, why: Why | None = None) -> Iterator[Event]:
+        """Note an error of the command. It decides why the run ended, unless a result follows."""
+        text = message if isinstance(message, str) else ""
+        self._errors = f"{self._errors}\n{text}"[-MOST_TEXT:]
+        self._why = why or cause(text) or Why.error
+        self._words = text or self._words
+        yield Event("error", text)
+
+    def limited(self, text: str, reset_at: datetime | None) -> Iterator[Event]:
+        """Note that a limit is reached. A result without an error shows that the command got round it."""
+        self._why, self.limit_reached = Why.limit, True
+        self._resets += [reset_at] if reset_at else []
+        yield Event("limit", text)
+
+    def ended(self, text: object, why: Why = Why.ok) -> Iterator[Event]:
+        """Note a result: the agent's last words, and why it ended."""
+        self._why = why
+        words = text if isinstance(text, str) else ""
+        self._words = words or self._words
+        yield Event("result", words)
+
+    def deny(self, tool: object) -> None:
+        """Note a tool that the command was not allowed to use."""
+        if isinstance(tool, str) and len(self._denied) < MOST_NAMES:
+            self._denied[clean(hide_secrets(tool), 80)] = None
+
+    def line(self, text: str) -> Iterator[Event]:
+        """Note a line of plain text."""
+        self._lines = [*self._lines[1 - LAST_LINES :], text]
+        if (cost := _COST.search(text)) is not None:  # aider
+            self._figures["text"] = Figures(cost_usd=checked_cost(cost[1]))
+        yield Event("text", text)
+
+    def end(self, ended: datetime, local: tzinfo | None) -> AgentEnd:
+        """Return the end of the run. `ended` and `local` are those of `reset_time`."""
+        told = f"{self._errors}\n{self._words}" if self._why else "\n".join(self._lines)
+        why = self._why
+        resets = [*self._resets, *filter(None, [reset_time(told, ended, local)])]
+        figures = self._figures.values()
+        return AgentEnd(
+            why=why,
+            words=last_line(self._words) or self._last_line(),
+            cost_usd=_sum(checked_cost(each.cost_usd) for each in figures),
+            tokens=_total(each.tokens for each in figures),
+            turns=_total(each.turns for each in figures),
+            seconds=_total(each.seconds for each in figures),
+            sessions=tuple(self._sessions)[-MOST_NAMES:],
+            denied=tuple(self._denied),
+            reset_at=next(iter(resets), None) if why in (None, Why.limit, Why.overloaded) else None,
+        )
+
+    def failure(self) -> Why:
+        """Return why a command failed that ended with an error and said no reason of its own: by its last lines."""
+        return cause("\n".join(self._lines)) or Why.error
+
+    def _last_line(self) -> str:
+        telling = (line for line in reversed(self._lines) if not _NO_WORDS.fullmatch(line.strip()))
+        return last_line(next(telling, ""))
+
+
+Read = Callable[[dict[str, Any], Transcript], Iterable[Event] | None]
+"""Reads one object of a stream. None if it is not one of its own."""
+
+
+def events(chunks: Iterable[bytes], transcript: Transcript, reads: Iterable[Read]) -> Iterator[Event]:
+    """Yield the events of an output as it comes, and collect them in the transcript."""
+    reads = tuple(reads)
+    for value in values(chunks):
+        yield from event_of(value, transcript, reads)
+
+
+def event_of(value: Value, transcript: Transcript, reads: Iterable[Read]) -> Iterable[Event]:
+    """Return the events of one value. An object that nobody knows is no event: a tool may have printed it."""
+    if isinstance(value, str):
+        return transcript.line(value)
+    found = (read(value, transcript) for read in reads)
+    return next((each for each in found if each is not None), ())
+
+
+def counts(*parts: object) -> int | None:
+    """Return the sum of those parts that are plausible counts, None if none is."""
+    return _total(checked_count(part) for part in parts)
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """Return an object as it is, and an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def _sum(parts: Iterable[float | None]) -> float | None:
+    known = [part for part in parts if part is not None]
+    return round(sum(known), 4) if known else None
+
+
+def _total(parts: Iterable[int | None]) -> int | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if known else None

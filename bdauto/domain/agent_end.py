@@ -1,0 +1,92 @@
+"""What an agent's command said of its run: why it ended, its figures, its last words."""
+
+import re
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+
+class Why(StrEnum):
+    """Why a run ended."""
+
+    ok = "ok"
+    error = "error"
+    limit = "limit"
+    login = "login"
+    overloaded = "overloaded"
+    network = "network"
+    turns = "turns"
+    budget = "budget"
+    denied = "denied"
+    timeout = "timeout"
+    silence = "silence"
+    stopped = "stopped"
+    lost = "lost"
+    unknown = "unknown"
+
+    @property
+    def of_service(self) -> bool:
+        """True where the service behind the agent is at fault. No bead is charged for that."""
+        return self in (Why.limit, Why.login, Why.overloaded, Why.network)
+
+
+class AgentEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a run as the agent's command told it. Unknown values are None.
+
+    `why` is None where the command did not say: its exit status decides then. `sessions` are in order, and the last one
+    can be resumed. `denied` are the tools that the command was not allowed to use. `reset_at` is when a limit ends.
+    """
+
+    why: Why | None = None
+    words: str = ""
+    cost_usd: float | None = None
+    tokens: int | None = None
+    turns: int | None = None
+    seconds: int | None = None
+    sessions: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
+    reset_at: datetime | None = None
+
+
+_CAUSES = {
+    Why.limit: (
+        r"(?:usage|rate|session|weekly|daily|monthly|hour|spend(?:ing)?|token|request)[- _]?limits?\b",
+        r"limit (?:has been )?reached|hit your [\w -]{0,30}limit|rate_?limited|billing hard limit",
+        r"quota|too many requests|\b429\b|resource[_ ]exhausted|credit balance|(?:out of|insufficient|no) credits",
+    ),
+    Why.login: (
+        r"(?:invalid|incorrect) (?:x-)?api[- ]?key|invalid_api_key|api key (?:is )?(?:missing|not (?:set|found|valid))",
+        r"please run /?login|not logged in|log ?in (?:again|required)|oauth token|permission_denied",
+        r"\b40[13]\b|unauthori[sz]ed|authentication[_ ](?:error|failed|required)|failed to authenticate",
+        r"(?:token|credentials?|session) (?:has |have )?expired",
+    ),
+    Why.overloaded: (
+        r"overloaded|\b529\b|\b50[0234]\b|service unavailable|internal server error|bad gateway|server_error",
+        r"at capacity|high demand|temporarily unavailable",
+    ),
+    Why.network: (
+        r"econn(?:refused|reset|aborted)|enotfound|eai_again|etimedout|enetunreach|ehostunreach|getaddrinfo",
+        r"could not resolve|name resolution|dns error|network (?:error|is unreachable)|fetch failed|socket hang up",
+        r"connection (?:error|refused|reset|timed out|closed)|stream disconnected|error sending request",
+        r"unable to connect|certificate",
+    ),
+}
+"""Words of error messages. The first cause with a match counts: a limit may come with any status."""
+_PATTERNS = {why: re.compile("|".join(words), re.ASCII | re.IGNORECASE) for why, words in _CAUSES.items()}
+
+
+def cause(text: str) -> Why | None:
+    """Return what an error message says about the service, None if it says nothing about it."""
+    return next((why for why, pattern in _PATTERNS.items() if pattern.search(text)), None)
+
+
+def cause_of_status(status: object) -> Why | None:
+    """Return what an HTTP status of the service behind the agent means, None if it is no such status."""
+    if not isinstance(status, int) or isinstance(status, bool):
+        return None
+    if status == 429:
+        return Why.limit
+    if status in (401, 403):
+        return Why.login
+    return Why.overloaded if status >= 500 else None
