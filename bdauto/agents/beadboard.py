@@ -30,7 +30,7 @@ from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted,
 from bdauto.agents.job_questions import JobQuestions, services_evidence
 from bdauto.agents.job_reader import JobReader
 from bdauto.agents.runner import JobOutput
-from bdauto.agents.service_output import ServiceOutput, noted_jobs
+from bdauto.agents.service_output import ServiceOutput, recorded_jobs
 from bdauto.agents.service_status import Agent, ServiceStatus, services_status
 from bdauto.agents.token import read_token
 from bdauto.domain.bead import JOB_PATTERN, MALFORMED, Bead
@@ -225,7 +225,7 @@ class Services:
 
     def jobs_of(self, bead: Bead) -> list[str]:
         """Return the ids of the bead's jobs, as the bead names them."""
-        return noted_jobs(bead)
+        return recorded_jobs(bead)
 
     def output(self, job: str) -> JobOutput:
         """Return the output of a job."""

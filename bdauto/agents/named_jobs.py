@@ -63,7 +63,7 @@ def job_in_the_way(
 
 def _jobs(runner: "Runner", bead: Bead, extra: str) -> Iterator[str]:
     for job in dict.fromkeys((extra, *bead.named_jobs, *runner.jobs_of(bead)[: -MOST_JOBS - 1 : -1])):
-        if job and job != bead.given_up:
+        if job and job != bead.record.given_up:
             yield job
 
 

@@ -1,21 +1,17 @@
 """The jobs of the agent service: which a bead had, and what they wrote, as `GET /jobs/{id}` has it."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from bdauto.domain.bead import Bead
-from bdauto.domain.notes import JOB_NOTE
 
-_JOB = re.compile(rf"^{re.escape(JOB_NOTE)}([A-Za-z0-9._-]{{1,100}})$", re.MULTILINE)
 GONE = "forgotten"
 """The state of a job that the agent service does not know: an hour after its end, or since the service's restart."""
 
 
-def noted_jobs(bead: Bead) -> list[str]:
-    """Return the ids of the jobs that a bead's notes and metadata name, the oldest first."""
-    jobs = dict.fromkeys(_JOB.findall(bead.notes))
-    return [*(job for job in jobs if job != bead.job), *([bead.job] if bead.job else [])]
+def recorded_jobs(bead: Bead) -> list[str]:
+    """Return the ids of the jobs that a bead's record names, the oldest first."""
+    return [*dict.fromkeys(job for job in (*(run.job for run in bead.record.all_runs), bead.job) if job)]
 
 
 class ServiceOutput:

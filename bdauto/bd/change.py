@@ -7,10 +7,9 @@ from typing import Any, Protocol
 import msgspec
 
 from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.record import MARK as MARK
+from bdauto.domain.record import PREFIX, Record, difference, metadata_of
 from bdauto.errors import BdError, BdTimeout, BdUnsupported
-
-MARK = "bdauto.write"
-"""Metadata key with the unique id of the last change: it tells an applied change from one that was never made."""
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -75,7 +74,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     def undone(self, mark: str) -> "Change":
         """Return the change that puts back what this one wrote, as far as it is unchanged. Notes stay."""
         keys = sorted({*self.put, *self.drop})
-        old = {key: value for key, value in self.bead.metadata.items() if isinstance(value, str | int | float)}
+        old = {key: _scalar(value) for key, value in self.bead.metadata.items() if value is not None}
         return Change(
             bead=self.bead,
             act=f"undo {self.act}",
@@ -87,6 +86,23 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
             if_status=self.status,
             if_mark=self.mark,
         )
+
+
+def rewrite(
+    bead: Bead, record: Record, before: Record | None = None, times: Mapping[str, Moment] | None = None, **fields: Any
+) -> Change:
+    """Return the change that makes this the bead's record. It writes what differs and leaves other tools' keys alone.
+
+    `before` is the record that will be there by then, where that is not the one of the bead as it was read. `times` are
+    the fields that whoever writes fills in. `fields` are those of `Change`.
+    """
+    put, drop = difference(bead.metadata if before is None else metadata_of(before), record)
+    moments = {f"{PREFIX}{name}": moment for name, moment in (times or {}).items()}
+    return Change(bead=bead, put={**put, **moments}, drop=tuple(key for key in drop if key not in moments), **fields)
+
+
+def _scalar(value: object) -> str | int | float:
+    return value if isinstance(value, str | int | float) else msgspec.json.encode(value).decode()
 
 
 def mark_of(bead: Bead) -> str | None:

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 
 from bdauto.bd.change import MARK, Change, Moment
 from bdauto.bd.client import checked_id
-from bdauto.domain.notes import CLAIM_NOTE, CLAIMED_AT
+from bdauto.domain.notes import CLAIM_NOTE
+from bdauto.domain.record import ATTEMPT, CLAIMED_AT
 
 NOTES_BYTES = 65_535
 """What bd's notes column holds; a note that would not fit is left out rather than failing the change it describes."""
@@ -195,7 +196,7 @@ def _expectations(change: Change) -> Iterator[str]:
     if change.if_assignee is not None:
         yield f"assignee = {_text(change.if_assignee)}"
     if change.if_attempt is not None:
-        yield f"{_own('bdauto.attempt')} = {_text(change.if_attempt)}"
+        yield f"{_own(ATTEMPT)} = {_text(change.if_attempt)}"
     if change.if_mark is not None:
         yield f"{_own(MARK)} = {_text(change.if_mark)}"
     if change.if_updated_at is not None:

@@ -17,7 +17,8 @@ from bdauto.bd.sql import NOT_WRITTEN, NOTES_BYTES, OVERTAKEN, swap_to_sql, to_s
 from bdauto.bd.versions import check_version, may_have_guards
 from bdauto.clock import Runtime
 from bdauto.domain.bead import Bead, guarded
-from bdauto.domain.notes import CLAIM_NOTE, PENDING_NOTE, WRITTEN
+from bdauto.domain.notes import CLAIM_NOTE, WRITTEN
+from bdauto.domain.record import ATTEMPT, PENDING_NOTE
 from bdauto.errors import BdConflict, BdDrift, BdFailed, BdMoved, BdTimeout
 from bdauto.lock import locked
 
@@ -184,7 +185,7 @@ def to_options(change: Change, bead: Bead, now: datetime) -> list[str]:
     if change.writes_claim_note:
         put[PENDING_NOTE] = f"{len(bead.notes)} {CLAIM_NOTE}{NOW.at(now)}"
     elif PENDING_NOTE in bead.metadata:
-        if change.retracts_claim_note or "bdauto.attempt" in change.drop:
+        if change.retracts_claim_note or ATTEMPT in change.drop:
             drop.append(PENDING_NOTE)
         elif bead.pending_note:  # the agent may have noted before the claim's note is written: its place still counts
             put[PENDING_NOTE] = f"{bead.claim_place} {WRITTEN}"

@@ -3,37 +3,23 @@
 Each is one compare-and-set, fenced by the attempt's unique id: whoever moved the bead meanwhile keeps it as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from enum import Enum
 
 import msgspec
 
 from bdauto import log
-from bdauto.bd.change import NOW, Change, Moment, Writer
+from bdauto.bd.change import NOW, Change, Moment, Writer, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.gate import Expected
 from bdauto.controllers.memory import StartedJob
-from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import backoff
-from bdauto.domain.notes import (
-    ADOPTED,
-    ARMED_AT,
-    BLOCKED_DROPS,
-    CLAIMED_AT,
-    DIED,
-    JOB_NOTE,
-    UNCLAIMED,
-    UNKNOWN,
-    error_kind,
-    failure_note,
-    sign_of_life,
-)
-from bdauto.domain.results import RESULT, RUNNING
+from bdauto.domain.notes import JOB_NOTE, UNKNOWN, error_kind, failure_note, sign_of_life
+from bdauto.domain.record import Record
 from bdauto.errors import BdError, BdUnsupported
-
-Put = dict[str, str | float | Moment]
 
 END_TRIES = 3
 """A bead that is changed between the look at it and its release is looked at again, this often in all."""
@@ -50,16 +36,24 @@ class Ended(Enum):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """A bead as it was before it was claimed, the attempt's unique id, and for how many seconds the bead waited."""
+    """A bead as it was before it was claimed, for how many seconds it waited, and its record since.
+
+    The record is without the time of the claim, which only the tracker knows.
+    """
 
     bead: Bead
-    attempt: str
     waited: int
+    record: Record
+
+    @property
+    def attempt(self) -> str:
+        """The attempt's unique id."""
+        return self.record.attempt
 
     @property
     def attempts(self) -> int:
         """Attempts charged to the bead, this one included."""
-        return self.bead.attempts + 1
+        return self.record.attempts
 
 
 class Claims(msgspec.Struct, frozen=True):
@@ -75,24 +69,17 @@ class Claims(msgspec.Struct, frozen=True):
         `host` is the machine that runs the agent, "" if a service does. `store` is what the key-value store must still
         say, which the claim itself looks at: no pause is overlooked.
         """
-        claim = Claim(bead, attempt, max(int((self.runtime.now() - _waits_since(bead)).total_seconds()), 0))
-        stale = ["bdauto.job", "bdauto.retry_at", "bdauto.quarantined", DIED, UNCLAIMED, ADOPTED]
-        stale += [] if host else ["bdauto.host"]
-        if bead.error.startswith(UNKNOWN):
-            stale.append("bdauto.error")
-        change = Change(
-            bead=bead,
+        error = "" if bead.error.startswith(UNKNOWN) else bead.error
+        record = self._taken(bead, attempt, bead.attempts + 1, host).change(job="", died="", adopted="", error=error)
+        claim = Claim(bead, max(int((self.runtime.now() - _waits_since(bead)).total_seconds()), 0), record)
+        change = rewrite(
+            bead,
+            record,
+            times={"claimed_at": NOW},
             act="claim",
             mark=self.runtime.unique(),
             status="in_progress",
             writes_claim_note=True,
-            put={
-                "bdauto.attempt": claim.attempt,
-                "bdauto.attempts": claim.attempts,
-                CLAIMED_AT: NOW,
-                **({"bdauto.host": host} if host else {}),
-            },
-            drop=tuple(stale),
             if_status="open",
             if_assignee=self.bd.settings.assignee,
             if_updated_at=bead.updated_at,
@@ -105,13 +92,13 @@ class Claims(msgspec.Struct, frozen=True):
 
         The job runs by now, so a failing bd is asked again until RECORD_RETRY is over. Then its error is raised.
         """
-        change = Change(
-            bead=claim.bead,
+        change = rewrite(
+            claim.bead,
+            claim.record.change(job=job, waited=claim.waited, error="", failures=0, armed_at=None),
+            before=claim.record,
             act="record",
             mark=self.runtime.unique(),
             note=f"{JOB_NOTE}{job}",
-            put={"bdauto.job": job, "bdauto.waited": claim.waited, **self._runs()},
-            drop=("bdauto.error", "bdauto.failures", ARMED_AT),
             if_attempt=claim.attempt,
         )
         return self._insist(change, job)
@@ -124,11 +111,11 @@ class Claims(msgspec.Struct, frozen=True):
         found = self.bd.read([claim.bead.id]).result().beads
         for bead in found:
             if bead.status == "open" and not bead.attempt and not bead.rearmed and bead.attempts < claim.attempts:
-                change = Change(
-                    bead=bead,
+                change = rewrite(
+                    bead,
+                    bead.record.change(unclaimed=job),
                     act="note unclaimed job of",
                     mark=self.runtime.unique(),
-                    put={UNCLAIMED: job},
                     if_status="open",
                     if_updated_at=bead.updated_at,
                 )
@@ -137,12 +124,13 @@ class Claims(msgspec.Struct, frozen=True):
     def unknown(self, claim: Claim, error: str) -> None:
         """Leave the bead claimed and say that it may run: the reaper settles it. As insistent as `record`."""
         words = f"{UNKNOWN}: {error}"
-        change = Change(
-            bead=claim.bead,
+        change = rewrite(
+            claim.bead,
+            claim.record.change(error=words),
+            before=claim.record,
             act="note unknown outcome of",
             mark=self.runtime.unique(),
             note=words,
-            put={"bdauto.error": words},
             if_attempt=claim.attempt,
         )
         self._insist(change)
@@ -167,23 +155,20 @@ class Claims(msgspec.Struct, frozen=True):
         `adopt` says that bdauto did not start the job. A claim that somebody has opened keeps its time.
         """
         noted = f"{JOB_NOTE}{known.job}\n" in f"{bead.notes}\n"
-        same = bead.claimed_at and bead.attempt == known.attempt
-        change = Change(
-            bead=bead,
+        same = bool(bead.claimed_at) and bead.attempt == known.attempt
+        record = self._taken(bead, known.attempt, known.attempts, host or bead.host)
+        change = rewrite(
+            bead,
+            record.change(
+                job=known.job,
+                claimed_at=bead.claimed_at if same else None,
+                adopted=known.attempt if adopt else bead.record.adopted if same else "",
+            ),
+            times={} if same else {"claimed_at": NOW},
             act="restore claim",
             mark=self.runtime.unique(),
             status="in_progress",
             note="" if noted else f"{JOB_NOTE}{known.job}",
-            put={
-                "bdauto.attempt": known.attempt,
-                "bdauto.attempts": known.attempts,
-                **({} if same else {CLAIMED_AT: NOW}),
-                "bdauto.job": known.job,
-                **({"bdauto.host": host} if host else {}),
-                **({ADOPTED: known.attempt} if adopt else {}),
-                **self._runs(),
-            },
-            drop=("bdauto.retry_at", "bdauto.quarantined", UNCLAIMED, *(() if adopt or same else (ADOPTED,))),
             if_status="open",
             if_assignee=self.bd.settings.assignee,
             if_updated_at=bead.updated_at,
@@ -206,22 +191,26 @@ class Claims(msgspec.Struct, frozen=True):
         release would hide. If somebody else has written a note since the claim, the agent may be at work, whatever the
         answer was: then the bead stays claimed.
         """
-        bead = claim.bead
-        put: Put = {ARMED_AT: format_time(_waits_since(bead))} if error or again else {}
-        drop = ["bdauto.attempt", CLAIMED_AT, "bdauto.host"]
-        if not charged and bead.attempts:
-            put["bdauto.attempts"] = bead.attempts
-        elif not charged:
-            drop.append("bdauto.attempts")
-        if error:
-            put["bdauto.error"] = error
+        bead, times = claim.bead, dict[str, Moment]()
         if back_off:
             again = backoff(bead.failures + 1, self.runtime.rng)
-            put["bdauto.failures"] = bead.failures + 1
         if again:
-            put["bdauto.retry_at"] = Moment(again)
+            times["retry_at"] = Moment(again)
+
+        def released(record: Record) -> Record:
+            return record.change(
+                attempt="",
+                claimed_at=None,
+                host="",
+                attempts=claim.attempts if charged else bead.attempts,
+                assignee=bead.record.assignee,
+                error=error or record.error,
+                failures=bead.failures + 1 if back_off else record.failures,
+                armed_at=_waits_since(bead) if error or again else record.armed_at,
+            ).with_runs(record.runs)
+
         noted = error and (back_off or not again) and error_kind(error) != error_kind(bead.error)
-        return self._end(claim, "release", "open", failure_note(error) if noted else "", put, drop)
+        return self._end(claim, "release", "open", failure_note(error) if noted else "", released, times)
 
     def quarantine(self, claim: Claim, error: str) -> Ended:
         """Block the bead and say why and how to re-arm it, as `release` does."""
@@ -229,9 +218,21 @@ class Claims(msgspec.Struct, frozen=True):
             f"{failure_note(error)} — quarantined after {claim.attempts} attempts; "
             f"fix the bead, then re-arm it: bd update {claim.bead.id} -s open"
         )
-        return self._end(claim, "quarantine", "blocked", note, {"bdauto.quarantined": error}, BLOCKED_DROPS)
 
-    def _end(self, claim: Claim, act: str, status: str, note: str, put: Put, drop: Sequence[str]) -> Ended:
+        def blocked(record: Record) -> Record:
+            return record.blocked(error).change(assignee=claim.bead.record.assignee)
+
+        return self._end(claim, "quarantine", "blocked", note, blocked, {})
+
+    def _end(
+        self,
+        claim: Claim,
+        act: str,
+        status: str,
+        note: str,
+        ended: Callable[[Record], Record],
+        times: Mapping[str, Moment],
+    ) -> Ended:
         for _ in range(END_TRIES):
             found = self.bd.read([claim.bead.id]).result().beads
             bead = found[0] if found else None
@@ -241,15 +242,15 @@ class Claims(msgspec.Struct, frozen=True):
                 break
             if sign_of_life(bead.notes.removeprefix(claim.bead.notes)):
                 return Ended.alive
-            change = Change(
-                bead=bead,
+            change = rewrite(
+                bead,
+                ended(bead.record),
+                times=times,
                 act=act,
                 mark=self.runtime.unique(),
                 status=status,
                 note=note,
                 retracts_claim_note=True,
-                put=put,
-                drop=tuple(drop),
                 if_status="in_progress",
                 if_assignee=bead.assignee,
                 if_attempt=claim.attempt,
@@ -263,9 +264,18 @@ class Claims(msgspec.Struct, frozen=True):
         [written] = self.writer.apply([change])
         return written
 
-    def _runs(self) -> Put:
-        """Say whose bead it was, because that may change, and that its job's end is not recorded yet."""
-        return {"bdauto.assignee": self.bd.settings.assignee, RESULT: RUNNING}
+    def _taken(self, bead: Bead, attempt: str, attempts: int, host: str) -> Record:
+        """Return the record of a bead that is claimed. A run before it whose end is not recorded stays in the list."""
+        return bead.record.change(
+            attempt=attempt,
+            attempts=attempts,
+            claimed_at=None,
+            host=host,
+            retry_at=None,
+            quarantined="",
+            unclaimed="",
+            assignee=self.bd.settings.assignee,
+        ).with_runs(tuple(run for run in bead.record.all_runs if run.attempt != attempt))
 
 
 def _waits_since(bead: Bead) -> datetime:

@@ -55,9 +55,9 @@ class EarlierJobs:
 
     def _unclaimed(self, bead: Bead) -> bool:
         """Hold a bead back whose job runs without a claim where nobody can be asked about jobs, for LONGEST_BELIEF."""
-        if not bead.unclaimed or self._runtime.now() - bead.updated_at > LONGEST_BELIEF:
+        if not bead.record.unclaimed or self._runtime.now() - bead.updated_at > LONGEST_BELIEF:
             return False
-        self._pass_over(bead, NamedJob(bead.unclaimed, "not known"))
+        self._pass_over(bead, NamedJob(bead.record.unclaimed, "not known"))
         return True
 
     def _pass_over(self, bead: Bead, found: NamedJob) -> None:
@@ -72,7 +72,7 @@ class EarlierJobs:
     def _claim(self, bead: Bead, found: NamedJob, known: StartedJob | None, runner: "Runner") -> None:
         """Claim the bead for its job that runs: under the attempt that started it, or under a new one."""
         own = bool(runner.host) or found.job == bead.job or f"{JOB_NOTE}{found.job}\n" in f"{bead.notes}\n"
-        adopt = not own and found.job != bead.unclaimed and not (known and found.job == known.job)
+        adopt = not own and found.job != bead.record.unclaimed and not (known and found.job == known.job)
         if known is None or found.job != known.job:
             attempt = bead.attempt if found.job == bead.job else found.job if runner.host else ""
             attempts = max(bead.attempts, 1) if own else bead.attempts + 1  # an own job was charged when it was started

@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
-from bdauto.bd.change import Change, Writer, apply_each
+from bdauto.bd.change import Writer, apply_each, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.breaker_store import BreakerStore
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.breaker import Breaker, Death
-from bdauto.domain.notes import DIED, sign_of_life
+from bdauto.domain.notes import sign_of_life
 from bdauto.domain.reaping import JobEvidence, ReapDecision, uncharged
 from bdauto.domain.reset_time import reset_time
 from bdauto.domain.settings import ReapSettings
@@ -108,12 +108,11 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
         attempts = {death.attempt for death in found.deaths}
         beads = self.bd.read(sorted({death.bead for death in found.deaths})).result().beads if attempts else ()
         changes = [
-            Change(
-                bead=bead,
+            rewrite(
+                bead,
+                bead.record.change(attempts=max(bead.attempts - 1, 0), died=""),
                 act="give back the charge of",
                 mark=self.runtime.unique(),
-                put={"bdauto.attempts": bead.attempts - 1} if bead.attempts > 1 else {},
-                drop=(DIED,) if bead.attempts > 1 else (DIED, "bdauto.attempts"),
                 if_status="open",
                 if_updated_at=bead.updated_at,
             )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bdauto import log
 from bdauto.agents.service_status import job_evidence
-from bdauto.bd.change import Change, Moment, Writer, apply_each, mark_of
+from bdauto.bd.change import Change, Moment, Writer, apply_each, mark_of, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.early_deaths import EarlyDeaths
@@ -14,10 +14,11 @@ from bdauto.controllers.results import Results, end_note, end_of_run, log_end
 from bdauto.domain import pause
 from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.eligibility import backoff
-from bdauto.domain.notes import ARMED_AT, BLOCKED_DROPS, COUNTERS, DEATHS, DIED, GIVEN_UP, NOTED, sign_of_life
+from bdauto.domain.notes import sign_of_life
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report, partly
 from bdauto.domain.reaping import Action, JobEvidence, ReapDecision, decide_check, decide_reap, lies_ahead, too_many
-from bdauto.domain.results import JobEnd, with_result
+from bdauto.domain.record import Record, Run
+from bdauto.domain.results import JobEnd, ended_run
 from bdauto.domain.settings import ReapSettings
 from bdauto.errors import BdautoError, BdError, PartlyDone
 
@@ -121,41 +122,32 @@ class Reaper:
         written = apply_each(self.writer, [*map(self._change, decided, ends)])
         for decision, end, result in zip(decided, ends, written, strict=True):
             if end and result is True and not self.settings.dry_run:
-                log_end(decision.bead, end)
+                log_end(decision.bead, _run(decision), end)
         results = dict(zip((decision.bead.id for decision in decided), written, strict=True))
         return tuple(_outcome(decision, results.get(decision.bead.id)) for decision in decisions)
 
     def _change(self, decision: ReapDecision, end: JobEnd | None) -> Change:
         """Write a decision as a change that holds only for the bead as it was seen, and with it its job's end."""
-        bead = decision.bead
-        put: dict[str, str | float | Moment] = dict(with_result(bead, end)) if end else {}
-        drop: tuple[str, ...] = BLOCKED_DROPS
+        bead, record, times = decision.bead, decision.bead.record, {}
+        if end:
+            record = record.with_end(ended_run(_run(decision), end))
+        elif bead.status == "closed":  # its job ran, though its end is not recorded
+            record = record.with_runs(record.all_runs)
         if decision.gives_up:
-            put[GIVEN_UP] = bead.job
+            record = record.change(given_up=bead.job)
         if decision.action is Action.block:
-            put["bdauto.quarantined"] = decision.evidence
+            record = record.blocked(decision.evidence)
         else:
-            attempts = bead.attempts if decision.charged else bead.attempts - 1
-            put["bdauto.failures"] = failures = bead.failures + 1
-            if decision.early_death:
-                put[DEATHS] = bead.deaths + 1
-                failures = max(failures, bead.deaths + 1)  # a started job has reset the failures
-                if decision.charged:
-                    put[DIED] = bead.attempt
-            if attempts > 0:
-                put["bdauto.attempts"] = attempts
-            if end is None and bead.armed_at:  # it was never dispatched: it waits on
-                put[ARMED_AT] = format_time(bead.armed_at)
-            put["bdauto.retry_at"] = Moment(backoff(failures, self.runtime.rng))
-            drop = tuple(key for key in COUNTERS if key not in put)
-        return Change(
-            bead=bead,
+            failures, record = _released(decision, record, ran=end is not None)
+            times = {"retry_at": Moment(backoff(failures, self.runtime.rng))}
+        return rewrite(
+            bead,
+            record,
+            times=times,
             act=decision.action.name,
             mark=self.runtime.unique(),
             status="blocked" if decision.action is Action.block else "open",
-            note=f"{end_note(bead, end)}\n{decision.note}" if end else decision.note,
-            put=put,
-            drop=drop,
+            note=f"{end_note(bead, _run(decision), end)}\n{decision.note}" if end else decision.note,
             if_status=bead.status,
             if_assignee=bead.assignee,
             if_updated_at=bead.updated_at,
@@ -164,22 +156,41 @@ class Reaper:
     def _rewrite_lost_notes(self, decisions: list[ReapDecision]) -> None:
         """Write a dispatch's note again, once, if a concurrent writer made bd lose it. Metadata is the record."""
         changes = [
-            Change(
-                bead=bead,
+            rewrite(
+                bead,
+                bead.record.change(noted=bead.attempt),
                 act="note job of",
                 mark=self.runtime.unique(),
                 note=f"dispatched: job={bead.job}",
-                put={NOTED: bead.attempt},
                 if_attempt=bead.attempt,
                 if_mark=mark_of(bead),  # another sweep may have written it within the same second
                 if_updated_at=bead.updated_at,
             )
             for bead in (decision.bead for decision in decisions if decision.action is Action.keep)
-            if bead.job and f"job={bead.job}" not in bead.notes and bead.metadata.get(NOTED) != bead.attempt
+            if bead.job and f"job={bead.job}" not in bead.notes and bead.record.noted != bead.attempt
         ]
         for change, result in zip(changes, apply_each(self.writer, changes), strict=True):
             again = result is True and not self.settings.dry_run
             log.warning("note-lost", bead=change.bead.id, job=change.bead.job, written_again=again)
+
+
+def _run(decision: ReapDecision) -> Run:
+    run = decision.bead.record.current
+    assert run is not None  # its end would not be known
+    return run
+
+
+def _released(decision: ReapDecision, record: Record, *, ran: bool) -> tuple[int, Record]:
+    """Return the failures that the backoff grows with, and the record of the bead when it is open again."""
+    failures = record.failures + 1
+    deaths = record.deaths + 1 if decision.early_death else 0
+    return max(failures, deaths), record.released().change(  # a started job has reset the failures
+        attempts=record.attempts if decision.charged else max(record.attempts - 1, 0),
+        failures=failures,
+        deaths=deaths,
+        died=record.attempt if decision.early_death and decision.charged else "",
+        armed_at=None if ran else record.armed_at,  # what was never dispatched waits on
+    )
 
 
 def _kept(decision: ReapDecision, prefix: str = "") -> BeadReport:

@@ -12,13 +12,14 @@ import msgspec
 
 from bdauto import log
 from bdauto.agents.service_status import job_evidence
-from bdauto.bd.change import Change, Writer, apply_each, mark_of
+from bdauto.bd.change import Change, Writer, apply_each, mark_of, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.domain.bead import Bead
 from bdauto.domain.notes import sign_of_life
 from bdauto.domain.reaping import ALIVE, FORGOTTEN, NOT_ASKED, NOT_STARTED, JobEvidence
-from bdauto.domain.results import RUNNING, JobEnd, finish_note, is_recorded, lost, since_claim, with_result
+from bdauto.domain.record import RUNNING, Run, metadata_of
+from bdauto.domain.results import JobEnd, ended_run, finish_note, lost, since_claim
 from bdauto.errors import BdError
 
 if TYPE_CHECKING:
@@ -36,41 +37,42 @@ class Results(msgspec.Struct, frozen=True):
     runtime: Runtime
 
     def record_missing(self, runner: "Runner") -> tuple[tuple[str, ...], bool]:
-        """Record the ends of jobs whose beads are no longer in progress.
+        """Record the ends of runs that are over: of beads no longer in progress, and of those claimed anew meanwhile.
 
         Return the status of each bead whose job's end was recorded, as its agent left it, and whether some ends are
         left to record. A bd that fails is a warning: the next sweep tries again.
         """
         try:
             listed = self.bd.with_metadata(result=RUNNING, assignee=self.bd.settings.assignee).result().beads
-            beads = [bead for bead in listed if bead.status != "in_progress"]
-            mine = [bead for bead in beads if bead.host == runner.host]  # another runner knows nothing of a job
-            recorded = self._record(beads, job_evidence(runner, mine)[0]) if beads else ()
+            runs = [(bead, run) for bead in listed if (run := _unrecorded(bead))]
+            asked = [_during(bead, run) for bead, run in runs]
+            mine = [bead for bead in asked if bead.host == runner.host]  # another runner knows nothing of a job
+            recorded = self._record(runs, job_evidence(runner, mine)[0]) if runs else ()
         except BdError as error:
             log.warning("results-failed", error=error)
             return (), True
-        return recorded, len(recorded) < len(beads)
+        return tuple(status for status in recorded if status != "in_progress"), len(recorded) < len(runs)
 
-    def _record(self, beads: Sequence[Bead], evidence: JobEvidence) -> tuple[str, ...]:
+    def _record(self, runs: Sequence[tuple[Bead, Run]], evidence: JobEvidence) -> tuple[str, ...]:
         """Record the ends that are known, and return the status of each such bead."""
-        ended = [*_ended(beads, evidence, self.runtime.now())]
-        changes = [self._change(bead, end) for bead, end in ended]
+        ended = [*_ended(runs, evidence, self.runtime.now())]
+        changes = [self._change(bead, run, end) for bead, run, end in ended]
         results = apply_each(self.writer, changes)
-        for (bead, end), result in zip(ended, results, strict=True):
+        for (bead, run, end), result in zip(ended, results, strict=True):
             if result is True:
-                log_end(bead, end)
+                log_end(bead, run, end)
             elif isinstance(result, BdError):
                 log.warning("results-failed", bead=bead.id, error=result)
-        return tuple(bead.status for (bead, _), result in zip(ended, results, strict=True) if result is True)
+        return tuple(bead.status for (bead, _, _), result in zip(ended, results, strict=True) if result is True)
 
-    def _change(self, bead: Bead, end: JobEnd) -> Change:
+    def _change(self, bead: Bead, run: Run, end: JobEnd) -> Change:
         """Write an end as a change that holds if bdauto has not changed the bead since: so each is counted once."""
-        return Change(
-            bead=bead,
+        return rewrite(
+            bead,
+            bead.record.with_end(ended_run(run, end)),
             act="record the result of",
             mark=self.runtime.unique(),
-            note=end_note(bead, end),
-            put=with_result(bead, end),
+            note=end_note(bead, run, end),
             if_attempt=bead.attempt or None,
             if_mark=mark_of(bead),
         )
@@ -78,25 +80,37 @@ class Results(msgspec.Struct, frozen=True):
 
 def end_of_run(bead: Bead, evidence: JobEvidence, now: datetime) -> JobEnd | None:
     """Return how the run of a bead in progress ended that is settled now. None if it never ran, or that is recorded."""
-    if bead.status != "in_progress" or not bead.attempt or is_recorded(bead):
+    run = bead.record.current
+    if bead.status != "in_progress" or run is None:
         return None
-    ran = bead.job or sign_of_life(bead.notes_since_claim)
+    ran = run.job or sign_of_life(bead.notes_since_claim)
     end = evidence.ends.get(bead.id) or (lost(now) if ran else None)
-    return since_claim(bead, end) if end else None
+    return since_claim(run, end) if end else None
 
 
-def end_note(bead: Bead, end: JobEnd) -> str:
+def _unrecorded(bead: Bead) -> Run | None:
+    """Return the oldest run whose end is not recorded. That of a bead in progress is not over, as far as is known."""
+    record, running = bead.record, bead.status == "in_progress"
+    return next((run for run in record.unended if not running or run.attempt != record.attempt), None)
+
+
+def _during(bead: Bead, run: Run) -> Bead:
+    """Return a bead as it was during one of its runs, to ask about its job."""
+    record = bead.record.change(attempt=run.attempt, job=run.job, host=run.runner or "", claimed_at=run.claimed_at)
+    return msgspec.structs.replace(bead, metadata=metadata_of(record))
+
+
+def end_note(bead: Bead, run: Run, end: JobEnd) -> str:
     """Write the note of a job's end. What the agent said last is in it where the bead was not closed."""
-    return finish_note(bead.job or bead.attempt or "unknown", end, words=bead.status != "closed")
+    return finish_note(run.job or run.attempt, end, words=bead.status != "closed")
 
 
-def log_end(bead: Bead, end: JobEnd) -> None:
+def log_end(bead: Bead, run: Run, end: JobEnd) -> None:
     """Log a result that was recorded."""
-    job = bead.job or bead.attempt
     log.event(
         "result",
         bead=bead.id,
-        job=job,
+        job=run.job or run.attempt,
         status=bead.status,
         result=end.result,
         seconds=end.seconds,
@@ -104,12 +118,14 @@ def log_end(bead: Bead, end: JobEnd) -> None:
     )
 
 
-def _ended(beads: Sequence[Bead], evidence: JobEvidence, now: datetime) -> Iterator[tuple[Bead, JobEnd]]:
-    """Yield the beads whose job is over, with its end. A job that nobody knows any more is lost."""
-    for bead in beads:
+def _ended(
+    runs: Sequence[tuple[Bead, Run]], evidence: JobEvidence, now: datetime
+) -> Iterator[tuple[Bead, Run, JobEnd]]:
+    """Yield the runs that are over, each with its end. One that nobody knows any more is lost."""
+    for bead, run in runs:
         end, state = evidence.ends.get(bead.id), evidence.states.get(bead.id, "")
-        gone = state in (FORGOTTEN, NOT_STARTED) or (
-            state not in (*ALIVE, NOT_ASKED) and now - bead.updated_at > UNANSWERED
-        )
+        before = None if run == bead.record.current else run.claimed_at  # the bead was claimed anew since
+        silent = now - (before or bead.updated_at) > UNANSWERED
+        gone = state in (FORGOTTEN, NOT_STARTED) or (state not in (*ALIVE, NOT_ASKED) and silent)
         if end or gone:
-            yield bead, since_claim(bead, end or lost(min(bead.closed_at or bead.updated_at, now)))
+            yield bead, run, since_claim(run, end or lost(min(before or bead.closed_at or bead.updated_at, now)))

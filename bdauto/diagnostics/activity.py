@@ -25,8 +25,8 @@ from bdauto.domain.figures import (
     figures,
 )
 from bdauto.domain.limits import SLACK
-from bdauto.domain.results import Result
-from bdauto.domain.runs import History, Run, dispatched_for, history_of
+from bdauto.domain.record import Result, Run
+from bdauto.domain.runs import History, dispatched_for, history_of
 from bdauto.domain.settings import By, DispatchSettings
 
 TOP = 5

@@ -11,7 +11,8 @@ from bdauto.domain import breaker, pause
 from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.eligibility import Condition, Verdict, verdict
 from bdauto.domain.notes import format_age
-from bdauto.domain.results import format_cost, format_seconds, recorded
+from bdauto.domain.record import Run
+from bdauto.domain.results import format_cost, format_seconds
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.errors import BdFailed, NoSuchBead
 from bdauto.sanitize import clean
@@ -114,26 +115,42 @@ def read_bead(bd: Bd, bead_id: str) -> Bead:
 def story(bead: Bead) -> list[tuple[str, str]]:
     """Return what bdauto's metadata tells of the bead, as pairs of a word and a value."""
     moments = (("claimed at", bead.claimed_at), ("not before", bead.retry_at))
-    found = recorded(bead)
-    took = f" in {format_seconds(found.seconds)}" if found.seconds is not None else ""
-    cost = f", {format_cost(found.cost_usd)}" if found.cost_usd is not None else ""
+    ended, seconds, cost_usd, _ = _sums(bead)
+    took = f" in {format_seconds(seconds)}" if seconds is not None else ""
+    cost = f", {format_cost(cost_usd)}" if cost_usd is not None else ""
     told = [
         ("attempts", str(bead.attempts) if bead.attempts else ""),
         ("failures in a row", str(bead.failures) if bead.failures else ""),
         ("job", bead.job),
         ("host", bead.host),
         *((word, format_time(moment) if moment else "") for word, moment in moments),
-        ("last result", found.result or ""),
-        ("runs that ended", f"{found.runs}{took}{cost}" if found.runs else ""),
+        ("last result", bead.record.result),
+        ("runs that ended", f"{len(ended)}{took}{cost}" if ended else ""),
         ("last error", bead.error),
         ("quarantined", bead.quarantined),
     ]
     return [(word, value) for word, value in told if value]
 
 
+def _sums(bead: Bead) -> tuple[list[Run], int | None, float | None, int | None]:
+    """Return the runs that ended, and their seconds, cost and turns as far as any are known."""
+    ended = [run for run in bead.record.all_runs if run.ended_at]
+    seconds = [run.seconds for run in ended if run.seconds is not None]
+    costs = [run.cost_usd for run in ended if run.cost_usd is not None]
+    turns = [run.turns for run in ended if run.turns is not None]
+    return (
+        ended,
+        sum(seconds) if seconds else None,
+        round(sum(costs), 4) if costs else None,
+        sum(turns) if turns else None,
+    )
+
+
 def as_json(explained: Explanation) -> dict[str, Any]:
     """Return the explanation as docs/operating.md describes it."""
-    bead, running, results = explained.bead, explained.running, recorded(explained.bead)
+    bead, running = explained.bead, explained.running
+    ended, seconds, cost_usd, turns = _sums(bead)
+    ended_at = ended[-1].ended_at if ended else None
     return {
         "id": bead.id,
         "title": bead.title,
@@ -159,12 +176,12 @@ def as_json(explained: Explanation) -> dict[str, Any]:
         "job_state": running.job_state or None if running else None,
         "claimed_at": format_time(bead.claimed_at) if bead.claimed_at else None,
         "retry_at": format_time(bead.retry_at) if bead.retry_at else None,
-        "result": results.result,
-        "ended_at": format_time(results.ended_at) if results.ended_at else None,
-        "runs": results.runs,
-        "seconds": results.seconds,
-        "cost_usd": results.cost_usd,
-        "turns": results.turns,
+        "result": bead.record.result or None,
+        "ended_at": format_time(ended_at) if ended_at else None,
+        "runs": len(ended),
+        "seconds": seconds,
+        "cost_usd": cost_usd,
+        "turns": turns,
         "error": bead.error or None,
         "quarantined": bead.quarantined or None,
         "notes": bead.notes.splitlines(),

@@ -1,29 +1,23 @@
 """A bead as bdauto reads it: frozen types, and bdauto's own metadata."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
+from functools import cached_property
 from typing import Annotated, Any
 
 import msgspec
 
-from bdauto.domain.notes import (
-    ADOPTED,
-    AGENT_SIGN,
-    CLAIM_NOTE,
-    DEATHS,
-    DIED,
-    GIVEN_UP,
-    JOB_NOTE,
-    PENDING_NOTE,
-    UNCLAIMED,
-)
-from bdauto.sanitize import clean
+from bdauto.domain.notes import AGENT_SIGN, CLAIM_NOTE, JOB_NOTE
+from bdauto.domain.record import JOB_PATTERN as JOB_PATTERN
+from bdauto.domain.record import PENDING_NOTE, Record, nonsense, read_record
+from bdauto.domain.record import guarded as guarded
+from bdauto.domain.record import unguarded as unguarded
+from bdauto.domain.times import check_time as check_time
+from bdauto.domain.times import format_time as format_time
+from bdauto.domain.times import parse_time as parse_time
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z"
 """Matches the ids that bd makes (prefix, hash, dotted children). They are safe in arguments and in SQL."""
-
-JOB_PATTERN = r"^[A-Za-z0-9._-]{1,100}\Z"
-"""Matches the ids of jobs and attempts."""
 
 MOST_JOBS = 20
 """Jobs that a bead is believed to name, the youngest: notes are written by anybody, and each job is asked about."""
@@ -42,19 +36,10 @@ class Dependency(msgspec.Struct, frozen=True):
     status: str = ""
 
 
-OWN = (
-    "attempt", "attempts", "failures", "job", "error", "quarantined", "died", "deaths",
-    "claimed_at", "armed_at", "retry_at", "unclaimed", "given_up",
-)  # fmt: skip
-"""bdauto's own metadata: each key is `bdauto.` and the name of the property that reads it."""
-LARGEST_COUNT = 1_000_000
-"""The largest believable count: bdauto adds one per dispatch."""
-
-
-class Bead(msgspec.Struct, frozen=True, kw_only=True):
+class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The fields of a bead that bdauto reads. Times are aware. `metadata` that is no object is read as absent.
 
-    The properties are bdauto's own metadata. A value that makes no sense is read as absent and listed in `nonsense`.
+    `record` is bdauto's own part of the metadata.
     """
 
     id: Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
@@ -84,92 +69,87 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True):
         if not isinstance(self.metadata, dict):
             msgspec.structs.force_setattr(self, "metadata", {})
 
-    @property
-    def attempt(self) -> str:
-        """The unique id of the current attempt, or "" when bdauto has not claimed this bead."""
-        return self._word("bdauto.attempt")
-
-    @property
-    def attempts(self) -> int:
-        """Dispatches charged since the bead was last re-armed."""
-        return 0 if self.rearmed else self._count("bdauto.attempts")
-
-    @property
-    def failures(self) -> int:
-        """Failed dispatches in a row, which the backoff grows with."""
-        return self._count("bdauto.failures")
-
-    @property
-    def job(self) -> str:
-        """The agent service's job of the current attempt, or ""."""
-        return self._word("bdauto.job")
-
-    @property
-    def host(self) -> str:
-        """The host that runs the agent of the current attempt, or "" when a service does."""
-        return self._text("bdauto.host")
-
-    @property
-    def error(self) -> str:
-        """What the last failed dispatch answered, or ""."""
-        return self._text("bdauto.error")
-
-    @property
-    def quarantined(self) -> str:
-        """Why bdauto blocked this bead, or "", also once somebody has re-armed it."""
-        return "" if self.rearmed else self._text("bdauto.quarantined")
+    @cached_property
+    def record(self) -> Record:
+        """What bdauto has written on the bead. That of a re-armed bead begins afresh."""
+        return self._stored.change(attempts=0, quarantined="") if self.rearmed else self._stored
 
     @property
     def rearmed(self) -> bool:
         """Whether bdauto blocked this bead and somebody has opened it again since. The next claim forgets it."""
-        return self.status not in ("blocked", "closed") and bool(self._text("bdauto.quarantined"))
+        return self.status not in ("blocked", "closed") and bool(self._stored.quarantined)
+
+    @cached_property
+    def _stored(self) -> Record:
+        return read_record(self.metadata)
+
+    @property
+    def attempt(self) -> str:
+        """See `Record`."""
+        return self.record.attempt
+
+    @property
+    def attempts(self) -> int:
+        """See `Record`."""
+        return self.record.attempts
+
+    @property
+    def failures(self) -> int:
+        """See `Record`."""
+        return self.record.failures
+
+    @property
+    def job(self) -> str:
+        """See `Record`."""
+        return self.record.job
+
+    @property
+    def host(self) -> str:
+        """See `Record`."""
+        return self.record.host
+
+    @property
+    def error(self) -> str:
+        """See `Record`."""
+        return self.record.error
+
+    @property
+    def quarantined(self) -> str:
+        """See `Record`."""
+        return self.record.quarantined
 
     @property
     def died(self) -> str:
-        """The attempt that ended in an early death and is charged for it, or ""."""
-        return self._text(DIED)
+        """See `Record`."""
+        return self.record.died
 
     @property
     def deaths(self) -> int:
-        """How often in a row an agent died early on this bead."""
-        return self._count(DEATHS)
+        """See `Record`."""
+        return self.record.deaths
 
     @property
     def claimed_at(self) -> datetime | None:
-        """When bdauto claimed the bead."""
-        return self._time("bdauto.claimed_at")
+        """See `Record`."""
+        return self.record.claimed_at
 
     @property
     def armed_at(self) -> datetime | None:
-        """When the bead began to wait, across failed dispatches. None for a bead that was never claimed."""
-        return self._time("bdauto.armed_at")
+        """See `Record`."""
+        return self.record.armed_at
 
     @property
     def retry_at(self) -> datetime | None:
-        """Before this time the bead is not dispatched again."""
-        return self._time("bdauto.retry_at")
-
-    @property
-    def unclaimed(self) -> str:
-        """The job that was started under a claim which was gone before the job could be recorded, or ""."""
-        return self._word(UNCLAIMED)
-
-    @property
-    def adopted(self) -> str:
-        """The current attempt if it claims the bead for a job that bdauto did not start, or ""."""
-        adopted = self._word(ADOPTED)
-        return adopted if adopted == self.attempt else ""
-
-    @property
-    def given_up(self) -> str:
-        """The job that the reaper has given up though the agent service called it alive, or ""."""
-        return self._word(GIVEN_UP)
+        """See `Record`."""
+        return self.record.retry_at
 
     @property
     def named_jobs(self) -> tuple[str, ...]:
         """The jobs that metadata and notes name, whoever wrote them: the youngest first, MOST_JOBS at most."""
+        unended = (run.job for run in reversed(self.record.unended))
         noted = reversed(_NAMED_JOB.findall(self.notes))
-        return tuple(dict.fromkeys(job for job in (self.unclaimed, self.job, *noted) if job))[:MOST_JOBS]
+        jobs = (self.record.unclaimed, self.job, *unended, *noted)
+        return tuple(dict.fromkeys(job for job in jobs if job))[:MOST_JOBS]
 
     @property
     def signed_job(self) -> str:
@@ -200,38 +180,11 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def nonsense(self) -> tuple[str, ...]:
         """The keys of bdauto's own metadata whose values make no sense. A re-armed bead's are forgotten."""
-        if self.rearmed:
-            return ()
-        own = ((f"bdauto.{name}", getattr(self, name)) for name in OWN)
-        return tuple(key for key, read in own if not read and self.metadata.get(key) not in (None, "", 0, "0"))
+        return () if self.rearmed else nonsense(self.metadata, self.record)
 
     def _text(self, key: str) -> str:
         value = self.metadata.get(key, "")
-        if isinstance(value, str):
-            return unguarded(value)
-        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
-
-    def _word(self, key: str) -> str:
-        """Return an id, which goes into notes and URLs. What is no id is absent."""
-        text = self._text(key)
-        return text if re.match(JOB_PATTERN, text) else ""
-
-    def _count(self, key: str) -> int:
-        value = self.metadata.get(key, 0)  # some builds of bd store a number as text
-        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,7}", value):
-            value = int(value)
-        return value if type(value) is int and 0 <= value <= LARGEST_COUNT else 0
-
-    def _time(self, key: str) -> datetime | None:
-        text = self._text(key)
-        if not text:  # as on most beads
-            return None
-        try:
-            moment = parse_time(text)
-            check_time(moment)
-        except (ValueError, OverflowError):
-            return None
-        return moment
+        return unguarded(value) if isinstance(value, str) else ""
 
 
 class BeadList(msgspec.Struct, frozen=True):
@@ -252,36 +205,3 @@ class BeadList(msgspec.Struct, frozen=True):
 
 MALFORMED = (ValueError, RecursionError)
 """What msgspec raises for bytes that are not the JSON asked for: also broken UTF-8, and nesting without end."""
-
-_JSON = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|true|false|null", re.ASCII)
-
-
-def guarded(text: str) -> str:
-    """Protect a text from `bd update --set-metadata`, which would store `12e3` as the number 12000."""
-    return f"{text}." if _JSON.fullmatch(text.rstrip(".")) else text
-
-
-def unguarded(text: str) -> str:
-    """Undo `guarded`."""
-    return text[:-1] if text.endswith(".") and _JSON.fullmatch(text.rstrip(".")) else text
-
-
-def parse_time(text: str) -> datetime:
-    """Parse an ISO 8601 time. It is UTC if it has no offset. Raises ValueError, also at either end of the calendar."""
-    try:
-        value = datetime.fromisoformat(text)
-        value = value if value.tzinfo else value.replace(tzinfo=UTC)
-        check_time(value)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{clean(text, 40)!r} is not an ISO 8601 time: {error}") from None
-    return value
-
-
-def check_time(moment: datetime | None) -> None:
-    """Raise OverflowError for a time at either end of the calendar, where arithmetic would overflow."""
-    _ = moment and moment.astimezone(UTC) + timedelta(days=1)
-
-
-def format_time(moment: datetime) -> str:
-    """Write a time as notes and metadata hold it, e.g. `2026-04-18T22:35:46Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -7,8 +7,8 @@ import msgspec
 
 from bdauto.domain.bead import Bead
 from bdauto.domain.figures import Window
-from bdauto.domain.results import Result
-from bdauto.domain.runs import History, Run
+from bdauto.domain.record import Result, Run
+from bdauto.domain.runs import History
 from bdauto.sanitize import clean
 
 REASONS = 8

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from bdauto.domain.runs import History, Run
+from bdauto.domain.record import Run
+from bdauto.domain.runs import History
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -111,11 +112,11 @@ def figures(histories: Iterable[History], window: Window, names: Names) -> dict[
     for history in histories:
         for run in history.runs:
             for tally in at(history, run.claimed_at):
-                tally.dispatched(history.waited if run is history.last else None)
+                tally.dispatched(history.bead.record.waited if run is history.last else None)
             for tally in at(history, history.ended_at(run)):
                 tally.ended(run, history)
         for tally in at(history, history.closed_at):
-            tally.closed(first=history.attempts == 1)
+            tally.closed(first=len(history.runs) == 1)
         for tally in at(history, history.blocked_at):
             tally.blocked(quarantined=bool(history.bead.quarantined))
     return {name: tally.figures() for name, tally in tallies.items()}

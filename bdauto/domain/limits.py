@@ -11,7 +11,8 @@ from bdauto.domain.results import format_cost
 from bdauto.domain.settings import DispatchSettings
 
 if TYPE_CHECKING:
-    from bdauto.domain.runs import History, Run
+    from bdauto.domain.record import Run
+    from bdauto.domain.runs import History
 
 DAY = timedelta(days=1)
 SLACK = timedelta(hours=1)

@@ -1,4 +1,4 @@
-"""The texts of notes, and bdauto's metadata keys."""
+"""The texts of notes."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,14 +7,8 @@ AGENT_SIGN = "claimed by agent"
 
 CLAIM_NOTE = "auto-dispatcher claimed at "
 """How the note of a claim begins; the time of the claim follows."""
-CLAIMED_AT = "bdauto.claimed_at"
-"""Metadata key: the time of the claim, as in its note."""
-ARMED_AT = "bdauto.armed_at"
-"""Metadata key: since when the bead waits, where dispatches have failed since."""
-PENDING_NOTE = "bdauto.claim_note"
-"""Metadata key, in embedded databases: the length of the notes at the claim, and its note until that is written."""
 WRITTEN = "written"
-"""What PENDING_NOTE has in place of the claim's note once that is among the notes."""
+"""What the metadata has (`record.PENDING_NOTE`) in place of the claim's note once that is among the notes."""
 JOB_NOTE = "dispatched: job="
 FINISH_NOTE = "agent finished: job="
 
@@ -35,37 +29,6 @@ def short_time(moment: datetime, now: datetime) -> str:
     """Write a time of today as `15:57Z`, and another with its date."""
     moment, now = moment.astimezone(UTC), now.astimezone(UTC)
     return f"{moment:%H:%M}Z" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M}Z"
-
-
-DIED = "bdauto.died"
-"""Metadata key: the attempt that ended in an early death and is charged for it."""
-DEATHS = "bdauto.deaths"
-"""Metadata key: how often in a row an agent died early on the bead, which its backoff grows with."""
-COUNTERS = (
-    "bdauto.attempt",
-    "bdauto.attempts",
-    CLAIMED_AT,
-    "bdauto.host",
-    "bdauto.job",
-    "bdauto.retry_at",
-    "bdauto.error",
-    "bdauto.failures",
-    DIED,
-    DEATHS,
-    ARMED_AT,
-)
-"""The keys that a release removes, unless it writes them."""
-BLOCKED_DROPS = ("bdauto.attempt", "bdauto.retry_at", "bdauto.error", "bdauto.failures", ARMED_AT, DEATHS)
-"""The keys that blocking removes. How often, when and as which job the bead ran can still be read."""
-
-UNCLAIMED = "bdauto.unclaimed"
-"""Metadata key: a job that was started and could not be recorded, because the claim was gone. The bead is open."""
-ADOPTED = "bdauto.adopted"
-"""Metadata key: the attempt that claims the bead for a job that bdauto did not start."""
-GIVEN_UP = "bdauto.given_up"
-"""Metadata key: the job that was settled though the agent service called it alive. It is not believed again."""
-NOTED = "bdauto.noted"
-"""Metadata key: the attempt whose lost note was written again."""
 
 
 def failure_note(error: str) -> str:

@@ -111,7 +111,7 @@ def decide_check(bead: Bead, check: FailedCheck, settings: ReapSettings) -> Reap
 def decide_reap(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: datetime) -> ReapDecision:
     """Weigh the evidence for one bead in progress, strongest first (docs/reliability.md)."""
     decision = _decide(bead, evidence, settings, now)
-    if decision.action is Action.keep or not bead.adopted:
+    if decision.action is Action.keep or not bead.record.adopted:
         return decision
     note = f"reaper: {decision.evidence} — given back uncharged: bdauto did not start its job"
     return msgspec.structs.replace(decision, action=Action.release, note=note, early_death=False, charged=False)
@@ -132,7 +132,7 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
         return _keep(bead, f"updated at {format_time(bead.updated_at)}, which lies ahead and is not believed")
     age = now - seen
     aged = f"{format_age(age)} since the last update"
-    if job_state in ALIVE and age > LONGEST_BELIEF and not bead.host and (_silent(bead) or bead.adopted):
+    if job_state in ALIVE and age > LONGEST_BELIEF and not bead.host and (_silent(bead) or bead.record.adopted):
         words = f"job {bead.job} is called {job_state}, but nothing was noted for {format_age(age)}"
         return msgspec.structs.replace(_over(bead, words, settings, by_age=True), gives_up=True)
     if job_state in ALIVE:

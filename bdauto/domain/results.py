@@ -4,41 +4,32 @@ Whatever runs a job, its answer and its output are text from outside. What is no
 is None, never zero.
 """
 
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 import msgspec
 
-from bdauto.domain.bead import MALFORMED, Bead, format_time, parse_time
+from bdauto.domain.bead import MALFORMED
 from bdauto.domain.notes import FINISH_NOTE
+from bdauto.domain.record import (
+    RESULTS,
+    WORDS_LIMIT,
+    Result,
+    Run,
+    checked_cost,
+    checked_count,
+    checked_number,
+)
+from bdauto.domain.times import format_time, parse_time
 from bdauto.sanitize import clean, hide_secrets
 
-WORDS_LIMIT = 200
-"""Characters of an agent's last line that are kept."""
 OUTPUT_LIMIT = 1 << 20
 """Characters of a job's output that are looked at, from its end."""
 LAST_LINES = 5
 """Lines at the end of the output that may be the JSON object with the figures."""
 FIGURES = frozenset({"total_cost_usd", "num_turns", "result"})
 """The keys by which an agent's JSON object is known: those of `claude -p --output-format json`."""
-
-
-class Result(StrEnum):
-    """How a job ended. `lost` means that it is over and nobody knows how."""
-
-    completed = "completed"
-    failed = "failed"
-    timeout = "timeout"
-    error = "error"
-    lost = "lost"
-
-
-RESULTS = {result.value: result for result in Result}
-RESULT, RUNNING = "bdauto.result", "running"
-"""The metadata key of the last result, and what it holds from the dispatch until a result is recorded."""
 
 
 class JobEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,77 +105,29 @@ def last_line(text: str) -> str:
     return ""
 
 
-def checked_cost(value: object) -> float | None:
-    """Return an amount of US dollars, to a hundredth of a cent, if it is one and plausible."""
-    number = _number(value)
-    return round(number, 4) if number is not None and number < 1e6 else None
-
-
-def checked_count(value: object) -> int | None:
-    """Return a count if it is a plausible one: a whole number, or a text that holds one."""
-    number = _number(value)
-    return int(number) if number is not None and number == int(number) and number < 1e9 else None
-
-
 def whole_seconds(duration: timedelta) -> int | None:
     """Return a duration in whole seconds, None when it is negative or longer than a year."""
     seconds = round(duration.total_seconds())
     return seconds if 0 <= seconds <= 366 * 86_400 else None
 
 
-class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bead's metadata says of its jobs: the last result, and the sums over all runs as far as they are known."""
-
-    result: Result | None = None
-    ended_at: datetime | None = None
-    runs: int = 0
-    seconds: int | None = None
-    cost_usd: float | None = None
-    turns: int | None = None
-
-
-def recorded(bead: Bead) -> Recorded:
-    """Read what was recorded on a bead. A value that makes no sense is unknown."""
-    held = bead.metadata or {}
-    return Recorded(
-        result=_result(held.get(RESULT)),
-        ended_at=_moment(held.get("bdauto.ended_at")),
-        runs=checked_count(held.get("bdauto.runs")) or 0,
-        seconds=checked_count(held.get("bdauto.seconds")),
-        cost_usd=checked_cost(held.get("bdauto.cost_usd")),
-        turns=checked_count(held.get("bdauto.turns")),
-    )
-
-
-def since_claim(bead: Bead, end: JobEnd) -> JobEnd:
-    """Return the end of a bead's job, not before the claim: whoever tells it may have a wrong clock."""
-    claimed_at = bead.claimed_at
+def since_claim(run: Run, end: JobEnd) -> JobEnd:
+    """Return the end of a run, not before its claim: whoever tells it may have a wrong clock."""
+    claimed_at = run.claimed_at
     return msgspec.structs.replace(end, ended_at=claimed_at) if claimed_at and end.ended_at < claimed_at else end
 
 
-def is_recorded(bead: Bead) -> bool:
-    """Whether the end of the bead's current attempt is recorded already."""
-    held = recorded(bead)
-    if held.result is None or held.ended_at is None:
-        return False
-    return bead.claimed_at is None or held.ended_at >= bead.claimed_at
-
-
-def with_result(bead: Bead, end: JobEnd) -> dict[str, str | int | float]:
-    """Return the metadata that records this end on a bead, the sums over all its runs in it."""
-    before = recorded(bead)
-    put: dict[str, str | int | float] = {
-        RESULT: end.result.value,
-        "bdauto.ended_at": format_time(end.ended_at),
-        "bdauto.runs": before.runs + 1,
-    }
-    if end.seconds is not None:
-        put["bdauto.seconds"] = (before.seconds or 0) + end.seconds
-    if end.cost_usd is not None:
-        put["bdauto.cost_usd"] = round((before.cost_usd or 0.0) + end.cost_usd, 4)
-    if end.turns is not None:
-        put["bdauto.turns"] = (before.turns or 0) + end.turns
-    return put
+def ended_run(run: Run, end: JobEnd) -> Run:
+    """Return a run with its end."""
+    return msgspec.structs.replace(
+        run,
+        ended_at=end.ended_at,
+        result=end.result,
+        seconds=end.seconds,
+        cost_usd=end.cost_usd,
+        turns=end.turns,
+        words=end.words,
+    )
 
 
 def finish_note(job: str, end: JobEnd, *, words: bool) -> str:
@@ -234,20 +177,9 @@ def _figures(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and FIGURES & value.keys() else None
 
 
-def _number(value: object) -> float | None:
-    """Return a finite number that is not negative. Some builds of bd hold a number as text."""
-    if value is None or isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
-
-
 def whole_milliseconds(milliseconds: object) -> int | None:
     """Return milliseconds in whole seconds, None if they are no plausible duration."""
-    number = _number(milliseconds)
+    number = checked_number(milliseconds)
     return whole_seconds(timedelta(milliseconds=number)) if number is not None and number < 1e12 else None
 
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgspec
-
-from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.bead import format_time
 from bdauto.domain.notes import AGENT_SIGN, CLAIM_NOTE, JOB_NOTE
-from bdauto.domain.results import RUNNING, JobEnd, Result, finish_note, with_result
+from bdauto.domain.record import Record, Result, metadata_of
+from bdauto.domain.results import JobEnd, ended_run, finish_note
 
 VERBS = (
     "Fix",
@@ -62,14 +61,14 @@ class _Issue:
     row: dict[str, Any]
     armed_at: datetime
     notes: list[str] = field(default_factory=list)
-    metadata: dict[str, Any] = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
 
     def change(self, moment: datetime, note: str = "", **fields: Any) -> None:
         self.row |= fields | {"updated_at": format_time(moment)}
         self.notes += [note] if note else []
 
     def export(self) -> dict[str, Any]:
-        return self.row | {"notes": "\n".join(self.notes), "metadata": self.metadata}
+        return self.row | {"notes": "\n".join(self.notes), "metadata": metadata_of(self.record)}
 
 
 @dataclass
@@ -180,22 +179,21 @@ class FakeHistory:
     def _refuse(self, issue: _Issue, moment: datetime) -> tuple[datetime, None]:
         error = "HTTP 400: Bead is missing a description."
         note = f"dispatch failed {error} — quarantined after 3 attempts; fix the bead, then re-arm it"
-        issue.metadata = {"bdauto.assignee": "agent", "bdauto.quarantined": error}
+        issue.record = Record(assignee="agent", quarantined=error)
         issue.change(moment, note, status="blocked")
         return moment, None
 
     def _claim(self, issue: _Issue, claimed: datetime, job: str) -> None:
-        attempts = issue.metadata.get("bdauto.attempts", 0)
-        issue.metadata.pop("bdauto.quarantined", None)
-        issue.metadata |= {
-            "bdauto.assignee": "agent",
-            "bdauto.attempt": f"w{self.rng.getrandbits(64):016x}",
-            "bdauto.attempts": attempts + 1,
-            "bdauto.claimed_at": format_time(claimed),
-            "bdauto.job": job,
-            "bdauto.result": RUNNING,
-            "bdauto.waited": int((claimed - issue.armed_at).total_seconds()),
-        }
+        record = issue.record.change(
+            assignee="agent",
+            attempt=f"w{self.rng.getrandbits(64):016x}",
+            attempts=issue.record.attempts + 1,
+            claimed_at=claimed.replace(microsecond=0),
+            job=job,
+            quarantined="",
+            waited=int((claimed - issue.armed_at).total_seconds()),
+        )
+        issue.record = record.with_runs(issue.record.all_runs)
         issue.change(claimed, f"{CLAIM_NOTE}{format_time(claimed)}", status="in_progress")
         issue.change(claimed + timedelta(seconds=1), f"{JOB_NOTE}{job}")
         issue.row.setdefault("started_at", format_time(claimed))
@@ -216,16 +214,16 @@ class FakeHistory:
             turns=max(seconds // 20, 1) if known else None,
             words=words,
         )
-        as_read = msgspec.convert(issue.row | {"metadata": issue.metadata}, Bead)
-        issue.metadata |= with_result(as_read, end)
+        assert issue.record.current
+        issue.record = issue.record.with_end(ended_run(issue.record.current, end))
         issue.change(ended, finish_note(job, end, words=outcome != "closed"))
         if outcome == "closed":
             issue.change(ended, status="closed", closed_at=format_time(ended), close_reason=words)
         elif outcome == "blocked":
             issue.change(ended, "blocked: it needs a decision", status="blocked")
-        elif words == NO_KEY and issue.metadata["bdauto.attempts"] < 3:
+        elif words == NO_KEY and issue.record.attempts < 3:
             issue.change(ended, status="open")
-            return ended, ended + timedelta(minutes=rng.uniform(2, 40) * issue.metadata["bdauto.attempts"])
+            return ended, ended + timedelta(minutes=rng.uniform(2, 40) * issue.record.attempts)
         else:
             return ended, self._block(issue, result, job, ended)
         return ended, None
@@ -235,9 +233,7 @@ class FakeHistory:
         evidence = f"job {job} is {result} but the bead is still in progress"
         if result is Result.lost:
             evidence = "no progress for 31m (threshold 30m)"
-        issue.metadata |= {"bdauto.quarantined": evidence}
-        for key in ("attempt", "attempts", "claimed_at", "job"):
-            issue.metadata.pop(f"bdauto.{key}", None)
+        issue.record = issue.record.blocked(evidence).change(attempts=0, claimed_at=None, job="")
         issue.change(ended, f"reaper: {evidence} — blocking", status="blocked")
         again = ended + timedelta(hours=self.rng.uniform(0.5, 30))
         if self.rng.random() < 0.35 or again >= self.now:

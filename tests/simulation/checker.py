@@ -4,7 +4,10 @@ The checker knows what is true and what each process has read and been told. It 
 but for the values that the tracker holds.
 """
 
+import json
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from bdauto.bd.change import Change, Moment
 from bdauto.domain import breaker
@@ -44,7 +47,7 @@ def check_change(world: World, process: Process, row: Row, change: Change) -> No
         if job is None or job.attempt != row.bead.attempt:
             world.violate("fence", f"{process.name} records a job on another attempt of {row.bead.id}")
     elif change.act == "record the result of":
-        _check_result(world, process, row)
+        _check_result(world, process, row, change)
     elif change.act == "note unknown outcome of":
         _check_fence(world, process, row, change)
     elif change.act == "note job of":
@@ -344,16 +347,23 @@ def _check_settling(world: World, process: Process, row: Row, change: Change) ->
         _check_trip(world, process, bead)
 
 
-def _check_result(world: World, process: Process, row: Row) -> None:
+def _check_result(world: World, process: Process, row: Row, change: Change) -> None:
     """The end of a job is recorded once, on the attempt that was read, and not while the job is known to run."""
     bead, seen = row.bead, process.seen[row.bead.id]
-    told = process.jobs_told.get(bead.job or bead.attempt, "")
+    before = {run["attempt"] for run in _runs(bead.metadata) if run["ended"]}
+    [ended] = [run for run in _runs(change.put) if run["ended"] and run["attempt"] not in before]
+    told = process.jobs_told.get(ended["job"] or ended["attempt"], "")
     if (seen.attempt, seen.job) != (bead.attempt, bead.job):
         world.violate("fence", f"{process.name} records a result on another attempt of {bead.id}")
     if told in ALIVE:
         world.violate("evidence", f"{process.name} records a result on {bead.id}, whose job was said to be {told}")
     if bead.metadata.get("bdauto.result") != "running":
         world.violate("twice", f"{process.name} records the result of {bead.id} twice")
+
+
+def _runs(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(str(metadata.get("bdauto.runs", "[]")))
+    return found
 
 
 def _check_reopening(world: World, process: Process, row: Row, change: Change) -> None:

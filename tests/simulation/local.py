@@ -9,7 +9,8 @@ from bdauto.agents.runner import JobOutput
 from bdauto.agents.service_status import Agent, ServiceStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence
-from bdauto.domain.results import RESULTS, JobEnd, Result
+from bdauto.domain.record import RESULTS, Result
+from bdauto.domain.results import JobEnd
 from bdauto.errors import ServiceDrift, ServiceError
 from tests.simulation.agents import begin_job
 from tests.simulation.checker import check_post

@@ -19,7 +19,7 @@ from bdauto.agents.answers import Answer, NotStarted, Unknown
 from bdauto.agents.beadboard import Services
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.runner import Runner
-from bdauto.bd.change import Change
+from bdauto.bd.change import Change, rewrite
 from bdauto.controllers import claims, early_deaths, endings, limits, ready_queue, reaper
 from bdauto.controllers.breaker_store import BreakerStore
 from bdauto.controllers.claims import Claim, Claims, Ended
@@ -35,10 +35,9 @@ from bdauto.domain import limits as limits_of_day
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.breaker import Breaker
 from bdauto.domain.limits import Limit
-from bdauto.domain.notes import NOTED
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Report
 from bdauto.domain.reaping import OVER, JobEvidence, ReapDecision
-from bdauto.domain.runs import Run
+from bdauto.domain.record import Record, Run
 from bdauto.errors import ServiceError
 from bdauto.loop.pause_monitor import PauseMonitor
 from bdauto.loop.probation import Probation
@@ -150,7 +149,7 @@ def _post_lost() -> Any:
     original = Dispatcher._claim
 
     def claim(self: Dispatcher, bead: Bead, attempt: str) -> Claim | None:
-        return original(self, bead, attempt) or Claim(bead, attempt, 0)
+        return original(self, bead, attempt) or Claim(bead, 0, bead.record.change(attempt=attempt))
 
     return patch.object(Dispatcher, "_claim", claim)
 
@@ -330,7 +329,7 @@ def _one_more() -> Any:
 
 @_mutation("a blocked bead keeps its counters")
 def _counters() -> Any:
-    return patch.object(reaper, "BLOCKED_DROPS", ("bdauto.attempt",))
+    return patch.object(Record, "blocked", lambda self, why: self.change(attempt="", quarantined=why))
 
 
 @_mutation("the room of the agent service does not count")
@@ -425,7 +424,7 @@ def _no_limit() -> Any:
 @_mutation("the end of a job is recorded on whatever attempt the bead has by then")
 def _result_unfenced() -> Any:
     original = Results._change
-    return patch.object(Results, "_change", lambda self, bead, end: _unconditional(original(self, bead, end)))
+    return patch.object(Results, "_change", lambda self, *run: _unconditional(original(self, *run)))
 
 
 @_mutation("what a sweep settled is not in the log")
@@ -541,7 +540,10 @@ def _life_unheard() -> Any:
 
 @_mutation("a charge is given back at each sweep")
 def _gives_back_twice() -> Any:
-    return patch.object(early_deaths, "DIED", "bdauto.nothing")
+    def rewritten(bead: Bead, record: Record, **fields: Any) -> Change:
+        return rewrite(bead, record.change(died=bead.record.died), **fields)
+
+    return patch.object(early_deaths, "rewrite", rewritten)
 
 
 @_mutation("the limit of a day leaves out the jobs that run")
@@ -558,7 +560,7 @@ def _only_ended() -> Any:
 def _result_twice() -> Any:
     original = Results._change
     return patch.object(
-        Results, "_change", lambda self, bead, end: msgspec.structs.replace(original(self, bead, end), if_mark=None)
+        Results, "_change", lambda self, *run: msgspec.structs.replace(original(self, *run), if_mark=None)
     )
 
 
@@ -617,7 +619,7 @@ def _notes_again() -> Any:
     original = Reaper._rewrite_lost_notes
 
     def forgets(bead: Bead) -> Bead:
-        kept = {key: value for key, value in bead.metadata.items() if key != NOTED}
+        kept = {key: value for key, value in bead.metadata.items() if key != "bdauto.noted"}
         return msgspec.structs.replace(bead, metadata=kept)
 
     def rewrite(self: Reaper, decisions: list[ReapDecision]) -> None:

@@ -13,7 +13,8 @@ import msgspec
 from bdauto.bd.change import MARK, Change, Moment
 from bdauto.bd.client import Bd, RunningCommand
 from bdauto.domain.bead import Bead, BeadList
-from bdauto.domain.notes import CLAIM_NOTE, CLAIMED_AT
+from bdauto.domain.notes import CLAIM_NOTE
+from bdauto.domain.record import CLAIMED_AT
 from bdauto.domain.settings import BdSettings
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdTimeout
 from tests.simulation.checker import changed, check_change, check_swap, note_fitness

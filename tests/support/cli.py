@@ -118,7 +118,7 @@ def forget_backoff(sandbox: Sandbox, *beads: str) -> None:
         tell(sandbox, "update", bead, "--unset-metadata", "bdauto.retry_at")
 
 
-NUMBERS = {"attempts", "failures", "waited", "runs", "seconds", "cost_usd", "turns"}
+NUMBERS = {"attempts", "failures", "deaths", "waited"}
 """What bdauto records as numbers. bd 1.3 leaves a number as text in an embedded database."""
 
 
@@ -131,7 +131,7 @@ def metadata(sandbox: Sandbox, bead: str) -> Mapping[str, Any]:
     return record | {key: json.loads(value) if key in numbers else value for key, value in texts.items()}
 
 
-RESULTS = {"assignee", "armed_at", "waited", "result", "ended_at", "runs", "seconds", "cost_usd", "turns"}
+RESULTS = {"assignee", "armed_at", "waited", "result", "runs"}
 """What stays on a bead whatever becomes of it, for `bdauto report`."""
 
 

@@ -15,7 +15,8 @@ from bdauto.bd.client import Bd, RunningCommand
 from bdauto.bd.parsing import parse_beads
 from bdauto.clock import Runtime
 from bdauto.domain.bead import Bead, BeadList
-from bdauto.domain.notes import CLAIM_NOTE, CLAIMED_AT
+from bdauto.domain.notes import CLAIM_NOTE
+from bdauto.domain.record import CLAIMED_AT
 from bdauto.domain.settings import BdSettings, Secret, ServiceSettings
 
 T = TypeVar("T")

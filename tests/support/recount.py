@@ -2,12 +2,11 @@
 
     bd export | python tests/support/recount.py report.json
 
-compares a report (`bdauto report --json`) with its own count, and prints each figure that differs. It believes the
-dated notes, and takes the times of all jobs from them: it is right where no note was lost.
+compares a report (`bdauto report --json`) with its own count, and prints each figure that differs. It reads
+the list of runs in the metadata, and beside it the current attempt where its end is not recorded.
 """
 
 import json
-import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -16,20 +15,13 @@ from math import ceil
 from typing import Any, NamedTuple
 
 Json = dict[str, Any]
-LINE = re.compile(
-    r"auto-dispatcher claimed at (?P<claimed>\S+)"
-    r"|dispatched: job=(?P<job>\S+)"
-    r"|agent finished: job=(?P<done>\S+) (?P<result>[a-z]+)(?: in (?P<took>[0-9hms]+))?(?:, \$(?P<cost>[0-9.]+))? at "
-    r"(?P<ended>[^ :]+:[0-9]+:[0-9]+Z)(?:: .*)?"
-)
-UNITS = {"h": 3600, "m": 60, "s": 1}
 TOP = 5
 
 
 class Run(NamedTuple):
-    """A job that a bead had: when it was claimed and ended, and what is known of its end."""
+    """A run that a bead had: when it was claimed and ended, and what is known of its end."""
 
-    claimed: datetime
+    claimed: datetime | None
     ended: datetime | None
     seconds: int | None
     cost: float | None
@@ -42,25 +34,20 @@ def time(text: str) -> datetime:
 
 
 def runs(bead: Json) -> Iterator[Run]:
-    """Yield the runs of a bead, as its notes tell them."""
-    found: list[Json] = []
-    for line in str(bead.get("notes") or "").split("\n"):
-        if match := LINE.fullmatch(line):
-            part = match.groupdict()
-            if part["claimed"]:
-                found.append({"claimed": time(part["claimed"])})
-            elif part["done"]:
-                found[-1] |= {"ended": time(part["ended"]), "result": part["result"], "cost": part["cost"]}
-                found[-1]["took"] = part["took"]
+    """Yield the runs of a bead."""
+    held = bead.get("metadata") or {}
+    listed = held.get("bdauto.runs", [])
+    found: list[Json] = json.loads(listed) if isinstance(listed, str) else listed
+    attempt = held.get("bdauto.attempt")
+    if attempt and attempt not in [run["attempt"] for run in found]:
+        found = [*found, {"claimed": held.get("bdauto.claimed_at")}]
     for number, run in enumerate(found, 1):
-        took = run.get("took")
-        seconds = sum(int(n) * UNITS[unit] for n, unit in re.findall(r"(\d+)([hms])", took)) if took else None
-        ended = run.get("ended")
+        claimed, ended = (time(run[key]) if run.get(key) else None for key in ("claimed", "ended"))
+        seconds = run.get("seconds")
         if ended is None and number == len(found) and bead["status"] == "closed":
             ended = time(bead["closed_at"])
-            seconds = max(round((ended - run["claimed"]).total_seconds()), 0)
-        cost = float(run["cost"]) if run.get("cost") else None
-        yield Run(run["claimed"], ended, seconds, cost, run.get("result", "unknown"))
+            seconds = max(round((ended - claimed).total_seconds()), 0) if claimed else None
+        yield Run(claimed, ended, seconds, run.get("cost"), run.get("result") or "unknown")
 
 
 def spread(values: list[int]) -> Json:

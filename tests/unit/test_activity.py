@@ -8,7 +8,7 @@ import pytest
 from bdauto.diagnostics.activity import activity, as_json, gather_activity
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.figures import Window
-from bdauto.domain.results import Result
+from bdauto.domain.record import Result
 from bdauto.domain.settings import By, DispatchSettings
 from tests.support.fakes import NOW, Clock, Tracker, bead, row
 from tests.unit.test_figures import HOUR, ended, ran
@@ -108,8 +108,7 @@ def test_what_happened_just_now_is_in_the_report(part: int) -> None:
         status="closed",
         closed_at=rounded,
         updated_at=rounded,
-        notes="auto-dispatcher claimed at 2026-04-18T20:00:00Z",
-        metadata={"bdauto.assignee": "agent"},
+        metadata={"bdauto.assignee": "agent", "bdauto.attempt": "a1", "bdauto.claimed_at": "2026-04-18T20:00:00Z"},
     )
     found = gather_activity(Tracker(Clock(), closed), DispatchSettings(), timedelta(days=7), By.day, now)
     assert found.total.closed == 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.bead import Bead
 from bdauto.domain.failures import reasons
 from bdauto.domain.figures import (
     Figures,
@@ -19,7 +19,8 @@ from bdauto.domain.figures import (
     figures,
     spread,
 )
-from bdauto.domain.results import JobEnd, Result, finish_note, with_result
+from bdauto.domain.record import Record, Result, metadata_of
+from bdauto.domain.results import JobEnd, ended_run
 from bdauto.domain.runs import history_of
 from tests.support.fakes import NOW, bead
 
@@ -29,19 +30,15 @@ HOUR = timedelta(hours=1)
 
 def ran(bead_id: str = "x-1", *ends: JobEnd, waited: int | None = None, **fields: Any) -> Bead:
     """A bead with these runs, each claimed a minute before its end."""
-    notes: list[str] = []
-    metadata: dict[str, Any] = {}
+    record = Record(waited=waited)
     for number, end in enumerate(ends):
-        claimed = format_time(end.ended_at - timedelta(minutes=1))
-        notes += [f"auto-dispatcher claimed at {claimed}", f"dispatched: job=j{number}"]
-        metadata |= {"bdauto.claimed_at": claimed, "bdauto.job": f"j{number}"}
-        metadata |= with_result(bead(metadata=metadata), end)
-        notes.append(finish_note(f"j{number}", end, words=True))
-    if waited is not None:
-        metadata["bdauto.waited"] = waited
+        claimed = end.ended_at - timedelta(minutes=1)
+        record = record.change(attempt=f"a{number}", claimed_at=claimed, job=f"j{number}")
+        assert record.current
+        record = record.with_end(ended_run(record.current, end))
     if fields.get("status") == "closed":
         fields.setdefault("closed_at", ends[-1].ended_at if ends else NOW - HOUR)
-    return bead(bead_id, notes="\n".join(notes), metadata=metadata | fields.pop("more", {}), **fields)
+    return bead(bead_id, metadata=metadata_of(record) | fields.pop("more", {}), **fields)
 
 
 def ended(
@@ -85,8 +82,8 @@ def test_what_is_unknown_is_not_zero() -> None:
 
 
 def test_without_any_word_on_jobs_the_closing_is_the_end() -> None:
-    claimed = format_time(NOW - 2 * HOUR)
-    told = bead(notes=f"auto-dispatcher claimed at {claimed}", status="closed", closed_at=NOW - HOUR)
+    claimed = metadata_of(Record(attempt="a1", claimed_at=NOW - 2 * HOUR))
+    told = bead(metadata=claimed, status="closed", closed_at=NOW - HOUR)
     found = total(told)
     assert (found.dispatched, found.closed, found.closed_first, found.ended, found.failed) == (1, 1, 1, 1, 0)
     assert (found.running.p50, found.cost_usd) == (3600, None)

@@ -16,7 +16,7 @@ from bdauto.agents.local.output import LocalOutput, job_end, last_output, segmen
 from bdauto.agents.local.supervisor import HEAD, SEGMENT, TAIL, Output
 from bdauto.domain.local_settings import LocalAgentSettings
 from bdauto.domain.reaping import Action, decide_reap
-from bdauto.domain.results import Result
+from bdauto.domain.record import Result
 from bdauto.domain.settings import ReapSettings
 from bdauto.errors import ServiceDown
 from tests.support.fakes import NOW, bead

@@ -22,7 +22,8 @@ from bdauto.agents.local.local_agent import LocalAgent
 from bdauto.agents.local.output import LocalOutput, job_end, last_output
 from bdauto.agents.local.supervisor import HEAD, TAIL, Output
 from bdauto.domain.local_settings import LocalAgentSettings, parse_command
-from bdauto.domain.results import JobEnd, Result
+from bdauto.domain.record import Result
+from bdauto.domain.results import JobEnd
 from bdauto.errors import UsageError
 from tests.support.fakes import NOW, bead
 

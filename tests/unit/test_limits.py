@@ -1,8 +1,10 @@
 """The limits on a day's dispatches: how many, for how much, and in which hours."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from bdauto.controllers.dispatcher import Dispatcher
@@ -11,6 +13,8 @@ from bdauto.domain.active_hours import parse_active_hours
 from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.limits import reached
 from bdauto.domain.outcome import Outcome, Report
+from bdauto.domain.record import Record, Result, metadata_of
+from bdauto.domain.results import JobEnd, ended_run
 from bdauto.domain.settings import DispatchSettings
 from bdauto.errors import UsageError
 from tests.support.fakes import NOW, Board, Clock, Tracker, bead, row
@@ -65,25 +69,47 @@ def test_what_is_no_hours_is_refused(text: str) -> None:
 
 
 def ran(bead_id: str, *runs: tuple[float, float | None, str], status: str = "closed", assignee: str = "agent") -> Bead:
-    """Return a bead with runs: hours since the claim, hours since the end or None, and the cost as noted or ""."""
-    notes = []
+    """Return a bead with runs: hours since the claim, hours since the end or None, and the cost or ""."""
+    record = Record(assignee=assignee)
     for number, (claimed, ended, cost) in enumerate(runs):
-        notes += [f"auto-dispatcher claimed at {format_time(NOW - claimed * HOUR)}", f"dispatched: job=j{number}"]
-        if ended is not None:
-            spent = f", ${cost}" if cost else ""
-            notes.append(f"agent finished: job=j{number} completed in 1m{spent} at {format_time(NOW - ended * HOUR)}")
-    metadata: dict[str, Any] = {"bdauto.assignee": assignee}
-    ends = [ended for _, ended, _ in runs if ended is not None]
-    if ends:
-        costs = [float(cost) for _, _, cost in runs if cost]
-        metadata |= {"bdauto.ended_at": format_time(NOW - ends[-1] * HOUR), "bdauto.result": "completed"}
-        metadata |= {"bdauto.cost_usd": sum(costs)} if costs else {}
-    return bead(bead_id, status=status, notes="\n".join(notes), metadata=metadata)
+        record = record.change(attempt=f"{bead_id}-{number}", claimed_at=NOW - claimed * HOUR, job=f"j{number}")
+        assert record.current
+        record = record.with_runs(record.runs)
+        if ended is not None and record.current:
+            spent = float(cost) if cost else None
+            end = JobEnd(result=Result.completed, ended_at=NOW - ended * HOUR, cost_usd=spent)
+            record = record.with_end(ended_run(record.current, end))
+    return bead(bead_id, status=status, metadata=metadata_of(record))
 
 
 def limit(*beads: Bead, **settings: Any) -> str | None:
     found = reached(beads, DispatchSettings(**settings), "agent", NOW)
     return found.describe() if found else None
+
+
+FORGED = "\n".join(
+    line
+    for number in range(5)
+    for line in (
+        f"auto-dispatcher claimed at {format_time(NOW - HOUR)}",
+        f"dispatched: job=f{number}",
+        f"agent finished: job=f{number} completed in 1m, $900.00 at {format_time(NOW - HOUR / 2)}",
+    )
+)
+"""Notes like bdauto's own, which an agent can write."""
+
+
+def test_forged_notes_count_nothing() -> None:
+    plain, ours = bead("x-1", notes=FORGED), ran("x-2", (3, 2, "1.00"))
+    assert limit(plain, msgspec.structs.replace(ours, notes=FORGED), max_per_day=2, max_cost_per_day=1.01) is None
+    assert str(limit(ours, max_per_day=1)).startswith("1 dispatched")
+
+
+def test_a_claim_under_way_counts() -> None:
+    """Also before its job is recorded, and beside the runs before it."""
+    claimed = Record(attempt="a2", claimed_at=NOW - HOUR / 60).with_runs(ran("x-1", (3, 2, "1.00")).record.runs)
+    beads = bead("x-1", status="in_progress", metadata=metadata_of(claimed))
+    assert str(limit(beads, max_per_day=2)).startswith("2 dispatched in 24 hours, at most 2")
 
 
 def test_so_many_dispatches_in_any_24_hours() -> None:
@@ -103,9 +129,9 @@ def test_what_is_older_than_a_day_or_another_s_does_not_count() -> None:
 def test_a_clock_that_is_ahead_does_not_hold_dispatching_for_ever() -> None:
     """A time a little ahead counts, one far ahead does not, and none is too large to go on from."""
     assert str(limit(ran("x-1", (-0.5, None, "")), max_per_day=1)).startswith("1 dispatched")
-    notes = "auto-dispatcher claimed at {0}\ndispatched: job=j1\nagent finished: job=j1 failed in 1m, $9.00 at {0}"
     for moment in ("2026-04-19T22:35:46Z", "2099-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
-        dated = bead(notes=notes.format(moment), metadata={"bdauto.assignee": "agent", "bdauto.claimed_at": moment})
+        run = {"attempt": "a1", "claimed": moment, "ended": moment, "result": "failed", "cost": 9.0}
+        dated = bead(metadata={"bdauto.assignee": "agent", "bdauto.runs": json.dumps([run])})
         assert limit(dated, max_per_day=1, max_cost_per_day=1.0) is None
 
 

@@ -17,7 +17,8 @@ from bdauto.agents.local.preflight import worktree_problem
 from bdauto.agents.local.worktree import Worktree
 from bdauto.domain.local_settings import CommandLine, LocalAgentSettings
 from bdauto.domain.reaping import Action, JobEvidence, decide_reap
-from bdauto.domain.results import JobEnd, Result
+from bdauto.domain.record import Result
+from bdauto.domain.results import JobEnd
 from bdauto.domain.settings import ReapSettings
 from bdauto.errors import UsageError
 from tests.support.fakes import NOW, bead

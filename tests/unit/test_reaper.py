@@ -135,7 +135,7 @@ def test_an_adopted_job_that_ends_gives_its_bead_back_uncharged(state: str | Non
     here = ward(running(idle=STALE, attempt="w1", adopted="w1"), jobs={"j-1": state} if state else {})
     assert said(here.sweep()) == {"x-1": "released"}
     bead = here.tracker.bead("x-1")
-    assert (bead.status, bead.attempts, bead.adopted, bead.job) == ("open", 0, "", "")
+    assert (bead.status, bead.attempts, bead.record.adopted, bead.job) == ("open", 0, "", "")
     assert here.tracker.notes("x-1")[-1].endswith("given back uncharged: bdauto did not start its job")
 
 
@@ -150,7 +150,7 @@ def test_a_job_that_runs_without_a_note_is_believed_for_a_day(bead: dict[str, An
     report = here.sweep()
     assert said(report) == {"x-1": "released" if "adopted" in bead else "blocked"}
     assert f"job j-1 is called {state}, but nothing was noted for 1441m" in report.beads[0].detail
-    assert here.tracker.bead("x-1").given_up == "j-1"
+    assert here.tracker.bead("x-1").record.given_up == "j-1"
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,8 @@ def test_a_stalled_bead_is_blocked_with_the_note_to_the_letter_and_keeps_its_job
     assert here.tracker.notes("x-1")[-1] == "reaper: no progress for 42m (threshold 30m) — blocking"
     own = here.tracker.own("x-1")
     assert (own["job"], own["attempts"], own["quarantined"]) == ("j-1", 1, "no progress for 42m (threshold 30m)")
-    assert (own["result"], own["ended_at"], own["runs"]) == ("lost", format_time(NOW), 1)
+    [run] = here.tracker.bead("x-1").record.runs
+    assert (own["result"], run.result, run.ended_at) == ("lost", "lost", NOW)
     assert "attempt" not in own
 
 

@@ -1,10 +1,12 @@
-"""How jobs ended, recorded on their beads: once each, whoever has them by then, and the sums over all attempts."""
+"""How jobs ended, recorded on their beads: once each, whoever has them by then, also of the attempts before."""
 
+import json
 import logging
 from datetime import timedelta
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from bdauto.bd.change import Change
@@ -74,7 +76,14 @@ RESULT = {
 
 
 def results(tracker: Tracker, bead_id: str = "x-1") -> dict[str, Any]:
-    return {key: value for key, value in tracker.own(bead_id).items() if key in RESULT}
+    """Return what is recorded of the last run that ended, and how many have."""
+    record = tracker.bead(bead_id).record
+    ended = [msgspec.to_builtins(run) for run in record.runs if run.ended_at]
+    last = ended[-1] if ended else {}
+    known = {"ended_at": last.get("ended"), "cost_usd": last.get("cost")}
+    known |= {key: last.get(key) for key in ("seconds", "turns")}
+    counted = {"result": record.result or None, "runs": len(ended) or None}
+    return {key: value for key, value in (counted | known).items() if value is not None}
 
 
 def test_of_a_bead_that_the_agent_has_closed() -> None:
@@ -131,11 +140,34 @@ def test_of_two_sweeps_at_once_one_records_it() -> None:
     assert (results(here), here.notes("x-1").count(NOTE)) == (RESULT, 1)
 
 
-def test_the_sums_are_over_all_attempts() -> None:
-    before: dict[str, Any] = {"runs": 2, "seconds": 60, "cost_usd": 0.5, "turns": 3}
-    here = tracker(dispatched(**before))
+BEFORE = {"attempt": "a0", "job": "j-0", "ended": "2026-04-18T21:00:00Z", "result": "failed", "cost": 0.5}
+
+
+def test_the_runs_before_stay_in_the_list() -> None:
+    here = tracker(dispatched(runs=json.dumps([BEFORE])))
     sweep(here, j_1=job())
-    assert results(here) == RESULT | {"runs": 3, "seconds": 312, "cost_usd": 0.92, "turns": 15}
+    assert results(here) == RESULT | {"runs": 2}
+    assert [run.cost_usd for run in here.bead("x-1").record.runs] == [0.5, 0.42]
+
+
+def test_the_end_of_a_run_is_recorded_though_its_bead_was_claimed_anew() -> None:
+    """Somebody opened the bead before a sweep saw its job's end, and a dispatcher claimed it again."""
+    unended = {"attempt": "a0", "claimed": format_time(CLAIMED - timedelta(minutes=9)), "job": "j-0"}
+    here = tracker(dispatched(status="in_progress", runs=json.dumps([unended])))
+    over = job(finished_at=format_time(CLAIMED))
+    sweep(here, j_0=over, j_1="running")
+    record = here.bead("x-1").record
+    assert [(run.attempt, run.result, run.cost_usd) for run in record.runs] == [("a0", "completed", 0.42)]
+    assert (record.attempt, record.job, record.result) == ("a1", "j-1", "running")
+    sweep(here, j_0=over, j_1="running")
+    assert len(here.written) == 1
+
+
+def test_a_run_before_that_is_forgotten_is_lost_and_the_one_at_hand_goes_on() -> None:
+    unended = {"attempt": "a0", "claimed": format_time(CLAIMED - timedelta(minutes=9)), "job": "j-0"}
+    here = tracker(dispatched(status="in_progress", runs=json.dumps([unended])))
+    sweep(here, j_1="running")
+    assert [run.result for run in here.bead("x-1").record.all_runs] == ["lost", None]
 
 
 def test_unknown_is_not_zero() -> None:
@@ -191,17 +223,16 @@ def test_a_bead_that_bdauto_never_claimed_has_no_result() -> None:
 
 
 def test_what_was_recorded_of_this_attempt_is_not_recorded_again() -> None:
-    done: dict[str, Any] = {"result": "completed", "ended_at": format_time(NOW - timedelta(minutes=6)), "runs": 1}
-    here = tracker(dispatched(status="in_progress", **done))
+    done = BEFORE | {"attempt": "a1", "job": "j-1"}
+    here = tracker(dispatched(status="in_progress", result="failed", runs=json.dumps([done])))
     sweep(here, j_1=job())
-    assert here.own("x-1")["runs"] == 1
+    assert [run.result for run in here.bead("x-1").record.runs] == ["failed"]
 
 
 def test_a_result_of_the_attempt_before_does_not_stand_for_this_one() -> None:
-    before: dict[str, Any] = {"result": "failed", "ended_at": format_time(CLAIMED - timedelta(hours=1)), "runs": 1}
-    here = tracker(dispatched(status="in_progress", **before))
+    here = tracker(dispatched(status="in_progress", runs=json.dumps([BEFORE])))
     sweep(here, j_1=job())
-    assert (here.own("x-1")["runs"], here.own("x-1")["result"]) == (2, "completed")
+    assert [run.result for run in here.bead("x-1").record.runs] == ["failed", "completed"]
 
 
 def test_a_secret_in_the_last_line_is_not_noted() -> None:

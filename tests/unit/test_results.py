@@ -1,26 +1,24 @@
 """The end of a job, read from what services and agents say; and what is recorded of it."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bdauto.domain.record import Result
 from bdauto.domain.results import (
     JobEnd,
     Output,
-    Result,
     finish_note,
     format_cost,
     format_seconds,
     job_end,
     read_output,
-    recorded,
-    with_result,
 )
-from tests.support.fakes import NOW, bead
+from tests.support.fakes import NOW
 
 CLAUDE = {
     "type": "result",
@@ -61,7 +59,6 @@ def test_what_an_output_says(output: str, said: Output) -> None:
 def test_nonsense_is_unknown_and_not_zero(value: object) -> None:
     said = read_output(json.dumps({"total_cost_usd": value, "num_turns": value, "duration_ms": value}))
     assert (said.cost_usd, said.turns) == (None, None)
-    assert recorded(bead(metadata={"bdauto.cost_usd": value, "bdauto.runs": value})).cost_usd is None
 
 
 def _job(**fields: Any) -> dict[str, Any]:
@@ -129,24 +126,6 @@ def test_no_answer_makes_it_fail(job: dict[str, Any]) -> None:
     assert end.ended_at <= NOW
     assert "\n" not in end.words
     assert len(end.words) <= 200
-
-
-def test_sums_over_all_runs() -> None:
-    first = JobEnd(result=Result.failed, ended_at=NOW, seconds=10, cost_usd=0.1, turns=2)
-    put = with_result(bead(), first)
-    assert put == {
-        "bdauto.result": "failed",
-        "bdauto.ended_at": "2026-04-18T22:35:46Z",
-        "bdauto.runs": 1,
-        "bdauto.seconds": 10,
-        "bdauto.cost_usd": 0.1,
-        "bdauto.turns": 2,
-    }
-    unknown = JobEnd(result=Result.lost, ended_at=NOW + timedelta(hours=1))
-    put = put | with_result(bead(metadata=put), unknown)
-    assert (put["bdauto.runs"], put["bdauto.cost_usd"], put["bdauto.result"]) == (2, 0.1, "lost")
-    put = put | with_result(bead(metadata=put), JobEnd(result=Result.completed, ended_at=NOW, seconds=5, cost_usd=0.2))
-    assert (put["bdauto.runs"], put["bdauto.cost_usd"], put["bdauto.seconds"], put["bdauto.turns"]) == (3, 0.3, 15, 2)
 
 
 def test_the_note() -> None:

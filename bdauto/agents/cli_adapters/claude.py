@@ -10,7 +10,8 @@ from typing import Any
 
 from bdauto.agents.cli_adapters.transcript import Event, Transcript, counts, mapping
 from bdauto.domain.agent_end import Why, cause, cause_of_status
-from bdauto.domain.results import checked_cost, checked_count, whole_milliseconds
+from bdauto.domain.record import checked_cost, checked_count
+from bdauto.domain.results import whole_milliseconds
 
 PROGRAM = "claude"
 TYPES = frozenset({"system", "assistant", "user", "result", "rate_limit_event", "stream_event"})

@@ -9,8 +9,9 @@ import msgspec
 
 from bdauto.agents.cli_adapters.stream import Value, values
 from bdauto.domain.agent_end import AgentEnd, Why, cause
+from bdauto.domain.record import checked_cost, checked_count
 from bdauto.domain.reset_time import reset_time
-from bdauto.domain.results import checked_cost, checked_count, last_line
+from bdauto.domain.results import last_line
 from bdauto.sanitize import clean, hide_secrets
 
 Kind = Literal["text", "tool", "limit", "error", "result"]

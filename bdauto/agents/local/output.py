@@ -10,7 +10,8 @@ from bdauto.agents.local.files import name_once, open_file, read_file
 from bdauto.agents.local.jobs import DIED, Jobs, read_end
 from bdauto.agents.local.supervisor import HEAD, OUTPUT, SEGMENT, TAIL
 from bdauto.domain.reaping import UNPREPARED
-from bdauto.domain.results import OUTPUT_LIMIT, RESULTS, JobEnd, Result, last_line, read_output, whole_seconds
+from bdauto.domain.record import RESULTS, Result
+from bdauto.domain.results import OUTPUT_LIMIT, JobEnd, last_line, read_output, whole_seconds
 
 LONGEST = 1e9
 """Seconds that a job may be said to have run, at most. What exceeds a year is unknown."""

@@ -4,7 +4,7 @@ import sys
 from typing import Annotated
 
 from bdauto import log
-from bdauto.bd.change import Change
+from bdauto.bd.change import Change, rewrite
 from bdauto.bd.writer import BdWriter
 from bdauto.cli.commands.explain import complete
 from bdauto.cli.commands.pause_resume import BY_LOGIN, by_login
@@ -15,7 +15,6 @@ from bdauto.clock import Runtime
 from bdauto.diagnostics.explanation import read_bead
 from bdauto.domain.bead import Bead
 from bdauto.domain.local_settings import LocalAgentSettings
-from bdauto.domain.notes import BLOCKED_DROPS
 from bdauto.domain.reaping import ended as how_it_ended
 from bdauto.domain.settings import BdSettings, OutputSettings, ServiceSettings
 from bdauto.errors import UsageError
@@ -54,15 +53,15 @@ def cancel(
 
 
 def _change(bead: Bead, job: str | None, who: str, mark: str) -> Change:
-    """Block the bead if it is still in progress for the same attempt. It keeps its job: a sweep records the result."""
-    return Change(
-        bead=bead,
+    """Block the bead if it is still in progress for the same attempt. It keeps that: a sweep records the result."""
+    record = bead.record.change(retry_at=None, error="", failures=0, armed_at=None, deaths=0)
+    return rewrite(
+        bead,
+        record.change(quarantined=f"cancelled by {who}"),
         act="cancel",
         mark=mark,
         status="blocked",
         note=f"cancelled by {who}: job={job or bead.job or 'none'}",
-        put={"bdauto.quarantined": f"cancelled by {who}"},
-        drop=BLOCKED_DROPS,
         if_status="in_progress",
         if_attempt=bead.attempt,
     )

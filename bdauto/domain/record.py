@@ -1,0 +1,340 @@
+"""bdauto's own metadata on a bead, read once as a `Record`, and written as the difference from what is there.
+
+Each field is a flat key of its own, because a database that merges cell by cell merges each key by itself, and other
+tools have keys beside them. Anybody can write metadata: a value that makes no sense is read as absent.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+
+from bdauto.domain.times import check_time, format_time, parse_time
+from bdauto.sanitize import clean
+
+PREFIX = "bdauto."
+ATTEMPT, CLAIMED_AT = "bdauto.attempt", "bdauto.claimed_at"
+"""The keys that SQL looks at: see `Record`."""
+MARK = "bdauto.write"
+"""Metadata key with the unique id of the last change: it tells an applied change from one that was never made."""
+PENDING_NOTE = "bdauto.claim_note"
+"""Metadata key, in embedded databases: the length of the notes at the claim, and its note until that is written."""
+
+JOB_PATTERN = r"^[A-Za-z0-9._-]{1,100}\Z"
+"""Matches the ids of jobs and attempts."""
+LARGEST_COUNT = 1_000_000
+"""The largest believable count: bdauto adds one per dispatch."""
+KEPT_RUNS = 20
+"""Runs that a bead's record keeps, the last ones. Each takes about 400 bytes."""
+WORDS_LIMIT = 200
+"""Characters of an agent's last line that are kept."""
+RUNNING = "running"
+"""The result of a bead from its claim until the ends of all its runs are recorded."""
+
+
+class Result(StrEnum):
+    """How a job ended. `lost` means that it is over and nobody knows how."""
+
+    completed = "completed"
+    failed = "failed"
+    timeout = "timeout"
+    error = "error"
+    lost = "lost"
+
+
+RESULTS = {result.value: result for result in Result}
+
+_Id = Annotated[str, msgspec.Meta(pattern=JOB_PATTERN)]
+_Time = Annotated[datetime, msgspec.Meta(tz=True)]
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=1_000_000_000)]
+_Cost = Annotated[float, msgspec.Meta(ge=0, lt=1e6)]
+_Words = Annotated[str, msgspec.Meta(max_length=WORDS_LIMIT)]
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One dispatch of a bead: the claim, the job, and the end as far as it is known. What is unknown is None.
+
+    `runner` is the host of a local agent. `cost_usd` is in US dollars, `words` the last line that the agent wrote.
+    """
+
+    attempt: _Id
+    claimed_at: _Time | None = msgspec.field(name="claimed", default=None)
+    job: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{0,100}\Z")] = ""
+    runner: _Words | None = None
+    ended_at: _Time | None = msgspec.field(name="ended", default=None)
+    seconds: _Count | None = None
+    result: Result | None = None
+    why: _Words | None = None
+    cost_usd: _Cost | None = msgspec.field(name="cost", default=None)
+    tokens: _Count | None = None
+    turns: _Count | None = None
+    session: _Words | None = None
+    words: _Words = ""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What bdauto has written on a bead. A field with its default is one that is not there.
+
+    attempt: the unique id of the current attempt.
+    attempts: dispatches charged since the bead was last re-armed.
+    failures, deaths: failed dispatches, and agents that died early, in a row. The backoff grows with both.
+    job: the job of the current attempt. host: the machine that runs it, "" where a service does.
+    error: what the last failed dispatch answered. quarantined: why bdauto blocked the bead.
+    died: the attempt that ended in an early death and is charged for it.
+    noted: the attempt whose lost note was written again.
+    unclaimed: a job that was started and could not be recorded, because the claim was gone. The bead is open.
+    adopted: the attempt that claims the bead for a job that bdauto did not start.
+    given_up: the job that was settled though the agent service called it alive. It is not believed again.
+    armed_at: since when the bead waits, where dispatches have failed since. retry_at: not dispatched before this.
+    waited: seconds that it waited for its last dispatch. assignee: whose queue it was dispatched from.
+    result: RUNNING while the end of a run is not recorded, else the last run's result.
+    runs: the runs before the current one, and the current one once its end is recorded. The oldest comes first.
+    """
+
+    attempt: str = ""
+    attempts: int = 0
+    failures: int = 0
+    deaths: int = 0
+    job: str = ""
+    host: str = ""
+    error: str = ""
+    quarantined: str = ""
+    died: str = ""
+    noted: str = ""
+    unclaimed: str = ""
+    adopted: str = ""
+    given_up: str = ""
+    claimed_at: datetime | None = None
+    armed_at: datetime | None = None
+    retry_at: datetime | None = None
+    waited: int | None = None
+    assignee: str = ""
+    result: str = ""
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def current(self) -> Run | None:
+        """The run of the current attempt, as long as its end is not recorded."""
+        if not self.attempt or any(run.attempt == self.attempt for run in self.runs):
+            return None
+        return Run(attempt=self.attempt, claimed_at=self.claimed_at, job=self.job, runner=self.host or None)
+
+    @property
+    def all_runs(self) -> tuple[Run, ...]:
+        """All runs that are known, the oldest first, with the current one."""
+        return (*self.runs, self.current) if self.current else self.runs
+
+    @property
+    def unended(self) -> tuple[Run, ...]:
+        """The runs whose end is not recorded."""
+        return tuple(run for run in self.all_runs if run.ended_at is None)
+
+    def change(self, **fields: Any) -> "Record":
+        """Return the record with other values in these fields."""
+        return msgspec.structs.replace(self, **fields)
+
+    def with_runs(self, runs: tuple[Run, ...]) -> "Record":
+        """Return the record with these runs before the current one, and the result that follows from them."""
+        after = self.change(runs=runs[-KEPT_RUNS:])
+        last = runs[-1].result if runs else None
+        return after.change(result=RUNNING if after.unended else last.value if last else "")
+
+    def with_end(self, ended: Run) -> "Record":
+        """Return the record with the end of one of its runs."""
+        runs = self.runs if any(run.attempt == ended.attempt for run in self.runs) else self.all_runs
+        return self.with_runs(tuple(ended if run.attempt == ended.attempt else run for run in runs))
+
+    def released(self) -> "Record":
+        """Return the record of a bead that is open again: nothing is left of its claim, its counters and its errors."""
+        kept = ("waited", "assignee", "noted", "quarantined", "unclaimed", "given_up")
+        return Record(**{name: getattr(self, name) for name in kept}).with_runs(self.runs)
+
+    def blocked(self, why: str) -> "Record":
+        """Return the record of a bead that bdauto blocks. How often, when and as which job it ran can still be read."""
+        after = self.change(attempt="", retry_at=None, error="", failures=0, armed_at=None, deaths=0)
+        return after.change(quarantined=why, adopted="").with_runs(self.runs)
+
+
+def read_record(metadata: Mapping[str, Any]) -> Record:
+    """Read the record in a bead's metadata."""
+    own = {name: read(metadata[key]) for name, (key, read) in _FIELDS.items() if key in metadata}
+    return _with_old_runs(Record(**own), metadata) if own else _EMPTY
+
+
+def nonsense(metadata: Mapping[str, Any], record: Record) -> tuple[str, ...]:
+    """Return the keys of a record whose values make no sense."""
+    absent = (key for name, (key, _) in _FIELDS.items() if getattr(record, name) == _DEFAULTS[name])
+    return tuple(key for key in absent if metadata.get(key) not in (None, "", 0, "0", "[]", []))
+
+
+def difference(metadata: Mapping[str, Any], after: Record) -> tuple[dict[str, str | int], tuple[str, ...]]:
+    """Return what to write into the metadata, and the keys to remove from it, to make this record of it."""
+    before, old = read_record(metadata), has_old_runs(metadata)
+    put: dict[str, str | int] = {}
+    drop = [key for key in OLD_KEYS if key in metadata]
+    for name, (key, _) in _FIELDS.items():
+        value = getattr(after, name)
+        if value == _DEFAULTS[name]:
+            drop += [key] if key in metadata else []
+        elif value != getattr(before, name) or (name == "runs" and old):
+            put[key] = _written(value)
+    return put, tuple(drop)
+
+
+def metadata_of(record: Record) -> dict[str, str | int]:
+    """Return the metadata that holds this record and nothing else."""
+    return difference({}, record)[0]
+
+
+OLD_KEYS = ("bdauto.ended_at", "bdauto.seconds", "bdauto.cost_usd", "bdauto.turns")
+
+
+def has_old_runs(metadata: Mapping[str, Any]) -> bool:
+    """Whether the metadata has sums over all runs in place of a list of them."""
+    return any(key in metadata for key in OLD_KEYS)
+
+
+def _with_old_runs(record: Record, metadata: Mapping[str, Any]) -> Record:
+    """Read the runs of a database of November 2026, which had sums in place of a list. Goes on 2027-02-28.
+
+    The sums become one run, which ended with the last of them. The notes told them apart and are not believed.
+    """
+    if not record.runs and not record.attempt and record.job and record.result == RUNNING:  # cancelled
+        return record.change(runs=(Run(attempt=record.job, job=record.job, claimed_at=record.claimed_at),))
+    if record.runs or not has_old_runs(metadata):
+        return record
+    ended_at = _time(metadata.get("bdauto.ended_at"))
+    current = ended_at is not None and (record.claimed_at is None or ended_at >= record.claimed_at)
+    run = Run(
+        attempt=(current and (record.attempt or record.job)) or "unknown",
+        job=record.job if current else "",
+        runner=record.host or None,
+        claimed_at=record.claimed_at if current else None,
+        ended_at=ended_at,
+        result=RESULTS.get(record.result, Result.lost),
+        seconds=checked_count(metadata.get("bdauto.seconds")),
+        cost_usd=checked_cost(metadata.get("bdauto.cost_usd")),
+        turns=checked_count(metadata.get("bdauto.turns")),
+    )
+    return record.change(runs=(run,))
+
+
+def checked_cost(value: object) -> float | None:
+    """Return an amount of US dollars, to a hundredth of a cent, if it is one and plausible."""
+    number = checked_number(value)
+    return round(number, 4) if number is not None and number < 1e6 else None
+
+
+def checked_count(value: object) -> int | None:
+    """Return a count if it is a plausible one: a whole number, or a text that holds one."""
+    number = checked_number(value)
+    return int(number) if number is not None and number == int(number) and number < 1e9 else None
+
+
+def checked_number(value: object) -> float | None:
+    """Return a finite number that is not negative. Some builds of bd hold a number as text."""
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+_JSON = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|true|false|null", re.ASCII)
+
+
+def guarded(text: str) -> str:
+    """Protect a text from `bd update --set-metadata`, which would store `12e3` as the number 12000."""
+    return f"{text}." if _JSON.fullmatch(text.rstrip(".")) else text
+
+
+def unguarded(text: str) -> str:
+    """Undo `guarded`."""
+    return text[:-1] if text.endswith(".") and _JSON.fullmatch(text.rstrip(".")) else text
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return unguarded(value)
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
+def _word(value: object) -> str:
+    """Return an id, which goes into notes and URLs. What is no id is absent."""
+    text = _text(value)
+    return text if re.match(JOB_PATTERN, text) else ""
+
+
+def _small_count(value: object) -> int:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,7}", value):  # some builds of bd store a number as text
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= LARGEST_COUNT else 0
+
+
+def _time(value: object) -> datetime | None:
+    text = _text(value)
+    if not text:
+        return None
+    try:
+        return parse_time(text)
+    except ValueError:
+        return None
+
+
+def _runs(value: object) -> tuple[Run, ...]:
+    """Read a list of runs: JSON as text, as bdauto writes it, or a list, as a bd that parses values stores it."""
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value)
+        except (ValueError, RecursionError):
+            return ()
+    return tuple(_believable(value[-KEPT_RUNS:])) if isinstance(value, list) else ()
+
+
+def _believable(entries: list[object]) -> Iterator[Run]:
+    seen = set()
+    for entry in entries:
+        try:
+            run = msgspec.convert(entry, Run)
+            for moment in (run.claimed_at, run.ended_at):
+                check_time(moment)
+        except (msgspec.ValidationError, OverflowError):
+            continue
+        if run.attempt not in seen:
+            seen.add(run.attempt)
+            yield msgspec.structs.replace(run, words=clean(run.words, WORDS_LIMIT))
+
+
+def _written(value: object) -> str | int:
+    if isinstance(value, datetime):
+        return format_time(value)
+    if isinstance(value, tuple):
+        return msgspec.json.encode([*map(_in_seconds, value)]).decode()
+    assert isinstance(value, str | int)
+    return value
+
+
+def _in_seconds(run: Run) -> Run:
+    moments = {"claimed_at": run.claimed_at, "ended_at": run.ended_at}
+    rounded = {name: at and at.astimezone(UTC).replace(microsecond=0) for name, at in moments.items()}
+    return msgspec.structs.replace(run, **rounded)
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("attempt", "job", "unclaimed", "adopted", "given_up"), _word),
+    **dict.fromkeys(("attempts", "failures", "deaths"), _small_count),
+    **dict.fromkeys(("host", "error", "quarantined", "died", "noted", "assignee", "result"), _text),
+    **dict.fromkeys(("claimed_at", "armed_at", "retry_at"), _time),
+    "waited": checked_count,
+    "runs": _runs,
+}
+_FIELDS = {name: (f"{PREFIX}{name}", read) for name, read in _READERS.items()}
+_EMPTY = Record()
+_DEFAULTS = {name: getattr(_EMPTY, name) for name in _FIELDS}
+assert set(_FIELDS) == set(Record.__struct_fields__)
