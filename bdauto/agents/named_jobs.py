@@ -52,7 +52,7 @@ def job_in_the_way(
     "". A job of another bead is no reason, unless this bead records it as well. With `asks` False nobody is asked.
     """
     for job in _jobs(runner, bead, extra):
-        state, error = _ask(runner, job) if asks else (NO_ANSWER, ServiceError("the agent service does not answer"))
+        state, error = ask_job(runner, job) if asks else (NO_ANSWER, ServiceError("the agent service does not answer"))
         if not _may_run(bead, job, state):
             continue
         other = owner(job)
@@ -67,7 +67,8 @@ def _jobs(runner: "Runner", bead: Bead, extra: str) -> Iterator[str]:
             yield job
 
 
-def _ask(runner: "Runner", job: str) -> tuple[str, ServiceError | None]:
+def ask_job(runner: "Runner", job: str) -> tuple[str, ServiceError | None]:
+    """Return the state of a job, and why it is not known, or None. See `domain.reaping` for what is no state."""
     try:
         return clean(runner.job_state(job) or FORGOTTEN, STATE_LIMIT), None
     except TokenRefused as error:

@@ -20,7 +20,7 @@ from bdauto import log
 from bdauto.bd import command, process
 from bdauto.bd.folder import beads_folder
 from bdauto.bd.parsing import parse_beads, parse_object, unwrap
-from bdauto.domain.bead import ID_PATTERN, MALFORMED, Bead, BeadList, format_time, parse_time
+from bdauto.domain.bead import ID_PATTERN, MALFORMED, Bead, BeadList, format_time, guarded, parse_time
 from bdauto.domain.settings import BdSettings
 from bdauto.domain.values import format_duration
 from bdauto.errors import (
@@ -160,6 +160,14 @@ class Bd:
         """
         fields = [f"--metadata-field=bdauto.{key}={value}" for key, value in values.items()]
         return self._beads(["list", "--all", *fields, "--limit", "0"])
+
+    def recorder_of(self, job: str, besides: str) -> str:
+        """Return the id of another bead than `besides` that records this job, or "". Raises BdError."""
+        for text in dict.fromkeys((job, guarded(job))):
+            others = [bead.id for bead in self.with_metadata(job=text).result().beads if bead.id != besides]
+            if others:
+                return others[0]
+        return ""
 
     def changed_since(self, moment: datetime) -> RunningCommand[BeadList]:
         """List all beads that were updated after a moment, whoever has them and whatever their status."""

@@ -9,7 +9,7 @@ from bdauto.clock import Runtime
 from bdauto.controllers.claims import Claims
 from bdauto.controllers.endings import Endings
 from bdauto.controllers.memory import Memory, StartedJob
-from bdauto.domain.bead import Bead, guarded
+from bdauto.domain.bead import Bead
 from bdauto.domain.notes import JOB_NOTE
 from bdauto.domain.outcome import BeadOutcome
 from bdauto.domain.reaping import LONGEST_BELIEF
@@ -42,7 +42,9 @@ class EarlierJobs:
             return self._unclaimed(bead)
         known, began = self._memory.contradicts(bead), self._runtime.monotonic()
         asks = self._waited < PATIENCE
-        found = job_in_the_way(runner, bead, known.job if known else "", lambda job: self._owner(job, bead), asks=asks)
+        found = job_in_the_way(
+            runner, bead, known.job if known else "", lambda job: self._bd.recorder_of(job, bead.id), asks=asks
+        )
         if found is None or (known and found.job == known.job and not found.runs and _settled(bead, known, found)):
             return False
         if found.error:
@@ -85,14 +87,6 @@ class EarlierJobs:
             self._endings.report(bead, BeadOutcome.adopted, words, found.job)
         else:
             self._endings.report(bead, BeadOutcome.reverted, f"job {found.job} runs: the claim is back", found.job)
-
-    def _owner(self, job: str, bead: Bead) -> str:
-        """Return another bead that records this job, or ""."""
-        for text in dict.fromkeys((job, guarded(job))):
-            for other in self._bd.with_metadata(job=text).result().beads:
-                if other.id != bead.id:
-                    return other.id
-        return ""
 
 
 def _settled(bead: Bead, known: StartedJob, found: NamedJob) -> bool:

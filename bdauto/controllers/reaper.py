@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bdauto import log
+from bdauto.agents.named_jobs import ask_job
 from bdauto.agents.service_status import job_evidence
 from bdauto.bd.change import Change, Moment, Writer, apply_each, mark_of, rewrite
 from bdauto.bd.client import Bd
@@ -16,8 +17,17 @@ from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.eligibility import backoff
 from bdauto.domain.notes import sign_of_life
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report, partly
-from bdauto.domain.reaping import Action, JobEvidence, ReapDecision, decide_check, decide_reap, lies_ahead, too_many
-from bdauto.domain.record import Record, Run
+from bdauto.domain.reaping import (
+    FORGOTTEN,
+    Action,
+    JobEvidence,
+    ReapDecision,
+    decide_check,
+    decide_reap,
+    lies_ahead,
+    too_many,
+)
+from bdauto.domain.record import RUNNING, Record, Run
 from bdauto.domain.results import JobEnd, ended_run
 from bdauto.domain.settings import ReapSettings
 from bdauto.errors import BdautoError, BdError, PartlyDone
@@ -59,10 +69,11 @@ class Reaper:
             page = listing.result()
         finally:
             listing.kill()
-        evidence, unanswered = job_evidence(self.runner() if self.runner else None, page.beads)
+        listed = self._with_signed_jobs(page.beads)
+        evidence, unanswered = job_evidence(self.runner() if self.runner else None, listed)
         if unanswered:
             log.warning("no-evidence", error=unanswered)
-        decisions = self._decide(page.beads, evidence)
+        decisions = self._decide(listed, evidence)
         aged = too_many(decisions, self.settings)
         if aged:
             beads = tuple(_kept(decision, "not settled: ") for decision in decisions)
@@ -74,6 +85,31 @@ class Reaper:
         early = EarlyDeaths(self.bd, self.writer, self.settings, self.runtime)
         decisions, tripped = early.settle(decisions, evidence, store)
         return self._report(self._settle(decisions, evidence), page.malformed, unanswered or tripped)
+
+    def _with_signed_jobs(self, beads: Sequence[Bead]) -> Sequence[Bead]:
+        """Record the jobs that agents have signed for on beads whose job is not known. Return the beads as they are.
+
+        The POST had an unknown outcome, or its dispatcher was killed. Another bead's job is not this one's.
+        """
+        signed = [b for b in beads if b.attempt and b.signed_job and not b.job and not b.host]
+        changes = [
+            rewrite(
+                bead,
+                bead.record.change(job=bead.signed_job, assignee=self.bd.settings.assignee, result=RUNNING),
+                act="record signed job of",
+                mark=self.runtime.unique(),
+                if_status="in_progress",
+                if_attempt=bead.attempt,
+                if_updated_at=bead.updated_at,
+            )
+            for bead in signed
+            if self.runner and ask_job(self.runner(), bead.signed_job)[0] != FORGOTTEN
+            if not self.bd.recorder_of(bead.signed_job, bead.id)
+        ]
+        written = apply_each(self.writer, changes)
+        ids = [change.bead.id for change, result in zip(changes, written, strict=True) if result is True]
+        found = {bead.id: bead for bead in (self.bd.read(ids).result().beads if ids else ())}
+        return [found.get(bead.id, bead) for bead in beads]
 
     def _report(
         self, beads: tuple[BeadReport, ...], malformed: tuple[str, ...], error: BdautoError | None = None
@@ -188,7 +224,7 @@ def _released(decision: ReapDecision, record: Record, *, ran: bool) -> tuple[int
         attempts=record.attempts if decision.charged else max(record.attempts - 1, 0),
         failures=failures,
         deaths=deaths,
-        died=record.attempt if decision.early_death and decision.charged else "",
+        died=record.attempt if decision.charged and (decision.early_death or record.died == record.attempt) else "",
         armed_at=None if ran else record.armed_at,  # what was never dispatched waits on
     )
 

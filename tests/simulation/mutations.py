@@ -471,13 +471,13 @@ def _no_question() -> Any:
 
 @_mutation("a bead is claimed for an earlier job that is over")
 def _restores_over() -> Any:
-    original = named_jobs._ask
+    original = named_jobs.ask_job
 
     def ask(runner: Runner, job: str) -> tuple[str, ServiceError | None]:
         state, error = original(runner, job)
         return ("running" if state in OVER else state), error
 
-    return patch.object(named_jobs, "_ask", ask)
+    return patch.object(named_jobs, "ask_job", ask)
 
 
 @_mutation("a claim that is written back is not charged")
