@@ -1,19 +1,26 @@
 """The circuit breaker in the tracker: read with the pause switch, changed by compare-and-set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from bdauto import log
-from bdauto.bd.change import Writer
+from bdauto.bd.change import Writer, apply_each, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.domain import breaker
-from bdauto.domain.breaker import KEY, Breaker
+from bdauto.domain.bead import Bead
+from bdauto.domain.breaker import KEY, Breaker, Death
+from bdauto.domain.notes import sign_of_life
 
 TRIES = 8
 """Several dispatchers and reapers may change the breaker at once: each reads it anew after it lost."""
+RECENT = 50
+"""Beads that were updated last, among which agents are looked for that have shown life since."""
+Life = tuple[str, datetime]
+"""An attempt whose agent gave a sign of life, and when it was claimed."""
 
 
 class BreakerStore(msgspec.Struct, frozen=True):
@@ -43,6 +50,51 @@ class BreakerStore(msgspec.Struct, frozen=True):
                 return wanted
         return found
 
+    def after_unknown(self, death: Death, trip_after: int) -> Breaker | None:
+        """Count a POST with an unknown outcome. Return the breaker if this opened it: its beads are not charged then.
+
+        The POSTs are in a row if no bead that was claimed between them has a job, or an agent that has shown life.
+        """
+        opened = False
+        recent: list[Bead] | None = None
+
+        def change(before: Breaker) -> Breaker:
+            nonlocal opened, recent
+            now = self.runtime.now()
+            after = before.after_death(death, trip_after, now)
+            if after.opened > before.opened:
+                recent = list(self.bd.recent(RECENT).result().beads) if recent is None else recent
+                after = _without_started(before, recent).after_death(death, trip_after, now)
+            opened = after.opened > before.opened
+            return after
+
+        found = self.update(change)
+        if found.until:
+            self.give_back(found)
+        return found if opened else None
+
+    def give_back(self, found: Breaker, skip: Collection[str] = ()) -> None:
+        """Give the charge back to beads that it is about, but for those in `skip`. To do it again does nothing.
+
+        They are open after an early death, or still claimed after an unknown outcome.
+        """
+        attempts = {death.attempt for death in found.deaths}
+        beads = self.bd.read(sorted({death.bead for death in found.deaths})).result().beads if attempts else ()
+        changes = [
+            rewrite(
+                bead,
+                bead.record.change(attempts=max(bead.attempts - 1, 0), died=""),
+                act="give back the charge of",
+                mark=self.runtime.unique(),
+                if_status=bead.status,
+                if_updated_at=bead.updated_at,
+            )
+            for bead in beads
+            if bead.died in attempts and bead.id not in skip
+            if bead.status == "open" or (bead.status == "in_progress" and bead.died == bead.attempt)
+        ]
+        apply_each(self.writer, changes)
+
     def take_trial(self, attempt: str, bead: str) -> bool:
         """Take the one place of a half-open breaker for an attempt. Return False if somebody else has it."""
 
@@ -61,6 +113,30 @@ class BreakerStore(msgspec.Struct, frozen=True):
             return msgspec.structs.replace(found, trial="", trial_bead="", until=self.runtime.now())
 
         self.update(give)
+
+
+def life_of(bead: Bead) -> Life | None:
+    """Return the life of an agent that has written on its bead since the claim."""
+    if not bead.attempt or bead.claimed_at is None or not sign_of_life(bead.notes_since_claim):
+        return None
+    return bead.attempt, bead.claimed_at
+
+
+def finished(bead: Bead) -> Life | None:
+    """Return the life of an agent that has closed its bead, or blocked it."""
+    if not bead.attempt or bead.claimed_at is None or bead.quarantined or bead.status not in ("closed", "blocked"):
+        return None
+    return bead.attempt, bead.claimed_at
+
+
+def _without_started(before: Breaker, recent: Collection[Bead]) -> Breaker:
+    """Return the breaker after what the beads tell of POSTs that were answered, and of agents that live."""
+    for bead in sorted(recent, key=lambda bead: bead.updated_at):
+        if life := life_of(bead) or finished(bead):
+            before = before.after_life(*life)
+        if bead.attempt and bead.job and bead.claimed_at:
+            before = before.after_start(bead.claimed_at)
+    return before
 
 
 def _log(before: Breaker, after: Breaker, runtime: Runtime) -> None:

@@ -126,7 +126,7 @@ class Claims(msgspec.Struct, frozen=True):
         words = f"{UNKNOWN}: {error}"
         change = rewrite(
             claim.bead,
-            claim.record.change(error=words),
+            claim.record.change(error=words, died=claim.attempt),
             before=claim.record,
             act="note unknown outcome of",
             mark=self.runtime.unique(),

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from bdauto import log
-from bdauto.agents.answers import Answer, Started
+from bdauto.agents.answers import Answer, Started, Unknown
 from bdauto.agents.service_status import ServiceStatus, check_services
 from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
@@ -26,12 +26,14 @@ from bdauto.controllers.gate import Gate, Hold
 from bdauto.controllers.limits import Limits
 from bdauto.controllers.memory import Memory, StartedJob
 from bdauto.controllers.ready_queue import Queue
-from bdauto.domain.bead import Bead, BeadList
+from bdauto.domain.bead import Bead, BeadList, format_time
+from bdauto.domain.breaker import Death
 from bdauto.domain.limits import outside_hours
-from bdauto.domain.notes import format_age
+from bdauto.domain.notes import UNKNOWN, format_age
 from bdauto.domain.outcome import BeadOutcome, Outcome, Report, partly
 from bdauto.domain.settings import DispatchSettings
-from bdauto.errors import BdautoError, BdFailed, PartlyDone, ServiceDown
+from bdauto.errors import AgentsDie, BdautoError, BdFailed, PartlyDone, ServiceDown
+from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
@@ -67,6 +69,7 @@ class Dispatcher:
     _further: bool = field(default=False, init=False)
     _again: tuple[int | None, Prefetch[BeadList]] | None = field(default=None, init=False)
     _claims_failed: int = field(default=0, init=False)
+    _tripped: AgentsDie | None = field(default=None, init=False)
     _waits: list[float] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -91,7 +94,7 @@ class Dispatcher:
             self._close_again()
         beads, malformed = tuple(self._endings.reports), tuple(sorted(self._malformed))
         outcome, dispatched = hold.outcome, self._endings.dispatched
-        error = error or self._endings.failure() or partly(beads, malformed)
+        error = error or self._tripped or self._endings.failure() or partly(beads, malformed)
         if error:
             outcome = Outcome.partial if dispatched or isinstance(error, PartlyDone) else Outcome.failed
         elif dispatched:
@@ -261,7 +264,20 @@ class Dispatcher:
             self.memory.started(bead.id, StartedJob(claim.attempt, claim.attempts, answer.job))
         if self._endings.dispatched + 1 < room:  # another bead may follow: look beside the record of this one
             self._look_ahead(queue, bead)
-        return self._endings.apply(claim, answer)
+        go_on = self._endings.apply(claim, answer)
+        if isinstance(answer, Unknown) and self.settings.trip_after:
+            self._count_unknown(claim, answer.error)
+        return go_on
+
+    def _count_unknown(self, claim: Claim, error: str) -> None:
+        """Tell the breaker of a POST of which nobody knows what became of it."""
+        bead, claimed_at = claim.bead.id, format_time(self.runtime.now())
+        death = Death(bead, claim.attempt, words=clean(error), claimed_at=claimed_at, unknown=True)
+        if found := self._breaker.after_unknown(death, self.settings.trip_after):
+            self._tripped = AgentsDie(
+                f"{bead}: {UNKNOWN}: {clean(error, 120)}; {found.describe()}",
+                hint="see what stands between bdauto and BeadBoard; one bead then tries it, or `bdauto resume`",
+            )
 
     def _claim(self, bead: Bead, attempt: str) -> Claim | None:
         """Claim a bead. Where that fails because of the switch or the breaker, `_held` says so, and not the report."""

@@ -1,28 +1,22 @@
 """Agents that die at once: what their deaths mean for the circuit breaker, and for their beads."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 import msgspec
 
-from bdauto.bd.change import Writer, apply_each, rewrite
+from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
-from bdauto.controllers.breaker_store import BreakerStore
+from bdauto.controllers.breaker_store import RECENT, BreakerStore, Life, finished, life_of
 from bdauto.domain import breaker
-from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.bead import format_time
 from bdauto.domain.breaker import Breaker, Death
-from bdauto.domain.notes import sign_of_life
-from bdauto.domain.reaping import JobEvidence, ReapDecision, uncharged
+from bdauto.domain.reaping import Action, JobEvidence, ReapDecision, uncharged
 from bdauto.domain.reset_time import reset_time
 from bdauto.domain.settings import ReapSettings
 from bdauto.errors import AgentsDie
-
-RECENT = 50
-"""Beads that were updated last, among which agents are looked for that have finished since."""
-Life = tuple[str, datetime]
-"""An attempt whose agent gave a sign of life, and when it was claimed."""
 
 
 class EarlyDeaths(msgspec.Struct, frozen=True):
@@ -46,16 +40,17 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
         quiet = known is not None and not known.deaths and known.until is None
         if self.settings.trip_after == 0 or self.settings.dry_run or (not died and quiet):
             return list(decisions), None
-        lives = [life for decision in decisions if (life := _life(decision.bead))]
+        lives = [life for decision in decisions if (life := life_of(decision.bead))]
         deaths = [self._death(decision, evidence) for decision in died]
         found, opened = self._update(deaths, lives, store)
         suspended = {death.attempt for death in found.deaths} if found.until else set()
         charged = [
-            uncharged(decision) if decision.early_death and decision.bead.attempt in suspended else decision
+            uncharged(decision) if _is_charged(decision) and decision.bead.attempt in suspended else decision
             for decision in decisions
         ]
         if found.until:
-            self._give_back(found)
+            settled = {decision.bead.id for decision in decisions if decision.action is not Action.keep}
+            BreakerStore(self.bd, self.writer, self.runtime).give_back(found, settled)
         if not opened:
             return charged, None
         return charged, AgentsDie(
@@ -74,7 +69,7 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
             after = self._after(before, deaths, lives)
             if not looked and (before.trial or before.until or after.opened > before.opened):
                 looked = True  # those that have closed their beads are no longer in progress
-                lives.extend(life for bead in self.bd.recent(RECENT).result().beads if (life := _finished(bead)))
+                lives.extend(life for bead in self.bd.recent(RECENT).result().beads if (life := finished(bead)))
                 after = self._after(before, deaths, lives)
             opened = after.opened > before.opened
             return after
@@ -103,33 +98,9 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
         claimed_at = bead.claimed_at or bead.updated_at
         return Death(bead.id, bead.attempt, bead.job, evidence.last_words(bead.id), format_time(claimed_at))
 
-    def _give_back(self, found: Breaker) -> None:
-        """Give beads that died in earlier sweeps their charge back if they are open. To do it again does nothing."""
-        attempts = {death.attempt for death in found.deaths}
-        beads = self.bd.read(sorted({death.bead for death in found.deaths})).result().beads if attempts else ()
-        changes = [
-            rewrite(
-                bead,
-                bead.record.change(attempts=max(bead.attempts - 1, 0), died=""),
-                act="give back the charge of",
-                mark=self.runtime.unique(),
-                if_status="open",
-                if_updated_at=bead.updated_at,
-            )
-            for bead in beads
-            if bead.status == "open" and bead.died in attempts
-        ]
-        apply_each(self.writer, changes)
 
-
-def _life(bead: Bead) -> Life | None:
-    if not bead.attempt or bead.claimed_at is None or not sign_of_life(bead.notes_since_claim):
-        return None
-    return bead.attempt, bead.claimed_at
-
-
-def _finished(bead: Bead) -> Life | None:
-    """Return the life of an agent that has closed its bead, or blocked it."""
-    if not bead.attempt or bead.claimed_at is None or bead.quarantined or bead.status not in ("closed", "blocked"):
-        return None
-    return bead.attempt, bead.claimed_at
+def _is_charged(decision: ReapDecision) -> bool:
+    """Whether a bead is charged for an early death, or settled without a sign of life after an unknown outcome."""
+    bead = decision.bead
+    unknown = decision.action is not Action.keep and bead.died == bead.attempt != "" and life_of(bead) is None
+    return decision.early_death or unknown

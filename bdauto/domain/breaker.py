@@ -4,7 +4,8 @@ An expired key or a usage limit makes every job die within seconds while every P
 then use up the attempts of the whole queue. The breaker's state lives in the tracker beside the pause switch, so it
 holds for every dispatcher and reaper.
 
-    closed      `trip_after` early deaths of different beads, with no sign of an agent in between, open it
+    closed      `trip_after` early deaths of different beads, with no sign of an agent in between, open it. So do
+                as many POSTs in a row of which nobody knows what became of them
     open        nothing is dispatched until `until`; a time more than a day ahead is not believed
     half-open   exactly one bead is dispatched; a sign of its agent closes the breaker, another early death opens it
 """
@@ -34,13 +35,17 @@ State = Literal["closed", "open", "half-open"]
 
 
 class Death(msgspec.Struct, frozen=True):
-    """An early death: a job that ended, with its bead still in progress and no sign of its agent since the claim."""
+    """An early death: a job that ended, with its bead still in progress and no sign of its agent since the claim.
+
+    `unknown` marks a POST with an unknown outcome instead, whose job may never have started.
+    """
 
     bead: str
     attempt: str
     job: str = ""
     words: str = ""
     claimed_at: str = ""
+    unknown: bool = False
 
     @property
     def since(self) -> datetime:
@@ -84,6 +89,8 @@ class Breaker(msgspec.Struct, frozen=True):
             until = f" while {self.trial_bead} tries whether the agent works again"
         quoted = f": {self.words}" if self.words else ""
         of = f"{beads} bead" + ("" if beads == 1 else "s")
+        if self.deaths and all(death.unknown for death in self.deaths):
+            return f"suspended{until}: nobody knows what became of the POSTs of {of}{quoted}"
         return f"suspended{until}: the agents of {of} died at once{quoted}"
 
     def encode(self) -> str:
@@ -130,9 +137,14 @@ class Breaker(msgspec.Struct, frozen=True):
 
         The agent of the trial closes the breaker, and so does one that was claimed after all the deaths.
         """
-        left = tuple(death for death in self.deaths if death.since > claimed_at)
+        left = tuple(death for death in self.deaths if death.since > claimed_at and death.attempt != attempt)
         if (self.trial and attempt == self.trial) or (not left and (self.deaths or self.until)):
             return Breaker()
+        return self if left == self.deaths else msgspec.structs.replace(self, deaths=left)
+
+    def after_start(self, claimed_at: datetime) -> "Breaker":
+        """Forget the unknown outcomes up to the claim of a bead whose POST was answered with a job."""
+        left = tuple(death for death in self.deaths if not death.unknown or death.since > claimed_at)
         return self if left == self.deaths else msgspec.structs.replace(self, deaths=left)
 
     def with_trial(self, attempt: str, bead: str, now: datetime) -> "Breaker":
@@ -151,7 +163,14 @@ def read(store: Mapping[str, Any]) -> Breaker:
     except (*MALFORMED, TypeError):
         return Breaker()
     deaths = tuple(
-        Death(clean(d.bead, 255), clean(d.attempt, 80), clean(d.job, 100), clean(d.words), clean(d.claimed_at, 40))
+        Death(
+            clean(d.bead, 255),
+            clean(d.attempt, 80),
+            clean(d.job, 100),
+            clean(d.words),
+            clean(d.claimed_at, 40),
+            d.unknown,
+        )
         for d in found.deaths
     )
     trial, trial_bead = clean(found.trial, 80), clean(found.trial_bead, 255)

@@ -84,7 +84,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     failures, deaths: failed dispatches, and agents that died early, in a row. The backoff grows with both.
     job: the job of the current attempt. host: the machine that runs it, "" where a service does.
     error: what the last failed dispatch answered. quarantined: why bdauto blocked the bead.
-    died: the attempt that ended in an early death and is charged for it.
+    died: the attempt that is charged for an early death, or for a POST with an unknown outcome.
     noted: the attempt whose lost note was written again.
     unclaimed: a job that was started and could not be recorded, because the claim was gone. The bead is open.
     adopted: the attempt that claims the bead for a job that bdauto did not start.

@@ -228,6 +228,27 @@ def test_a_gateways_time_out_is_an_unknown_outcome(either: Sandbox) -> None:
     assert (done.code, done.outcomes, status(either, bead)) == (4, {bead: "unknown"}, "in_progress")
 
 
+def test_a_gateway_that_gives_up_on_every_post_does_not_use_up_the_queue(world: Sandbox) -> None:
+    """Three ticks open the circuit breaker for all. One of the jobs started after all, and its agent closes it."""
+    world.board.capacity = 5
+    beads = [world.create(priority=priority) for priority in range(4)]
+    for bead in beads[:3]:
+        world.board.reply_next("dispatch", SAID_NO["a gateway"])
+        assert (done := dispatch(world, agent=True)).outcomes == {bead: "unknown"}
+        assert done.code == 4
+    assert "suspended until" in done.complaint
+    assert (held := dispatch(world, agent=True)).json["outcome"] == "suspended"
+    assert held.code == 0
+    for bead in beads[:3]:
+        assert status(world, bead) == "in_progress"
+        assert {"attempts", "died"}.isdisjoint(metadata(world, bead))
+    _, answer = world.board.dispatch(json.dumps({"taskId": beads[2]}).encode())
+    tell(world, "note", beads[2], f"claimed by agent {answer['job_id']}", actor="agent")
+    assert reap(world, agent=True).outcomes[beads[2]] == "kept"
+    assert metadata(world, beads[2])["job"] == answer["job_id"]
+    assert dispatch(world, agent=True).outcomes == {beads[3]: "dispatched"}
+
+
 def test_a_claim_that_is_taken_back_under_the_post_is_an_error(
     either: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
