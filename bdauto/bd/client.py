@@ -6,6 +6,7 @@ for it, so that several commands, an import or an HTTP request can share the wai
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import time
@@ -34,10 +35,10 @@ from bdauto.errors import (
     BdUnsupported,
     UsageError,
 )
-from bdauto.sanitize import clean
+from bdauto.sanitize import clean, hide_secrets
 
 MOST_NAMED = 1_000
-"""Values that make no sense are named in the log once each, up to so many."""
+"""Values that make no sense, and lines that bd said on stderr, are named in the log once each, up to so many."""
 SERVER_TIME = "SELECT UTC_TIMESTAMP() AS moment"
 
 T = TypeVar("T")
@@ -57,6 +58,10 @@ _NO_GUARDS = "unknown flag: --if-"
 GUARD_MISMATCH = 13
 """Exit status of `bd update` when the bead is not as `--if-status` and `--if-assignee` say. Nothing was written."""
 _NO_READONLY = b"strict readonly is unavailable"
+_WARNING = re.compile(r"\s*warn", re.IGNORECASE)
+_NO_CONFIGURATION = re.compile(rb"no beads configuration found in .{0,600}using default", re.DOTALL)
+SAID_BYTES = 1 << 14
+"""Bytes of what one call said on stderr that are logged, line by line."""
 _REIMPORT = re.compile(rb"auto-importing .{0,600} into empty database", re.DOTALL)
 
 
@@ -312,6 +317,8 @@ class Bd:
         db = self.settings.db
         if db is not None and not command.is_database(str(db)):
             raise BdFailed(f"--db {db}: no metadata.json in it any more", hint="bring the folder back")
+        if db is None and (folder := command.unconfigured_folder()):
+            raise BdFailed(f"{folder}: no metadata.json in it any more", hint="bring it back")
 
     def _check_harmless(self) -> None:
         if self._reimports:
@@ -323,6 +330,15 @@ class Bd:
     def _hear(self, stderr: bytes) -> None:
         self.call_ended()
         self._reimports = self._reimports or bool(_REIMPORT.search(stderr))
+        for line in stderr[:SAID_BYTES].decode(errors="replace").splitlines():
+            if line.strip() and line not in self._named and len(self._named) < MOST_NAMED:
+                self._named.add(line)
+                level = logging.WARNING if _WARNING.match(line) else logging.DEBUG
+                log.event("bd-said", level, detail=hide_secrets(line))
+        if _NO_CONFIGURATION.search(stderr):
+            raise BdFailed(
+                "bd finds no metadata.json in its folder and takes an empty database", hint="see `bd where`, then --db"
+            )
 
     def _beads(self, command: Sequence[str], *, understood: bool = False) -> RunningCommand[BeadList]:
         verb = command[0]

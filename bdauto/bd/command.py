@@ -10,6 +10,8 @@ GO_SETTINGS = {"GOGC": "off", "GOMEMLIMIT": "128MiB"}
 
 bd exits before collection would pay off. This takes a fifth off the CPU time of a small read (docs/performance.md).
 """
+PROJECT_FILES = ("config.yaml", "embeddeddolt", "dolt")
+"""By these, beside metadata.json, bd takes a folder for its own."""
 OWN_VARIABLES = ("BDAUTO_", "BEADBOARD_URL", "API_BEARER_TOKEN")
 """Prefixes of bdauto's own variables. They hold secrets, and nothing that bd or an agent needs."""
 
@@ -23,6 +25,35 @@ def prefix(bd: str, db: str | None, actor: str, *, readonly: bool = False) -> li
 def is_database(folder: str) -> bool:
     """Whether a folder is bd's. bd silently makes an empty database in any other."""
     return os.path.isfile(os.path.join(folder, "metadata.json"))  # noqa: PTH113, PTH118 - pathlib takes time to import
+
+
+def unconfigured_folder() -> str:
+    """Return the `.beads` folder that bd would use from here without a metadata.json in it, "" if there is none.
+
+    bd takes the folder of BEADS_DIR, or the nearest with PROJECT_FILES or a `*.db` in it, and makes an empty database
+    there. It looks no higher than the root of the git repository.
+    """
+    try:
+        found = os.environ.get("BEADS_DIR") or _nearest(os.getcwd())  # noqa: PTH109 - as above
+        unfinished = bool(found) and not is_database(found) and not os.path.exists(os.path.join(found, "redirect"))  # noqa: PTH110, PTH118
+        return found if unfinished and _has_project(found) else ""
+    except OSError:  # bd will say what is wrong with the folder
+        return ""
+
+
+def _nearest(folder: str) -> str:
+    while True:
+        beads = os.path.join(folder, ".beads")  # noqa: PTH118 - as above
+        above = os.path.dirname(folder)  # noqa: PTH120
+        if is_database(beads) or (os.path.isdir(beads) and (_has_project(beads) or "redirect" in os.listdir(beads))):  # noqa: PTH112, PTH208
+            return beads
+        if above == folder or os.path.exists(os.path.join(folder, ".git")):  # noqa: PTH110, PTH118
+            return ""
+        folder = above
+
+
+def _has_project(folder: str) -> bool:
+    return any(name in PROJECT_FILES or name.endswith(".db") for name in os.listdir(folder))  # noqa: PTH208 - as above
 
 
 def ready(assignee: str, limit: int, priority: int | None = None, *, oldest: bool = False) -> list[str]:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bdauto.agents.token import read_token
-from bdauto.bd.command import is_database
+from bdauto.bd.command import is_database, unconfigured_folder
 from bdauto.domain.local_settings import LocalAgentSettings
 from bdauto.domain.settings import BdSettings, ServiceSettings, TelemetrySettings
 from bdauto.domain.values import checked_url, full_url
@@ -24,6 +24,9 @@ def check_bd(settings: BdSettings) -> BdSettings:
         inside = settings.db / ".beads"
         hint = f"name the .beads folder: --db {inside}" if is_database(str(inside)) else "name the .beads folder"
         raise UsageError(f"--db {settings.db}: no metadata.json in it", hint=hint)
+    if settings.db is None and settings.metadata is None and (folder := unconfigured_folder()):
+        words = f"{folder}: no metadata.json in it, so bd would take an empty database for this one"
+        raise UsageError(words, hint="restore it from git or a backup, or name another .beads folder with --db")
     return settings
 
 

@@ -200,6 +200,19 @@ def test_a_metrics_file_that_cannot_be_written_is_a_warning(
     assert (tmp_path / "bdauto.prom").is_fifo() is (how == "fifo")
 
 
+def test_a_beads_folder_that_has_lost_its_metadata_is_refused(world: Sandbox) -> None:
+    """Without --db, too. bd would warn, and show an empty database: nothing to do, for ever."""
+    bead = world.create()
+    (world.db / "metadata.json").rename(world.folder / "kept.json")
+    (world.db / "config.yaml").touch()  # bd init writes one
+    env: dict[str, Any] = {"BDAUTO_DB": "", "BEADS_DIR": str(world.db)}
+    for words in (["dispatch"], ["reap"], ["status"], ["run"], ["doctor"]):
+        done = run(world, *words, **env)
+        assert (done.code, "no metadata.json in it" in done.complaint) == (2, True), (words, done)
+    (world.folder / "kept.json").rename(world.db / "metadata.json")
+    assert dispatch(world, **env).outcomes == {bead: "dispatched"}
+
+
 def test_nohup_is_heeded(sandbox: Sandbox, tmp_path: Path) -> None:
     """Whoever ignores SIGHUP for bdauto wants it to go on."""
     bead = sandbox.create()

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import signal
 import tempfile
@@ -17,6 +18,7 @@ from pytest_subprocess import FakeProcess
 from bdauto.bd import command, process
 from bdauto.bd.client import Bd, RunningCommand, checked_id, private_db
 from bdauto.bd.versions import check_version
+from bdauto.cli.validation import check_bd
 from bdauto.domain.bead import BeadList
 from bdauto.domain.settings import BdSettings
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdMissing, BdTimeout, BdUnsupported, UsageError
@@ -407,3 +409,64 @@ def test_a_metadata_file_whose_database_is_beside_it_is_a_usage_error(tmp_path: 
     source.write_text(json.dumps({"dolt_mode": mode}))
     with pytest.raises(UsageError, match=r"is in the folder of this file, .*; name the .beads folder with --db"):
         private_db(source).__enter__()
+
+
+@pytest.mark.parametrize("mark", ["config.yaml", "embeddeddolt", "dolt", "beads.db"])
+def test_a_beads_folder_without_metadata_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str, fp: FakeProcess
+) -> None:
+    """bd would make an empty database there, which looks idle."""
+    (tmp_path / ".beads").mkdir()
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    monkeypatch.delenv("BEADS_DIR", raising=False)
+    assert check_bd(BdSettings()) == BdSettings()  # bd looks further up
+    (tmp_path / ".beads" / mark).touch()
+    with pytest.raises(UsageError, match=r"no metadata\.json in it.*--db"):
+        check_bd(BdSettings())
+    with pytest.raises(BdFailed, match=r"no metadata\.json in it any more"):
+        bd().ready(limit=1)
+    assert not fp.calls
+    (tmp_path / ".beads" / "redirect").touch()
+    assert check_bd(BdSettings()) == BdSettings()
+    (tmp_path / ".beads" / "redirect").unlink()
+    (tmp_path / ".beads" / "metadata.json").touch()
+    assert check_bd(BdSettings()) == BdSettings()
+
+
+def test_the_folder_of_beads_dir_without_metadata_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.yaml").touch()
+    monkeypatch.setenv("BEADS_DIR", str(tmp_path))
+    with pytest.raises(UsageError, match=r"no metadata\.json in it"):
+        check_bd(BdSettings())
+
+
+def test_a_folder_above_the_repository_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a linked worktree bd takes the tracker of the main checkout."""
+    (tmp_path / ".beads").mkdir()
+    (tmp_path / ".beads" / "config.yaml").touch()
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / ".git").touch()
+    monkeypatch.chdir(tmp_path / "tree")
+    monkeypatch.delenv("BEADS_DIR", raising=False)
+    assert command.unconfigured_folder() == ""
+
+
+def test_a_bd_that_says_that_it_takes_an_empty_database_is_not_believed(fp: FakeProcess) -> None:
+    answers(fp, "[]", stderr='warning: no beads configuration found in /x/.beads; using default database name "beads"')
+    with pytest.raises(BdFailed, match="takes an empty database"):
+        bd().ready(limit=1).result()
+
+
+def test_what_bd_warns_of_is_logged_once(fp: FakeProcess, caplog: pytest.LogCaptureFixture) -> None:
+    one = bd()
+    caplog.set_level(logging.DEBUG)
+    for _ in range(3):
+        answers(fp, "[]", stderr=f"Warning: others may read\nNote: {'x' * 99_999}\npassword=hunter22\n")
+        one.ready(limit=1).result()
+    said = [record for record in caplog.records if record.message == "bd-said"]
+    assert [(record.levelname, len(record.fields["detail"]) < 20_000) for record in said] == [  # type: ignore[attr-defined]
+        ("WARNING", True),
+        ("DEBUG", True),
+    ]
+    assert "hunter" not in str([record.fields for record in said])  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """One call of the stand-in for bd: its environment, what it has printed, and how it fails."""
 
 # Paths are strings: pathlib alone would take a tenth of the start.
-# ruff: noqa: PTH100, PTH112, PTH116, PTH118, PTH120, PTH123
+# ruff: noqa: PTH100, PTH110, PTH112, PTH116, PTH118, PTH120, PTH123
 
 import json
 import os
@@ -78,11 +78,16 @@ class FakeCall:
             path = os.path.abspath(os.path.join(self.cwd, named))
             return path if os.path.isdir(path) else os.path.dirname(path)
         above = self.cwd
-        while not os.path.isdir(os.path.join(above, ".beads")):
+        while not self._is_project(os.path.join(above, ".beads")):
             if above == os.path.dirname(above):
                 return None
             above = os.path.dirname(above)
         return os.path.join(above, ".beads")
+
+    def _is_project(self, folder: str) -> bool:
+        """Whether bd takes a folder for its own, and does not look further up."""
+        files = ("metadata.json", "config.yaml", "embeddeddolt", "dolt", DATABASE)
+        return any(os.path.exists(os.path.join(folder, name)) for name in files)
 
     @property
     def folder(self) -> str:
@@ -194,8 +199,11 @@ class FakeCall:
             why = f'invalid argument "{text}" for "--{flag}" flag: strconv.ParseInt: parsing "{text}": invalid syntax'
             raise FakeBdError(why, plain=True) from None
 
-    def warn_of_permissions(self) -> None:
-        """Warn on stderr, as bd does even on success, when others may read the beads folder."""
+    def warn_of_folder(self) -> None:
+        """Warn on stderr, as bd does even on success, when others may read the beads folder, or it has no metadata."""
+        if not self.metadata:
+            self.err += f"warning: no beads configuration found in {self.folder}; using default database name"
+            self.err += ' "beads"\n'
         mode = os.stat(self.folder).st_mode & 0o777
         if mode & 0o077:
             self.err += f"Warning: {self.folder} has permissions 0{mode:o} (recommended: 0700)."

@@ -52,7 +52,7 @@ def run(
         if "help" in call.flags:
             return BdResult(0, help_of(call.flags.verb, guards=call.modern), "")
         if call.flags.verb not in ("version", "where", "init"):
-            call.warn_of_permissions()
+            call.warn_of_folder()
             call.check_readonly()
         HANDLERS[call.flags.verb](call)
         call.touch()
