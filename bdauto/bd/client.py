@@ -19,7 +19,7 @@ import msgspec
 
 from bdauto import log
 from bdauto.bd import command, process
-from bdauto.bd.folder import beads_folder
+from bdauto.bd.folder import beads_folder, restore_copy
 from bdauto.bd.parsing import parse_beads, parse_object, unwrap
 from bdauto.domain.bead import ID_PATTERN, MALFORMED, Bead, BeadList, format_time, guarded, parse_time
 from bdauto.domain.settings import BdSettings
@@ -130,13 +130,15 @@ class Bd:
         """Take the settings as they are; `private` says that nobody else reads the database's folder.
 
         A `readonly` bd refuses every write. So does this class itself, because a proxied server takes no --readonly.
-        In a private folder bd's export of all issues after a write is switched off: it takes seconds.
+        In a private folder bd's export of all issues after a write is switched off: it takes seconds. What a cleaner
+        of temporary files removes of it is made anew.
         """
         self.settings = settings
         db = None if settings.db is None else str(settings.db)
         self._readonly = readonly
         self._prefix = command.prefix(settings.bd_path, db, settings.actor, readonly=readonly)
         self._environment = command.environment(private=private)
+        self._copied = _metadata(settings.db) if private and settings.db else None
         self._named: set[str] = set()
         self._reimports = False
 
@@ -315,6 +317,8 @@ class Bd:
     def _check_folder(self) -> None:
         """Refuse a folder that is gone, as one that is unmounted: bd would make an empty database, which looks idle."""
         db = self.settings.db
+        if db is not None and self._copied is not None:
+            restore_copy(db, self._copied)
         if db is not None and not command.is_database(str(db)):
             raise BdFailed(f"--db {db}: no metadata.json in it any more", hint="bring the folder back")
         if db is None and (folder := command.unconfigured_folder()):
@@ -439,6 +443,13 @@ def private_db(metadata: Path) -> Iterator[Path]:
     finally:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _metadata(db: Path) -> bytes | None:
+    try:
+        return (db / "metadata.json").read_bytes()
+    except OSError:
+        return None
 
 
 def _not_started(bd: str, error: OSError) -> BdError:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -350,3 +351,37 @@ def test_as_process_1_it_collects_orphans(sandbox: Sandbox) -> None:
         assert finish(process, sandbox).code == 0
     finally:
         process.kill()
+
+
+@pytest.mark.parametrize("flavour", ["server", "real-server"])
+def test_a_cleaner_of_tmp_makes_no_outage(
+    request: pytest.FixtureRequest, flavour: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The private copy of --metadata is made anew, whole or in part removed, and between a POST and its record."""
+    with make_world(request, flavour) as sandbox:
+        source = shutil.copy(sandbox.db / "metadata.json", tmp_path / "metadata.json")
+        (tmp_path / "tmp").mkdir()
+        environment: dict[str, Any] = {"BDAUTO_DB": "", "BDAUTO_METADATA": str(source), "TMPDIR": str(tmp_path / "tmp")}
+        sandbox.board.capacity = 9
+        first = sandbox.create()
+        gate = Gate(sandbox.board, "dispatch", monkeypatch)
+        loop = Loop(sandbox, agent=True, **environment)
+        try:
+            gate.wait()
+            for gone in (tmp_path / "tmp").iterdir():
+                shutil.rmtree(gone)
+            gate.let_go()
+            loop.wait("dispatched")
+            for number, pattern in enumerate(("*", "*/.beads", "*/.beads/metadata.json"), 2):
+                loop.process.send_signal(signal.SIGSTOP)
+                time.sleep(1)  # the bd that runs at this moment comes to its end
+                for gone in (tmp_path / "tmp").glob(pattern):
+                    gone.unlink() if gone.is_file() else shutil.rmtree(gone)
+                loop.process.send_signal(signal.SIGCONT)
+                sandbox.create()
+                loop.wait("dispatched", number)
+        finally:
+            loop.stop()
+        assert metadata(sandbox, first)["job"] == sandbox.posts[0].job
+        assert [e for e in loop.events if e["event"] in ("outage", "failed")] == []
+        assert list((tmp_path / "tmp").iterdir()) == []

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -378,6 +379,46 @@ def test_a_private_copy_is_removed_after_a_failure_too(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), private_db(source) as db:
         raise KeyboardInterrupt
     assert not db.parent.exists()
+
+
+@pytest.mark.parametrize("gone", ["metadata.json", "", "..", "../.."])
+def test_a_private_copy_that_a_cleaner_removes_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fp: FakeProcess, gone: str
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    source = tmp_path / "metadata.json"
+    source.write_text('{"database": "dolt"}')
+    with private_db(source) as db:
+        one = Bd(BdSettings(db=db), private=True)
+        place = Path(os.path.normpath(db / gone))
+        place.unlink() if place.is_file() else shutil.rmtree(place)
+        answers(fp, "[]")
+        one.ready(limit=1).result()
+        assert [path.name for path in db.iterdir()] == ["metadata.json"]
+        assert (db / "metadata.json").read_bytes() == source.read_bytes()
+        assert [path.stat().st_mode & 0o777 for path in (db / "metadata.json", db, db.parent)] == [0o600, 0o700, 0o700]
+    assert not db.parent.exists()
+
+
+@pytest.mark.parametrize("taken", ["link", "open"])
+def test_a_private_copy_is_not_made_where_somebody_else_may_write(tmp_path: Path, fp: FakeProcess, taken: str) -> None:
+    """Whoever makes a folder of this name in /tmp would else say which database is used."""
+    source = tmp_path / "metadata.json"
+    source.write_text('{"database": "dolt"}')
+    with private_db(source) as db:
+        one = Bd(BdSettings(db=db), private=True)
+        shutil.rmtree(db.parent)
+        if taken == "link":
+            (tmp_path / "mine" / ".beads").mkdir(parents=True)
+            db.parent.symlink_to(tmp_path / "mine")
+        else:
+            db.parent.mkdir()
+            db.parent.chmod(0o777)
+        with pytest.raises(BdFailed, match="private copy of --metadata"):
+            one.ready(limit=1)
+        assert not fp.calls
+        db.parent.unlink() if taken == "link" else None
 
 
 def test_without_a_folder_for_the_copy_it_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
