@@ -52,11 +52,26 @@ class ActiveHours(msgspec.Struct, frozen=True):
         return any(window.contains(local.weekday(), minute) for window in self.windows)
 
     def next(self, moment: datetime) -> datetime:
-        """Return the moment from which beads may be dispatched again: this one, or a whole minute after it."""
-        candidate = moment.astimezone(UTC)
-        while not self.contain(candidate):  # a window of any day comes within a week
-            candidate = candidate.replace(second=0, microsecond=0) + MINUTE
-        return candidate
+        """Return the moment from which beads may be dispatched again: this one, or the first of a window after it."""
+        if self.contain(moment):
+            return moment.astimezone(UTC)
+        begins = min(self._begin(window, moment) for window in self.windows)
+        while not self.contain(begins):  # the clock is put forward or back at this moment: a few minutes decide
+            begins = begins.replace(second=0, microsecond=0) + MINUTE
+        return begins
+
+    def _begin(self, window: Window, moment: datetime) -> datetime:
+        """Return when a window begins next, or within the hour before that where the clock is put forward or back."""
+        from dateutil.rrule import DAILY, rrule  # only who sets hours waits for it
+
+        hour, minute = divmod(window.start, 60)
+        wall = moment.astimezone(self.zone).replace(tzinfo=None) - timedelta(hours=1)  # which may come again
+        days = rrule(DAILY, dtstart=wall, byweekday=sorted(window.days), byhour=hour, byminute=minute, bysecond=0)
+        for begin in days:
+            readings = [begin.replace(tzinfo=self.zone, fold=fold).astimezone(UTC) for fold in (0, 1)]
+            if max(readings) >= moment:
+                return max(min(readings), moment.astimezone(UTC))
+        raise AssertionError("a window begins on some day of each week")
 
 
 def parse_active_hours(text: str) -> ActiveHours:
@@ -81,7 +96,8 @@ def _window(text: str) -> Window:
     days = range(7) if first is None else range(first, (first if last is None else last) + 1)
     if first is not None and last is not None and last < first:  # Sat-Mon
         days = range(first, last + 8)
-    return Window(frozenset(day % 7 for day in days), start, end)
+    begins_after = start // DAY  # 24:00 is the start of the day after
+    return Window(frozenset((day + begins_after) % 7 for day in days), start % DAY, end)
 
 
 def _zone(name: str) -> tzinfo:
