@@ -1,5 +1,6 @@
 """What all tests share: the sandbox, the real bd, and a guard that keeps unit tests from leaving their process."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import hypothesis
 import pytest
 
 from bdauto.sandbox import Sandbox
+from tests.support import patience
 
 pytest_plugins = ["tests.support.real_bd", "tests.support.running_loop", "tests.support.scene", "tests.support.worlds"]
 OUTSIDE = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system", "socket.connect")
@@ -33,9 +35,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set up hypothesis. `sh` forks while some tests run a server's threads: its children only exec."""
+    """Set up hypothesis, the time limit of a test, and SIGHUP for the programs that tests start.
+
+    `sh` forks while some tests run a server's threads: its children only exec.
+    """
     hypothesis.settings.register_profile("bdauto", deadline=None)  # time is measured in benchmarks, not here
     hypothesis.settings.load_profile("bdauto")
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: a handler is not inherited, SIG_IGN is
+        signal.signal(signal.SIGHUP, lambda *_: None)
+    if config.option.timeout is None:
+        config.option.timeout = patience.seconds(patience.TEST_TIMEOUT)
     config.addinivalue_line("filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning")
 
 

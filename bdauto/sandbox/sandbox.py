@@ -76,7 +76,7 @@ class Breakpoint:
             os.mkfifo(folder / name)
             self._pipes.append(os.open(folder / name, os.O_RDWR))
 
-    def wait(self, calls: int = 1, timeout: float = 30.0) -> None:
+    def wait(self, calls: int = 1, timeout: float = 90.0) -> None:
         """Wait until `calls` more calls are here. Raises TimeoutError after `timeout` seconds for one of them."""
         for _ in range(calls):
             if not select.select([self._pipes[0]], [], [], timeout)[0]:

@@ -29,6 +29,11 @@ from tests.support.cli import (
     tell,
     written,
 )
+from tests.support.patience import duration, seconds
+
+SHORT = duration(1.5)
+"""A time limit that only SILENT misses."""
+SILENT = FakeReply(delay=seconds(4))
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,14 @@ ROWS = (
     Row("202", FakeReply(202, "later"), 4, "unknown", "in_progress", "HTTP 202: later", charged=True),
     Row("dropped", FakeReply(drop="early"), 4, "unknown", "in_progress", "disconnected", charged=True),
     Row(
-        "timeout", FakeReply(delay=1.0), 4, "unknown", "in_progress", "no answer within 300ms", charged=True, main=True
+        "timeout",
+        FakeReply(delay=seconds(3)),
+        4,
+        "unknown",
+        "in_progress",
+        f"no answer within {SHORT}",
+        charged=True,
+        main=True,
     ),
 )
 CASES = [  # the embedded flavour writes in another way, but decides by the same code: the main rows will do
@@ -92,7 +104,7 @@ def test_what_an_answer_means(request: pytest.FixtureRequest, flavour: str, row:
     with make_world(request, flavour) as world:
         bead = world.create()
         world.board.reply_next("dispatch", row.reply)
-        done = dispatch(world, *(["--timeout", "300ms"] if row.name == "timeout" else []))
+        done = dispatch(world, *(["--timeout", SHORT] if row.name == "timeout" else []))
         assert (done.code, done.outcomes) == (row.code, {bead: row.outcome}), done
         assert status(world, bead) == row.status
         record = metadata(world, bead)

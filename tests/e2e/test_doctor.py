@@ -53,7 +53,7 @@ def test_versions(sandbox: Sandbox, version: str, code: int) -> None:
 
 def test_bd_hangs(sandbox: Sandbox) -> None:
     sandbox.fault("*", "hang", times=-1)
-    code, found = levels(sandbox, "--bd-timeout", "300ms")
+    code, found = levels(sandbox, "--bd-timeout", "1s")
     assert code == 3
     assert found["version"] == "fail"
 

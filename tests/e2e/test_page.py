@@ -14,6 +14,7 @@ import pytest
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.history import weeks_until
 from tests.support.cli import dispatch, tell
+from tests.support.patience import seconds
 from tests.support.running_loop import Loop, Start
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def a_week(sandbox: Sandbox) -> str:
 def answer(loop: Loop, path: str) -> tuple[int, str, dict[str, str]]:
     address = loop.wait("listening")["address"]
     try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as found:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=seconds(60)) as found:
             return found.status, found.read().decode(), {k.lower(): v for k, v in found.headers.items()}
     except urllib.error.HTTPError as error:
         with error:
@@ -57,7 +58,7 @@ def answer(loop: Loop, path: str) -> tuple[int, str, dict[str, str]]:
 
 def with_report(loop: Loop) -> str:
     """Refresh the first page until the report is in it, as a browser does, and return its text."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + seconds(60)
     while BEING_READ in (text := answer(loop, "/")[1]):
         assert time.monotonic() < deadline, text
         threading.Event().wait(0.1)

@@ -30,8 +30,11 @@ from tests.support.cli import (
     wait_minutes,
     written,
 )
+from tests.support.patience import duration, seconds
 from tests.support.real_bd import Workspaces, harmful
 
+SHORT = duration(2)
+"""A time limit that something healthy keeps, and that a test can wait for."""
 NONE: dict[str, Any] = {}
 BEAD = {"id": "x-1", "title": "t", "status": "open", "priority": 1, "created_at": "2026-04-18T22:35:46Z"}
 BEAD |= {"updated_at": "2026-04-18T22:35:46Z", "acceptance_criteria": "yes", "assignee": "agent"}
@@ -132,9 +135,9 @@ def test_a_hanging_bd_is_killed_with_its_children(either: Sandbox) -> None:
     for verb in ("ready", "kv list", "version"):
         before = either.show(bead)
         either.fault(verb, "hang")
-        done = dispatch(either, "--bd-timeout", "500ms")
+        done = dispatch(either, "--bd-timeout", SHORT)
         assert done.code == 3
-        assert f"bd {verb} did not answer within 500ms" in done.complaint
+        assert f"bd {verb} did not answer within {SHORT}" in done.complaint
         assert untouched(either, bead, before)
     assert running([call.pid for call in either.calls]) == []
 
@@ -162,7 +165,7 @@ def test_a_claim_that_hangs_is_not_posted(either: Sandbox) -> None:
     bead = either.create()
     embedded = either.topology == "embedded"
     either.fault("update" if embedded else "sql", "hang", when="after")
-    done = dispatch(either, "--bd-timeout", "1s")
+    done = dispatch(either, "--bd-timeout", SHORT)
     assert (done.code, posted(either)) == (3, [])
     assert running([call.pid for call in either.calls]) == []
     assert status(either, bead) == "in_progress"
@@ -174,9 +177,9 @@ def test_a_reaper_whose_write_hangs(sandbox: Sandbox) -> None:
     """Exit 3, the bead as before or settled."""
     bead = claimed(sandbox, 60, job="j1")
     sandbox.fault("sql", "hang")
-    done = reap(sandbox, "--bd-timeout", "500ms")
+    done = reap(sandbox, "--bd-timeout", SHORT)
     assert done.code in (3, 5)
-    assert "did not answer within 500ms" in done.err
+    assert f"did not answer within {SHORT}" in done.err
     assert running([call.pid for call in sandbox.calls]) == []
     assert reap(sandbox).outcomes == {bead: "blocked"}
 
@@ -344,8 +347,8 @@ SERVICE = {
     "404": (FakeReply(404, "<html>Not Found</html>"), "HTTP 404"),
     "401": (FakeReply(401, '{"error": "who?"}'), "HTTP 401: who?"),
     "closed": (FakeReply(drop="early"), "disconnected"),
-    "trickle": (FakeReply(trickle=0.1), "no answer within 500ms"),
-    "silence": (FakeReply(delay=1.5), "no answer within 500ms"),
+    "trickle": (FakeReply(trickle=seconds(0.4)), f"no answer within {SHORT}"),
+    "silence": (FakeReply(delay=seconds(3)), f"no answer within {SHORT}"),
 }
 
 
@@ -356,7 +359,7 @@ def test_beadboards_status_is_not_understood(sandbox: Sandbox, name: str) -> Non
     before = sandbox.show(bead)
     reply, words = SERVICE[name]
     sandbox.board.reply_next("status", reply)
-    done = dispatch(sandbox, "--timeout", "500ms")
+    done = dispatch(sandbox, "--timeout", SHORT)
     assert (done.code, done.json["outcome"]) == (4, "failed")
     assert "BeadBoard" in done.complaint
     assert words in done.complaint
@@ -371,7 +374,7 @@ def test_the_agent_services_health_is_not_understood(sandbox: Sandbox, name: str
     before = sandbox.show(bead)
     reply, words = SERVICE[name]
     sandbox.board.reply_next("health", reply)
-    done = dispatch(sandbox, "--timeout", "500ms", agent=True)
+    done = dispatch(sandbox, "--timeout", SHORT, agent=True)
     assert done.code == 4
     assert "agent service" in done.complaint
     assert words in done.complaint
@@ -422,20 +425,21 @@ def test_nobody_listens(sandbox: Sandbox) -> None:
 def test_a_trickling_answer_to_the_post_is_unknown(sandbox: Sandbox) -> None:
     """The deadline is for the whole request; the job started."""
     bead = sandbox.create()
-    sandbox.board.reply_next("dispatch", FakeReply(trickle=0.1))
-    done = dispatch(sandbox, "--timeout", "500ms")
+    sandbox.board.reply_next("dispatch", FakeReply(trickle=seconds(0.4)))
+    done = dispatch(sandbox, "--timeout", SHORT)
     assert (done.code, done.outcomes) == (4, {bead: "unknown"})
     assert sandbox.board.job_of(bead).status == "running"
 
 
 @pytest.mark.parametrize(
-    "reply", [FakeReply(500, "x" * 3_000_000), FakeReply(200, "<html>"), FakeReply(401, "{}"), FakeReply(delay=1.0)]
+    "reply",
+    [FakeReply(500, "x" * 3_000_000), FakeReply(200, "<html>"), FakeReply(401, "{}"), FakeReply(delay=seconds(3))],
 )
 def test_an_agent_service_without_an_answer_is_no_evidence(sandbox: Sandbox, reply: FakeReply) -> None:
     """Age alone does not condemn its bead, and the sweep says that nobody could be asked: exit 4."""
     bead, _ = started(sandbox, 29, "failed")
     sandbox.board.reply_next("job", reply)
-    done = reap(sandbox, "--timeout", "500ms", agent=True)
+    done = reap(sandbox, "--timeout", SHORT, agent=True)
     assert (done.code, done.outcomes) == (4, {bead: "kept"})
     assert "event=no-evidence" in done.err
 

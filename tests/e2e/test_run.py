@@ -32,6 +32,7 @@ from tests.support.cli import (
     running,
     status,
 )
+from tests.support.patience import duration
 from tests.support.running_loop import FAST, Loop, Start, request, samples, value
 
 
@@ -139,7 +140,7 @@ def test_an_agent_service_that_dies_behind_beadboard_is_tried_with_one_bead_at_a
 def test_a_bd_that_hangs_for_a_while(sandbox: Sandbox, loop: Start) -> None:
     bead = sandbox.create()
     sandbox.fault("ready", "hang", times=2)
-    running_loop = loop("--bd-timeout", "1s", "--listen", "0")
+    running_loop = loop("--bd-timeout", duration(2), "--listen", "0")
     running_loop.wait("outage", target="bd")
     assert running_loop.get("/healthz")[0] == 200, "it waits, and is not dead"
     assert running_loop.get("/readyz")[0] == 503

@@ -19,6 +19,7 @@ from bdauto.sandbox import FakeBeadBoard, FakeReply, Sandbox
 from bdauto.sandbox.fake_http import Route
 from bdauto.sandbox.real_bd import RealBd
 from bdauto.sandbox.sandbox import Topology
+from tests.support.patience import seconds
 from tests.support.real_bd import Template, need, need_harmless
 
 BDAUTO = Path(sys.executable).with_name("bdauto")
@@ -244,7 +245,7 @@ class Gate:
         def hold(asked: Route) -> FakeReply:
             if asked == route and not self.go.is_set():
                 self.reached.set()
-                self.go.wait(60)
+                self.go.wait(seconds(60))
             return ordered(asked)
 
         def handled(raw: bytes, code: int, job: str = "") -> None:
@@ -256,12 +257,12 @@ class Gate:
 
     def wait(self) -> None:
         """Wait until the request is there."""
-        assert self.reached.wait(30), "no request came"
+        assert self.reached.wait(seconds(60)), "no request came"
 
     def let_go(self) -> None:
         """Let BeadBoard handle a dispatch request, whoever still waits for the answer, and wait until it has."""
         self.go.set()
-        assert self._handled.wait(30), "the request was not handled"
+        assert self._handled.wait(seconds(60)), "the request was not handled"
 
 
 def real_world(request: pytest.FixtureRequest, flavour: str) -> Sandbox:

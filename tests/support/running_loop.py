@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bdauto.sandbox import Sandbox
 from tests.support.cli import Done, start
+from tests.support.patience import seconds
 
 FAST = ("--dispatch-every", "100ms", "--reap-every", "1h", "--watch", "off", "--log-format", "json")
 
@@ -42,7 +43,7 @@ class Loop:
                     self.events.append(json.loads(line))
                 self._changed.notify_all()
 
-    def wait(self, name: str, count: int = 1, timeout: float = 60, **fields: Any) -> dict[str, Any]:
+    def wait(self, name: str, count: int = 1, timeout: float = seconds(60), **fields: Any) -> dict[str, Any]:
         """Wait for the so-manieth event with this name and these fields."""
 
         def found() -> list[dict[str, Any]]:
@@ -55,11 +56,11 @@ class Loop:
     def named(self, *names: str) -> list[str]:
         return [event["event"] for event in self.events if event["event"] in names]
 
-    def stop(self, number: int = signal.SIGTERM, timeout: float = 30) -> Done:
+    def stop(self, number: int = signal.SIGTERM, timeout: float = seconds(60)) -> Done:
         self.process.send_signal(number)
         return self.finish(timeout)
 
-    def finish(self, timeout: float = 30) -> Done:
+    def finish(self, timeout: float = seconds(60)) -> Done:
         try:
             self.process.wait(timeout)
         finally:
@@ -81,7 +82,7 @@ class Loop:
 
 def request(url: str, method: str = "GET") -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=seconds(30)) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
