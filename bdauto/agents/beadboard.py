@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import FrameType
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
@@ -35,6 +35,7 @@ from bdauto.agents.service_status import Agent, ServiceStatus, services_status
 from bdauto.agents.token import read_token
 from bdauto.domain.bead import JOB_PATTERN, MALFORMED, Bead
 from bdauto.domain.reaping import ALIVE, FailedCheck, JobEvidence
+from bdauto.domain.record import Run
 from bdauto.domain.settings import Secret, ServiceSettings
 from bdauto.domain.values import checked_url, format_duration, redact
 from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, TokenRefused, UsageError
@@ -207,6 +208,10 @@ class Services:
     def checking(self) -> bool:
         """False: the agent service checks nothing."""
         return False
+
+    def recent_runs(self, since: datetime) -> tuple[Run, ...]:
+        """Return nothing: the agent service names no jobs."""
+        return ()
 
     def failed_checks(self) -> tuple[FailedCheck, ...]:
         """Return nothing: the agent service checks nothing."""

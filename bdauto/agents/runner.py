@@ -5,12 +5,13 @@ There are two: `agents.beadboard.Services` (BeadBoard and the agent service) and
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from bdauto.agents.answers import Answer
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FailedCheck, JobEvidence
+from bdauto.domain.record import Run
 from bdauto.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class Runner(Protocol):
 
         `agent` is its part of `status`, if that is known already.
         """
+
+    def recent_runs(self, since: datetime) -> Sequence[Run]:
+        """Return the runs under way, and those that ended since then, which do not need their beads to be known."""
 
     def failed_checks(self) -> Sequence[FailedCheck]:
         """Return the jobs whose check failed after their agent had ended."""

@@ -74,7 +74,7 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self._claims = Claims(self.bd, self.writer, self.runtime)
-        self._limits = Limits(self.bd, self.settings, self.runtime.now)
+        self._limits = Limits(self.bd, self.runner, self.settings, self.runtime.now)
         self._breaker = BreakerStore(self.bd, self.writer, self.runtime)
         self._endings = Endings(
             self._claims, self.memory, self.settings.max_attempts, self.runtime.now, dry_run=self.settings.dry_run

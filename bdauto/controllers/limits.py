@@ -2,20 +2,27 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from bdauto.bd.client import Bd
 from bdauto.bd.prefetch import Prefetch
 from bdauto.controllers.gate import Hold
-from bdauto.domain.limits import LOOK_BACK, counts_beads, outside_hours, reached
+from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, outside_hours, reached
 from bdauto.domain.outcome import Outcome
 from bdauto.domain.settings import DispatchSettings
+
+if TYPE_CHECKING:
+    from bdauto.agents.runner import Runner
 
 
 class Limits:
     """Says whether a limit is reached. Where none is set that counts beads, it reads nothing."""
 
-    def __init__(self, bd: Bd, settings: DispatchSettings, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, bd: Bd, runner: "Callable[[], Runner]", settings: DispatchSettings, now: Callable[[], datetime]
+    ) -> None:
         self._bd = bd
+        self._runner = runner
         self._settings = settings
         self._now = now
         self._beads = Prefetch(lambda: bd.changed_since(now() - LOOK_BACK), now)
@@ -29,8 +36,8 @@ class Limits:
         """Return why not to go on, None to go on. Raises BdError."""
         limit = outside_hours(self._settings, self._now())
         if limit is None and counts_beads(self._settings):
-            beads = self._beads.result().beads
-            limit = reached(beads, self._settings, self._bd.settings.assignee, self._now())
+            beads, here = self._beads.result().beads, self._runner().recent_runs(self._now() - DAY)
+            limit = reached(beads, self._settings, self._bd.settings.assignee, self._now(), here)
         return Hold(Outcome.limited, limit.describe(), limit.until) if limit else None
 
     def close(self) -> None:

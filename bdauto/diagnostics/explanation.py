@@ -72,7 +72,7 @@ def explanation(
     calls = bd.ready(limit=0), bd.kv_list()
     try:
         bead = _read(bd, bead_id)
-        around = replace(check_services(runner), limited=limited(bd, dispatch, now))
+        around = replace(check_services(runner), limited=limited(bd, runner, dispatch, now))
         ready, store = calls[0].result(), calls[1].result()
     finally:
         for call in calls:

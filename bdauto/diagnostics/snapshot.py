@@ -13,7 +13,7 @@ from bdauto.bd.client import Bd
 from bdauto.domain import breaker, pause
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency, format_time
 from bdauto.domain.eligibility import Verdict, ranked, verdict
-from bdauto.domain.limits import LOOK_BACK, counts_beads, outside_hours, reached
+from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, outside_hours, reached
 from bdauto.domain.notes import FINISH_NOTE
 from bdauto.domain.reaping import ALIVE, Action, JobEvidence, ReapDecision, decide_reap
 from bdauto.domain.settings import DispatchSettings, ReapSettings
@@ -111,7 +111,7 @@ def gather(
     """
     calls = bd.assigned(STATUSES), bd.ready(limit=0), bd.kv_list()
     try:
-        around = replace(check_services(runner), limited=limited(bd, dispatch, now))
+        around = replace(check_services(runner), limited=limited(bd, runner, dispatch, now))
         listed, ready, store = calls[0].result(), calls[1].result(), calls[2].result()
     finally:
         for call in calls:
@@ -126,11 +126,12 @@ def gather(
     )
 
 
-def limited(bd: Bd, settings: DispatchSettings, now: datetime) -> str:
+def limited(bd: Bd, runner: "Runner | None", settings: DispatchSettings, now: datetime) -> str:
     """Describe the limit on dispatches that is reached, or return "". bd is asked only where one is set that counts."""
     limit = outside_hours(settings, now)
     if limit is None and counts_beads(settings):
-        limit = reached(bd.changed_since(now - LOOK_BACK).result().beads, settings, bd.settings.assignee, now)
+        beads, here = bd.changed_since(now - LOOK_BACK).result().beads, runner.recent_runs(now - DAY) if runner else ()
+        limit = reached(beads, settings, bd.settings.assignee, now, here)
     return limit.describe() if limit else ""
 
 

@@ -45,14 +45,19 @@ def outside_hours(settings: DispatchSettings, now: datetime) -> Limit | None:
     return Limit(f"outside the active hours {hours}", hours.next(now))
 
 
-def reached(beads: Iterable[Bead], settings: DispatchSettings, assignee: str, now: datetime) -> Limit | None:
+def reached(
+    beads: Iterable[Bead], settings: DispatchSettings, assignee: str, now: datetime, here: Sequence["Run"] = ()
+) -> Limit | None:
     """Return the limit that the last 24 hours have reached, of two the one that lasts longer.
 
-    `beads` are those that were changed since LOOK_BACK, whoever has them.
+    `beads` are those that were changed since LOOK_BACK, whoever has them. `here` are the runs that this machine knows
+    without them: an agent may have removed its bead, or its record.
     """
     from bdauto.domain.runs import dispatched_for, history_of  # only who sets a limit waits for it
 
-    runs = [run for bead in beads if dispatched_for(bead, assignee) for run in _runs(history_of(bead))]
+    known = {run.attempt: run for run in here}
+    recorded = [run for bead in beads if dispatched_for(bead, assignee) for run in _runs(history_of(bead))]
+    runs = [_merged(run, known.pop(run.attempt, None)) for run in recorded] + [*known.values()]
     found = [_by_number(runs, settings.max_per_day, now), _by_cost(runs, settings.max_cost_per_day, now)]
     limits = [limit for limit in found if limit]
     return max(limits, key=lambda limit: limit.until or now + DAY) if limits else None
@@ -61,6 +66,14 @@ def reached(beads: Iterable[Bead], settings: DispatchSettings, assignee: str, no
 def _runs(history: "History") -> Sequence["Run"]:
     """Return a bead's runs, the closing of the bead being the end of its last where no end is recorded."""
     return [msgspec.structs.replace(run, ended_at=history.ended_at(run)) for run in history.runs]
+
+
+def _merged(recorded: "Run", here: "Run | None") -> "Run":
+    """Return a run as it was recorded, with the end and the cost that the machine knows on which it ran."""
+    if here is None:
+        return recorded
+    cost_usd = recorded.cost_usd if here.cost_usd is None else here.cost_usd
+    return msgspec.structs.replace(recorded, ended_at=here.ended_at or recorded.ended_at, cost_usd=cost_usd)
 
 
 def _by_number(runs: Iterable["Run"], most: int | None, now: datetime) -> Limit | None:

@@ -139,6 +139,43 @@ def test_a_cancelled_job(machine: Machine) -> None:
     assert "cancelled by " in finish_notes(machine.world, bead)[0]
 
 
+FORGES = r"""
+$BD note $BEAD_ID "auto-dispatcher claimed at $(date -u +%Y-%m-%dT%H:%M:%SZ)
+agent finished: job=f1 completed in 1m, \$900.00 at $(date -u +%Y-%m-%dT%H:%M:%SZ)" >/dev/null 2>&1
+"""
+
+
+def test_an_agent_s_notes_are_no_figures(machine: Machine) -> None:
+    """It forges notes like bdauto's own, and somebody rewrites all of them: neither changes what is counted."""
+    machine.does(PRINTS + FORGES * 3 + "$BD close $BEAD_ID --reason ok")
+    bead = machine.world.create()
+    machine.dispatch()
+    machine.ended()
+    machine.run("reap", "--json")
+    for notes in ("", "nothing happened here"):
+        if notes:
+            tell(machine.world, "update", bead, "--notes", notes)
+        total = machine.run("report", "--json").json["total"]
+        assert (total["dispatched"], total["cost_usd"]) == (1, 0.42)
+    machine.world.create()
+    held = machine.dispatch("--dry-run", "--max-cost-per-day", "0.42").json
+    assert held["detail"].startswith("$0.42 spent in 24 hours, at most $0.42")
+    free = machine.dispatch("--dry-run", "--max-per-day", "2", "--max-cost-per-day", "1").json
+    assert free["outcome"] == "dispatched"
+
+
+def test_a_bead_that_its_agent_deletes_takes_no_cost_along(machine: Machine) -> None:
+    machine.does(PRINTS + "$BD delete $BEAD_ID --force >/dev/null")
+    bead = machine.world.create()
+    machine.dispatch()
+    machine.ended()
+    assert machine.run("explain", bead).code != 0
+    machine.world.create()
+    for limit in (("--max-per-day", "1"), ("--max-cost-per-day", "0.42")):
+        assert machine.dispatch(*limit).json["outcome"] == "limited"
+    assert machine.dispatch("--max-per-day", "2", "--max-cost-per-day", "0.43").json["outcome"] == "dispatched"
+
+
 def test_the_report_says_what_an_independent_count_says(world: Sandbox) -> None:
     """Of some beads with every end there is: each figure, by day, label, type and creator."""
     world.board.capacity = 3

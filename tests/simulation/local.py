@@ -1,7 +1,7 @@
 """An agent command on the machine of a process, as `bdauto.agents.local` runs it: the job's id is the attempt's."""
 
 from collections.abc import Callable, Collection, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted, Started
 from bdauto.agents.capacity import Capacity
@@ -9,7 +9,7 @@ from bdauto.agents.runner import JobOutput
 from bdauto.agents.service_status import Agent, ServiceStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence
-from bdauto.domain.record import RESULTS, Result
+from bdauto.domain.record import RESULTS, Result, Run
 from bdauto.domain.results import JobEnd
 from bdauto.errors import ServiceDrift, ServiceError
 from tests.simulation.agents import begin_job
@@ -56,6 +56,19 @@ class SimLocal:
     def checking(self) -> bool:
         """Whether a job runs on this host."""
         return self._capacity().active > 0
+
+    def recent_runs(self, since: datetime) -> Sequence[Run]:
+        """Return the runs of this host's jobs since then."""
+        runs = [
+            Run(
+                attempt=job.attempt,
+                job=job.id,
+                claimed_at=START + timedelta(seconds=job.begun),
+                ended_at=None if job.alive else START + timedelta(seconds=job.ended),
+            )
+            for job in self._jobs()
+        ]
+        return [run for run in runs if run.ended_at is None or run.ended_at > since]
 
     def failed_checks(self) -> Sequence[FailedCheck]:
         """Return the jobs on this host whose check failed."""

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,33 @@ def test_a_beads_jobs_are_those_of_its_own_tracker_the_oldest_first(jobs: Jobs) 
     made(jobs, "w3", bead="x-2")
     assert jobs.of_bead("x-1", Path("/p/.beads")) == ["w2", "w1"]
     assert jobs.of_bead("x-1", Path("/q/.beads")) == []
+
+
+def ran_at(hours: float, cost: float, segment: Path) -> str:
+    """Write what a job printed, and return its end: so many hours ago."""
+    (segment / "output.0").write_text(json.dumps({"total_cost_usd": cost, "num_turns": 3, "result": "Fixed."}))
+    return json.dumps({"state": "completed", "ended": time.time() - hours * 3600, "seconds": 60})
+
+
+def test_the_runs_of_a_day_are_told_from_the_folder_alone(jobs: Jobs) -> None:
+    """Without those of other trackers, other queues and the day before. One that died ended by its time limit."""
+    now = time.time()
+    for job, hours in (("w1", 1), ("w2", 25), ("other", 1)):
+        folder = made(jobs, job, started=now - hours * 3600 - 60)
+        (folder / "end.json").write_text(ran_at(hours, 0.5, folder))
+    record = json.loads((jobs.path / "other" / "job.json").read_text())
+    (jobs.path / "other" / "job.json").write_text(json.dumps(record | {"assignee": "somebody"}))
+    made(jobs, "died", started=now - 48 * 3600)
+    running = made(jobs, "runs", started=now - 48 * 3600)
+    settings = LocalAgentSettings(agent_jobs=jobs.path)
+    agent = LocalAgent(settings, Path("/p/.beads"), "agent", {})
+    with alive(running):
+        for _ in range(2):
+            found = {run.attempt: run for run in agent.recent_runs(datetime.now(UTC) - timedelta(days=1))}
+            assert found.keys() == {"w1", "runs"}
+            assert (found["w1"].cost_usd, found["w1"].turns, found["w1"].result) == (0.5, 3, "completed")
+            assert found["runs"].ended_at is None
+    assert LocalAgent(settings, Path("/q/.beads"), "agent", {}).recent_runs(NOW) == []
 
 
 def test_only_a_running_job_can_be_stopped(jobs: Jobs) -> None:

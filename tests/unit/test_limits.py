@@ -13,7 +13,7 @@ from bdauto.domain.active_hours import parse_active_hours
 from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.limits import reached
 from bdauto.domain.outcome import Outcome, Report
-from bdauto.domain.record import Record, Result, metadata_of
+from bdauto.domain.record import Record, Result, Run, metadata_of
 from bdauto.domain.results import JobEnd, ended_run
 from bdauto.domain.settings import DispatchSettings
 from bdauto.errors import UsageError
@@ -103,6 +103,20 @@ def test_forged_notes_count_nothing() -> None:
     plain, ours = bead("x-1", notes=FORGED), ran("x-2", (3, 2, "1.00"))
     assert limit(plain, msgspec.structs.replace(ours, notes=FORGED), max_per_day=2, max_cost_per_day=1.01) is None
     assert str(limit(ours, max_per_day=1)).startswith("1 dispatched")
+
+
+def test_what_this_machine_ran_counts_though_its_bead_is_gone() -> None:
+    """Each run counts once, with the end and the cost that the machine knows."""
+    recorded = ran("x-1", (3, 2, "1.00"), (1, None, ""), status="in_progress")
+    gone = Run(attempt="gone", claimed_at=NOW - HOUR, ended_at=NOW - HOUR / 2, cost_usd=7.0)
+    again = Run(attempt="x-1-1", claimed_at=NOW - HOUR, ended_at=NOW - HOUR / 3, cost_usd=2.0)
+    for most, reached_at in ((10.0, True), (10.01, False)):
+        settings = DispatchSettings(max_cost_per_day=most)
+        assert bool(reached([recorded], settings, "agent", NOW, [gone, again])) is reached_at
+    assert reached([recorded], DispatchSettings(max_per_day=4), "agent", NOW, [gone, again]) is None
+    found = reached([recorded], DispatchSettings(max_per_day=3), "agent", NOW, [gone, again])
+    assert found is not None
+    assert found.describe().startswith("3 dispatched in 24 hours, at most 3")
 
 
 def test_a_claim_under_way_counts() -> None:

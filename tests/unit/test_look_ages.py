@@ -14,7 +14,7 @@ from bdauto.domain.breaker import Breaker, Death
 from bdauto.domain.outcome import Outcome
 from bdauto.domain.pause import KEY, Pause
 from bdauto.domain.settings import DispatchSettings
-from tests.support.fakes import NOW, Clock, Tracker, bead, change, row
+from tests.support.fakes import NOW, Board, Clock, Tracker, bead, change, row
 from tests.unit.test_dispatcher import Desk, desk, queue, said
 
 SLOW = timedelta(seconds=18)
@@ -193,7 +193,7 @@ def test_a_read_that_does_not_age_is_made_once() -> None:
 def test_the_look_at_the_limits_ages() -> None:
     clock = Clock()
     tracker = Tracker(clock)
-    limits = Limits(tracker, DispatchSettings(max_per_day=5), clock.now)
+    limits = Limits(tracker, Board().services(), DispatchSettings(max_per_day=5), clock.now)
     limits.look()
     clock.time += timedelta(seconds=3)
     limits.hold()

@@ -45,14 +45,15 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What was started: the agent's words, where, for which bead, and the commands that surround it.
 
-    `home` is where the commands before and after the agent run. `timeout` is in seconds, `started` in seconds since
-    the epoch, `stdin` says that the prompt is the agent's standard input.
+    `assignee` is whose queue the bead was in. `home` is where the commands before and after the agent run. `timeout` is
+    in seconds, `started` in seconds since the epoch. `stdin` says that the prompt is the agent's standard input.
     """
 
     bead: str
     attempt: str
     beads: str
     host: str
+    assignee: str = ""
     started: float
     words: list[str]
     directory: str

@@ -29,7 +29,7 @@ from bdauto.agents.local.jobs import (
     only_one,
     private_folder,
 )
-from bdauto.agents.local.output import LocalOutput, job_end
+from bdauto.agents.local.output import LocalOutput, job_end, job_run
 from bdauto.agents.local.preflight import (
     LONGEST_WORD,
     check_folder,
@@ -45,6 +45,7 @@ from bdauto.agents.service_status import Agent, ServiceStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.local_settings import LocalAgentSettings
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence
+from bdauto.domain.record import Run
 from bdauto.domain.results import JobEnd
 from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, UsageError
 from bdauto.sanitize import clean
@@ -67,6 +68,8 @@ class LocalAgent:
         """Take the settings. `environment` is the agent's, without bdauto's secrets."""
         self.settings = settings
         self.jobs = Jobs((settings.agent_jobs or default_folder(environment)).absolute())
+        self._assignee = assignee
+        self._ended: dict[str, Run] = {}
         self._beads = beads = beads.resolve()  # one tracker has one name, whatever links lead to it
         self._environment = {**environment, "BEADS_ACTOR": assignee, "BEADS_DIR": str(beads)}
         self._directory = settings.agent_dir.absolute() if settings.agent_dir else beads.parent
@@ -115,6 +118,19 @@ class LocalAgent:
             return bool(self.jobs.running())
         except ServiceDown:
             return True
+
+    def recent_runs(self, since: datetime) -> list[Run]:
+        """Return the runs of this queue on this machine that go on, or ended since then, whatever became of the beads.
+
+        What an agent does to its bead, also to remove it, takes no run away.
+        """
+        jobs = [job for job in self.jobs.ids() if (record := self.jobs.record(job)) and self._is_mine(record)]
+        runs = [self._ended.get(job) or job_run(self.jobs, job, datetime.now(UTC)) for job in jobs]
+        self._ended = {run.attempt: run for run in runs if run and run.ended_at}
+        return [run for run in runs if run and (run.ended_at is None or run.ended_at > since)]
+
+    def _is_mine(self, record: JobRecord) -> bool:
+        return record.beads == str(self._beads) and record.assignee in ("", self._assignee)
 
     def failed_checks(self) -> list[FailedCheck]:
         """Return the jobs on this machine whose check failed."""
@@ -276,6 +292,7 @@ class LocalAgent:
             attempt=attempt,
             beads=str(self._beads),
             host=self.host,
+            assignee=self._assignee,
             started=time.time(),
             words=self._filled(bead, prompt, attempt),
             directory=str(directory),

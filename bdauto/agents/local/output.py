@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
+
 from bdauto.agents.local.files import name_once, open_file, read_file
-from bdauto.agents.local.jobs import DIED, Jobs, read_end
+from bdauto.agents.local.jobs import DIED, RUNNING, UNKNOWN, Jobs, read_end
 from bdauto.agents.local.supervisor import HEAD, OUTPUT, SEGMENT, TAIL
 from bdauto.domain.reaping import UNPREPARED
-from bdauto.domain.record import RESULTS, Result
-from bdauto.domain.results import OUTPUT_LIMIT, JobEnd, last_line, read_output, whole_seconds
+from bdauto.domain.record import RESULTS, Result, Run
+from bdauto.domain.results import OUTPUT_LIMIT, JobEnd, ended_run, last_line, read_output, whole_seconds
 
 LONGEST = 1e9
 """Seconds that a job may be said to have run, at most. What exceeds a year is unknown."""
@@ -101,6 +103,23 @@ def job_end(folder: Path, now: datetime) -> JobEnd:
         turns=said.turns,
         words=last_line(end.detail or stopped) or said.words,
     )
+
+
+def job_run(jobs: Jobs, job: str, now: datetime) -> Run | None:
+    """Return a job of this machine as a run, None where its record cannot be read.
+
+    One that died without an end ended at its time limit at the latest.
+    """
+    record, state = jobs.record(job), jobs.state(job)
+    if record is None:
+        return None
+    started = _ended_at(record.started, now)
+    run = Run(attempt=record.attempt, job=job, runner=record.host, claimed_at=started)
+    if state in (RUNNING, UNKNOWN):
+        return run
+    end = job_end(jobs.path / job, now)
+    latest = _ended_at(record.started + record.timeout, now) if state == DIED else end.ended_at
+    return ended_run(run, msgspec.structs.replace(end, ended_at=latest))
 
 
 def _ended_at(seconds: float, now: datetime) -> datetime:

@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str, dict[str, str]]] = {
     "note": ("", "", {}),
     "comment": ("", "", {}),
     "close": ("force", "reason", {"r": "reason"}),
+    "delete": ("force", "", {}),
     "dep add": ("", "type blocked-by depends-on", {}),
     "migrate schema": ("", "", {}),
     "dolt commit": ("", "message", {"m": "message"}),

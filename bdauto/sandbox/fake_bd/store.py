@@ -145,6 +145,13 @@ class Store:
         with self.writing():
             self.db.execute(f"REPLACE INTO {table} ({', '.join(row)}) VALUES ({marks})", (*row.values(),))  # noqa: S608
 
+    def delete(self, bead: str) -> None:
+        """Delete an issue and what belongs to it."""
+        with self.writing():
+            self.db.execute("DELETE FROM issues WHERE id = ?", (bead,))
+            for table in ("labels", "dependencies", "comments", "events"):
+                self.db.execute(f"DELETE FROM {table} WHERE issue_id = ?", (bead,))  # noqa: S608
+
     def log_commit(self, name: str, email: str, message: str) -> None:
         """Add a Dolt commit to the log."""
         row = (name, email, message)

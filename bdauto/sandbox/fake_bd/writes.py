@@ -359,6 +359,17 @@ def _depend(call: FakeCall, bead: str, other: str, kind: str) -> None:
     call.store.insert("dependencies", row | {"created_at": stamp(), "created_by": call.actor})
 
 
+def delete(call: FakeCall) -> None:
+    """`bd delete`, which without --force shows only what it would do."""
+    call.check_writable()
+    bead = call.resolving(call.flags.words[0])
+    if "force" not in call.flags:
+        call.out += f"DELETE PREVIEW\n\nIssue to delete:\n  {bead}\n"
+        return
+    call.store.delete(bead)
+    call.say({"deleted": bead, "dependencies_removed": 0, "references_updated": 0}, f"Deleted {bead}")
+
+
 def dep_add(call: FakeCall) -> None:
     """`bd dep add A B`: A waits for B."""
     call.check_writable()
@@ -446,6 +457,7 @@ WRITES: dict[str, Callable[[FakeCall], None]] = {
     "note": note,
     "comment": comment,
     "close": close,
+    "delete": delete,
     "dep add": dep_add,
     "dolt commit": dolt_commit,
     "migrate schema": migrate_schema,
