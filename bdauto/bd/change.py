@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import msgspec
 
 from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.record import ARMED_AT, KEPT, PLACE, PREFIX, RELEASED_AT, Record, difference, metadata_of
 from bdauto.domain.record import MARK as MARK
-from bdauto.domain.record import PREFIX, Record, difference, metadata_of
 from bdauto.errors import BdError, BdTimeout, BdUnsupported
 
 
@@ -72,8 +72,14 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         return mark_of(bead) == self.mark
 
     def undone(self, mark: str) -> "Change":
-        """Return the change that puts back what this one wrote, as far as it is unchanged. Notes stay."""
-        keys = sorted({*self.put, *self.drop})
+        """Return the change that puts back what this one wrote, as far as it is unchanged. Notes stay.
+
+        A claim that is undone keeps the bead's place in the queue.
+        """
+        place: dict[str, str | float | Moment] = {}
+        if ARMED_AT in self.put:
+            place = {ARMED_AT: format_time(self.bead.waiting_since), PLACE: KEPT, RELEASED_AT: NOW}
+        keys = sorted({*self.put, *self.drop} - place.keys())
         old = {key: _scalar(value) for key, value in self.bead.metadata.items() if value is not None}
         return Change(
             bead=self.bead,
@@ -81,7 +87,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
             mark=mark,
             status=None if self.status is None else self.bead.status,
             retracts_claim_note=self.writes_claim_note,
-            put={key: old[key] for key in keys if key in old},
+            put={key: old[key] for key in keys if key in old} | place,
             drop=tuple(key for key in keys if key not in old),
             if_status=self.status,
             if_mark=self.mark,

@@ -22,6 +22,7 @@ from bdauto.bd import command, process
 from bdauto.bd.folder import beads_folder, restore_copy
 from bdauto.bd.parsing import parse_beads, parse_object, unwrap
 from bdauto.domain.bead import ID_PATTERN, MALFORMED, Bead, BeadList, format_time, guarded, parse_time
+from bdauto.domain.record import PLACE
 from bdauto.domain.settings import BdSettings
 from bdauto.domain.values import format_duration
 from bdauto.errors import (
@@ -142,12 +143,17 @@ class Bd:
         self._named: set[str] = set()
         self._reimports = False
 
-    def ready(self, *, limit: int, priority: int | None = None, oldest: bool = False) -> RunningCommand[BeadList]:
+    def ready(
+        self, *, limit: int, priority: int | None = None, oldest: bool = False, place: str = "", parent: str = ""
+    ) -> RunningCommand[BeadList]:
         """List the assignee's open beads that bd calls ready; `limit` 0 is all of them.
 
         One `priority` is asked for only after the first page was read: beads of it that cannot be read are no drift.
+        With `place` only beads whose PLACE is that, and with `parent` only the descendants of that bead.
         """
         words = command.ready(self.settings.assignee, limit, priority, oldest=oldest)
+        words += [f"--metadata-field={PLACE}={place}"] if place else []
+        words += ["--parent", checked_id(parent)] if parent else []
         return self._beads(words, understood=priority is not None)
 
     def in_progress(self) -> RunningCommand[BeadList]:

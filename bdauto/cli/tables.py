@@ -116,7 +116,7 @@ def _queue(snapshot: Snapshot, limit: int) -> Table:
         table.add_row(
             _id(found.bead.id),
             Text(str(found.bead.priority)),
-            Text(short_age(snapshot.now - found.bead.updated_at), style="dim"),
+            Text(short_age(snapshot.now - found.bead.waiting_since), style="dim"),
             _text(words, "green" if found.eligible else "yellow", REASON_LIMIT),
             _text(found.bead.title, limit=TITLE_LIMIT),
         )

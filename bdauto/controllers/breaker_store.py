@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from bdauto import log
-from bdauto.bd.change import Writer, apply_each, rewrite
+from bdauto.bd.change import NOW, Change, Writer, apply_each, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.domain import breaker
@@ -81,19 +81,25 @@ class BreakerStore(msgspec.Struct, frozen=True):
         attempts = {death.attempt for death in found.deaths}
         beads = self.bd.read(sorted({death.bead for death in found.deaths})).result().beads if attempts else ()
         changes = [
-            rewrite(
-                bead,
-                bead.record.change(attempts=max(bead.attempts - 1, 0), died=""),
-                act="give back the charge of",
-                mark=self.runtime.unique(),
-                if_status=bead.status,
-                if_updated_at=bead.updated_at,
-            )
+            self._uncharged(bead)
             for bead in beads
             if bead.died in attempts and bead.id not in skip
             if bead.status == "open" or (bead.status == "in_progress" and bead.died == bead.attempt)
         ]
         apply_each(self.writer, changes)
+
+    def _uncharged(self, bead: Bead) -> Change:
+        waits = bead.status == "open" and bead.armed_at is not None
+        record = bead.record.change(attempts=max(bead.attempts - 1, 0), died="")
+        return rewrite(
+            bead,
+            record.in_place(bead.armed_at) if waits else record,
+            times={"released_at": NOW} if waits else {},
+            act="give back the charge of",
+            mark=self.runtime.unique(),
+            if_status=bead.status,
+            if_updated_at=bead.updated_at,
+        )
 
     def take_trial(self, attempt: str, bead: str) -> bool:
         """Take the one place of a half-open breaker for an attempt. Return False if somebody else has it."""

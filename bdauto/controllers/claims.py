@@ -4,7 +4,7 @@ Each is one compare-and-set, fenced by the attempt's unique id: whoever moved th
 """
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import Enum
 
 import msgspec
@@ -71,7 +71,7 @@ class Claims(msgspec.Struct, frozen=True):
         """
         error = "" if bead.error.startswith(UNKNOWN) else bead.error
         record = self._taken(bead, attempt, bead.attempts + 1, host).change(job="", died="", adopted="", error=error)
-        claim = Claim(bead, max(int((self.runtime.now() - _waits_since(bead)).total_seconds()), 0), record)
+        claim = Claim(bead, max(int((self.runtime.now() - bead.waiting_since).total_seconds()), 0), record)
         change = rewrite(
             bead,
             record,
@@ -94,7 +94,7 @@ class Claims(msgspec.Struct, frozen=True):
         """
         change = rewrite(
             claim.bead,
-            claim.record.change(job=job, waited=claim.waited, error="", failures=0, armed_at=None),
+            claim.record.change(job=job, waited=claim.waited, error="", failures=0),
             before=claim.record,
             act="record",
             mark=self.runtime.unique(),
@@ -162,6 +162,7 @@ class Claims(msgspec.Struct, frozen=True):
             record.change(
                 job=known.job,
                 claimed_at=bead.claimed_at if same else None,
+                armed_at=bead.armed_at if same else bead.waiting_since,
                 adopted=known.attempt if adopt else bead.record.adopted if same else "",
             ),
             times={} if same else {"claimed_at": NOW},
@@ -187,27 +188,29 @@ class Claims(msgspec.Struct, frozen=True):
         """Undo the claim: open the bead again, take the claim's note back, and note an error of a new kind.
 
         A bead that is not `charged` gets its attempt back. With `back_off` it waits before the next attempt, with
-        `again` for that long and without a note. After an error it is recorded since when the bead waits, which the
-        release would hide. If somebody else has written a note since the claim, the agent may be at work, whatever the
-        answer was: then the bead stays claimed.
+        `again` for that long and without a note. It keeps its place in the queue. If somebody else has written a note
+        since the claim, the agent may be at work, whatever the answer was: then the bead stays claimed.
         """
-        bead, times = claim.bead, dict[str, Moment]()
+        bead, times = claim.bead, {"released_at": NOW}
         if back_off:
             again = backoff(bead.failures + 1, self.runtime.rng)
         if again:
             times["retry_at"] = Moment(again)
 
         def released(record: Record) -> Record:
-            return record.change(
-                attempt="",
-                claimed_at=None,
-                host="",
-                attempts=claim.attempts if charged else bead.attempts,
-                assignee=bead.record.assignee,
-                error=error or record.error,
-                failures=bead.failures + 1 if back_off else record.failures,
-                armed_at=_waits_since(bead) if error or again else record.armed_at,
-            ).with_runs(record.runs)
+            return (
+                record.change(
+                    attempt="",
+                    claimed_at=None,
+                    host="",
+                    attempts=claim.attempts if charged else bead.attempts,
+                    assignee=bead.record.assignee,
+                    error=error or record.error,
+                    failures=bead.failures + 1 if back_off else record.failures,
+                )
+                .in_place(bead.waiting_since)
+                .with_runs(record.runs)
+            )
 
         noted = error and (back_off or not again) and error_kind(error) != error_kind(bead.error)
         return self._end(claim, "release", "open", failure_note(error) if noted else "", released, times)
@@ -271,12 +274,11 @@ class Claims(msgspec.Struct, frozen=True):
             attempts=attempts,
             claimed_at=None,
             host=host,
+            armed_at=bead.waiting_since,
+            released_at=None,
+            place="",
             retry_at=None,
             quarantined="",
             unclaimed="",
             assignee=self.bd.settings.assignee,
         ).with_runs(tuple(run for run in bead.record.all_runs if run.attempt != attempt))
-
-
-def _waits_since(bead: Bead) -> datetime:
-    return bead.armed_at or bead.updated_at

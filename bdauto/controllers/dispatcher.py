@@ -67,7 +67,7 @@ class Dispatcher:
     _looked: datetime = field(default=datetime.min, init=False)
     _held: Hold | None = field(default=None, init=False)
     _further: bool = field(default=False, init=False)
-    _again: tuple[int | None, Prefetch[BeadList]] | None = field(default=None, init=False)
+    _again: tuple[str, Prefetch[BeadList]] | None = field(default=None, init=False)
     _claims_failed: int = field(default=0, init=False)
     _tripped: AgentsDie | None = field(default=None, init=False)
     _waits: list[float] = field(default_factory=list, init=False)
@@ -188,18 +188,18 @@ class Dispatcher:
         wanted = self.settings.max_beads
         return min(wanted, capacity.free) if capacity.counted or not capacity.free else wanted
 
-    def _look_ahead(self, queue: Queue, bead: Bead) -> None:
-        """Start what a further bead is judged by."""
+    def _look_ahead(self, queue: Queue, bead: Bead | None) -> None:
+        """Start what a further bead is judged by, if it is known."""
         self.gate.look()
         self._limits.look()
-        self._read_again(queue, bead).start()
+        if bead:
+            self._read_again(queue, bead).start()
 
     def _read_again(self, queue: Queue, bead: Bead) -> Prefetch[BeadList]:
-        """Return the read of the part of the queue that this bead is in."""
-        scope = queue.scope(bead)
-        if self._again is None or self._again[0] != scope:
+        """Return the read by which this bead is judged again."""
+        if self._again is None or self._again[0] != bead.id:
             self._close_again()
-            self._again = scope, Prefetch(lambda: queue.read_again(scope), self.runtime.now)
+            self._again = bead.id, Prefetch(lambda: queue.read_again(bead), self.runtime.now)
         return self._again[1]
 
     def _close_again(self) -> None:
@@ -263,7 +263,7 @@ class Dispatcher:
         if isinstance(answer, Started):
             self.memory.started(bead.id, StartedJob(claim.attempt, claim.attempts, answer.job))
         if self._endings.dispatched + 1 < room:  # another bead may follow: look beside the record of this one
-            self._look_ahead(queue, bead)
+            self._look_ahead(queue, queue.following)
         go_on = self._endings.apply(claim, answer)
         if isinstance(answer, Unknown) and self.settings.trip_after:
             self._count_unknown(claim, answer.error)

@@ -85,10 +85,11 @@ class Endings:
                 if self._not_started == IN_A_ROW:
                     raise ServiceDown(f"{IN_A_ROW} beads in a row were not started: {error}")
             case Misconfigured(error):
-                if self._release(claim, BeadOutcome.misconfigured, error, error=error):
-                    again = f"; {claim.bead.id} is open again"
+                again = bool(claim.bead.error)  # it may be this bead: then the others have their turn before it
+                if self._release(claim, BeadOutcome.misconfigured, error, error=error, back_off=again):
+                    opened = f"; {claim.bead.id} is open again"
                     raise ServiceDrift(
-                        f"BeadBoard is misconfigured: {error}{'' if self._moved else again}",
+                        f"BeadBoard is misconfigured: {error}{'' if self._moved else opened}",
                         hint="check BeadBoard's configuration and --beadboard-url",
                     )
                 return False

@@ -1,21 +1,30 @@
 """The queue in dispatch order, read only as far as it is looked at.
 
-bd sorts by priority and creation, bdauto by priority and last update. So a small page of a long queue can hide a better
-bead. The queue takes a page only for what it proves, and reads the rest when it matters.
+bd sorts by priority and creation, bdauto by priority and wait: since the last update, or longer if bdauto has given the
+bead back. So a small page of a long queue can hide a better bead. The queue takes a page only for what it proves, and
+reads the rest when it matters.
 """
 
-from collections.abc import Iterator
+import itertools
+import re
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 
 import msgspec
 
 from bdauto.bd.client import Bd, RunningCommand
 from bdauto.bd.command import PAGE
-from bdauto.domain.bead import Bead, BeadList, format_time
-from bdauto.domain.eligibility import dispatch_order, outranks, verdict
+from bdauto.bd.prefetch import Prefetch
+from bdauto.clock import utc_now
+from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, format_time
+from bdauto.domain.eligibility import BLOCKING, FINISHED, dispatch_order, outranks, verdict
 from bdauto.domain.notes import short_time
+from bdauto.domain.record import KEPT
 from bdauto.domain.settings import DispatchSettings
 
+BLOCKS = frozenset({"blocks", "conditional-blocks"})
+"""The dependencies that keep a bead waiting until the other bead is closed, and no longer."""
 LOWEST_PRIORITY = 4
 FEW = 100
 """More beads than this before the page's best, and reading the whole priority is no dearer than telling them apart."""
@@ -28,8 +37,10 @@ class Queue(msgspec.Struct):
     settings: DispatchSettings
     now: datetime
     malformed: set[str] = msgspec.field(default_factory=set)
+    following: Bead | None = None
+    """The bead after the one that `eligible` yielded last, as far as it has read."""
     _short: bool = False
-    _oldest: RunningCommand[BeadList] | None = None
+    _pages: list[Prefetch[BeadList]] = msgspec.field(default_factory=list)
     _waiting: dict[str, datetime | None] = msgspec.field(default_factory=dict)
 
     def promising(self, page: BeadList) -> bool:
@@ -44,27 +55,32 @@ class Queue(msgspec.Struct):
         """Start the read with which `eligible` will begin, where that is known."""
         priorities = {bead.priority for bead in page.beads}
         if not _complete(page) and len(priorities) == 1:
-            self._oldest = self._start_oldest(priorities.pop(), wanted)
+            self._start_pages(priorities.pop(), wanted)
 
     def close(self) -> None:
         """End what was read ahead."""
-        if self._oldest:
-            self._oldest.kill()
+        for page in self._pages:
+            page.close()
 
     def eligible(self, page: BeadList, wanted: int) -> Iterator[Bead]:
         """Yield the eligible beads in exact dispatch order. `page` is the first PAGE of `bd ready`.
 
         The caller will take about `wanted` of them, perhaps more.
         """
+        for beads in self._in_parts(page, wanted):
+            for bead, self.following in itertools.zip_longest(beads, beads[1:]):
+                yield bead
+
+    def _in_parts(self, page: BeadList, wanted: int) -> Iterator[list[Bead]]:
         beads = self._readable(page)
         self._short = _complete(page)
         if self._short:
-            yield from self._in_order(beads)
+            yield self._in_order(beads)
             return
         priorities = {bead.priority for bead in beads} or {0}  # a page of malformed beads alone tells of none
         for priority in range(min(priorities), LOWEST_PRIORITY + 1):
             if max(priorities) > priority:  # bd sorts by priority: the page holds all of this one
-                yield from self._in_order(tuple(bead for bead in beads if bead.priority == priority))
+                yield self._in_order(tuple(bead for bead in beads if bead.priority == priority))
             else:
                 yield from self._of_priority(priority, wanted)
 
@@ -81,45 +97,67 @@ class Queue(msgspec.Struct):
         """When the first of the beads that were read, and that wait, may go by itself. None if that is not known."""
         return min((moment for moment in self._waiting.values() if moment), default=None)
 
-    def scope(self, bead: Bead) -> int | None:
-        """Return which part of the queue is read to judge this bead anew: its priority, or None for all of it."""
-        return None if self._short else bead.priority
-
-    def read_again(self, scope: int | None) -> RunningCommand[BeadList]:
-        """Start to read a part of the queue anew."""
-        return self.bd.ready(limit=PAGE if scope is None else 0, priority=scope)
+    def read_again(self, bead: Bead) -> RunningCommand[BeadList]:
+        """Start to read what `judged_again` needs: in a long queue the bead and its blockers, or its siblings."""
+        if self._short:
+            return self.bd.ready(limit=PAGE)
+        if blockers := _blockers(bead):
+            return self.bd.read(blockers)
+        return self._ready_of(bead)
 
     def judged_again(self, bead: Bead, page: BeadList) -> Bead | None:
-        """Return a bead as it is in a new read of its part of the queue, None when it is no longer eligible.
+        """Return a bead as it is in a new read, None when it is no longer eligible.
 
-        Blockers, labels and parents added since do not move a bead's `updated_at`, so a claim would not notice them.
+        Blockers, labels and parents added since do not move a bead's `updated_at`, so a claim would not notice them. A
+        bead whose dependencies are as they were when bd called it ready still is ready if its blockers are closed.
         """
-        found = next((other for other in self._readable(page) if other.id == bead.id), None)
+        found = _bead_of(self._readable(page), bead)
+        if found and not self._short and (blockers := _blockers(bead)):
+            closed = {bead.id, *(other.id for other in page.beads if other.status in FINISHED)}
+            if not closed.issuperset(blockers) or _readiness(found) != _readiness(bead):
+                found = _bead_of(self._readable(self._ready_of(bead).result()), bead)
         return found if found and self._verdict(found) else None
 
-    def _of_priority(self, priority: int, wanted: int) -> Iterator[Bead]:
-        """Yield one priority's eligible beads in order: those that a page of the oldest proves, then all others."""
-        oldest, self._oldest = self._oldest or self._start_oldest(priority, wanted), None
-        page = oldest.result()
-        beads = self._in_order(self._readable(page))
-        if _complete(page, max(PAGE, 2 * wanted)):
-            yield from beads
+    def _ready_of(self, bead: Bead) -> RunningCommand[BeadList]:
+        """Start to list what bd calls ready of the bead's priority, and of its parent if it has one."""
+        parent = next((other.depends_on_id for other in bead.dependencies or () if other.type == "parent-child"), "")
+        return self.bd.ready(limit=0, priority=bead.priority, parent=parent)
+
+    def _of_priority(self, priority: int, wanted: int) -> Iterator[list[Bead]]:
+        """Yield one priority's eligible beads in order: those that two pages prove, then all others.
+
+        The pages are of the oldest beads, and of those that bdauto gave back: their updates say nothing of their wait.
+        """
+        if not self._pages:
+            self._start_pages(priority, wanted)
+        oldest, returned = (page.result() for page in self._pages)
+        self._pages = []
+        size = max(PAGE, 2 * wanted)
+        beads = {bead.id: bead for bead in (*self._readable(oldest), *self._readable(returned))}
+        ordered = self._in_order(tuple(beads.values()))
+        if _complete(oldest, size):
+            yield ordered
             return
-        proven = beads[:wanted]
-        if proven and self._hides_better(priority, {bead.id for bead in beads}, proven[-1]):
+        proven = ordered[:wanted]
+        if proven and (not _complete(returned, size) or self._hides_better(priority, beads.keys(), proven[-1])):
             proven = []
-        yield from proven
+        yield proven
         everything = self._readable(self.bd.ready(limit=0, priority=priority).result())
-        yield from self._in_order(tuple(bead for bead in everything if bead not in proven))
+        yield self._in_order(tuple(bead for bead in everything if bead not in proven))
 
-    def _start_oldest(self, priority: int, wanted: int) -> RunningCommand[BeadList]:
-        return self.bd.ready(limit=max(PAGE, 2 * wanted), priority=priority, oldest=True)
+    def _start_pages(self, priority: int, wanted: int) -> None:
+        """Start to read both pages of a priority. Their age does not matter: an old bead is judged again."""
+        size = max(PAGE, 2 * wanted)
+        for place in ("", KEPT):
+            read = partial(self.bd.ready, limit=size, priority=priority, oldest=True, place=place)
+            self._pages.append(Prefetch(read, utc_now, ages=False))
+            self._pages[-1].start()
 
-    def _hides_better(self, priority: int, known: set[str], last: Bead) -> bool:
-        """Whether a bead outside `known`, ready or not, may have been updated before `last` was."""
+    def _hides_better(self, priority: int, known: Collection[str], last: Bead) -> bool:
+        """Whether a bead outside `known`, ready or not, may have been updated before `last` began to wait."""
         expression = (
             f'assignee="{self.bd.settings.assignee}" AND status=open AND priority={priority} '
-            f'AND updated<"{format_time(last.updated_at + timedelta(seconds=1))}"'
+            f'AND updated<"{format_time(last.waiting_since + timedelta(seconds=1))}"'
         )
         older = self.bd.query(expression, limit=FEW).result()
         if not _complete(older, FEW):
@@ -138,6 +176,27 @@ class Queue(msgspec.Struct):
     def _readable(self, page: BeadList) -> tuple[Bead, ...]:
         self.malformed.update(page.malformed)
         return page.beads
+
+
+def _bead_of(beads: Iterable[Bead], wanted: Bead) -> Bead | None:
+    return next((bead for bead in beads if bead.id == wanted.id), None)
+
+
+def _blockers(bead: Bead) -> list[str]:
+    """Return the bead and those that block it, by which it can be judged, or [] if only bd knows whether it is ready.
+
+    bd lets a parent's blockers count too, and has its own rules for `waits-for` and for beads of other trackers.
+    """
+    needs = [other for other in bead.dependencies or () if other.type in (*BLOCKING, "parent-child")]
+    if any(other.type not in BLOCKS or not re.match(ID_PATTERN, other.depends_on_id) for other in needs):
+        return []
+    return [bead.id, *(other.depends_on_id for other in needs)]
+
+
+def _readiness(bead: Bead) -> tuple[object, ...]:
+    """Return what bd's own readiness depends on besides the states of other beads and the conditions of `verdict`."""
+    needs = {(other.type, other.depends_on_id) for other in bead.dependencies or ()}
+    return bead.issue_type, bead.priority, needs
 
 
 def _complete(page: BeadList, size: int = PAGE) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from bdauto import log
 from bdauto.agents.named_jobs import ask_job
 from bdauto.agents.service_status import job_evidence
-from bdauto.bd.change import Change, Moment, Writer, apply_each, mark_of, rewrite
+from bdauto.bd.change import NOW, Change, Moment, Writer, apply_each, mark_of, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.early_deaths import EarlyDeaths
@@ -174,8 +174,11 @@ class Reaper:
         if decision.action is Action.block:
             record = record.blocked(decision.evidence)
         else:
-            failures, record = _released(decision, record, ran=end is not None)
-            times = {"retry_at": Moment(backoff(failures, self.runtime.rng))}
+            failures, record = _released(decision, record)
+            times = {
+                "retry_at": Moment(backoff(failures, self.runtime.rng)),
+                **({"released_at": NOW} if record.place else {}),
+            }
         return rewrite(
             bead,
             record,
@@ -216,17 +219,21 @@ def _run(decision: ReapDecision) -> Run:
     return run
 
 
-def _released(decision: ReapDecision, record: Record, *, ran: bool) -> tuple[int, Record]:
+def _released(decision: ReapDecision, record: Record) -> tuple[int, Record]:
     """Return the failures that the backoff grows with, and the record of the bead when it is open again."""
     failures = record.failures + 1
     deaths = record.deaths + 1 if decision.early_death else 0
-    return max(failures, deaths), record.released().change(  # a started job has reset the failures
+    after = record.released().change(
         attempts=record.attempts if decision.charged else max(record.attempts - 1, 0),
         failures=failures,
         deaths=deaths,
         died=record.attempt if decision.charged and (decision.early_death or record.died == record.attempt) else "",
-        armed_at=None if ran else record.armed_at,  # what was never dispatched waits on
     )
+    if not decision.bead.job or not decision.charged:  # it has not had its turn
+        after = after.in_place(record.armed_at)
+    elif decision.early_death:  # its charge may yet be given back, and its place with it
+        after = after.change(armed_at=record.armed_at)
+    return max(failures, deaths), after  # a started job has reset the failures
 
 
 def _kept(decision: ReapDecision, prefix: str = "") -> BeadReport:

@@ -161,7 +161,7 @@ def _waiting(
 
 
 def _waited(bead: Bead, now: datetime) -> int:
-    return max(int((now - (bead.armed_at or bead.updated_at)).total_seconds()), 0)
+    return max(int((now - bead.waiting_since).total_seconds()), 0)
 
 
 def as_json(activity: Activity) -> dict[str, Any]:

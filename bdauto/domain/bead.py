@@ -1,7 +1,7 @@
 """A bead as bdauto reads it: frozen types, and bdauto's own metadata."""
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -26,6 +26,10 @@ _SIGNED_JOB = re.compile(rf"^{AGENT_SIGN} {_JOB_ID}(?![A-Za-z0-9_-])", re.MULTIL
 _NAMED_JOB = re.compile(rf"^(?:{AGENT_SIGN} |{JOB_NOTE}){_JOB_ID}(?![A-Za-z0-9_-])", re.MULTILINE)
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+OWN_UPDATE = timedelta(minutes=1)
+"""An update so soon after `released_at` is the release itself: an embedded bd dates it when it comes to write."""
 
 
 class Dependency(msgspec.Struct, frozen=True):
@@ -137,6 +141,20 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def armed_at(self) -> datetime | None:
         """See `Record`."""
         return self.record.armed_at
+
+    @property
+    def waiting_since(self) -> datetime:
+        """When an open bead began to wait, which is its place in the queue: at its last update.
+
+        An update by which bdauto gave it back does not count, unless it is charged for an early death. Whatever anybody
+        else changes lets the wait begin anew: a new assignment, a bead that is opened by hand.
+        """
+        armed_at, released_at = self.record.armed_at, self.record.released_at
+        if armed_at is None or self.attempt or self.died or self.rearmed:
+            return self.updated_at
+        if released_at and self.updated_at - released_at > OWN_UPDATE:
+            return self.updated_at
+        return min(armed_at, self.updated_at)
 
     @property
     def retry_at(self) -> datetime | None:

@@ -197,7 +197,7 @@ def _kind(bead: Bead) -> str:
 
 def dispatch_order(bead: Bead) -> tuple[int, datetime, str]:
     """Return the sort key of dispatch: priority 0 first, then the longest wait, then the id."""
-    return (bead.priority, bead.updated_at, bead.id)
+    return (bead.priority, bead.waiting_since, bead.id)
 
 
 def ranked(verdicts: Iterable[Verdict]) -> list[Verdict]:

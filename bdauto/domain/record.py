@@ -19,6 +19,9 @@ from bdauto.sanitize import clean
 PREFIX = "bdauto."
 ATTEMPT, CLAIMED_AT = "bdauto.attempt", "bdauto.claimed_at"
 """The keys that SQL looks at: see `Record`."""
+PLACE, KEPT = "bdauto.place", "kept"
+"""The key by which bd lists the beads that keep their place in the queue, and its only value: see `Record`."""
+ARMED_AT, RELEASED_AT = "bdauto.armed_at", "bdauto.released_at"
 MARK = "bdauto.write"
 """Metadata key with the unique id of the last change: it tells an applied change from one that was never made."""
 PENDING_NOTE = "bdauto.claim_note"
@@ -89,7 +92,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     unclaimed: a job that was started and could not be recorded, because the claim was gone. The bead is open.
     adopted: the attempt that claims the bead for a job that bdauto did not start.
     given_up: the job that was settled though the agent service called it alive. It is not believed again.
-    armed_at: since when the bead waits, where dispatches have failed since. retry_at: not dispatched before this.
+    armed_at: when the bead began to wait for its current or last claim. retry_at: not dispatched before this.
+    place: KEPT on an open bead that waits since armed_at. released_at: when bdauto gave it back with its place.
     waited: seconds that it waited for its last dispatch. assignee: whose queue it was dispatched from.
     result: RUNNING while the end of a run is not recorded, else the last run's result.
     runs: the runs before the current one, and the current one once its end is recorded. The oldest comes first.
@@ -110,6 +114,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     given_up: str = ""
     claimed_at: datetime | None = None
     armed_at: datetime | None = None
+    released_at: datetime | None = None
+    place: str = ""
     retry_at: datetime | None = None
     waited: int | None = None
     assignee: str = ""
@@ -153,9 +159,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         kept = ("waited", "assignee", "noted", "quarantined", "unclaimed", "given_up")
         return Record(**{name: getattr(self, name) for name in kept}).with_runs(self.runs)
 
+    def in_place(self, since: datetime | None) -> "Record":
+        """Return the record of an open bead that keeps its place in the queue, having waited since then.
+
+        Whoever writes it writes `released_at` too. None is a bead without such a place.
+        """
+        return self.change(armed_at=since, place=KEPT if since else "", released_at=None)
+
     def blocked(self, why: str) -> "Record":
         """Return the record of a bead that bdauto blocks. How often, when and as which job it ran can still be read."""
-        after = self.change(attempt="", retry_at=None, error="", failures=0, armed_at=None, deaths=0)
+        after = self.change(attempt="", retry_at=None, error="", failures=0, deaths=0).in_place(None)
         return after.change(quarantined=why, adopted="").with_runs(self.runs)
 
 
@@ -329,8 +342,8 @@ def _in_seconds(run: Run) -> Run:
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("attempt", "job", "unclaimed", "adopted", "given_up"), _word),
     **dict.fromkeys(("attempts", "failures", "deaths"), _small_count),
-    **dict.fromkeys(("host", "error", "quarantined", "died", "noted", "assignee", "result"), _text),
-    **dict.fromkeys(("claimed_at", "armed_at", "retry_at"), _time),
+    **dict.fromkeys(("host", "error", "quarantined", "died", "noted", "assignee", "result", "place"), _text),
+    **dict.fromkeys(("claimed_at", "armed_at", "released_at", "retry_at"), _time),
     "waited": checked_count,
     "runs": _runs,
 }

@@ -176,6 +176,8 @@ def _check_claim(world: World, process: Process, row: Row, attempt: str) -> None
     if bead.status != "open" or bead.assignee != ASSIGNEE:
         world.violate("claim", f"{name} claims {bead.id}, which is {bead.status} and assigned to {bead.assignee}")
     read = process.ready_at
+    if read is not None:
+        read = max(read, process.read_at.get(bead.id, read))
     if read is None or (process.posted_at is not None and read < process.posted_at):
         world.violate("stale", f"{name} claims {bead.id} from a queue that it read before its last POST")
     elif row.unfit_since is not None and row.unfit_since < read:
@@ -254,7 +256,7 @@ def _check_order(world: World, process: Process, row: Row) -> None:
 
 
 def _rank(bead: Bead) -> tuple[object, ...]:
-    return bead.priority, bead.updated_at, bead.id
+    return bead.priority, bead.waiting_since, bead.id
 
 
 def _check_pause(world: World, process: Process, change: Change) -> None:

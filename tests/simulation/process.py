@@ -40,6 +40,7 @@ class Process:
         self.jobs_told: dict[str, str] = {}
         self.runs_nothing = False
         self.ready_at: float | None = None
+        self.read_at: dict[str, float] = {}  # when each bead was last read by its id
         self.looked_at: float | None = None
         """When it first read the key-value store since it began or posted: later reads are not for the pause switch."""
         self.store: dict[str, str] = {}

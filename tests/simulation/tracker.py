@@ -12,9 +12,9 @@ import msgspec
 
 from bdauto.bd.change import MARK, Change, Moment
 from bdauto.bd.client import Bd, RunningCommand
-from bdauto.domain.bead import Bead, BeadList
+from bdauto.domain.bead import Bead, BeadList, Dependency
 from bdauto.domain.notes import CLAIM_NOTE
-from bdauto.domain.record import CLAIMED_AT
+from bdauto.domain.record import CLAIMED_AT, PLACE
 from bdauto.domain.settings import BdSettings
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdTimeout
 from tests.simulation.checker import changed, check_change, check_swap, note_fitness
@@ -96,13 +96,17 @@ class SimBd(Bd):
         self.settings = SETTINGS
         self._of = process
 
-    def ready(self, *, limit: int, priority: int | None = None, oldest: bool = False) -> RunningCommand[BeadList]:
+    def ready(
+        self, *, limit: int, priority: int | None = None, oldest: bool = False, place: str = "", parent: str = ""
+    ) -> RunningCommand[BeadList]:
         """List the open beads that bd calls ready, in bd's order."""
 
         def look() -> BeadList:
             world = self._of.world
-            beads = [row.bead for row in world.rows.values() if _is_ready(world, row)]
+            assert not parent, "no bead of the simulation has one"
+            beads = [_with_blockers(row) for row in world.rows.values() if _is_ready(world, row)]
             beads = [bead for bead in beads if priority in (None, bead.priority)]
+            beads = [bead for bead in beads if place in ("", bead.metadata.get(PLACE))]
             beads.sort(key=lambda bead: bead.created_at, reverse=not oldest)
             if not oldest:
                 beads.sort(key=lambda bead: bead.priority)
@@ -134,7 +138,13 @@ class SimBd(Bd):
 
     def read(self, ids: Sequence[str]) -> RunningCommand[BeadList]:
         """Read some beads."""
-        return self._list(lambda bead: bead.id in ids)
+        rows = self._of.world.rows
+
+        def seen(found: BeadList, at: float) -> None:
+            self._of.read_at |= dict.fromkeys(ids, at)
+            self._see(found, at)
+
+        return Call(self._of, "list", lambda: BeadList(tuple(_with_blockers(rows[i]) for i in ids if i in rows)), seen)
 
     def recent(self, limit: int) -> RunningCommand[BeadList]:
         """List the beads that were updated last."""
@@ -182,7 +192,7 @@ class SimBd(Bd):
 
     def _see(self, found: BeadList, at: float) -> None:
         for bead in found.beads:
-            self._of.seen[bead.id] = bead
+            self._of.seen[bead.id] = self._of.world.rows[bead.id].as_version(bead)
 
 
 class SimWriter:
@@ -338,6 +348,13 @@ def _perhaps_fail(process: Process, call: str) -> None:
     process.troubled = True
     process.tell("{}: {}", call, error)
     raise error
+
+
+def _with_blockers(row: Row) -> Bead:
+    """Return the bead with its dependencies, which are rows of their own and no part of its versions."""
+    if not row.blockers:
+        return row.bead
+    return msgspec.structs.replace(row.bead, dependencies=[Dependency("blocks", other) for other in row.blockers])
 
 
 def _is_ready(world: World, row: Row) -> bool:

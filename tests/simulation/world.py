@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from bdauto.domain.bead import Bead
 from bdauto.domain.settings import DispatchSettings, OnStall, ReapSettings
 from tests.simulation.plan import MINUTE, START, Plan
@@ -72,6 +74,13 @@ class Row:
         """Replace the bead."""
         self.bead = bead
         self.versions.append(bead)
+
+    def as_version(self, bead: Bead) -> Bead:
+        """Return the version of the row that was read as this bead, which may have its dependencies besides."""
+        if bead.dependencies is None:
+            return bead
+        plain = msgspec.structs.replace(bead, dependencies=None)
+        return next(version for version in reversed(self.versions) if version == plain)
 
     @property
     def version(self) -> int:

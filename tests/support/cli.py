@@ -132,7 +132,7 @@ def metadata(sandbox: Sandbox, bead: str) -> Mapping[str, Any]:
     return record | {key: json.loads(value) if key in numbers else value for key, value in texts.items()}
 
 
-RESULTS = {"assignee", "armed_at", "waited", "result", "runs"}
+RESULTS = {"assignee", "armed_at", "released_at", "place", "waited", "result", "runs"}
 """What stays on a bead whatever becomes of it, for `bdauto report`."""
 
 

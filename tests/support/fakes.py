@@ -16,13 +16,17 @@ from bdauto.bd.parsing import parse_beads
 from bdauto.clock import Runtime
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.notes import CLAIM_NOTE
-from bdauto.domain.record import CLAIMED_AT
+from bdauto.domain.record import CLAIMED_AT, PLACE
 from bdauto.domain.settings import BdSettings, Secret, ServiceSettings
 
 T = TypeVar("T")
 
 NOW = datetime(2026, 4, 18, 22, 35, 46, tzinfo=UTC)
 BOARD, AGENT, TOKEN = "http://board.test:3000", "http://agent.test:8000", "s3cret-t0ken"
+
+
+BLOCKED = {"type": "blocks", "depends_on_id": "blocker-1"}
+"""The dependency of a bead of which a test says that it is blocked, on BLOCKER."""
 
 
 @dataclass
@@ -60,6 +64,9 @@ def row(bead_id: str, **fields: Any) -> dict[str, Any]:
         "updated_at": NOW - timedelta(hours=1),
     }
     return plain | fields
+
+
+BLOCKER = row("blocker-1", assignee="ann")
 
 
 def bead(bead_id: str = "x-1", **fields: Any) -> Bead:
@@ -108,10 +115,14 @@ class Tracker(Bd):
         self.written: list[Change] = []
         self.calls: list[Answered[Any]] = []
 
-    def ready(self, *, limit: int, priority: int | None = None, oldest: bool = False) -> RunningCommand[BeadList]:
+    def ready(
+        self, *, limit: int, priority: int | None = None, oldest: bool = False, place: str = "", parent: str = ""
+    ) -> RunningCommand[BeadList]:
         """Sort as bd does: by priority, the newest created first; with `oldest` by creation alone."""
         rows = [r for r in self._rows("open") if r["id"] not in self.blocked and not r.get("ephemeral")]
-        rows = [r for r in rows if priority in (None, r["priority"])]
+        rows = [r for r in rows if priority in (None, r["priority"]) and not self._waits(r)]
+        rows = [r for r in rows if place in ("", (r.get("metadata") or {}).get(PLACE))]
+        rows = [r for r in rows if not parent or _needs(r, "parent-child") == [parent]]
         rows.sort(key=lambda r: r["id"])
         rows.sort(key=lambda r: r["created_at"], reverse=not oldest)
         if not oldest:
@@ -139,7 +150,9 @@ class Tracker(Bd):
         return self._answer("query", rows[:limit] if limit else rows)
 
     def read(self, ids: Sequence[str]) -> RunningCommand[BeadList]:
-        return self._answer("list", [self.rows[bead_id] for bead_id in ids if bead_id in self.rows])
+        known = {BLOCKER["id"]: BLOCKER} | self.rows
+        blocked = {bead_id: {"dependencies": [BLOCKED]} for bead_id in self.blocked}
+        return self._answer("list", [known[i] | blocked.get(i, {}) for i in ids if i in known])
 
     def kv_list(self) -> RunningCommand[Mapping[str, Any]]:
         return self._call("kv", lambda: self.store)
@@ -201,6 +214,12 @@ class Tracker(Bd):
         row["updated_at"] = now
         return True
 
+    def _waits(self, row: dict[str, Any]) -> bool:
+        """Whether a bead or its parent has an open blocker."""
+        of = [row, *(self.rows[other] for other in _needs(row, "parent-child") if other in self.rows)]
+        blockers = [self.rows[other] for one in of for other in _needs(one, "blocks") if other in self.rows]
+        return any(blocker["status"] != "closed" for blocker in blockers)
+
     def _rows(self, status: str) -> list[dict[str, Any]]:
         return [r for r in self.rows.values() if r["status"] == status and r["assignee"] == self.settings.assignee]
 
@@ -217,6 +236,10 @@ class Tracker(Bd):
         call = Answered(result)
         self.calls.append(call)
         return call
+
+
+def _needs(row: dict[str, Any], kind: str) -> list[str]:
+    return [other["depends_on_id"] for other in row.get("dependencies") or () if other["type"] == kind]
 
 
 Reply = httpx.Response | Exception

@@ -12,6 +12,7 @@ from bdauto.errors import BdFailed
 from tests.support.fakes import NOW, Clock, Tracker, row
 
 NOTE = "auto-dispatcher claimed at 2026-04-18T22:35:46Z"
+WAITED = format_time(NOW - timedelta(hours=1))
 
 
 def claimed(**fields: Any) -> tuple[Tracker, Claims, Claim]:
@@ -36,7 +37,7 @@ def test_a_claim_charges_the_attempt_and_forgets_the_job_before() -> None:
 
 def taken(attempt: str, *, attempts: int) -> dict[str, Any]:
     """Return what a claim leaves on a bead."""
-    claim = {"attempt": attempt, "attempts": attempts, "claimed_at": format_time(NOW)}
+    claim = {"attempt": attempt, "attempts": attempts, "claimed_at": format_time(NOW), "armed_at": WAITED}
     return claim | {"assignee": "agent", "result": "running"}
 
 
@@ -57,12 +58,13 @@ def test_two_attempts_never_have_one_id() -> None:
     assert len({claimed()[2].attempt, Clock().runtime(2).unique()}) == 2
 
 
-def test_a_claim_that_is_undone_leaves_nothing() -> None:
+def test_a_claim_that_is_undone_leaves_nothing_but_the_bead_s_place() -> None:
     before = {"bdauto.attempts": 2, "team": "a"}
     tracker, claims, claim = claimed(notes="mine", metadata=before)
     claims.release(claim)
     assert (tracker.bead("x-1").status, tracker.notes("x-1")) == ("open", ["mine"])
-    assert tracker.own("x-1") == {"attempts": 2, "team": "a"}
+    place = {"armed_at": WAITED, "released_at": format_time(NOW), "place": "kept"}
+    assert tracker.own("x-1") == {"attempts": 2, "team": "a"} | place
 
 
 def test_an_earlier_error_stays_until_a_dispatch_and_an_unknown_one_until_the_next_claim() -> None:

@@ -347,8 +347,8 @@ def test_idle_cycles_that_contradict_the_count_starve(make: Make) -> None:
     scene = make(row("x-1"))
     ready = scene.tracker.ready
 
-    def blind(*, limit: int, priority: int | None = None, oldest: bool = False) -> RunningCommand[BeadList]:
-        return ready(limit=limit, priority=4 if limit else priority, oldest=oldest)
+    def blind(*, limit: int, priority: int | None = None, **which: Any) -> RunningCommand[BeadList]:
+        return ready(limit=limit, priority=4 if limit else priority, **which)
 
     scene.tracker.ready = blind  # type: ignore[method-assign]
     scene.run(200, counting=True)

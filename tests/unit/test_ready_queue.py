@@ -1,6 +1,7 @@
 """The queue in exact dispatch order, however long it is: no page size may change the answer."""
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from bdauto.bd.command import PAGE
 from bdauto.controllers.ready_queue import Queue
-from bdauto.domain.bead import Bead
+from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.settings import DispatchSettings
 from tests.support.fakes import NOW, Clock, Tracker, row
 
@@ -40,7 +41,18 @@ def expected(tracker: Tracker) -> list[str]:
         and r["id"] not in tracker.broken
         and not any(r | unfit == r for unfit in UNFIT)
     ]
-    return [r["id"] for r in sorted(fit, key=lambda r: (r["priority"], r["updated_at"], r["id"]))]
+    return [r["id"] for r in sorted(fit, key=lambda r: (r["priority"], began_to_wait(r), r["id"]))]
+
+
+def given_back(moment: datetime, waited: int) -> dict[str, str]:
+    """Return the metadata of a bead that bdauto gave back at a moment, having waited for so many seconds by then."""
+    since = format_time(moment - timedelta(seconds=waited))
+    return {"bdauto.armed_at": since, "bdauto.released_at": format_time(moment), "bdauto.place": "kept"}
+
+
+def began_to_wait(one: dict[str, Any]) -> datetime:
+    since = (one.get("metadata") or {}).get("bdauto.armed_at")
+    return datetime.fromisoformat(since) if since else one["updated_at"]
 
 
 moments = st.one_of(st.integers(0, 5), st.integers(0, 10_000)).map(lambda s: NOW - timedelta(seconds=s))
@@ -54,16 +66,19 @@ issues = st.fixed_dictionaries(
     }
 )
 flaws = st.sampled_from([*[{}] * 12, *UNFIT])
+places = st.sampled_from([None] * 6 + [1, 10, 10_000])
 states = st.sampled_from([None] * 12 + ["blocked"] + [*range(len(BROKEN))])
 
 
-@given(st.lists(st.tuples(issues, flaws, states), max_size=120), st.integers(1, 30))
+@given(st.lists(st.tuples(issues, flaws, states, places), max_size=120), st.integers(1, 30))
 @settings(max_examples=150)
-def test_any_queue_comes_in_exact_dispatch_order(entries: list[tuple[Any, Any, Any]], wanted: int) -> None:
+def test_any_queue_comes_in_exact_dispatch_order(entries: list[tuple[Any, Any, Any, Any]], wanted: int) -> None:
     tracker = Tracker(Clock(), row("good-0", priority=0), row("good-4", priority=4))
-    for number, (issue, flaw, state) in enumerate(entries):
+    for number, (issue, flaw, state, waited) in enumerate(entries):
         bead_id = f"x-{number}"
         tracker.rows[bead_id] = row(bead_id, **issue, **flaw)
+        if waited and "metadata" not in flaw:
+            tracker.rows[bead_id]["metadata"] = given_back(issue["updated_at"], waited)
         if state == "blocked":
             tracker.blocked.add(bead_id)
         elif state is not None:
@@ -110,7 +125,7 @@ def test_a_head_that_the_first_page_proves_is_one_call_of_bd() -> None:
     assert (head.id, tracker.reads) == ("urgent", ["ready"])
 
 
-def test_the_head_of_a_long_queue_costs_three_small_calls() -> None:
+def test_the_head_of_a_long_queue_costs_four_small_calls() -> None:
     rows = [
         row(f"x-{n:03}", created_at=NOW - timedelta(hours=200 - n), updated_at=NOW - timedelta(hours=200 - n))
         for n in range(200)
@@ -119,9 +134,9 @@ def test_the_head_of_a_long_queue_costs_three_small_calls() -> None:
     queue = Queue(tracker, DispatchSettings(), NOW)
     page = tracker.ready(limit=PAGE).result()
     queue.read_ahead(page, 1)
-    assert tracker.reads == ["ready", "ready"], "the second one runs beside the look at the pause switch"
+    assert tracker.reads == ["ready"] * 3, "two of them run beside the look at the pause switch"
     head = next(queue.eligible(page, 1))
-    assert (head.id, tracker.reads) == ("x-000", ["ready", "ready", "query"])
+    assert (head.id, tracker.reads) == ("x-000", [*["ready"] * 3, "query"])
 
 
 def test_a_priority_of_unreadable_beads_alone_does_not_hide_the_next() -> None:
@@ -161,3 +176,90 @@ def test_a_better_bead_of_the_same_second_is_seen_beyond_the_page() -> None:
     hidden = max(tracker.rows.values(), key=lambda r: r["created_at"])
     hidden["updated_at"] = NOW - timedelta(days=1) + timedelta(milliseconds=200)
     assert ordered(tracker, 1)[0][:2] == [hidden["id"], oldest["id"]]
+
+
+def chain(count: int, **fields: Any) -> Tracker:
+    """Return a long queue of one priority in which the second bead has these fields, and what they may name."""
+    others = [
+        row("closed-1", status="closed", assignee="ann"),
+        row("parent-1", assignee="ann"),
+        row("open-1", assignee="ann"),
+    ]
+    tracker = Tracker(Clock(), *long(count), *others)
+    tracker.rows["x-098"] |= fields
+    return tracker
+
+
+def needs(*others: str, kind: str = "blocks") -> list[dict[str, str]]:
+    return [{"type": kind, "depends_on_id": other} for other in others]
+
+
+LATER: list[tuple[str, dict[str, Any], Callable[[Tracker], Any], bool]] = [
+    ("nothing", {}, lambda t: None, True),
+    ("a note", {}, lambda t: t.rows["x-098"].update(notes="n", updated_at=NOW), True),
+    ("closed", {}, lambda t: t.rows["x-098"].update(status="closed"), False),
+    ("claimed", {}, lambda t: t.rows["x-098"].update(status="in_progress"), False),
+    ("taken over", {}, lambda t: t.rows["x-098"].update(assignee="bob"), False),
+    ("a label", {}, lambda t: t.rows["x-098"].update(labels=["secret"]), False),
+    ("deleted", {}, lambda t: t.rows.pop("x-098"), False),
+    ("made a gate", {}, lambda t: t.rows["x-098"].update(issue_type="gate", ephemeral=True), False),
+    ("a blocker", {}, lambda t: t.rows["x-098"].update(dependencies=needs("open-1")), False),
+    ("a closed blocker", {}, lambda t: t.rows["x-098"].update(dependencies=needs("closed-1")), True),
+    ("the blocker is still closed", {"dependencies": needs("closed-1")}, lambda t: None, True),
+    (
+        "the blocker is open again",
+        {"dependencies": needs("closed-1")},
+        lambda t: t.rows["closed-1"].update(status="open"),
+        False,
+    ),
+    ("the blocker is gone", {"dependencies": needs("closed-1")}, lambda t: t.rows.pop("closed-1"), True),
+    ("a blocker of another tracker", {"dependencies": needs("external:a:b")}, lambda t: None, True),
+    ("the parent goes on", {"dependencies": needs("parent-1", kind="parent-child")}, lambda t: None, True),
+    (
+        "the parent is blocked",
+        {"dependencies": needs("parent-1", kind="parent-child")},
+        lambda t: t.rows["parent-1"].update(dependencies=needs("open-1")),
+        False,
+    ),
+    (
+        "a blocked parent",
+        {},
+        lambda t: (
+            t.rows["parent-1"].update(dependencies=needs("open-1")),
+            t.rows["x-098"].update(dependencies=needs("parent-1", kind="parent-child")),
+        ),
+        False,
+    ),
+    ("related", {}, lambda t: t.rows["x-098"].update(dependencies=needs("open-1", kind="related")), True),
+]
+
+
+@pytest.mark.parametrize(("fields", "change", "goes"), [case[1:] for case in LATER], ids=[case[0] for case in LATER])
+def test_a_further_bead_of_a_long_queue_is_judged_anew(
+    fields: dict[str, Any], change: Callable[[Tracker], Any], goes: bool
+) -> None:
+    tracker = chain(100, **fields)
+    queue = Queue(tracker, DispatchSettings(exclude_labels=("secret",)), NOW)
+    beads = queue.eligible(tracker.ready(limit=PAGE).result(), 5)
+    assert (next(beads).id, queue.following and queue.following.id) == ("x-099", "x-098")
+    second = next(beads)
+    change(tracker)
+    found = queue.judged_again(second, queue.read_again(second).result())
+    assert (found is not None and found.id == "x-098") is goes
+
+
+@pytest.mark.parametrize("count", [100, 5_000])
+def test_a_further_bead_reads_itself_alone_however_long_the_queue(count: int) -> None:
+    tracker = Tracker(Clock(), *long(count))
+    queue = Queue(tracker, DispatchSettings(), NOW)
+    beads = queue.eligible(tracker.ready(limit=PAGE).result(), 5)
+    next(beads)
+    second = next(beads)
+    assert queue.read_again(second).result().beads == (tracker.bead("x-098" if count == 100 else "x-4998"),)
+
+
+def test_the_children_of_one_parent_are_read_and_not_the_priority() -> None:
+    tracker = chain(100, dependencies=needs("parent-1", kind="parent-child"))
+    queue = Queue(tracker, DispatchSettings(), NOW)
+    second = tracker.bead("x-098")
+    assert [one.id for one in queue.read_again(second).result().beads] == ["x-098"]

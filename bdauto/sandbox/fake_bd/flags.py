@@ -19,7 +19,11 @@ VERBS: dict[str, tuple[str, str, dict[str, str]]] = {
         "assignee priority type description acceptance labels label defer due parent metadata title notes design",
         {"l": "labels"},
     ),
-    "ready": ("", "assignee limit priority sort exclude-type type label exclude-label", {"s": "sort", "l": "label"}),
+    "ready": (
+        "",
+        "assignee limit priority sort exclude-type type label exclude-label metadata-field parent",
+        {"s": "sort", "l": "label"},
+    ),
     "list": (
         "all flat reverse include-gates include-infra include-templates",
         "id assignee status limit priority sort exclude-type type label updated-before updated-after metadata-field",

@@ -70,6 +70,7 @@ def ready(call: FakeCall) -> None:
     limit, excluded = call.number("limit", 10), flags.listed("exclude-type")
     priority = call.number("priority", -1)
     wanted, unwanted = set(flags.listed("label")), set(flags.listed("exclude-label"))
+    descendants = call.store.descendants(flags.last("parent") or "") if flags.last("parent") else None
 
     def keep(row: Row) -> bool:
         labels = set(call.store.labels(str(row["id"]))) if wanted or unwanted else set()
@@ -80,6 +81,8 @@ def ready(call: FakeCall) -> None:
             and not (call.server and row["issue_type"] in excluded)
             and wanted <= labels
             and (call.server or not unwanted & labels)
+            and all(_has(row, *field.partition("=")[::2]) for field in flags.all("metadata-field"))
+            and (descendants is None or row["id"] in descendants)
         )
 
     order = flags.last("sort") or "priority"

@@ -183,6 +183,14 @@ class Store:
         children = self.rows("SELECT issue_id, depends_on_id FROM dependencies WHERE type = 'parent-child'")
         return waiting | {str(row["issue_id"]) for row in children if row["depends_on_id"] in waiting | deferred}
 
+    def descendants(self, parent: str) -> set[str]:
+        """The beads below this one, by their dependencies."""
+        children = self.rows("SELECT issue_id, depends_on_id FROM dependencies WHERE type = 'parent-child'")
+        found = {parent}
+        while more := {str(row["issue_id"]) for row in children if row["depends_on_id"] in found} - found:
+            found |= more
+        return found - {parent}
+
     def ready(self, where: Callable[[Row], bool]) -> list[Row]:
         """What `bd ready` lists, unsorted: open, not waiting, not deferred, not pinned or ephemeral, and real work."""
         waiting = self.blocked()
