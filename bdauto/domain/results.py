@@ -24,6 +24,8 @@ from bdauto.domain.record import (
 from bdauto.domain.times import format_time, parse_time
 from bdauto.sanitize import clean, hide_secrets
 
+LINE_LIMIT = 4000
+"""Characters of such a line that are looked at."""
 OUTPUT_LIMIT = 1 << 20
 """Characters of a job's output that are looked at, from its end."""
 LAST_LINES = 5
@@ -99,7 +101,7 @@ def read_output(output: str) -> Output:
 def last_line(text: str) -> str:
     """Return the last line of a text that is not blank: cleaned, bounded, without what looks like a secret."""
     for line in reversed(text[-OUTPUT_LIMIT:].splitlines()):
-        words = hide_secrets(clean(line, WORDS_LIMIT))
+        words = clean(hide_secrets(clean(line, LINE_LIMIT)), WORDS_LIMIT)  # a secret that is cut is not known any more
         if words:
             return words
     return ""
