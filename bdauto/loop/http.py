@@ -5,10 +5,13 @@ at most TIMEOUT seconds. A new one takes the place of the oldest that has not as
 """
 
 import logging
+import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
 from waitress.adjustments import Adjustments
@@ -27,6 +30,10 @@ THREADS = 4
 ANSWER_TIMEOUT = 60.0
 """Seconds that a connection may be open whose request is being answered."""
 HEADER_LIMIT, BODY_LIMIT = 8192, 1024
+FOR_ALL = frozenset({"/healthz", "/readyz", "/metrics"})
+"""What answers any Host: probes and scrapers use addresses and names that nobody here knows, and no bead is in it."""
+NOT_PUBLIC = (".local", ".internal", ".svc", ".home.arpa", ".test", ".localdomain")
+"""Ends of names that nobody can register, and that name hosts of this network."""
 TEXT = "text/plain; charset=utf-8"
 
 
@@ -56,7 +63,8 @@ class Listener:
         silent.addHandler(logging.NullHandler())
         silent.propagate = False
         try:
-            self._server = _Server(_application(pages, folders or {}), self._sockets, adj=_adjustments(host, port))
+            answer = _application(pages, folders or {}, host)
+            self._server = _Server(answer, self._sockets, adj=_adjustments(host, port))
         except (OSError, OverflowError, ValueError) as error:
             close_all(self._sockets)
             reason = getattr(error, "strerror", None) or str(error)
@@ -100,11 +108,41 @@ def _page(pages: Pages, folders: Folders, path: str) -> Page:
     return found(name) if found and name else Page(404, b"not found\n")
 
 
-def _application(pages: Pages, folders: Folders) -> "Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]":
+def is_own_name(asked: str, listening: str) -> bool:
+    """Return whether a Host header names this listener, and not a name that somebody has pointed at its address.
+
+    A page of another site in a browser can have its own name resolve to this address (DNS rebinding), and read the
+    answers. On loopback only loopback and the host of --listen are own names. Elsewhere every address is, because
+    nobody can rebind one, and of names the host's, and those that no public DNS has (RFC 6761, RFC 6762).
+    """
+    name = asked.rpartition(":")[0] if re.search(r":\d*\Z", asked) and not asked.endswith("]") else asked
+    name = name.lower().rstrip(".")
+    if name in ("", "localhost", listening.lower()) or name.endswith(".localhost"):
+        return True
+    asked_ip, own_ip = _address(name.strip("[]")), _address(listening)
+    loopback = listening.lower() == "localhost" or (own_ip is not None and own_ip.is_loopback)
+    if asked_ip is not None:
+        return asked_ip.is_loopback or not loopback
+    return not loopback and (name == os.uname().nodename.lower() or "." not in name or name.endswith(NOT_PUBLIC))
+
+
+def _address(name: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(name)
+    except ValueError:
+        return None
+
+
+def _application(
+    pages: Pages, folders: Folders, listening: str
+) -> "Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]":
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         headers: list[tuple[str, str]] = []
-        if environ["REQUEST_METHOD"] == "GET":
-            found = _page(pages, folders, environ["PATH_INFO"])
+        path = environ["PATH_INFO"]
+        if path not in FOR_ALL and not is_own_name(environ.get("HTTP_HOST", ""), listening):
+            found = Page(403, b"this is not a name of bdauto: ask by its address\n")
+        elif environ["REQUEST_METHOD"] == "GET":
+            found = _page(pages, folders, path)
         else:
             found = Page(405, b"GET only\n")
             headers.append(("allow", "GET"))

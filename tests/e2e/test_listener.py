@@ -57,6 +57,24 @@ def test_a_page(serve: Serve) -> None:
     assert b"Server: bdauto\r\n" in answer
 
 
+def test_another_name_gets_no_page_and_a_probe_is_answered_by_any(serve: Serve) -> None:
+    """DNS rebinding: a page of another site has its name resolve to 127.0.0.1. Kubernetes probes by a pod's address."""
+    listener = serve(beads=healthy, healthz=healthy, readyz=healthy, metrics=healthy)
+    for path, host, status in (
+        ("beads", "evil.example", 403),
+        ("beads", "evil.example:9464", 403),
+        ("nothing", "evil.example", 403),
+        ("beads", "localhost:9464", 200),
+        ("beads", listener.address, 200),
+        ("healthz", "10.1.2.3:9464", 200),
+        ("readyz", "beads-dispatcher.beads-server.svc:9464", 200),
+        ("metrics", "evil.example", 200),
+    ):
+        answer = ask(listener, f"GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode()), (path, host, answer)
+        assert (b"alive" in answer) == (status == 200)
+
+
 @pytest.mark.parametrize("method", ["POST", "HEAD", "PUT", "BREW"])
 def test_nothing_but_get(serve: Serve, method: str) -> None:
     called: list[int] = []
