@@ -34,6 +34,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     `act` is what bd's record says was done, e.g. `claim`. `mark` is unique to the change: applied twice, it is written
     once. A claim's note is CLAIM_NOTE and the time of the claim. A claim that comes to nothing takes it back.
+
+    A `quiet` change has no status and no note. It writes the metadata alone, and on a server it does not even move
+    `updated_at`: so it never conflicts with a note that somebody else writes at that moment. `comment` is what its
+    event says there.
     """
 
     bead: Bead
@@ -45,6 +49,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     retracts_claim_note: bool = False
     put: Mapping[str, str | float | Moment] = msgspec.field(default_factory=dict)
     drop: tuple[str, ...] = ()
+    quiet: bool = False
+    comment: str = ""
     if_status: str | None = None
     if_assignee: str | None = None
     if_attempt: str | None = None
@@ -56,6 +62,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     def allowed_by(self, store: Mapping[str, Any]) -> bool:
         """Whether the key-value store still is what this change expects."""
         return all((store.get(key) or None) == value for key, value in self.if_store.items())
+
+    @property
+    def ends_claim(self) -> bool:
+        """Whether no attempt is left on the bead."""
+        return self.retracts_claim_note or "bdauto.attempt" in self.drop
 
     def holds(self, bead: Bead) -> bool:
         """Whether the bead still is what this change expects."""

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 
 from bdauto.bd.change import MARK, Change, Moment
 from bdauto.bd.client import checked_id
-from bdauto.domain.notes import CLAIM_NOTE
-from bdauto.domain.record import ATTEMPT, CLAIMED_AT
+from bdauto.domain.notes import CLAIM_NOTE, WRITTEN
+from bdauto.domain.record import ATTEMPT, CLAIMED_AT, PENDING_NOTE
 
 NOTES_BYTES = 65_535
 """What bd's notes column holds; a note that would not fit is left out rather than failing the change it describes."""
@@ -122,12 +122,12 @@ def _if(condition: str, statement: str, otherwise: str = "SELECT 1") -> Iterator
 
 def _update(changes: Sequence[Change]) -> str:
     each = _each(changes)
-    columns = [
-        "updated_at = @now",
-        f"notes = {each(_notes)}",  # before the metadata, which has the time of a claim's note
-        f"metadata = {each(_metadata)}",
-        f"status = {each(lambda change: 'status' if change.status is None else _text(change.status))}",
-    ]
+    columns = [f"updated_at = {each(lambda change: 'updated_at' if change.quiet else '@now')}"]
+    if not all(change.quiet for change in changes):
+        columns.append(f"notes = {each(_notes)}")  # before the metadata, which has the time of a claim's note
+    columns.append(f"metadata = {each(_metadata)}")
+    if any(change.status for change in changes):
+        columns.append(f"status = {each(lambda change: _text(change.status) if change.status else 'status')}")
     if any(change.status == "in_progress" for change in changes):
         columns.append("started_at = COALESCE(started_at, @now)")
     if any(map(_reopens, changes)):
@@ -148,8 +148,9 @@ def _events(changes: Sequence[Change], actor: str, where: str) -> str:
     kind = each(lambda change: "'updated'" if change.status is None else "'status_changed'")
     old = each(lambda change: "status" if change.status is None else _text(change.if_status or change.bead.status))
     return (
-        "INSERT INTO events (id, issue_id, event_type, actor, old_value, new_value) "  # noqa: S608
-        f"SELECT UUID(), id, {kind}, {_text(actor)}, JSON_OBJECT('status', {old}), JSON_OBJECT('status', status) "
+        "INSERT INTO events (id, issue_id, event_type, actor, old_value, new_value, comment) "  # noqa: S608
+        f"SELECT UUID(), id, {kind}, {_text(actor)}, JSON_OBJECT('status', {old}), JSON_OBJECT('status', status), "
+        f"{each(lambda change: _text(change.comment) if change.comment else 'NULL')} "
         f"FROM issues WHERE {where}"
     )
 
@@ -157,7 +158,7 @@ def _events(changes: Sequence[Change], actor: str, where: str) -> str:
 def _row_lock(where: str) -> str:
     """Set the column that bd 1.3 changes with each write, so that Dolt never merges two writes of one bead."""
     random = "1 + FLOOR(RAND() * 9007199254740991)"
-    return f"UPDATE issues SET row_lock = {random}, updated_at = @now WHERE {where}"  # noqa: S608
+    return f"UPDATE issues SET row_lock = {random}, updated_at = updated_at WHERE {where}"  # noqa: S608
 
 
 def _fewer(where: str, wanted: int) -> str:
@@ -219,9 +220,14 @@ def _store_expectations(change: Change) -> Iterator[str]:
 
 
 def _metadata(change: Change) -> str:
-    pairs = ", ".join(f"{_path(key)}, {_value(value)}" for key, value in {**change.put, MARK: change.mark}.items())
+    put, drop = {**change.put, MARK: change.mark}, [*change.drop]
+    if change.writes_claim_note:
+        put[PENDING_NOTE] = f"{len(change.bead.notes)} {WRITTEN}"
+    elif change.ends_claim:
+        drop.append(PENDING_NOTE)
+    pairs = ", ".join(f"{_path(key)}, {_value(value)}" for key, value in put.items())
     expression = f"JSON_SET({_METADATA}, {pairs})"
-    return f"JSON_REMOVE({expression}, {', '.join(map(_path, change.drop))})" if change.drop else expression
+    return f"JSON_REMOVE({expression}, {', '.join(map(_path, drop))})" if drop else expression
 
 
 def _notes(change: Change) -> str:

@@ -18,7 +18,7 @@ from bdauto.bd.versions import check_version, may_have_guards
 from bdauto.clock import Runtime
 from bdauto.domain.bead import Bead, guarded
 from bdauto.domain.notes import CLAIM_NOTE, WRITTEN
-from bdauto.domain.record import ATTEMPT, PENDING_NOTE
+from bdauto.domain.record import PENDING_NOTE
 from bdauto.errors import BdConflict, BdDrift, BdFailed, BdMoved, BdTimeout
 from bdauto.lock import locked
 
@@ -178,17 +178,18 @@ def to_options(change: Change, bead: Bead, now: datetime) -> list[str]:
     options: list[str] = []
     if change.status is not None:
         options += ["--status", change.status]
-    note = "\n".join(filter(None, ["" if change.retracts_claim_note else bead.pending_note, change.note]))
+    pending = "" if change.retracts_claim_note or change.quiet else bead.pending_note
+    note = "\n".join(filter(None, [pending, change.note]))
     if note and len(bead.notes.encode()) + len(note.encode()) < NOTES_BYTES:
         options += ["--append-notes", note]
     put, drop = {**change.put, MARK: change.mark}, list(change.drop)
     if change.writes_claim_note:
         put[PENDING_NOTE] = f"{len(bead.notes)} {CLAIM_NOTE}{NOW.at(now)}"
     elif PENDING_NOTE in bead.metadata:
-        if change.retracts_claim_note or ATTEMPT in change.drop:
+        if change.ends_claim:
             drop.append(PENDING_NOTE)
-        elif bead.pending_note:  # the agent may have noted before the claim's note is written: its place still counts
-            put[PENDING_NOTE] = f"{bead.claim_place} {WRITTEN}"
+        elif pending:  # the agent may have noted before the claim's note is written: its place still counts
+            put[PENDING_NOTE] = f"{str(bead.metadata[PENDING_NOTE]).partition(' ')[0]} {WRITTEN}"
     for key, value in put.items():
         text = value.at(now) if isinstance(value, Moment) else guarded(value) if isinstance(value, str) else value
         options += ["--set-metadata", f"{key}={text}"]

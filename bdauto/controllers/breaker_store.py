@@ -13,7 +13,7 @@ from bdauto.clock import Runtime
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
 from bdauto.domain.breaker import KEY, Breaker, Death
-from bdauto.domain.notes import sign_of_life
+from bdauto.domain.life import sign_of_life
 
 TRIES = 8
 """Several dispatchers and reapers may change the breaker at once: each reads it anew after it lost."""
@@ -123,7 +123,7 @@ class BreakerStore(msgspec.Struct, frozen=True):
 
 def life_of(bead: Bead) -> Life | None:
     """Return the life of an agent that has written on its bead since the claim."""
-    if not bead.attempt or bead.claimed_at is None or not sign_of_life(bead.notes_since_claim):
+    if not bead.attempt or bead.claimed_at is None or not sign_of_life(bead):
         return None
     return bead.attempt, bead.claimed_at
 

@@ -17,7 +17,8 @@ from bdauto.controllers.gate import Expected
 from bdauto.controllers.memory import StartedJob
 from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import backoff
-from bdauto.domain.notes import JOB_NOTE, UNKNOWN, error_kind, failure_note, sign_of_life
+from bdauto.domain.life import sign_of_life
+from bdauto.domain.notes import JOB_NOTE, UNKNOWN, error_kind, failure_note
 from bdauto.domain.record import Record
 from bdauto.errors import BdError, BdUnsupported
 
@@ -243,7 +244,7 @@ class Claims(msgspec.Struct, frozen=True):
                 break
             if bead.assignee != claim.bead.assignee:
                 break
-            if sign_of_life(bead.notes.removeprefix(claim.bead.notes)):
+            if sign_of_life(bead):
                 return Ended.alive
             change = rewrite(
                 bead,

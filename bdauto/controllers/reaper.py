@@ -15,7 +15,7 @@ from bdauto.controllers.results import Results, end_note, end_of_run, log_end
 from bdauto.domain import pause
 from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.eligibility import backoff
-from bdauto.domain.notes import sign_of_life
+from bdauto.domain.life import sign_of_life
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report, partly
 from bdauto.domain.reaping import (
     FORGOTTEN,
@@ -238,7 +238,7 @@ def _released(decision: ReapDecision, record: Record) -> tuple[int, Record]:
 
 def _kept(decision: ReapDecision, prefix: str = "") -> BeadReport:
     bead = decision.bead
-    lives = sign_of_life(bead.notes_since_claim)
+    lives = sign_of_life(bead)
     return BeadReport(bead.id, BeadOutcome.kept, bead.job, prefix + decision.evidence, lives=lives)
 
 

@@ -16,7 +16,7 @@ from bdauto.bd.change import Change, Writer, apply_each, mark_of, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.domain.bead import Bead
-from bdauto.domain.notes import sign_of_life
+from bdauto.domain.life import sign_of_life
 from bdauto.domain.reaping import ALIVE, FORGOTTEN, NOT_ASKED, NOT_STARTED, JobEvidence
 from bdauto.domain.record import RUNNING, Run, metadata_of
 from bdauto.domain.results import JobEnd, ended_run, finish_note, lost, since_claim
@@ -83,7 +83,7 @@ def end_of_run(bead: Bead, evidence: JobEvidence, now: datetime) -> JobEnd | Non
     run = bead.record.current
     if bead.status != "in_progress" or run is None:
         return None
-    ran = run.job or sign_of_life(bead.notes_since_claim)
+    ran = run.job or sign_of_life(bead)
     end = evidence.ends.get(bead.id) or (lost(now) if ran else None)
     return since_claim(run, end) if end else None
 
@@ -101,8 +101,13 @@ def _during(bead: Bead, run: Run) -> Bead:
 
 
 def end_note(bead: Bead, run: Run, end: JobEnd) -> str:
-    """Write the note of a job's end. What the agent said last is in it where the bead was not closed."""
-    return finish_note(run.job or run.attempt, end, words=bead.status != "closed")
+    """Write the note of a job's end, after that of its record if that is missing.
+
+    What the agent said last is in it where the bead was not closed.
+    """
+    note = finish_note(run.job or run.attempt, end, words=bead.status != "closed")
+    missing = bead.missing_note if run.attempt == bead.attempt else ""
+    return "\n".join(filter(None, [missing, note]))
 
 
 def log_end(bead: Bead, run: Run, end: JobEnd) -> None:

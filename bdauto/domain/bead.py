@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from bdauto.domain.notes import AGENT_SIGN, CLAIM_NOTE, JOB_NOTE
+from bdauto.domain.notes import AGENT_SIGN, CLAIM_NOTE, JOB_NOTE, UNKNOWN, WRITTEN
+from bdauto.domain.record import CLAIMED_AT, PENDING_NOTE, Record, nonsense, read_record
 from bdauto.domain.record import JOB_PATTERN as JOB_PATTERN
-from bdauto.domain.record import PENDING_NOTE, Record, nonsense, read_record
 from bdauto.domain.record import guarded as guarded
 from bdauto.domain.record import unguarded as unguarded
 from bdauto.domain.times import check_time as check_time
@@ -24,6 +24,9 @@ MOST_JOBS = 20
 _JOB_ID = r"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?)"
 _SIGNED_JOB = re.compile(rf"^{AGENT_SIGN} {_JOB_ID}(?![A-Za-z0-9_-])", re.MULTILINE)
 _NAMED_JOB = re.compile(rf"^(?:{AGENT_SIGN} |{JOB_NOTE}){_JOB_ID}(?![A-Za-z0-9_-])", re.MULTILINE)
+
+CLAIM_LINE = rf"{CLAIM_NOTE}[0-9TZ:-]{{1,40}}"
+"""Matches the note of a claim."""
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -179,16 +182,36 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def pending_note(self) -> str:
         """The note of the current claim, if it is not yet among the notes (embedded databases)."""
         note = self._text(PENDING_NOTE).partition(" ")[2]
-        return note if re.match(rf"{CLAIM_NOTE}[0-9TZ:-]{{1,40}}\Z", note) else ""
+        return note if re.fullmatch(CLAIM_LINE, note) else ""
+
+    @property
+    def record_note(self) -> str:
+        """The note of the current attempt's record: its job, or that its outcome is unknown. Or ""."""
+        return f"{JOB_NOTE}{self.job}" if self.job else self.error if self.error.startswith(UNKNOWN) else ""
+
+    @property
+    def missing_note(self) -> str:
+        """The note of the current attempt's record if it is not among the notes and was not written a second time."""
+        note = self.record_note
+        return "" if note in self.notes.splitlines() or self.record.noted == self.attempt else note
 
     @property
     def claim_place(self) -> int:
-        """The length of the notes at the current claim, or where the claim's note begins among them."""
-        place = re.match(r"[0-9]{1,9} ", self._text(PENDING_NOTE))
-        if place:
-            return int(place[0])
-        claims = list(re.finditer(rf"^{CLAIM_NOTE}[0-9TZ:-]+$", self.notes, re.MULTILINE))
-        return claims[-1].start() if claims else 0
+        """The length of the notes at the current claim. 0 if somebody has rewritten the notes since.
+
+        A claim that did not record it is known by its note: the last one that is newer than the recorded time, or else
+        the first of that time.
+        """
+        recorded = re.match(r"([0-9]{1,9}) (.*)", self._text(PENDING_NOTE))
+        if recorded:
+            place, since = int(recorded[1]), self.notes[int(recorded[1]) :]
+            cut = place > len(self.notes) or (place > 0 and since[:1] not in ("", "\n"))
+            return 0 if cut or (recorded[2] == WRITTEN and not since.strip()) else place
+        claims = list(re.finditer(rf"^{CLAIM_LINE}$", self.notes, re.MULTILINE))
+        recorded_note = f"{CLAIM_NOTE}{self._text(CLAIMED_AT)}"
+        newer = [claim for claim in claims if claim[0] > recorded_note]
+        exact = [claim for claim in claims if claim[0] == recorded_note]
+        return [*newer[-1:], *exact[:1], *claims[-1:]][0].start() if claims else 0
 
     @property
     def notes_since_claim(self) -> str:

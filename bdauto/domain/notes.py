@@ -15,9 +15,6 @@ FINISH_NOTE = "agent finished: job="
 UNKNOWN = "dispatch outcome unknown"
 """The start of the note and of the recorded error when the outcome of a POST is unknown: a job may run."""
 
-OWN_NOTES = (CLAIM_NOTE, JOB_NOTE, FINISH_NOTE, UNKNOWN, "dispatch failed", "reaper: ")
-"""How bdauto's own notes begin. Each is one line."""
-
 
 def format_age(age: timedelta) -> str:
     """Write an age as notes do: in whole minutes, rounded down, and below a minute in seconds."""
@@ -39,8 +36,3 @@ def failure_note(error: str) -> str:
 def error_kind(error: str) -> str:
     """Return what kind of error this is, e.g. `HTTP 502`: the words after it may differ at each try."""
     return error.partition(":")[0]
-
-
-def sign_of_life(notes_since_claim: str) -> bool:
-    """Whether anybody but bdauto has written a note since the claim, as an agent does first of all."""
-    return any(line.strip() and not line.startswith(OWN_NOTES) for line in notes_since_claim.splitlines())

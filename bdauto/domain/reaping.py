@@ -7,7 +7,8 @@ from enum import StrEnum
 import msgspec
 
 from bdauto.domain.bead import Bead, format_time
-from bdauto.domain.notes import UNKNOWN, format_age, sign_of_life
+from bdauto.domain.life import sign_of_life
+from bdauto.domain.notes import UNKNOWN, format_age
 from bdauto.domain.results import JobEnd
 from bdauto.domain.settings import OnStall, ReapSettings
 from bdauto.domain.values import format_duration
@@ -188,7 +189,7 @@ def ended(job_state: str) -> str:
 
 def _silent(bead: Bead) -> bool:
     """Return whether bdauto claimed the bead and its agent has not written on it since."""
-    return bool(bead.attempt) and not sign_of_life(bead.notes_since_claim)
+    return bool(bead.attempt) and not sign_of_life(bead)
 
 
 def _job(bead: Bead) -> str:

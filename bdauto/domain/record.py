@@ -25,7 +25,7 @@ ARMED_AT, RELEASED_AT = "bdauto.armed_at", "bdauto.released_at"
 MARK = "bdauto.write"
 """Metadata key with the unique id of the last change: it tells an applied change from one that was never made."""
 PENDING_NOTE = "bdauto.claim_note"
-"""Metadata key, in embedded databases: the length of the notes at the claim, and its note until that is written."""
+"""Metadata key: the length of the notes at the claim, and `written`, or the claim's note until that is written."""
 
 JOB_PATTERN = r"^[A-Za-z0-9._-]{1,100}\Z"
 """Matches the ids of jobs and attempts."""

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import timedelta
 
 from bdauto.domain.bead import Bead
-from bdauto.domain.notes import sign_of_life
+from bdauto.domain.life import sign_of_life
 from bdauto.domain.outcome import BeadOutcome, Outcome, Report
 
 LONGEST = timedelta(minutes=2)
@@ -69,4 +69,4 @@ def _tells(report: Report) -> bool:
 def _lives(bead: Bead) -> bool:
     """Whether the agent of a bead has finished it, or has written on it since its claim."""
     finished = bead.status in ("closed", "blocked") and not bead.quarantined
-    return finished or (bool(bead.attempt) and sign_of_life(bead.notes_since_claim))
+    return finished or (bool(bead.attempt) and sign_of_life(bead))

@@ -80,7 +80,7 @@ def _unconditional(change: Change) -> Change:
     )
 
 
-def _nothing(notes: str) -> bool:
+def _nothing(_bead: Bead) -> bool:
     return False
 
 

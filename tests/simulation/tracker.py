@@ -13,8 +13,8 @@ import msgspec
 from bdauto.bd.change import MARK, Change, Moment
 from bdauto.bd.client import Bd, RunningCommand
 from bdauto.domain.bead import Bead, BeadList, Dependency
-from bdauto.domain.notes import CLAIM_NOTE
-from bdauto.domain.record import CLAIMED_AT, PLACE
+from bdauto.domain.notes import CLAIM_NOTE, WRITTEN
+from bdauto.domain.record import CLAIMED_AT, PENDING_NOTE, PLACE
 from bdauto.domain.settings import BdSettings
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdTimeout
 from tests.simulation.checker import changed, check_change, check_swap, note_fitness
@@ -278,7 +278,10 @@ class SimWriter:
         if note and not (process.happens("note lost") and not change.writes_claim_note):
             lines.append(note)
         put = {key: value.at(now) if isinstance(value, Moment) else value for key, value in change.put.items()}
-        metadata = {k: v for k, v in {**own, **put, MARK: change.mark}.items() if k not in change.drop}
+        if change.writes_claim_note:
+            put[PENDING_NOTE] = f"{len(before.notes)} {WRITTEN}"
+        drop = (*change.drop, PENDING_NOTE) if change.ends_claim else change.drop
+        metadata = {k: v for k, v in {**own, **put, MARK: change.mark}.items() if k not in drop}
         status = change.status or before.status
         row.put(
             msgspec.structs.replace(
@@ -286,7 +289,7 @@ class SimWriter:
                 notes="\n".join(lines),
                 metadata=metadata,
                 status=status,
-                updated_at=now,
+                updated_at=before.updated_at if change.quiet else now,
                 closed_at=before.closed_at if status == "closed" else None,
             )
         )

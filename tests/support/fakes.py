@@ -211,7 +211,7 @@ class Tracker(Bd):
             key: value for key, value in {**metadata, **put, MARK: change.mark}.items() if key not in change.drop
         }
         row["status"] = change.status or row["status"]
-        row["updated_at"] = now
+        row["updated_at"] = row["updated_at"] if change.quiet else now
         return True
 
     def _waits(self, row: dict[str, Any]) -> bool:

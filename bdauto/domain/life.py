@@ -1,0 +1,41 @@
+"""Signs of life: what somebody else than bdauto has noted on a bead since its claim.
+
+bd's notes are one text, and programs write under names of their choice. So bdauto does not guess who wrote a note. Its
+metadata tells where the notes of the claim begin, and what bdauto has noted since: the claim and the record, one line
+each. Whatever else is there was written by somebody else, even if it begins as bdauto's notes do.
+"""
+
+import re
+from collections.abc import Iterator
+
+from bdauto.domain.bead import CLAIM_LINE, Bead
+from bdauto.domain.notes import AGENT_SIGN
+
+
+def sign_of_life(bead: Bead) -> bool:
+    """Whether anybody but bdauto has written a note since the claim, as an agent does first of all."""
+    return bool(notes_of_others(bead))
+
+
+def only_signed(bead: Bead) -> bool:
+    """Whether the agent's first note is all that was noted since the claim. A script may write it for an agent."""
+    notes = notes_of_others(bead)
+    return bool(notes) and all(line.startswith(AGENT_SIGN) for line in notes)
+
+
+def notes_of_others(bead: Bead) -> list[str]:
+    """Return the lines that were noted since the current claim, without those of bdauto."""
+    lines = [line for line in bead.notes_since_claim.splitlines() if line.strip()]
+    for pattern in _own_notes(bead):
+        own = next((line for line in lines if re.fullmatch(pattern, line)), None)
+        if own is not None:
+            lines.remove(own)
+    return lines
+
+
+def _own_notes(bead: Bead) -> Iterator[str]:
+    """Yield a pattern for each line that bdauto may have noted since the claim."""
+    if not bead.pending_note:
+        yield CLAIM_LINE
+    if bead.record_note:
+        yield re.escape(bead.record_note)
