@@ -14,6 +14,7 @@ from bdauto.bd.change import NOW, Change, Moment, Writer, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.gate import Expected
+from bdauto.controllers.late_notes import LateNotes
 from bdauto.controllers.memory import StartedJob
 from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import backoff
@@ -63,6 +64,7 @@ class Claims(msgspec.Struct, frozen=True):
     bd: Bd
     writer: Writer
     runtime: Runtime
+    notes: LateNotes = msgspec.field(default_factory=LateNotes)
 
     def claim(self, bead: Bead, attempt: str, host: str = "", store: Expected | None = None) -> Claim | None:
         """Claim a bead if it is unchanged since it was read, and charge the attempt. None if somebody was faster.
@@ -89,7 +91,7 @@ class Claims(msgspec.Struct, frozen=True):
         return claim if self._apply(change) else None
 
     def record(self, claim: Claim, job: str) -> bool:
-        """Write the job on the bead. Return False if the bead was changed meanwhile.
+        """Write the job on the bead, and let its note wait. Return False if the bead was changed meanwhile.
 
         The job runs by now, so a failing bd is asked again until RECORD_RETRY is over. Then its error is raised.
         """
@@ -99,10 +101,11 @@ class Claims(msgspec.Struct, frozen=True):
             before=claim.record,
             act="record",
             mark=self.runtime.unique(),
-            note=f"{JOB_NOTE}{job}",
+            quiet=True,
+            comment=f"{JOB_NOTE}{job}",
             if_attempt=claim.attempt,
         )
-        return self._insist(change, job)
+        return self._record(change, job)
 
     def mark_unclaimed(self, claim: Claim, job: str) -> None:
         """Note a job that runs though its claim is gone on its bead, if that looks as if it had never been posted.
@@ -131,10 +134,26 @@ class Claims(msgspec.Struct, frozen=True):
             before=claim.record,
             act="note unknown outcome of",
             mark=self.runtime.unique(),
-            note=words,
+            quiet=True,
+            comment=words,
             if_attempt=claim.attempt,
         )
-        self._insist(change)
+        self._record(change)
+
+    def _record(self, change: Change, job: str = "") -> bool:
+        """Write a record. If it is written, its comment waits to become a note."""
+        written = self._insist(change, job)
+        if written:
+            late = Change(
+                bead=change.bead,
+                act="note the record of",
+                mark=self.runtime.unique(),
+                note=change.comment,
+                if_attempt=change.if_attempt,
+                if_mark=change.mark,  # else a sweep has written it meanwhile
+            )
+            self.notes.add(late, self.runtime.monotonic())
+        return written
 
     def _insist(self, change: Change, job: str = "") -> bool:
         deadline, wait = self.runtime.monotonic() + RECORD_RETRY.total_seconds(), 0.5

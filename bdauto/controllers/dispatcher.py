@@ -23,6 +23,7 @@ from bdauto.controllers.claims import Claim, Claims
 from bdauto.controllers.earlier_jobs import EarlierJobs
 from bdauto.controllers.endings import Endings
 from bdauto.controllers.gate import Gate, Hold
+from bdauto.controllers.late_notes import LateNotes
 from bdauto.controllers.limits import Limits
 from bdauto.controllers.memory import Memory, StartedJob
 from bdauto.controllers.ready_queue import Queue
@@ -50,7 +51,8 @@ class Dispatcher:
     """Runs one cycle. `runner` is called only when a bead is eligible, `gate` is asked before each bead.
 
     `status` is what the services said: where the caller has just asked them, and after the cycle if that did.
-    `memory` is kept between cycles by a process that runs several.
+    `memory` is kept between cycles by a process that runs several. So are the `notes` that wait; without them, a cycle
+    writes its notes at its end.
     """
 
     bd: Bd
@@ -61,6 +63,7 @@ class Dispatcher:
     gate: Gate
     memory: Memory = field(default_factory=Memory)
     status: ServiceStatus | None = None
+    notes: LateNotes | None = None
     next_at: datetime | None = field(default=None, init=False)
     """When time alone may change what the cycle found, as far as it has seen."""
     _malformed: set[str] = field(default_factory=set, init=False)
@@ -73,7 +76,8 @@ class Dispatcher:
     _waits: list[float] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        self._claims = Claims(self.bd, self.writer, self.runtime)
+        self._notes = self.notes or LateNotes()
+        self._claims = Claims(self.bd, self.writer, self.runtime, self._notes)
         self._limits = Limits(self.bd, self.runner, self.settings, self.runtime.now)
         self._breaker = BreakerStore(self.bd, self.writer, self.runtime)
         self._endings = Endings(
@@ -92,6 +96,8 @@ class Dispatcher:
             self.gate.close()
             self._limits.close()
             self._close_again()
+        if self.notes is None:
+            self._notes.write(self.writer, self.runtime)
         beads, malformed = tuple(self._endings.reports), tuple(sorted(self._malformed))
         outcome, dispatched = hold.outcome, self._endings.dispatched
         error = error or self._tripped or self._endings.failure() or partly(beads, malformed)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from bdauto import log
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
 
 
+NOTE_DELAY = timedelta(seconds=30)
+"""So long after a claim its dispatcher may still write the note of its record."""
 SETTLED = frozenset({BeadOutcome.released, BeadOutcome.requeued, BeadOutcome.blocked})
 
 
@@ -186,27 +189,34 @@ class Reaper:
             act=decision.action.name,
             mark=self.runtime.unique(),
             status="blocked" if decision.action is Action.block else "open",
-            note=f"{end_note(bead, _run(decision), end)}\n{decision.note}" if end else decision.note,
+            note="\n".join(
+                filter(None, [end_note(bead, _run(decision), end) if end else bead.missing_note, decision.note])
+            ),
             if_status=bead.status,
             if_assignee=bead.assignee,
+            if_mark=mark_of(bead),  # a record does not move the time
             if_updated_at=bead.updated_at,
         )
 
     def _rewrite_lost_notes(self, decisions: list[ReapDecision]) -> None:
-        """Write a dispatch's note again, once, if a concurrent writer made bd lose it. Metadata is the record."""
+        """Write the note of a record, once, if it is not there. Metadata is the record.
+
+        Its dispatcher was killed before it wrote the note, or a concurrent writer made bd lose it.
+        """
+        now = self.runtime.now()
         changes = [
             rewrite(
                 bead,
                 bead.record.change(noted=bead.attempt),
                 act="note job of",
                 mark=self.runtime.unique(),
-                note=f"dispatched: job={bead.job}",
+                note=bead.missing_note,
                 if_attempt=bead.attempt,
                 if_mark=mark_of(bead),  # another sweep may have written it within the same second
                 if_updated_at=bead.updated_at,
             )
             for bead in (decision.bead for decision in decisions if decision.action is Action.keep)
-            if bead.job and f"job={bead.job}" not in bead.notes and bead.record.noted != bead.attempt
+            if bead.missing_note and (bead.claimed_at is None or now - bead.claimed_at > NOTE_DELAY)
         ]
         for change, result in zip(changes, apply_each(self.writer, changes), strict=True):
             again = result is True and not self.settings.dry_run

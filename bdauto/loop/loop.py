@@ -14,6 +14,7 @@ from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import Expected, Hold
+from bdauto.controllers.late_notes import LateNotes
 from bdauto.controllers.memory import Memory
 from bdauto.controllers.reaper import Reaper
 from bdauto.diagnostics.snapshot import gather_queue
@@ -83,7 +84,7 @@ class Loop:
         self._writer: Writer | None = None
         self._capacity: Capacity | None = None
         self._asked = 0
-        self._memory = Memory()
+        self._memory, self._notes = Memory(), LateNotes()
         self._probation = Probation(self.jobs.dispatch.trip_after)
         self._pace = PollSchedule(self.jobs.run, self.runtime.rng)
         self._switch = PauseMonitor(
@@ -116,6 +117,7 @@ class Loop:
             if self._wait(self._due[job]):
                 self._turn(job)
                 process.reap_orphans()
+        self._notes.write(self._writing(), self.runtime, at_once=True)
         self.telemetry.publish()
         self.watcher.close()
 
@@ -135,10 +137,13 @@ class Loop:
         """Wait until a job is due. Return False before that, on a signal or when another job may be due earlier."""
         while not self.stop.asked:
             self._moved(self.watcher.longest)
-            left = until - self.runtime.monotonic()
-            if left <= 0:
+            now = self.runtime.monotonic()
+            if now >= self._notes.due:
+                self._moved(self._longest_call())
+                self._notes.write(self._writing(), self.runtime)
+            elif now >= until:
                 return True
-            if self.watcher.wait(min(left, self._every)):
+            elif self.watcher.wait(min(until - now, self._notes.due - now, self._every)):
                 self._changed()
                 return False
         return False
@@ -234,7 +239,15 @@ class Loop:
             self._bd("dispatch", error)
             return Report("dispatch", Outcome.failed, dry_run, error=error)
         dispatcher = Dispatcher(
-            self.bd, self._writing(), self.runner, self.jobs.dispatch, self.runtime, self, self._memory, status
+            self.bd,
+            self._writing(),
+            self.runner,
+            self.jobs.dispatch,
+            self.runtime,
+            self,
+            self._memory,
+            status,
+            self._notes,
         )
         report = dispatcher.cycle()
         self._next_at = dispatcher.next_at

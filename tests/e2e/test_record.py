@@ -4,12 +4,14 @@ Only the real bd keeps one.
 """
 
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from bdauto.sandbox import FakeReply, Sandbox
+from bdauto.sandbox.fake_bd.call import BdResult
 from tests.support.cli import REAL_FLAVOURS, dispatch, forget_backoff, make_world, metadata, reap, run
 
 DISPATCHER, REAPER = "beads-dispatcher", "beads-reaper"
@@ -106,3 +108,32 @@ def test_the_pause_switch(real: Sandbox) -> None:
     if real.topology != "embedded":
         query = "SELECT committer, message FROM dolt_log WHERE message LIKE '%bdauto.paused%'"
         assert rows(real, query) == [{"committer": "ann", "message": "bdauto: set bdauto.paused by ann"}] * 2
+
+
+def test_an_agent_s_first_note_is_not_pushed_aside(real: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent may write it at the moment when bdauto records its job. The note of the record comes later, once."""
+    notes: list[tuple[BdResult, str, str]] = []
+    agents: list[threading.Timer] = []
+    record = real.board.record
+
+    def write(bead: str, job: str) -> None:
+        notes.append((real.run("note", bead, f"claimed by agent {job}", actor="agent"), bead, job))
+
+    def started(raw: bytes, code: int, job: str = "") -> None:
+        record(raw, code, job)
+        agents.append(threading.Timer(0.02 * len(agents), write, (json.loads(raw)["taskId"], job)))
+        agents[-1].start()
+
+    monkeypatch.setattr(real.board, "record", started)
+    real.board.signs, real.board.capacity = False, 20
+    for _ in range(12):
+        real.create()
+        assert dispatch(real).code == 0
+    for agent in agents:
+        agent.join()
+    assert len(notes) == 12
+    for said, bead, job in notes:
+        assert said.code == 0, said
+        written = real.notes(bead)
+        assert written.count(f"dispatched: job={job}") == 1
+        assert f"claimed by agent {job}" in written

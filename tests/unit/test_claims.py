@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from bdauto.bd.change import MARK
 from bdauto.controllers.claims import Claim, Claims, Ended
+from bdauto.controllers.late_notes import DELAY
 from bdauto.domain.bead import format_time
 from bdauto.domain.notes import failure_note
 from bdauto.errors import BdFailed
@@ -172,7 +174,48 @@ def test_a_job_is_recorded_even_when_the_agent_was_faster() -> None:
     tracker, claims, claim = claimed()
     tracker.rows["x-1"].update(status="closed", updated_at=NOW + timedelta(seconds=1))
     assert claims.record(claim, "j-1")
+    claims.notes.write(tracker, tracker.clock.runtime())
     assert tracker.bead("x-1").status == "closed"
+    assert tracker.notes("x-1")[-1] == "dispatched: job=j-1"
+
+
+@pytest.mark.parametrize("record", ["job", "unknown"])
+def test_a_record_leaves_the_notes_alone_and_its_note_comes_later(record: str) -> None:
+    """The agent may write its first note at that very moment, and bd would refuse it."""
+    tracker, claims, claim = claimed()
+    if record == "job":
+        claims.record(claim, "j-1")
+    else:
+        claims.unknown(claim, "time-out")
+    assert (tracker.written[-1].quiet, tracker.written[-1].note) == (True, "")
+    assert tracker.notes("x-1") == [NOTE]
+    claims.notes.write(tracker, tracker.clock.runtime())
+    assert tracker.clock.waited == [DELAY]
+    note = "dispatched: job=j-1" if record == "job" else "dispatch outcome unknown: time-out"
+    assert tracker.notes("x-1") == [NOTE, note]
+
+
+def test_the_note_of_a_record_is_not_written_beside_that_of_a_sweep() -> None:
+    tracker, claims, claim = claimed()
+    claims.record(claim, "j-1")
+    row = tracker.rows["x-1"]
+    row["notes"] += "\ndispatched: job=j-1"
+    row["metadata"] = row["metadata"] | {MARK: "w-of-the-sweep"}
+    claims.notes.write(tracker, tracker.clock.runtime())
+    assert tracker.notes("x-1").count("dispatched: job=j-1") == 1
+
+
+def test_a_note_that_bd_cannot_write_is_tried_again() -> None:
+    tracker, claims, claim = claimed()
+    claims.record(claim, "j-1")
+    errors = [BdFailed("away"), BdFailed("away")]
+
+    def fail(_: object) -> None:
+        if errors:
+            raise errors.pop()
+
+    tracker.before_write = fail
+    claims.notes.write(tracker, tracker.clock.runtime())
     assert tracker.notes("x-1")[-1] == "dispatched: job=j-1"
 
 

@@ -103,10 +103,10 @@ EVIDENCE: list[Row] = [
     ("any note, stale", unstarted(STALE, "\nWorking on it…"), None, "blocked", "no progress for 31m"),
     (
         "own notes are no sign",
-        unstarted(timedelta(minutes=11), "\ndispatch failed HTTP 502"),
+        running(idle=STALE, notes="\ndispatched: job=j-1"),
         None,
         "released",
-        "no job",
+        "never wrote",
     ),
     (
         "unknown outcome",
@@ -387,6 +387,39 @@ def test_a_lost_note_is_written_again_once() -> None:
     here.tracker.rows["x-1"]["notes"] = "a person cleared the notes"
     here.sweep()
     assert here.tracker.notes("x-1") == ["a person cleared the notes"]
+
+
+def test_the_note_of_a_record_is_left_to_its_dispatcher_at_first() -> None:
+    here = ward(running(idle=timedelta(seconds=5), notes=""), jobs={"j-1": "running"})
+    here.sweep()
+    assert here.tracker.written == []
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{"job": "j-1"}, {"job": None, "error": "dispatch outcome unknown: time-out"}],
+    ids=["job", "unknown"],
+)
+def test_a_killed_dispatcher_s_note_is_written_by_a_sweep(own: dict[str, Any]) -> None:
+    note = "dispatched: job=j-1" if own["job"] else own["error"]
+    here = ward(running(idle=FRESH, notes="", **own), jobs={"j-1": "running"})
+    here.sweep()
+    assert here.tracker.notes("x-1")[1:] == [note]
+    settled = ward(running(idle=STALE, notes="\nworking", **own), jobs={"j-1": "failed"})
+    settled.sweep()
+    assert settled.tracker.notes("x-1").count(note) == 1
+
+
+def test_a_bead_that_was_recorded_since_it_was_read_is_not_settled() -> None:
+    """A record does not move the time of the last update."""
+    here = ward(running(idle=STALE, job=None, notes=""))
+    here.tracker.rows["x-1"]["metadata"][MARK] = "w-of-the-claim"
+
+    def record(_change: Change) -> None:
+        here.tracker.rows["x-1"]["metadata"] |= {MARK: "w-of-the-record", "bdauto.job": "j-1"}
+
+    here.tracker.before_write = record
+    assert said(here.sweep()) == {"x-1": "lost"}
 
 
 def test_two_sweeps_within_a_second_write_a_lost_note_again_once() -> None:

@@ -32,10 +32,16 @@ class Rows:
             times = {key: plain_time(one[key].isoformat()) for key in ("created_at", "updated_at")}
             self.store.insert("issues", one | times | {"notes": one.get("notes") or "", "metadata": metadata})
 
-    def apply(self, *changes: Change, actor: str = "me", now: datetime = NOW, between: str = "") -> str:
-        """Apply the changes as a server does, and return the error, or ""; `between` is another's write that merges."""
+    def apply(
+        self, *changes: Change, actor: str = "me", now: datetime = NOW, between: str = "", local: datetime = NOW
+    ) -> str:
+        """Apply the changes as a server does, and return the error, or ""; `between` is another's write that merges.
+
+        The server's local time is `local`.
+        """
         session = SqlSession(self.store)
         self.store.db.create_function("UTC_TIMESTAMP", 0, lambda: f"{_stamp(now)}.9")
+        self.store.db.create_function("NOW", 0, lambda: _stamp(local))
         if between:
             session.on_commit = lambda: self.store.db.execute(between)
         try:
@@ -54,6 +60,9 @@ class Rows:
 
     def commits(self) -> list[tuple[str, ...]]:
         return [tuple(one) for one in self.store.db.execute("SELECT committer, email, message FROM dolt_log")]
+
+
+HOUR = timedelta(hours=1)
 
 
 def _stamp(moment: datetime) -> str:
@@ -80,7 +89,7 @@ def test_a_claim_writes_status_note_and_metadata_together() -> None:
     one = rows["x-1"]
     assert (one["status"], one["notes"]) == ("in_progress", f"mine\n{CLAIM}")
     own = {"bdauto.attempt": "a1", "bdauto.attempts": 1, "bdauto.claimed_at": "2026-04-18T22:35:46Z", MARK: "w1"}
-    assert one["metadata"] == {"team": "a"} | own
+    assert one["metadata"] == {"team": "a", "bdauto.claim_note": "0 written"} | own
     assert (one["updated_at"], one["started_at"]) == (_stamp(NOW), _stamp(NOW))
     assert rows["x-2"]["status"] == "open"
 
@@ -95,6 +104,15 @@ def test_a_change_leaves_an_event_and_a_commit_in_the_actor_s_name() -> None:
     ]
     author = ("beads-dispatcher", "beads-dispatcher@bdauto")
     assert rows.commits() == [(*author, "bdauto: claim x-1"), (*author, "bdauto: record x-1")]
+
+
+@pytest.mark.parametrize(("schema", "written"), [(32, NOW + 9 * HOUR), (60, NOW + 9 * HOUR), (61, NOW), (65, NOW)])
+def test_an_event_has_the_time_that_this_bd_writes(schema: int, written: datetime) -> None:
+    """The server is in Tokyo. An older bd leaves the time of an event to it, a newer one writes UTC."""
+    rows = Rows(row("x-1"))
+    rows.store.db.execute("UPDATE schema_migrations SET version = ?", (schema,))
+    rows.apply(claim(bead("x-1")), local=NOW + 9 * HOUR)
+    assert [one[0] for one in rows.store.db.execute("SELECT created_at FROM events")] == [_stamp(written)]
 
 
 @pytest.mark.parametrize("actor", ["", "<>", "a b <c@d>", "é\n", HOSTILE])
@@ -141,6 +159,24 @@ def test_a_change_that_is_sent_again_is_written_once() -> None:
     assert [rows.apply(record) for _ in range(3)] == ["", "", ""]
     assert rows["x-1"]["notes"] == "dispatched: job=j"
     assert (len(rows.events()), len(rows.commits())) == (1, 1)
+
+
+def test_a_quiet_change_leaves_notes_and_time_alone() -> None:
+    """So a note that somebody writes at that moment does not conflict with it."""
+    seen = row("x-1", metadata={"bdauto.attempt": "a1"}, notes="mine")
+    rows = Rows(seen, row("x-2", metadata={"bdauto.attempt": "a2"}))
+    before = rows["x-1"]["updated_at"]
+    record = change(put={"bdauto.job": "j"}, if_attempt="a1", quiet=True, comment="dispatched: job=j")
+    assert "notes = " not in to_sql([record], "me")
+    note = change(bead("x-2"), mark="w2", note="n", if_attempt="a2")
+    assert rows.apply(record, note) == ""
+    assert (rows["x-1"]["notes"], rows["x-1"]["updated_at"], rows["x-1"]["metadata"]["bdauto.job"]) == (
+        "mine",
+        before,
+        "j",
+    )
+    assert (rows["x-2"]["notes"], rows["x-2"]["updated_at"]) == ("n", _stamp(NOW))
+    assert [one[0] for one in rows.store.db.execute("SELECT comment FROM events")] == ["dispatched: job=j", None]
 
 
 def test_a_claim_that_merges_with_another_s_assignment_is_told_from_one_that_was_never_written() -> None:

@@ -1,0 +1,48 @@
+"""The notes of dispatched beads, which wait a moment: see `LateNotes`."""
+
+import math
+
+from bdauto.bd.change import Change, Writer, apply_each
+from bdauto.clock import Runtime
+from bdauto.errors import BdError
+
+DELAY = 0.5
+"""Seconds between a record and its note. A script may note at once, a language model needs seconds to begin."""
+
+TRIES = 3
+"""So often a note is written that bd cannot write."""
+
+
+class LateNotes:
+    """Writes the note of each record a moment after the record, in one transaction for all beads of a cycle.
+
+    On a Dolt server two writers of one bead's notes conflict, and before bd 1.3 `bd note` then fails. So the record
+    itself leaves the notes alone, because an agent writes its first note about now. A note that is not written here is
+    written by a later sweep.
+    """
+
+    def __init__(self) -> None:
+        self._changes: list[Change] = []
+        self.due = math.inf
+        """When to write, by the monotonic clock. Infinite if no note waits."""
+
+    def add(self, change: Change, now: float) -> None:
+        """Let the note of a record wait that was written just now, by the monotonic clock."""
+        self._changes.append(change)
+        self.due = now + DELAY
+
+    def write(self, writer: Writer, runtime: Runtime, *, at_once: bool = False) -> None:
+        """Wait until the notes are due, and write them. What fails is tried again, and in the end left to a sweep."""
+        changes, self._changes = self._changes, []
+        self.due = runtime.monotonic() if at_once else self.due
+        for _ in range(TRIES if changes else 0):
+            runtime.sleep(max(self.due - runtime.monotonic(), 0.0))
+            self.due = runtime.monotonic() + DELAY
+            try:
+                results = apply_each(writer, changes)
+            except BdError:  # a bd that hangs, or must not write
+                break
+            changes = [change for change, result in zip(changes, results, strict=True) if isinstance(result, BdError)]
+            if not changes:
+                break
+        self.due = math.inf
