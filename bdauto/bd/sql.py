@@ -31,6 +31,12 @@ NAMED = 20
 """Beads that a commit's message names."""
 
 _NOW = "DATE_FORMAT(UTC_TIMESTAMP(), '%Y-%m-%d %H:%i:%s')"
+_LOCAL = "DATE_FORMAT(NOW(), '%Y-%m-%d %H:%i:%s')"
+UTC_EVENTS = 61
+"""From this version of the schema on, bd writes the time of an event in UTC. Before, a server fills in its local time.
+
+It came with ids of events that are made from their content (migration 61), which needs the time.
+"""
 _METADATA = "IF(JSON_TYPE(metadata) = 'OBJECT', metadata, JSON_OBJECT())"
 """The metadata, empty where it is not an object. JSON_SET leaves a JSON null as it is, so nothing would be recorded."""
 
@@ -47,6 +53,7 @@ def to_sql(changes: Sequence[Change], actor: str) -> str:
     statements = [
         f"SET @now = {_NOW}, @message = {_text(_message(changes))}, @author = {_text(_author(actor))}",
         "SET @leases = (SELECT COUNT(*) FROM dolt_ignore WHERE pattern = 'leases')",
+        f"SET @written_at = IF((SELECT COUNT(*) FROM schema_migrations WHERE version >= {UTC_EVENTS}), @now, {_LOCAL})",  # noqa: S608
         "START TRANSACTION",
         _update(changes),
         f"SET @done = (ROW_COUNT() = {number})",
@@ -148,9 +155,9 @@ def _events(changes: Sequence[Change], actor: str, where: str) -> str:
     kind = each(lambda change: "'updated'" if change.status is None else "'status_changed'")
     old = each(lambda change: "status" if change.status is None else _text(change.if_status or change.bead.status))
     return (
-        "INSERT INTO events (id, issue_id, event_type, actor, old_value, new_value, comment) "  # noqa: S608
+        "INSERT INTO events (id, issue_id, event_type, actor, old_value, new_value, comment, created_at) "  # noqa: S608
         f"SELECT UUID(), id, {kind}, {_text(actor)}, JSON_OBJECT('status', {old}), JSON_OBJECT('status', status), "
-        f"{each(lambda change: _text(change.comment) if change.comment else 'NULL')} "
+        f"{each(lambda change: _text(change.comment) if change.comment else 'NULL')}, @written_at "
         f"FROM issues WHERE {where}"
     )
 

@@ -148,6 +148,7 @@ class SqlSession:
         define("FLOOR", 1, int)
         define("ROW_COUNT", 0, lambda: self.rows)
         define("UTC_TIMESTAMP", 0, lambda: time.strftime("%Y-%m-%d %H:%M:%S.5", time.gmtime()))
+        define("NOW", 0, lambda: time.strftime("%Y-%m-%d %H:%M:%S"))
         define("DATE_FORMAT", 2, _date_format)
         define("TIMESTAMPADD", 3, lambda _unit, seconds, moment: _date_format(moment, "%Y-%m-%d %H:%i:%s", seconds))
 
