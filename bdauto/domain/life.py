@@ -2,14 +2,15 @@
 
 bd's notes are one text, and programs write under names of their choice. So bdauto does not guess who wrote a note. Its
 metadata tells where the notes of the claim begin, and what bdauto has noted since: the claim and the record, one line
-each. Whatever else is there was written by somebody else, even if it begins as bdauto's notes do.
+each, and the ends of earlier runs. Whatever else is there was written by somebody else, even if it begins as bdauto's
+notes do.
 """
 
 import re
 from collections.abc import Iterator
 
 from bdauto.domain.bead import CLAIM_LINE, Bead
-from bdauto.domain.notes import AGENT_SIGN
+from bdauto.domain.notes import AGENT_SIGN, FINISH_NOTE
 
 
 def sign_of_life(bead: Bead) -> bool:
@@ -39,3 +40,6 @@ def _own_notes(bead: Bead) -> Iterator[str]:
         yield CLAIM_LINE
     if bead.record_note:
         yield re.escape(bead.record_note)
+    for run in bead.record.runs:  # the end of an earlier run may be recorded during this one
+        if run.ended_at:
+            yield re.escape(f"{FINISH_NOTE}{run.job or run.attempt} {run.result}") + ".*"

@@ -6,7 +6,9 @@ import pytest
 
 from bdauto.domain.bead import Bead
 from bdauto.domain.life import only_signed, sign_of_life
-from tests.support.fakes import bead
+from bdauto.domain.record import Record, Result, Run, metadata_of
+from bdauto.domain.results import JobEnd, finish_note
+from tests.support.fakes import NOW, bead
 
 TIME = "2026-04-18T22:35:46Z"
 CLAIM, RECORD = f"auto-dispatcher claimed at {TIME}", "dispatched: job=j-1"
@@ -47,6 +49,15 @@ def test_an_agent_s_note_that_looks_like_bdauto_s_is_a_sign(note: str, kept: str
 def test_a_quoted_claim_does_not_hide_what_stands_before_it(quoted: str) -> None:
     for own in ({}, {"claim_note": "-"}):
         assert sign_of_life(claimed(CLAIM, RECORD, "claimed by agent j-1", quoted, before=BEFORE, **own))
+
+
+def test_the_end_of_an_earlier_run_that_is_recorded_meanwhile_is_no_sign() -> None:
+    run = Run(attempt="a0", job="j-0", ended_at=NOW, result=Result.failed)
+    noted = finish_note("j-0", JobEnd(result=Result.failed, ended_at=NOW, words="key expired"), words=True)
+    own = {"runs": str(metadata_of(Record(runs=(run,)))["bdauto.runs"])}
+    assert not sign_of_life(claimed(CLAIM, RECORD, noted, **own))
+    assert sign_of_life(claimed(CLAIM, RECORD, noted, noted, **own))
+    assert sign_of_life(claimed(CLAIM, RECORD, noted))
 
 
 def test_a_record_of_an_unknown_outcome_is_no_sign() -> None:
