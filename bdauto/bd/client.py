@@ -461,10 +461,23 @@ def _metadata(db: Path) -> bytes | None:
 def _not_started(bd: str, error: OSError) -> BdError:
     if error.errno == errno.E2BIG:
         return BdFailed("bd: the command line is too long")
-    reason = error.strerror or str(error)
+    reason = clean(error.strerror or str(error))
+    if error.errno in _NO_PROCESS:
+        return BdFailed(f"bd: no process can be started: {reason}", hint=_NO_PROCESS[error.errno])
     return BdMissing(
         f"bd: cannot run {clean(bd, 200)!r}: {reason}", hint="install bd, or name it with --bd or BDAUTO_BD"
     )
+
+
+_NO_PROCESS = {
+    errno.EMFILE: "raise this process's limit of open files (`ulimit -n`)",
+    errno.ENFILE: "this host has no more open files to give: see what has opened them",
+    errno.EAGAIN: "raise the limit of processes (`ulimit -u`, or the container's pids)",
+    errno.ENOMEM: "give it more memory",
+    errno.ENOSPC: "let TMPDIR name a folder that can be written and has space",
+    errno.EPERM: "a security profile forbids it: see that of the container or the service",
+}
+"""What to do where no process can be started at all, whether bd is there or not, by the error's number."""
 
 
 def _failure(verb: str, code: int, out: bytes, err: bytes) -> BdError:

@@ -5,6 +5,7 @@ same command gets that child instead of a second one.
 """
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -101,7 +102,14 @@ def end_unwanted() -> None:
 
 def _unnamed_file() -> BinaryIO:
     if hasattr(os, "memfd_create"):  # Linux
-        return os.fdopen(os.memfd_create("bd"), "w+b")
+        try:
+            return os.fdopen(os.memfd_create("bd"), "w+b")
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):  # not what a sandbox's filter answers
+                raise
     import tempfile
 
-    return tempfile.TemporaryFile()
+    try:
+        return tempfile.TemporaryFile()
+    except FileNotFoundError as error:  # no folder can be written
+        raise OSError(errno.ENOSPC, error.strerror) from None

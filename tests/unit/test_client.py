@@ -306,6 +306,46 @@ def test_a_bd_that_is_not_there_says_how_to_name_it(
         bd(bd_path="/no/bd").in_progress()
 
 
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.EMFILE, "open files"),
+        (errno.ENFILE, "open files"),
+        (errno.EAGAIN, "limit of processes"),
+        (errno.ENOMEM, "memory"),
+        (errno.ENOSPC, "TMPDIR"),
+        (errno.EPERM, "security profile"),
+    ],
+)
+def test_a_host_that_starts_no_process_is_not_called_a_missing_bd(
+    number: int, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(process, "start", refuse)
+    with pytest.raises(BdFailed, match=r"no process can be started: .*") as caught:
+        bd().in_progress()
+    assert os.strerror(number) in caught.value.message
+    assert hint in (caught.value.hint or "")
+    assert "install" not in (caught.value.hint or "")
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="Linux only")
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
+def test_a_refused_memory_file_is_replaced_by_a_file(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's profile may refuse memfd_create."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    with process._unnamed_file() as file:
+        file.write(b"answer")
+        file.seek(0)
+        assert file.read() == b"answer"
+
+
 def test_a_command_line_that_is_too_long_is_a_failure_of_that_change(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(7, "Argument list too long")
