@@ -68,4 +68,19 @@ def _apprise() -> Any:
     import apprise
 
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # its words may hold the URL
+    _ignore_proxies()
     return apprise
+
+
+def _ignore_proxies() -> None:
+    """Let `requests`, by which Apprise sends, heed neither proxy variables nor .netrc.
+
+    A proxy would see the secret in the URL's path. A login of .netrc would take the place of the URL's own.
+    """
+    import requests.sessions
+
+    sessions: Any = requests.sessions
+
+    sessions.get_environ_proxies = lambda *_, **__: {}
+    sessions.get_netrc_auth = lambda *_, **__: None
+    sessions.resolve_proxies = lambda _request, proxies, *_: dict(proxies or {})

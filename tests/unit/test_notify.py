@@ -3,10 +3,12 @@
 import logging
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 
 from bdauto.cli.one_shot import OneShot
 from bdauto.cli.validation import check_telemetry
@@ -145,3 +147,30 @@ def test_the_background_drops_what_is_too_much_and_waits_for_nothing() -> None:
     go.set()
     background.close(10)
     assert LIMIT - 1 <= len(done) <= LIMIT
+
+
+def test_what_sends_heeds_neither_proxies_nor_netrc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A proxy would see the secret in the path of the URL."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine hook.test login ann password s3cret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/a/bundle")
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://proxy.test:3128")
+    deliver(report(BeadOutcome.blocked))
+    session = requests.Session()
+    sent: list[tuple[requests.PreparedRequest, dict[str, Any]]] = []
+
+    def send(prepared: requests.PreparedRequest, **options: Any) -> requests.Response:
+        sent.append((prepared, options))
+        answer = requests.Response()
+        answer.status_code = 200
+        return answer
+
+    monkeypatch.setattr(session, "send", send)
+    session.post("http://hook.test/t0ken")
+    [(prepared, options)] = sent
+    assert "Authorization" not in prepared.headers
+    assert not options["proxies"]
+    assert options["verify"] == "/a/bundle"
