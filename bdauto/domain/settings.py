@@ -13,7 +13,15 @@ import msgspec
 
 from bdauto.domain.active_hours import ActiveHours, parse_active_hours
 from bdauto.domain.defaults import ASSIGNEE, BD, DISPATCHER
-from bdauto.domain.values import format_duration, parse_address, parse_dollars, parse_limit, parse_name, redact
+from bdauto.domain.values import (
+    format_duration,
+    parse_actor,
+    parse_address,
+    parse_dollars,
+    parse_limit,
+    parse_name,
+    redact,
+)
 from bdauto.log import LogFormat
 
 
@@ -91,11 +99,11 @@ class BdSettings(msgspec.Struct, frozen=True, kw_only=True):
     actor: Annotated[
         str,
         Option(
-            "Author recorded in bd for changes made by bdauto.",
+            "Author recorded in bd for changes made by bdauto. It may have spaces.",
             TRACKER,
             env="BEADS_ACTOR",
             metavar="NAME",
-            parse=parse_name,
+            parse=parse_actor,
         ),
     ] = DISPATCHER
 

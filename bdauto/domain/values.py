@@ -12,6 +12,9 @@ _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d
 _LONGEST = timedelta(days=3650)
 _LARGEST = 1_000_000
 _NAME = re.compile(r"[\w.@+:/-]{1,255}")
+_ACTOR = re.compile(r"[\w.,@+:/'()[\]-]+(?: [\w.,@+:/'()[\]-]+)*")
+LONGEST_ACTOR = 255
+"""Characters of a name that bd's events hold."""
 
 
 def parse_duration(text: str) -> timedelta:
@@ -66,6 +69,13 @@ def parse_name(text: str) -> str:
     """Return a name that is safe in bd's query language and in SQL."""
     if not _NAME.fullmatch(text):
         raise UsageError(f"{text[:40]!r}: letters, digits and . _ @ + : / - only")
+    return text
+
+
+def parse_actor(text: str) -> str:
+    """Return the name of whoever changes a bead. It may have spaces inside, as git's `user.name` has."""
+    if len(text) > LONGEST_ACTOR or not _ACTOR.fullmatch(text):
+        raise UsageError(f"{text[:40]!r}: letters, digits, single spaces and . , _ @ + : / ' ( ) [ ] - only")
     return text
 
 

@@ -159,8 +159,34 @@ def test_a_wrong_value_names_its_option(call: Callable[[], object], words: str) 
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("name", ['a" OR status=closed', "", "a\nb", "a b", "x" * 256])
-@pytest.mark.parametrize("flag", ["--assignee", "--actor"])
+@pytest.mark.parametrize(
+    "name", ["Ada Lovelace", "José Ñandú", "J. R. O'Neil, Jr. (work)", "dependabot[bot]", "x" * 255]
+)
+def test_an_actor_may_be_a_person_s_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bd's own default is git's `user.name`."""
+    seen = []
+
+    def command(bd: BdSettings) -> None:
+        seen.append(bd.actor)
+
+    command_line(command)(["--actor", name], standalone_mode=False)
+    monkeypatch.setenv("BEADS_ACTOR", name)
+    command_line(command)([], standalone_mode=False)
+    assert seen == [name, name]
+
+
+@pytest.mark.parametrize(
+    ("flag", "name"),
+    [
+        *(
+            (flag, name)
+            for flag in ("--assignee", "--actor")
+            for name in ('a" OR status=closed', "", "a\nb", "x" * 256)
+        ),
+        ("--assignee", "a b"),
+        *(("--actor", name) for name in (" a", "a ", "a  b", "a\tb", "a\u202eb", "a\udce9")),
+    ],
+)
 def test_a_name_that_could_change_a_query_is_refused(flag: str, name: str) -> None:
     def command(bd: BdSettings) -> None:
         raise AssertionError(bd)

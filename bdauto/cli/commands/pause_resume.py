@@ -17,7 +17,7 @@ from bdauto.domain import breaker
 from bdauto.domain.bead import format_time
 from bdauto.domain.pause import KEY, Pause, read
 from bdauto.domain.settings import BdSettings, OutputSettings, PauseSettings
-from bdauto.domain.values import parse_name
+from bdauto.domain.values import parse_actor
 from bdauto.errors import BdFailed, UsageError
 from bdauto.sanitize import clean
 
@@ -88,7 +88,7 @@ def _login() -> str:
     import getpass
 
     try:
-        return parse_name(getpass.getuser())
+        return parse_actor(getpass.getuser())
     except (KeyError, OSError, UsageError):  # a container's user need not have a name
         return f"uid-{os.getuid()}"
 
