@@ -1,13 +1,14 @@
 """The jobs that an open bead names, and what is known of them: before a POST each of them is asked about."""
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from bdauto.domain.bead import MOST_JOBS, Bead
 from bdauto.domain.notes import FINISH_NOTE
-from bdauto.domain.reaping import ALIVE, FORGOTTEN, NO_ANSWER, NOT_STARTED, OVER, TOKEN_REFUSED
+from bdauto.domain.reaping import ALIVE, FORGOTTEN, LONGEST_BELIEF, NO_ANSWER, NOT_STARTED, OVER, TOKEN_REFUSED
 from bdauto.errors import ServiceError, TokenRefused
 from bdauto.sanitize import clean
 
@@ -34,6 +35,14 @@ class NamedJob(msgspec.Struct, frozen=True):
         """Whether the job runs for certain."""
         return self.state in ALIVE
 
+    def fix(self, bead: Bead) -> str:
+        """Say what a person can do, "" where the next dispatch claims the bead for the job."""
+        if self.owner:
+            return f"bdauto explain {self.owner}"
+        if self.error:
+            return "bdauto doctor"
+        return "" if self.runs else f"bd update {bead.id} --unset-metadata bdauto.unclaimed, once it is over"
+
     def describe(self) -> str:
         """Say why the bead cannot be posted."""
         if self.owner:
@@ -44,13 +53,23 @@ class NamedJob(msgspec.Struct, frozen=True):
 
 
 def job_in_the_way(
-    runner: "Runner", bead: Bead, extra: str, owner: Callable[[str], str], *, asks: bool = True
+    runner: "Runner | None",
+    bead: Bead,
+    owner: Callable[[str], str],
+    now: datetime,
+    *,
+    extra: str = "",
+    asks: bool = True,
 ) -> NamedJob | None:
     """Return the first job named by an open bead that may run and that belongs to this bead. None: it may be posted.
 
-    `extra` is a job that the bead does not name, or "". `owner` returns the id of another bead that records a job, or
-    "". A job of another bead is no reason, unless this bead records it as well. With `asks` False nobody is asked.
+    `owner` returns the id of another bead that records a job, or "". A job of another bead is no reason, unless this
+    bead records it as well. `extra` is a job that the bead does not name, or "". With `asks` False nobody is asked.
+    Where nobody can be asked about jobs, one whose claim was gone counts for LONGEST_BELIEF.
     """
+    if runner is None or not runner.knows_jobs:
+        unclaimed = bead.record.unclaimed
+        return NamedJob(unclaimed, "not known") if unclaimed and now - bead.updated_at <= LONGEST_BELIEF else None
     for job in _jobs(runner, bead, extra):
         state, error = ask_job(runner, job) if asks else (NO_ANSWER, ServiceError("the agent service does not answer"))
         if not _may_run(bead, job, state):

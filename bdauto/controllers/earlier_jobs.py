@@ -12,7 +12,6 @@ from bdauto.controllers.memory import Memory, StartedJob
 from bdauto.domain.bead import Bead
 from bdauto.domain.notes import JOB_NOTE
 from bdauto.domain.outcome import BeadOutcome
-from bdauto.domain.reaping import LONGEST_BELIEF
 from bdauto.errors import BdautoError, PartlyDone, ServiceDown
 
 if TYPE_CHECKING:
@@ -38,12 +37,14 @@ class EarlierJobs:
 
         No answer about a job is no verdict. A job that another bead records is that bead's.
         """
-        if not runner.knows_jobs:
-            return self._unclaimed(bead)
         known, began = self._memory.contradicts(bead), self._runtime.monotonic()
-        asks = self._waited < PATIENCE
         found = job_in_the_way(
-            runner, bead, known.job if known else "", lambda job: self._bd.recorder_of(job, bead.id), asks=asks
+            runner,
+            bead,
+            lambda job: self._bd.recorder_of(job, bead.id),
+            self._runtime.now(),
+            extra=known.job if known else "",
+            asks=self._waited < PATIENCE,
         )
         if found is None or (known and found.job == known.job and not found.runs and _settled(bead, known, found)):
             return False
@@ -53,13 +54,6 @@ class EarlierJobs:
             self._claim(bead, found, known, runner)
         else:
             self._pass_over(bead, found)
-        return True
-
-    def _unclaimed(self, bead: Bead) -> bool:
-        """Hold a bead back whose job runs without a claim where nobody can be asked about jobs, for LONGEST_BELIEF."""
-        if not bead.record.unclaimed or self._runtime.now() - bead.updated_at > LONGEST_BELIEF:
-            return False
-        self._pass_over(bead, NamedJob(bead.record.unclaimed, "not known"))
         return True
 
     def _pass_over(self, bead: Bead, found: NamedJob) -> None:

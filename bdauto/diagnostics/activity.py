@@ -26,7 +26,7 @@ from bdauto.domain.figures import (
 )
 from bdauto.domain.limits import SLACK
 from bdauto.domain.record import Result, Run
-from bdauto.domain.runs import History, dispatched_for, history_of
+from bdauto.domain.runs import History, dispatched_for, histories_of
 from bdauto.domain.settings import By, DispatchSettings
 
 TOP = 5
@@ -94,7 +94,7 @@ def activity(
     changed: BeadList, ready: BeadList, assignee: str, settings: DispatchSettings, window: Window, by: By
 ) -> Activity:
     """Make the report of the beads that changed in a window and of those that bd calls ready at its end."""
-    histories = [history_of(bead) for bead in changed.beads if dispatched_for(bead, assignee)]
+    histories = histories_of(bead for bead in changed.beads if dispatched_for(bead, assignee))
     total = figures(histories, window, altogether).get("", Figures())
     counted = figures(histories, window, by_day)
     days = {day: counted.get(day, Figures()) for day in window.days()}

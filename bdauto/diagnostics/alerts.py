@@ -46,6 +46,10 @@ def active_alerts(snapshot: Snapshot) -> list[str]:
     orphaned = [r for r in snapshot.running if r.state == "orphaned"]
     if orphaned:
         found.append(f"orphaned claims: {_ids(orphaned)}: is a reaper running?")
+    for job, ids in [*snapshot.shared_jobs.items()][:NAMED]:
+        found.append(f"one job of several beads: {clean(job)} is recorded on {', '.join(ids[:NAMED])}")
+    held = [(one.bead, c.detail) for one in snapshot.queue for c in one.conditions if c.name == "job" and c.fix]
+    found += _blocked("not posted", held)
     found += _blocked("quarantined", [(bead, bead.quarantined) for bead in snapshot.quarantined])
     found += _blocked("blocked", [(bead, last_note(bead)) for bead in snapshot.blocked])
     if snapshot.malformed:

@@ -17,7 +17,7 @@ from bdauto.bd.client import Bd, RunningCommand
 from bdauto.bd.versions import check_version
 from bdauto.clock import Runtime
 from bdauto.diagnostics.findings import Check, Level, fail, ok, unchecked, warn
-from bdauto.diagnostics.record_checks import Topology, record_checks, upgrade_checks
+from bdauto.diagnostics.record_checks import Topology, record_checks, shared_job_checks, upgrade_checks
 from bdauto.diagnostics.visibility import compare
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
@@ -116,6 +116,7 @@ def _tracker(bd: Bd, runtime: Runtime, upgrade: str | None) -> Iterator[Check]:
     yield from _features(bd, server)
     yield from _breaker(bd, runtime.now())
     yield from record_checks(bd, topology)
+    yield from shared_job_checks(bd, runtime.now())
     if upgrade:
         yield from upgrade_checks(bd, upgrade, folder, topology)
     yield _newest(newest, runtime.now())

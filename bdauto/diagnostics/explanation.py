@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from bdauto.agents.service_status import ServiceStatus, check_services, job_evidence
 from bdauto.bd.client import Bd
-from bdauto.diagnostics.snapshot import Running, judge, last_note, limited, place_words, weigh, with_dependencies
+from bdauto.diagnostics.snapshot import (
+    Running,
+    judge,
+    last_note,
+    limited,
+    place_words,
+    weigh,
+    with_dependencies,
+    with_jobs,
+)
 from bdauto.domain import breaker, pause
 from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.eligibility import Condition, Verdict, verdict
@@ -79,6 +88,7 @@ def explanation(
             call.kill()
     assignee = bd.settings.assignee
     found = verdict(bead, bead.id in {other.id for other in ready.beads}, assignee, dispatch, now)
+    [found] = with_jobs(bd, runner, [found], now)
     queue = [v.bead.id for v in judge(ready.beads, {b.id for b in ready.beads}, assignee, dispatch, now) if v.eligible]
     running = None
     if bead.status == "in_progress":

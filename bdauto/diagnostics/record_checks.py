@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from bdauto.bd.client import Bd
 from bdauto.bd.sql import SCHEMA_VERSION, UNCOMMITTED, expired_leases
 from bdauto.bd.versions import check_version
 from bdauto.diagnostics.findings import Check, fail, ok, unchecked, warn
+from bdauto.domain.runs import shared_jobs
 from bdauto.errors import BdError, BdFailed
 from bdauto.sanitize import clean
 
 COMMIT = """bd sql "CALL DOLT_COMMIT('-A', '-m', 'left uncommitted')\""""
 OPENS = "upgrade: opens"
+WEEK = timedelta(days=7)
 NAMED = 5
 """Beads that a check names."""
 
@@ -46,6 +49,18 @@ def record_checks(bd: Bd, topology: Topology) -> Iterator[Check]:
         yield ok(
             "reverts", "bd before 1.3 can undo a committed change (beads issue 5740); `bdauto run` restores its claims"
         )
+
+
+def shared_job_checks(bd: Bd, now: datetime) -> Iterator[Check]:
+    """Warn of each job, up to NAMED, that more than one of the beads of the last week records."""
+    try:
+        shared = shared_jobs(bd.changed_since(now - WEEK).result().beads)
+    except BdError as error:
+        yield unchecked("jobs", error.message)
+        return
+    for job, ids in [*shared.items()][:NAMED]:
+        words = f"job {clean(job)} is recorded on {', '.join(ids[:NAMED])}: a job belongs to one bead"
+        yield warn("jobs", words, "see `bdauto explain` of each; its cost is counted once")
 
 
 def _dirty(bd: Bd) -> list[str]:

@@ -1,21 +1,24 @@
 """A snapshot of all that `bdauto status` shows: the policy's verdicts on the reads that dispatch and reap make."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bdauto.agents.named_jobs import job_in_the_way
 from bdauto.agents.service_status import ServiceStatus, check_services, job_evidence
 from bdauto.bd.client import Bd
 from bdauto.domain import breaker, pause
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency, format_time
-from bdauto.domain.eligibility import Verdict, ranked, verdict
+from bdauto.domain.eligibility import Condition, Verdict, ranked, verdict
 from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, outside_hours, reached
 from bdauto.domain.notes import FINISH_NOTE
 from bdauto.domain.reaping import ALIVE, Action, JobEvidence, ReapDecision, decide_reap
+from bdauto.domain.runs import shared_jobs
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 STATUSES = ("open", "deferred", "in_progress", "blocked")
 """The statuses of beads that `status` has anything to say about."""
+FAILED = 3
 AT_ONCE = 50
 """Beads in one call of bd that names them."""
 
@@ -72,6 +76,8 @@ class Snapshot:
     blocked: tuple[Bead, ...]
     malformed: tuple[str, ...]
     threshold: timedelta
+    shared_jobs: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The jobs that several beads record, with the ids of these beads."""
 
     @property
     def eligible(self) -> int:
@@ -119,11 +125,31 @@ def gather(
     evidence, _ = job_evidence(runner, _running(listed), around.agent)
     found = _judged(listed, ready, evidence, bd.settings.assignee, dispatch, reap, now)
     known = {bead.id: bead for bead in listed.beads}
+    found = replace(found, queue=tuple(ranked(with_jobs(bd, runner, found.queue, now))))
     return replace(
         found,
         surroundings=replace(around, paused=pause.read(store, now), suspended=breaker.suspension(store, now)),
         queue=tuple(_with_blockers(bd, found.queue, known, dispatch, now, limit)),
     )
+
+
+def with_jobs(bd: Bd, runner: "Runner | None", verdicts: Iterable[Verdict], now: datetime) -> Iterator[Verdict]:
+    """Judge eligible beads again by the jobs that they name, up to AT_ONCE of them, as a dispatch does.
+
+    After FAILED questions without an answer nobody is asked any more.
+    """
+    asked = failed = 0
+    for found in verdicts:
+        bead = found.bead
+        if not found.eligible or not bead.named_jobs or asked == AT_ONCE:
+            yield found
+            continue
+        asked += 1
+        owner = partial(bd.recorder_of, besides=bead.id)
+        why = job_in_the_way(runner, bead, owner, now, asks=failed < FAILED)
+        failed += why is not None and why.error is not None
+        condition = Condition("job", False, why.describe(), why.fix(bead)) if why else None
+        yield Verdict(bead, (*found.conditions, condition)) if condition else found
 
 
 def limited(bd: Bd, runner: "Runner | None", settings: DispatchSettings, now: datetime) -> str:
@@ -182,6 +208,7 @@ def _judged(
         tuple(bead for bead in blocked if not bead.quarantined),
         tuple(sorted({*listed.malformed, *ready.malformed})),
         reap.threshold,
+        shared_jobs(beads.values()),
     )
 
 

@@ -53,10 +53,11 @@ def reached(
     `beads` are those that were changed since LOOK_BACK, whoever has them. `here` are the runs that this machine knows
     without them: an agent may have removed its bead, or its record.
     """
-    from bdauto.domain.runs import dispatched_for, history_of  # only who sets a limit waits for it
+    from bdauto.domain.runs import dispatched_for, histories_of  # only who sets a limit waits for it
 
     known = {run.attempt: run for run in here}
-    recorded = [run for bead in beads if dispatched_for(bead, assignee) for run in _runs(history_of(bead))]
+    mine = histories_of(bead for bead in beads if dispatched_for(bead, assignee))
+    recorded = [run for history in mine for run in _runs(history)]
     runs = [_merged(run, known.pop(run.attempt, None)) for run in recorded] + [*known.values()]
     found = [_by_number(runs, settings.max_per_day, now), _by_cost(runs, settings.max_cost_per_day, now)]
     limits = [limit for limit in found if limit]

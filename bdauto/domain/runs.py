@@ -1,12 +1,14 @@
 """A bead with its runs, as its record has them: what reports and limits count."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
 from bdauto.domain.bead import Bead
 from bdauto.domain.record import Run
+
+_End = tuple[str, datetime | None, float | None]
 
 
 class History(msgspec.Struct, frozen=True):
@@ -51,6 +53,42 @@ class History(msgspec.Struct, frozen=True):
 def history_of(bead: Bead) -> History:
     """Return a bead's history."""
     return History(bead, bead.record.all_runs)
+
+
+def histories_of(beads: Iterable[Bead]) -> list[History]:
+    """Return the histories of beads. An end of a job that several runs have costs something once: the first claimed.
+
+    It is one end if job, time and cost are the same: two beads recorded one job, or somebody has copied a bead.
+    """
+    histories = [history_of(bead) for bead in beads]
+    first: dict[_End, tuple[datetime, str, str]] = {}
+    for history in histories:
+        for run in history.runs:
+            rank = _rank(history, run)
+            first[_end(run)] = min(rank, first.get(_end(run), rank))
+
+    def counted(history: History, run: Run) -> Run:
+        once = not run.job or not run.cost_usd or first[_end(run)] == _rank(history, run)
+        return run if once else msgspec.structs.replace(run, cost_usd=0.0)
+
+    return [History(one.bead, [counted(one, run) for run in one.runs]) for one in histories]
+
+
+def shared_jobs(beads: Iterable[Bead]) -> Mapping[str, Sequence[str]]:
+    """Return the jobs that more than one bead records, with the ids of these beads."""
+    named: dict[str, dict[str, None]] = {}
+    for bead in beads:
+        for job in (bead.job, *(run.job for run in bead.record.all_runs)):
+            named.setdefault(job, {})[bead.id] = None
+    return {job: sorted(ids) for job, ids in named.items() if job and len(ids) > 1}
+
+
+def _end(run: Run) -> _End:
+    return run.job, run.ended_at, run.cost_usd
+
+
+def _rank(history: History, run: Run) -> tuple[datetime, str, str]:
+    return run.claimed_at or datetime.max.replace(tzinfo=UTC), history.bead.id, run.attempt
 
 
 def dispatched_for(bead: Bead, assignee: str) -> bool:
