@@ -239,7 +239,8 @@ class Dispatcher:
             return True
         attempt = self.runtime.unique()
         if self.gate.half_open and not self.settings.dry_run and not self._breaker.take_trial(attempt, bead.id):
-            self._endings.pass_over(bead, "another bead tries whether the agent works again")
+            words = f"{bead.id} is passed over: another bead tries whether the agent works again"
+            self._held = Hold(Outcome.suspended, words)
             return False
         try:
             return self._attempt(queue, bead, attempt, room)

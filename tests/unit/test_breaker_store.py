@@ -69,8 +69,9 @@ def test_a_dispatcher_that_loses_the_trial_between_its_look_and_its_claim_posts_
         return swap(key, old, new)
 
     tracker.swap = somebody_was_faster  # type: ignore[method-assign]
-    [told] = cycle(tracker, board, clock).beads
-    assert (told.id, told.outcome, told.detail) == ("x-1", "kept", "another bead tries whether the agent works again")
+    report = cycle(tracker, board, clock)
+    assert (report.outcome, report.beads) == (Outcome.suspended, ())
+    assert report.detail == "x-1 is passed over: another bead tries whether the agent works again"
     assert (board.posts, tracker.bead("x-1").status) == ([], "open")
 
 
