@@ -27,7 +27,9 @@ BLOCKS = frozenset({"blocks", "conditional-blocks"})
 """The dependencies that keep a bead waiting until the other bead is closed, and no longer."""
 LOWEST_PRIORITY = 4
 FEW = 100
-"""More beads than this before the page's best, and reading the whole priority is no dearer than telling them apart."""
+"""Above this many older beads, reading more of the priority costs no more than telling them apart."""
+LARGE = 10
+"""How much larger the second page of a priority is, which is read before the whole of it."""
 
 
 class Queue(msgspec.Struct):
@@ -55,7 +57,7 @@ class Queue(msgspec.Struct):
         """Start the read with which `eligible` will begin, where that is known."""
         priorities = {bead.priority for bead in page.beads}
         if not _complete(page) and len(priorities) == 1:
-            self._start_pages(priorities.pop(), wanted)
+            self._start_pages(priorities.pop(), max(PAGE, 2 * wanted))
 
     def close(self) -> None:
         """End what was read ahead."""
@@ -124,47 +126,50 @@ class Queue(msgspec.Struct):
         return self.bd.ready(limit=0, priority=bead.priority, parent=parent)
 
     def _of_priority(self, priority: int, wanted: int) -> Iterator[list[Bead]]:
-        """Yield one priority's eligible beads in order: those that two pages prove, then all others.
+        """Yield one priority's eligible beads in order: those that pages of two kinds prove, then all others.
 
         The pages are of the oldest beads, and of those that bdauto gave back: their updates say nothing of their wait.
         """
-        if not self._pages:
-            self._start_pages(priority, wanted)
-        oldest, returned = (page.result() for page in self._pages)
-        self._pages = []
-        size = max(PAGE, 2 * wanted)
-        beads = {bead.id: bead for bead in (*self._readable(oldest), *self._readable(returned))}
-        ordered = self._in_order(tuple(beads.values()))
-        if _complete(oldest, size):
+        taken = set[str]()
+        for size in (max(PAGE, 2 * wanted), LARGE * max(PAGE, 2 * wanted)):
+            if not self._pages:
+                self._start_pages(priority, size)
+            oldest, returned = (page.result() for page in self._pages)
+            self._pages = []
+            found = {bead.id: bead for bead in (*self._readable(oldest), *self._readable(returned))}
+            ordered = [bead for bead in self._in_order(found.values()) if bead.id not in taken]
+            if not _complete(oldest, size):
+                ordered = self._proven(ordered[:wanted], found.keys()) if _complete(returned, size) else []
             yield ordered
-            return
-        proven = ordered[:wanted]
-        if proven and (not _complete(returned, size) or self._hides_better(priority, beads.keys(), proven[-1])):
-            proven = []
-        yield proven
+            if _complete(oldest, size):
+                return
+            taken |= {bead.id for bead in ordered}
         everything = self._readable(self.bd.ready(limit=0, priority=priority).result())
-        yield self._in_order(tuple(bead for bead in everything if bead not in proven))
+        yield self._in_order(bead for bead in everything if bead.id not in taken)
 
-    def _start_pages(self, priority: int, wanted: int) -> None:
+    def _start_pages(self, priority: int, size: int) -> None:
         """Start to read both pages of a priority. Their age does not matter: an old bead is judged again."""
-        size = max(PAGE, 2 * wanted)
         for place in ("", KEPT):
             read = partial(self.bd.ready, limit=size, priority=priority, oldest=True, place=place)
             self._pages.append(Prefetch(read, utc_now, ages=False))
             self._pages[-1].start()
 
-    def _hides_better(self, priority: int, known: Collection[str], last: Bead) -> bool:
-        """Whether a bead outside `known`, ready or not, may have been updated before `last` began to wait."""
+    def _proven(self, ordered: list[Bead], known: Collection[str]) -> list[Bead]:
+        """Return those of these beads before which no bead outside `known` comes, ready or not."""
+        if not ordered:
+            return []
+        last = ordered[-1]
         expression = (
-            f'assignee="{self.bd.settings.assignee}" AND status=open AND priority={priority} '
+            f'assignee="{self.bd.settings.assignee}" AND status=open AND priority={last.priority} '
             f'AND updated<"{format_time(last.waiting_since + timedelta(seconds=1))}"'
         )
         older = self.bd.query(expression, limit=FEW).result()
         if not _complete(older, FEW):
-            return True
-        return outranks([bead for bead in self._readable(older) if self._verdict(bead)], known, last)
+            return []
+        hidden = [bead for bead in self._readable(older) if bead.id not in known and self._verdict(bead)]
+        return [bead for bead in ordered if not outranks(hidden, known, bead)]
 
-    def _in_order(self, beads: tuple[Bead, ...]) -> list[Bead]:
+    def _in_order(self, beads: Iterable[Bead]) -> list[Bead]:
         return sorted((bead for bead in beads if self._verdict(bead)), key=dispatch_order)
 
     def _verdict(self, bead: Bead) -> bool:
