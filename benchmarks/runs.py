@@ -15,6 +15,9 @@ from tests.support.dolt import free_port
 
 LONG = 3000
 LENGTHS = (10, 100, 1000, LONG, 10_000)
+SEVERAL = 4
+"""Beads of one `dispatch --max`."""
+QUEUES = (1500, 6000)
 SHAPES: tuple[Shape, ...] = ("usual", "one priority", "shuffled", "reversed, one priority")
 SIDE_ROUNDS = 6
 """Rounds of what is only told: other queues than the table's."""
@@ -62,6 +65,11 @@ class Bench:
         """Measure a dispatch among many eligible beads."""
         most = 1000 if (length, shape) == (LONG, "usual") else SIDE_ROUNDS
         return self.measure(f"dispatch among {length:,}, {shape}", lambda: self.stage.queue(length, shape), most)
+
+    def several(self, length: int) -> Samples:
+        """Measure dispatches of one bead and of SEVERAL."""
+        name = f"dispatch of {SEVERAL} among {length:,}"
+        return self.measure(name, lambda: self.stage.several(length, SEVERAL), SIDE_ROUNDS)
 
     def pod(self) -> Samples:
         """Measure a dispatch in a fresh folder."""

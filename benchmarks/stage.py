@@ -49,6 +49,24 @@ class Stage:
         tracker, best = self._queue(length, shape)
         return self._dispatching(tracker, best) | self._bare(tracker, tracker.reset)
 
+    def several(self, length: int, most: int) -> Scene:
+        """`length` eligible beads of one priority: one `dispatch` of one bead, and one of `most`."""
+        tracker, _ = self._queue(length, "one priority")
+        scene = {}
+        for count in (1, most):
+            posted: list[int] = []
+
+            def before(posted: list[int] = posted) -> None:
+                tracker.reset()
+                posted[:] = [len(self.board.posts)]
+
+            def after(posted: list[int] = posted, count: int = count) -> None:
+                assert len(self.board.posts) == posted[0] + count, f"not {count} beads were dispatched"
+
+            one = self._bdauto(["dispatch", "--max", str(count)], tracker)
+            scene[f"{count}"] = replace(one, before=before, after=after)
+        return scene
+
     def pod(self, length: int) -> Scene:
         """The same as a new pod sees it: a fresh folder with a metadata.json. bd exports after a write as it likes."""
         tracker, best = self._queue(length, "usual")

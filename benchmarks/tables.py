@@ -8,7 +8,7 @@ from benchmarks.local import local_costs
 from benchmarks.measure import Sample
 from benchmarks.page import HEAD, Row, table
 from benchmarks.picture import chart
-from benchmarks.runs import LONG, SHAPES, Bench
+from benchmarks.runs import LONG, QUEUES, SEVERAL, SHAPES, Bench
 from benchmarks.stage import BARE, BDAUTO, LOOP, SCRIPT, SWITCH
 from benchmarks.watching import Costs, IdleHour, hour_table, latencies, latency_table
 
@@ -43,6 +43,22 @@ def _long(bench: Bench) -> list[Row]:
     return [Row(f"`dispatch` among {LONG:,} eligible beads", LISTING, 0.5, queue[BDAUTO], queue[BARE])]
 
 
+def _further(bench: Bench) -> list[Row]:
+    """Return what each bead after the first adds to a `dispatch --max`, as a part of what the first costs."""
+    rows = []
+    for length in QUEUES:
+        found = bench.several(length)
+        ones, all_of_them = found["1"], found[f"{SEVERAL}"]
+        further = [
+            Sample((several.wall - one.wall) / (SEVERAL - 1), (several.cpu - one.cpu) / (SEVERAL - 1))
+            for one, several in zip(ones, all_of_them, strict=True)
+        ]
+        rows.append(
+            Row(f"a further bead of `dispatch --max {SEVERAL}` among {length:,}", "the first", 0.5, further, ones)
+        )
+    return rows
+
+
 def _run(bench: Bench) -> list[Row]:
     run, what = bench.run(), "idle cycle of `bdauto run`"
     switch = [Sample(0, one.cpu + two.cpu) for one, two in zip(run[LOOP], run[SWITCH], strict=True)]
@@ -62,6 +78,7 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     "one": _one,
     "reap": _reap,
     "long": _long,
+    "further": _further,
     "run": _run,
     "pod": _pod,
 }

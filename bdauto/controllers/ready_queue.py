@@ -57,7 +57,7 @@ class Queue(msgspec.Struct):
         """Start the read with which `eligible` will begin, where that is known."""
         priorities = {bead.priority for bead in page.beads}
         if not _complete(page) and len(priorities) == 1:
-            self._start_pages(priorities.pop(), max(PAGE, 2 * wanted))
+            self._start_pages(priorities.pop(), _size(wanted))
 
     def close(self) -> None:
         """End what was read ahead."""
@@ -131,7 +131,7 @@ class Queue(msgspec.Struct):
         The pages are of the oldest beads, and of those that bdauto gave back: their updates say nothing of their wait.
         """
         taken = set[str]()
-        for size in (max(PAGE, 2 * wanted), LARGE * max(PAGE, 2 * wanted)):
+        for size in (_size(wanted), LARGE * _size(wanted)):
             if not self._pages:
                 self._start_pages(priority, size)
             oldest, returned = (page.result() for page in self._pages)
@@ -202,6 +202,11 @@ def _readiness(bead: Bead) -> tuple[object, ...]:
     """Return what bd's own readiness depends on besides the states of other beads and the conditions of `verdict`."""
     needs = {(other.type, other.depends_on_id) for other in bead.dependencies or ()}
     return bead.issue_type, bead.priority, needs
+
+
+def _size(wanted: int) -> int:
+    """Return how large the first page of a priority is: the place of a further bead is harder to prove."""
+    return PAGE if wanted == 1 else max(5 * PAGE, 2 * wanted)
 
 
 def _complete(page: BeadList, size: int = PAGE) -> bool:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bdauto.bd.command import PAGE
 from bdauto.bd.prefetch import MAX_AGE
 from bdauto.sandbox import FakeReply, Sandbox
 from tests.support.cli import (
@@ -325,6 +326,23 @@ def test_what_is_added_to_a_later_bead_counts(world: Sandbox, later: Later, monk
     gate.let_go()
     assert finish(process, world).outcomes == {first: "dispatched", third: "dispatched"}
     assert status(world, second) == "open"
+
+
+@pytest.mark.parametrize("later", [_blocker, _blocked_parent, _label])
+def test_what_is_added_to_a_later_bead_of_a_long_queue_counts(
+    world: Sandbox, later: Later, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a further bead is judged by itself."""
+    world.board.capacity = 5
+    beads = [world.create(priority=2) for _ in range(PAGE + 2)]
+    gate = Gate(world.board, "dispatch", monkeypatch)
+    process = start(world, "dispatch", "--json", "--max", "2", "--exclude-label", "secret")
+    gate.wait()
+    [first] = [bead for bead in beads if status(world, bead) == "in_progress"]
+    order = sorted(set(beads) - {first}, key=lambda bead: (world.show(bead)["updated_at"], bead))
+    later(world, order[0])
+    gate.let_go()
+    assert finish(process, world).outcomes == {first: "dispatched", order[1]: "dispatched"}
 
 
 @pytest.mark.parametrize("later", [_blocker, _blocked_parent, _label])
