@@ -10,7 +10,9 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class AtCapacity(msgspec.Struct, frozen=True):
-    """Every slot of the agent service is taken."""
+    """Every slot of the agent service is taken, or a job of this very bead still runs."""
+
+    words: str = "the agent is at capacity"
 
 
 class Refused(msgspec.Struct, frozen=True):

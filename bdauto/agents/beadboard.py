@@ -29,7 +29,7 @@ from bdauto import log
 from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted, Refused, Started, Unknown
 from bdauto.agents.job_questions import JobQuestions, services_evidence
 from bdauto.agents.job_reader import JobReader
-from bdauto.agents.runner import JobOutput
+from bdauto.agents.runner import JobOutput, Place
 from bdauto.agents.service_output import ServiceOutput, recorded_jobs
 from bdauto.agents.service_status import Agent, ServiceStatus, services_status
 from bdauto.agents.token import read_token
@@ -92,7 +92,6 @@ class Reply(msgspec.Struct, frozen=True):
 class Services:
     """BeadBoard and the agent service, as the settings name them. Use as a context manager."""
 
-    host = ""
     call_ended: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, settings: ServiceSettings, transport: httpx.BaseTransport | None = None) -> None:
@@ -204,6 +203,14 @@ class Services:
         """Ask the agent service about the jobs of beads in progress."""
         return services_evidence(self, beads, agent)
 
+    def place(self) -> Place | None:
+        """Return None: the agent service can be asked from anywhere."""
+        return None
+
+    def owns(self, bead: Bead) -> bool:
+        """Return whether the claim is none of a local agent's."""
+        return not bead.local
+
     @property
     def checking(self) -> bool:
         """False: the agent service checks nothing."""
@@ -236,7 +243,11 @@ class Services:
         """Return the output of a job."""
         return ServiceOutput(lambda: self.job(job, keep=KEPT_LOG))
 
-    def running_job(self, bead: Bead) -> str | None:
+    def jobs_at_work(self, bead: Bead) -> list[str]:
+        """Return nothing: the agent service would have to be asked."""
+        return []
+
+    def check_cancel(self, bead: Bead) -> None:
         """Raise: no job can be ended there."""
         raise ServiceDrift(f"the agent service cannot end the job of {bead.id}", hint=CANNOT_CANCEL.format(id=bead.id))
 

@@ -8,7 +8,17 @@ import msgspec
 
 from bdauto.domain.bead import MOST_JOBS, Bead
 from bdauto.domain.notes import FINISH_NOTE
-from bdauto.domain.reaping import ALIVE, FORGOTTEN, LONGEST_BELIEF, NO_ANSWER, NOT_STARTED, OVER, TOKEN_REFUSED
+from bdauto.domain.reaping import (
+    ALIVE,
+    ELSEWHERE,
+    FORGOTTEN,
+    LONGEST_BELIEF,
+    NO_ANSWER,
+    NOT_STARTED,
+    OVER,
+    TOKEN_REFUSED,
+    who_knows,
+)
 from bdauto.errors import ServiceError, TokenRefused
 from bdauto.sanitize import clean
 
@@ -22,13 +32,14 @@ STATE_LIMIT = 40
 class NamedJob(msgspec.Struct, frozen=True):
     """A job that may run, its state, and why the state is not known, or None.
 
-    `owner` is another bead that records the job.
+    `owner` is another bead that records the job. `place` says who alone can be asked about it, where that is not here.
     """
 
     job: str
     state: str
     error: ServiceError | None = None
     owner: str = ""
+    place: str = ""
 
     @property
     def runs(self) -> bool:
@@ -39,12 +50,16 @@ class NamedJob(msgspec.Struct, frozen=True):
         """Say what a person can do, "" where the next dispatch claims the bead for the job."""
         if self.owner:
             return f"bdauto explain {self.owner}"
+        if self.place:
+            return f"bdauto cancel {bead.id}, there"
         if self.error:
             return "bdauto doctor"
         return "" if self.runs else f"bd update {bead.id} --unset-metadata bdauto.unclaimed, once it is over"
 
     def describe(self) -> str:
         """Say why the bead cannot be posted."""
+        if self.place:
+            return f"its job {self.job} may run: only {self.place} can be asked about it"
         if self.owner:
             return f"job {self.job} is recorded here and on {self.owner}, and it may run"
         if self.error:
@@ -67,6 +82,8 @@ def job_in_the_way(
     bead records it as well. `extra` is a job that the bead does not name, or "". With `asks` False nobody is asked.
     Where nobody can be asked about jobs, one whose claim was gone counts for LONGEST_BELIEF.
     """
+    if _runs_elsewhere(runner, bead, now):
+        return NamedJob(bead.job or bead.attempt, ELSEWHERE, place=who_knows(bead))
     if runner is None or not runner.knows_jobs:
         unclaimed = bead.record.unclaimed
         return NamedJob(unclaimed, "not known") if unclaimed and now - bead.updated_at <= LONGEST_BELIEF else None
@@ -78,6 +95,13 @@ def job_in_the_way(
         if not other or job == bead.job:
             return NamedJob(job, state, error, other)
     return None
+
+
+def _runs_elsewhere(runner: "Runner | None", bead: Bead, now: datetime) -> bool:
+    """Whether somebody has opened a bead while its local agent may be at work in a place that is not asked here."""
+    if not bead.local or bead.record.current is None or bead.ends_by is None or now > bead.ends_by:
+        return False
+    return runner is None or not runner.owns(bead)
 
 
 def _jobs(runner: "Runner", bead: Bead, extra: str) -> Iterator[str]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from bdauto.agents.answers import Answer
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FailedCheck, JobEvidence
@@ -16,6 +18,17 @@ from bdauto.errors import ServiceError
 
 if TYPE_CHECKING:
     from bdauto.agents.service_status import Agent, ServiceStatus
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where the job of a claim will run: the `id` of a jobs folder, which alone can be asked about the job.
+
+    `host` is the machine's name, for people. The job has ended after `longest` at the latest, counted from its start.
+    """
+
+    id: str
+    host: str
+    longest: timedelta
 
 
 class JobOutput(Protocol):
@@ -30,9 +43,6 @@ class JobOutput(Protocol):
 
 class Runner(Protocol):
     """Starts the agent on beads, and knows about its jobs."""
-
-    host: str
-    """The machine that the jobs belong to, which a claim names. It is "" when that does not matter."""
 
     call_ended: Callable[[], None]
     """Called when a call of a service has ended, answered or not, in any thread."""
@@ -69,6 +79,12 @@ class Runner(Protocol):
     def job_state(self, job: str) -> str | None:
         """Return the state of a job, None if nobody knows the job. Raises ServiceError."""
 
+    def place(self) -> Place | None:
+        """Return where the job of a claim made now will run, None if a service runs it. Raises UsageError."""
+
+    def owns(self, bead: Bead) -> bool:
+        """Return whether the bead's claim was made for this runner. Only then does it know whether a job runs."""
+
     def check_start(self, *, dry_run: bool = False) -> None:
         """Raise UsageError where no bead could be started. To be asked before a claim."""
 
@@ -87,8 +103,11 @@ class Runner(Protocol):
     def output(self, job: str) -> JobOutput:
         """Return the output of a job."""
 
-    def running_job(self, bead: Bead) -> str | None:
-        """Return the bead's job that runs and that `cancel` can end. Raises ServiceError where no job can be ended."""
+    def jobs_at_work(self, bead: Bead) -> list[str]:
+        """Return the bead's jobs that are known to run, the oldest first. Asks no service. Raises nothing."""
+
+    def check_cancel(self, bead: Bead) -> None:
+        """Raise ServiceError where the job of the bead's claim cannot be ended, or cannot be known of."""
 
     def cancel(self, job: str, who: str) -> str:
         """End a job, wait for its end, and return its state then. Raises ServiceError."""

@@ -7,11 +7,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from bdauto.agents.capacity import Capacity
 from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.eligibility import Condition, global_conditions
 from bdauto.domain.pause import Pause
-from bdauto.domain.reaping import JobEvidence
+from bdauto.domain.reaping import ELSEWHERE, JobEvidence
 from bdauto.errors import BdautoError, ServiceError, UsageError
 
 if TYPE_CHECKING:
@@ -125,8 +127,12 @@ def check_services(runner: "Runner | None") -> ServiceStatus:
 def job_evidence(
     runner: "Runner | None", beads: Collection[Bead], agent: Agent | None = None
 ) -> tuple[JobEvidence, ServiceError | None]:
-    """Ask what runs the agent about the jobs of beads in progress: see `Runner.evidence`."""
-    return runner.evidence(beads, agent) if runner else (JobEvidence(), None)
+    """Ask what runs the agent about the jobs of its own beads: see `Runner.evidence`. The others are ELSEWHERE."""
+    owned = {bead.id: runner.owns(bead) if runner else not bead.local for bead in beads}
+    mine = [bead for bead in beads if owned[bead.id]]
+    evidence, error = runner.evidence(mine, agent) if runner else (JobEvidence(), None)
+    others = {bead: ELSEWHERE for bead, own in owned.items() if not own}
+    return msgspec.structs.replace(evidence, states={**evidence.states, **others}), error
 
 
 def services_status(services: "Services") -> ServiceStatus:

@@ -126,15 +126,13 @@ def _queue(snapshot: Snapshot, limit: int) -> Table:
 def _running(running: Sequence[Running]) -> Table:
     table = _table("bead", "runs", "age", "left", "job", "verdict", "title", middle="verdict")
     for one in running:
-        kept = one.state == "kept"
-        words = one.job_state or "kept" if kept else f"{one.state}: {one.decision.evidence}"
         table.add_row(
             _id(one.bead.id),
             Text(short_age(one.running) if one.running is not None else "-"),
             Text(short_age(one.age), style="dim"),
             Text(short_age(one.left) if one.left and one.left > timedelta(0) else "-"),
             _text(one.bead.job or "-"),
-            _text(words, "green" if kept else "red", REASON_LIMIT),
+            _text(one.verdict, "green" if one.state == "kept" else "red", REASON_LIMIT),
             _text(one.bead.title, limit=TITLE_LIMIT),
         )
     return table

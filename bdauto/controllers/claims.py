@@ -10,6 +10,7 @@ from enum import Enum
 import msgspec
 
 from bdauto import log
+from bdauto.agents.runner import Place
 from bdauto.bd.change import NOW, Change, Moment, Writer, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
@@ -65,20 +66,24 @@ class Claims(msgspec.Struct, frozen=True):
     writer: Writer
     runtime: Runtime
     notes: LateNotes = msgspec.field(default_factory=LateNotes)
+    grace: timedelta = timedelta()
+    """How long after its claim a job may start."""
 
-    def claim(self, bead: Bead, attempt: str, host: str = "", store: Expected | None = None) -> Claim | None:
+    def claim(
+        self, bead: Bead, attempt: str, place: Place | None = None, store: Expected | None = None
+    ) -> Claim | None:
         """Claim a bead if it is unchanged since it was read, and charge the attempt. None if somebody was faster.
 
-        `host` is the machine that runs the agent, "" if a service does. `store` is what the key-value store must still
+        `place` is where the job will run, None if a service runs it. `store` is what the key-value store must still
         say, which the claim itself looks at: no pause is overlooked.
         """
         error = "" if bead.error.startswith(UNKNOWN) else bead.error
-        record = self._taken(bead, attempt, bead.attempts + 1, host).change(job="", died="", adopted="", error=error)
+        record = self._taken(bead, attempt, bead.attempts + 1, place).change(job="", died="", adopted="", error=error)
         claim = Claim(bead, max(int((self.runtime.now() - bead.waiting_since).total_seconds()), 0), record)
         change = rewrite(
             bead,
             record,
-            times={"claimed_at": NOW},
+            times={"claimed_at": NOW, **self._ends_by(place)},
             act="claim",
             mark=self.runtime.unique(),
             status="in_progress",
@@ -169,23 +174,24 @@ class Claims(msgspec.Struct, frozen=True):
             self.runtime.sleep(wait)
             wait = min(wait * 2, 5.0)
 
-    def restore(self, bead: Bead, known: StartedJob, host: str = "", *, adopt: bool = False) -> bool:
-        """Claim a bead for the attempt whose job runs, on `host` or in a service. False if the bead has changed.
+    def restore(self, bead: Bead, known: StartedJob, place: Place | None = None, *, adopt: bool = False) -> bool:
+        """Claim a bead for the attempt whose job runs, at `place` or in a service. False if the bead has changed.
 
-        `adopt` says that bdauto did not start the job. A claim that somebody has opened keeps its time.
+        `adopt` says that bdauto did not start the job. A claim that somebody has opened keeps its times.
         """
         noted = f"{JOB_NOTE}{known.job}\n" in f"{bead.notes}\n"
         same = bool(bead.claimed_at) and bead.attempt == known.attempt
-        record = self._taken(bead, known.attempt, known.attempts, host or bead.host)
+        record = self._taken(bead, known.attempt, known.attempts, place)
         change = rewrite(
             bead,
             record.change(
                 job=known.job,
                 claimed_at=bead.claimed_at if same else None,
                 armed_at=bead.armed_at if same else bead.waiting_since,
+                ends_by=bead.ends_by if same else None,
                 adopted=known.attempt if adopt else bead.record.adopted if same else "",
             ),
-            times={} if same else {"claimed_at": NOW},
+            times={} if same else {"claimed_at": NOW, **self._ends_by(place)},
             act="restore claim",
             mark=self.runtime.unique(),
             status="in_progress",
@@ -222,7 +228,9 @@ class Claims(msgspec.Struct, frozen=True):
                 record.change(
                     attempt="",
                     claimed_at=None,
+                    jobs_folder="",
                     host="",
+                    ends_by=None,
                     attempts=claim.attempts if charged else bead.attempts,
                     assignee=bead.record.assignee,
                     error=error or record.error,
@@ -287,13 +295,19 @@ class Claims(msgspec.Struct, frozen=True):
         [written] = self.writer.apply([change])
         return written
 
-    def _taken(self, bead: Bead, attempt: str, attempts: int, host: str) -> Record:
+    def _ends_by(self, place: Place | None) -> dict[str, Moment]:
+        """Return when the job has ended at the latest, for the agent of this machine."""
+        return {"ends_by": Moment(place.longest + self.grace)} if place else {}
+
+    def _taken(self, bead: Bead, attempt: str, attempts: int, place: Place | None) -> Record:
         """Return the record of a bead that is claimed. A run before it whose end is not recorded stays in the list."""
         return bead.record.change(
             attempt=attempt,
             attempts=attempts,
             claimed_at=None,
-            host=host,
+            jobs_folder=place.id if place else "",
+            host=place.host if place else "",
+            ends_by=None,
             armed_at=bead.waiting_since,
             released_at=None,
             place="",

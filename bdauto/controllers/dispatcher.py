@@ -37,7 +37,7 @@ from bdauto.errors import AgentsDie, BdautoError, BdFailed, PartlyDone, ServiceD
 from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
-    from bdauto.agents.runner import Runner
+    from bdauto.agents.runner import Place, Runner
 
 CLAIM_TRIES = 3
 """A claim that the breaker's changed value may have prevented is tried again, this often in all."""
@@ -77,7 +77,7 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self._notes = self.notes or LateNotes()
-        self._claims = Claims(self.bd, self.writer, self.runtime, self._notes)
+        self._claims = Claims(self.bd, self.writer, self.runtime, self._notes, self.settings.grace)
         self._limits = Limits(self.bd, self.runner, self.settings, self.runtime.now)
         self._breaker = BreakerStore(self.bd, self.writer, self.runtime)
         self._endings = Endings(
@@ -291,7 +291,7 @@ class Dispatcher:
         for _ in range(CLAIM_TRIES):
             expected = self.gate.expected
             try:
-                claim = self._claims.claim(bead, attempt, self.runner().host, expected)
+                claim = self._claims.claim(bead, attempt, self._place(), expected)
             except BdFailed as error:
                 self._claims_failed += 1
                 if self._claims_failed == IN_A_ROW:
@@ -307,6 +307,10 @@ class Dispatcher:
         if claim is None and self._held is None:
             self._endings.report(bead, BeadOutcome.lost, "it changed since it was read: somebody else has it")
         return claim
+
+    def _place(self) -> "Place | None":
+        """Return where the job of a claim will run. A dry run makes no jobs folder, so it names none."""
+        return None if self.settings.dry_run else self.runner().place()
 
     def _start(self, claim: Claim) -> Answer:
         """Start the agent. In a dry run, only show what it would be asked."""

@@ -67,13 +67,14 @@ class EarlierJobs:
 
     def _claim(self, bead: Bead, found: NamedJob, known: StartedJob | None, runner: "Runner") -> None:
         """Claim the bead for its job that runs: under the attempt that started it, or under a new one."""
-        own = bool(runner.host) or found.job == bead.job or f"{JOB_NOTE}{found.job}\n" in f"{bead.notes}\n"
+        place = runner.place()
+        own = bool(place) or found.job == bead.job or f"{JOB_NOTE}{found.job}\n" in f"{bead.notes}\n"
         adopt = not own and found.job != bead.record.unclaimed and not (known and found.job == known.job)
         if known is None or found.job != known.job:
-            attempt = bead.attempt if found.job == bead.job else found.job if runner.host else ""
+            attempt = bead.attempt if found.job == bead.job else found.job if place else ""
             attempts = max(bead.attempts, 1) if own else bead.attempts + 1  # an own job was charged when it was started
             known = StartedJob(attempt or self._runtime.unique(), attempts, found.job)
-        if not self._claims.restore(bead, known, runner.host, adopt=adopt):
+        if not self._claims.restore(bead, known, place, adopt=adopt):
             words = f"job {found.job} runs on it, and it changed since it was read: left as it is"
             self._endings.report(bead, BeadOutcome.lost, words, found.job)
         elif adopt:

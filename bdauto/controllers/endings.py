@@ -73,9 +73,8 @@ class Endings:
         match answer:
             case Started(job):
                 self._record(claim, job)
-            case AtCapacity():
-                words = "the agent is at capacity; the bead is open again"
-                self._release(claim, BeadOutcome.busy, words)
+            case AtCapacity(words):
+                self._release(claim, BeadOutcome.busy, f"{words}; the bead is open again")
                 return False
             case Refused(error):
                 return self._refuse(claim, error)

@@ -12,7 +12,7 @@ from bdauto.bd.change import NOW, Change, Moment, Writer, apply_each, mark_of, r
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.early_deaths import EarlyDeaths
-from bdauto.controllers.results import Results, end_note, end_of_run, log_end
+from bdauto.controllers.results import Results, end_note, end_of_run, log_end, runs_elsewhere
 from bdauto.domain import pause
 from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.eligibility import backoff
@@ -94,7 +94,7 @@ class Reaper:
 
         The POST had an unknown outcome, or its dispatcher was killed. Another bead's job is not this one's.
         """
-        signed = [b for b in beads if b.attempt and b.signed_job and not b.job and not b.host]
+        signed = [b for b in beads if b.attempt and b.signed_job and not b.job and not b.local]
         changes = [
             rewrite(
                 bead,
@@ -158,19 +158,23 @@ class Reaper:
         """Write what was decided. The failure of one bead does not affect the others."""
         decided = [decision for decision in decisions if decision.action is not Action.keep]
         ends = [end_of_run(decision.bead, evidence, self.runtime.now()) for decision in decided]
-        written = apply_each(self.writer, [*map(self._change, decided, ends)])
+        elsewhere = [runs_elsewhere(decision.bead, evidence) for decision in decided]
+        written = apply_each(self.writer, [*map(self._change, decided, ends, elsewhere)])
         for decision, end, result in zip(decided, ends, written, strict=True):
             if end and result is True and not self.settings.dry_run:
                 log_end(decision.bead, _run(decision), end)
         results = dict(zip((decision.bead.id for decision in decided), written, strict=True))
         return tuple(_outcome(decision, results.get(decision.bead.id)) for decision in decisions)
 
-    def _change(self, decision: ReapDecision, end: JobEnd | None) -> Change:
-        """Write a decision as a change that holds only for the bead as it was seen, and with it its job's end."""
+    def _change(self, decision: ReapDecision, end: JobEnd | None, elsewhere: bool) -> Change:
+        """Write a decision as a change that holds only for the bead as it was seen, and with it its job's end.
+
+        The run of a job that runs elsewhere stays in the list, so that its own place can record its end.
+        """
         bead, record, times = decision.bead, decision.bead.record, {}
         if end:
             record = record.with_end(ended_run(_run(decision), end))
-        elif bead.status == "closed":  # its job ran, though its end is not recorded
+        elif elsewhere or bead.status == "closed":  # its job ran, though its end is not recorded
             record = record.with_runs(record.all_runs)
         if decision.gives_up:
             record = record.change(given_up=bead.job)

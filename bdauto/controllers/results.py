@@ -17,7 +17,7 @@ from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.domain.bead import Bead
 from bdauto.domain.life import sign_of_life
-from bdauto.domain.reaping import ALIVE, FORGOTTEN, NOT_ASKED, NOT_STARTED, JobEvidence
+from bdauto.domain.reaping import ALIVE, ELSEWHERE, FORGOTTEN, NOT_ASKED, NOT_STARTED, JobEvidence
 from bdauto.domain.record import RUNNING, Run, metadata_of
 from bdauto.domain.results import JobEnd, ended_run, finish_note, lost, since_claim
 from bdauto.errors import BdError
@@ -46,8 +46,7 @@ class Results(msgspec.Struct, frozen=True):
             listed = self.bd.with_metadata(result=RUNNING, assignee=self.bd.settings.assignee).result().beads
             runs = [(bead, run) for bead in listed if (run := _unrecorded(bead))]
             asked = [_during(bead, run) for bead, run in runs]
-            mine = [bead for bead in asked if bead.host == runner.host]  # another runner knows nothing of a job
-            recorded = self._record(runs, job_evidence(runner, mine)[0]) if runs else ()
+            recorded = self._record(runs, job_evidence(runner, asked)[0]) if runs else ()
         except BdError as error:
             log.warning("results-failed", error=error)
             return (), True
@@ -79,13 +78,25 @@ class Results(msgspec.Struct, frozen=True):
 
 
 def end_of_run(bead: Bead, evidence: JobEvidence, now: datetime) -> JobEnd | None:
-    """Return how the run of a bead in progress ended that is settled now. None if it never ran, or that is recorded."""
+    """Return how the run of a bead in progress ended that is settled now.
+
+    None if it never ran, if that is recorded, and if only another place knows: that may record it later.
+    """
     run = bead.record.current
-    if bead.status != "in_progress" or run is None:
+    if bead.status != "in_progress" or run is None or runs_elsewhere(bead, evidence):
         return None
-    ran = run.job or sign_of_life(bead)
-    end = evidence.ends.get(bead.id) or (lost(now) if ran else None)
+    end = evidence.ends.get(bead.id) or (lost(now) if _ran(bead) else None)
     return since_claim(run, end) if end else None
+
+
+def runs_elsewhere(bead: Bead, evidence: JobEvidence) -> bool:
+    """Return whether the bead's current attempt ran, and only another place knows how that ended."""
+    return evidence.states.get(bead.id) == ELSEWHERE and bead.record.current is not None and _ran(bead)
+
+
+def _ran(bead: Bead) -> bool:
+    """Return whether a job of the bead's attempt is known to have begun."""
+    return bool(bead.job or sign_of_life(bead))
 
 
 def _unrecorded(bead: Bead) -> Run | None:
@@ -96,7 +107,8 @@ def _unrecorded(bead: Bead) -> Run | None:
 
 def _during(bead: Bead, run: Run) -> Bead:
     """Return a bead as it was during one of its runs, to ask about its job."""
-    record = bead.record.change(attempt=run.attempt, job=run.job, host=run.runner or "", claimed_at=run.claimed_at)
+    record = bead.record.change(attempt=run.attempt, job=run.job, claimed_at=run.claimed_at)
+    record = record.change(jobs_folder=run.jobs_folder, host=run.runner or "")
     return msgspec.structs.replace(bead, metadata=metadata_of(record))
 
 

@@ -74,7 +74,8 @@ def _jobs(agent: "LocalAgent") -> Check:
         return fail(name, error)
     if not _locks_work(path / ".lock"):
         return fail(name, UsageError(f"locks do not work in {path}"), "name a folder on a local disk with --agent-jobs")
-    return ok(name, f"{capacity.active} of {capacity.total} slots taken, {path}")
+    named = f", jobs folder {agent.jobs.place()}" if agent.jobs.place() else ""
+    return ok(name, f"{capacity.active} of {capacity.total} slots taken, {path}{named}")
 
 
 def _locks_work(file: Path) -> bool:

@@ -17,7 +17,7 @@ from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency, format_ti
 from bdauto.domain.eligibility import Condition, Verdict, ranked, verdict
 from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, outside_hours, reached
 from bdauto.domain.notes import FINISH_NOTE
-from bdauto.domain.reaping import ALIVE, Action, JobEvidence, ReapDecision, decide_reap
+from bdauto.domain.reaping import ALIVE, ELSEWHERE, Action, JobEvidence, ReapDecision, decide_reap, who_knows
 from bdauto.domain.runs import shared_jobs
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 
@@ -59,6 +59,13 @@ class Running:
         if action is Action.release and not self.bead.job:
             return "orphaned"
         return "stalled" if self.decision.by_age else "over"
+
+    @property
+    def verdict(self) -> str:
+        """What a table shows: the job's state, or who can be asked for it, or why the bead is not kept."""
+        if self.state != "kept":
+            return f"{self.state}: {self.decision.evidence}"
+        return f"elsewhere: {who_knows(self.bead)}" if self.job_state == ELSEWHERE else self.job_state or "kept"
 
 
 @dataclass(frozen=True)
@@ -226,7 +233,10 @@ def weigh(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: dateti
     decision = decide_reap(bead, evidence, settings, now)
     state, claimed = evidence.states.get(bead.id, ""), bead.claimed_at
     running = now - claimed if bead.attempt and claimed else None
-    return Running(decision, state, age, running, None if state in ALIVE else settings.threshold - age)
+    left = settings.threshold - age
+    if state == ELSEWHERE and bead.ends_by:
+        left = max(left, bead.ends_by - now)
+    return Running(decision, state, age, running, None if state in ALIVE else left)
 
 
 def _with_blockers(

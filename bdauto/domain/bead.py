@@ -116,6 +116,21 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return self.record.host
 
     @property
+    def jobs_folder(self) -> str:
+        """See `Record`."""
+        return self.record.jobs_folder
+
+    @property
+    def ends_by(self) -> datetime | None:
+        """See `Record`."""
+        return self.record.ends_by
+
+    @property
+    def local(self) -> bool:
+        """Whether the current attempt belongs to an agent command on some machine, and not to a service."""
+        return bool(self.jobs_folder or self.host)
+
+    @property
     def error(self) -> str:
         """See `Record`."""
         return self.record.error

@@ -12,6 +12,7 @@ from bdauto.domain.notes import UNKNOWN, format_age
 from bdauto.domain.results import JobEnd
 from bdauto.domain.settings import OnStall, ReapSettings
 from bdauto.domain.values import format_duration
+from bdauto.sanitize import clean
 
 
 class Action(StrEnum):
@@ -56,7 +57,9 @@ FORGOTTEN, NO_ANSWER, TOKEN_REFUSED = "forgotten", "no answer", "token refused"
 NOT_ASKED = "not asked"
 """Instead of a job's state: the time for questions was over. It is no evidence, and the next sweep asks."""
 NOT_STARTED = "not started"
-"""Instead of a job's state: the host that made the claim knows that it has started nothing under it."""
+"""Instead of a job's state: the jobs folder that the claim names knows of no job that was started under it."""
+ELSEWHERE = "elsewhere"
+"""Instead of a job's state: the claim names a place that is not asked here, so nothing is known of its job."""
 
 CLOCK_ROUNDING = timedelta(seconds=2)
 """bd rounds a time to a second, which can lie ahead."""
@@ -70,12 +73,13 @@ class JobEvidence(msgspec.Struct, frozen=True):
     """What the agent service says: the state of each bead's job, by the bead's id, and whether it runs nothing at all.
 
     A bead without a job has no state, and where no agent service is configured no bead has one. `ends` says of each job
-    that has ended how it did.
+    that has ended how it did. `others` has the job that a state is of, where that is not the one that the bead names.
     """
 
     states: Mapping[str, str] = msgspec.field(default_factory=dict)
     runs_nothing: bool = False
     ends: Mapping[str, JobEnd] = msgspec.field(default_factory=dict)
+    others: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def last_words(self, bead_id: str) -> str:
         """Return the last line that the bead's agent wrote, "" when it is not known."""
@@ -133,13 +137,16 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
         return _keep(bead, f"updated at {format_time(bead.updated_at)}, which lies ahead and is not believed")
     age = now - seen
     aged = f"{format_age(age)} since the last update"
-    if job_state in ALIVE and age > LONGEST_BELIEF and not bead.host and (_silent(bead) or bead.record.adopted):
+    if job_state == ELSEWHERE and bead.ends_by and now <= bead.ends_by:
+        until = f"its job ends by {format_time(bead.ends_by)}"
+        return _keep(bead, f"{aged}{_silence(bead, job_state)}, and {until}")
+    if job_state in ALIVE and age > LONGEST_BELIEF and not bead.local and (_silent(bead) or bead.record.adopted):
         words = f"job {bead.job} is called {job_state}, but nothing was noted for {format_age(age)}"
         return msgspec.structs.replace(_over(bead, words, settings, by_age=True), gives_up=True)
     if job_state in ALIVE:
-        return _keep(bead, f"job {_job(bead)} is {job_state}; {aged}")
+        return _keep(bead, f"job {evidence.others.get(bead.id) or _job(bead)} is {job_state}; {aged}")
     if _without_job(bead):
-        return _unstarted(bead, age, _nothing(evidence, job_state), settings)
+        return _unstarted(bead, age, _nothing(evidence, job_state), settings, _silence(bead, job_state))
     if job_state == NOT_ASKED:
         return _keep(bead, f"the agent service is slow: there was no time to ask about job {bead.job}; {aged}")
     if job_state == TOKEN_REFUSED:
@@ -147,7 +154,7 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
     limit = max(settings.threshold, UNANSWERED) if job_state == NO_ANSWER else settings.threshold
     if age > limit:
         words = f"no progress for {format_age(age)} (threshold {format_duration(limit)}){_silence(bead, job_state)}"
-        if _silent(bead) and job_state in ("", FORGOTTEN, NO_ANSWER):
+        if _silent(bead) and job_state in ("", FORGOTTEN, NO_ANSWER, ELSEWHERE):
             return _early_death(bead, words, settings, by_age=True)
         return _over(bead, words, settings, by_age=True)
     return _keep(bead, aged + _silence(bead, job_state))
@@ -172,12 +179,21 @@ def _keep(bead: Bead, evidence: str) -> ReapDecision:
 
 
 def _silence(bead: Bead, job_state: str) -> str:
-    """Say in words what the agent service said that is no verdict."""
+    """Say in words what is known of a job that is no verdict."""
+    if job_state == ELSEWHERE:
+        return f"; only {who_knows(bead)} can be asked about it"
     if job_state == NO_ANSWER:
         return f"; the agent service could not be asked about job {bead.job}"
     if job_state in ("", FORGOTTEN, NOT_STARTED):
         return ""
     return f"; job {bead.job} is {job_state}"
+
+
+def who_knows(bead: Bead) -> str:
+    """Return in words who can be asked about the job of a claim."""
+    if not bead.local:
+        return "the agent service"
+    return f"host {clean(bead.host, 60) or 'unknown'} (jobs folder {bead.jobs_folder or 'unknown'})"
 
 
 def ended(job_state: str) -> str:
@@ -232,11 +248,11 @@ def uncharged(decision: ReapDecision) -> ReapDecision:
 def _nothing(evidence: JobEvidence, job_state: str) -> str:
     """Say in words how it is known that nothing runs for a claim without a job, or return ""."""
     if job_state == NOT_STARTED:
-        return "its host started nothing"
-    return "its service runs nothing" if evidence.runs_nothing else ""
+        return "its jobs folder has no job of it"
+    return "its service runs nothing" if evidence.runs_nothing and job_state != ELSEWHERE else ""
 
 
-def _unstarted(bead: Bead, age: timedelta, nothing: str, settings: ReapSettings) -> ReapDecision:
+def _unstarted(bead: Bead, age: timedelta, nothing: str, settings: ReapSettings, silence: str) -> ReapDecision:
     """Decide about a claim without a job: it may have been posted all the same, unless the agent runs nothing."""
     if nothing and settings.grace < settings.threshold:
         limit, name = settings.grace, "grace"
@@ -246,7 +262,7 @@ def _unstarted(bead: Bead, age: timedelta, nothing: str, settings: ReapSettings)
         words = f"claimed {format_age(age)} ago, no job recorded and no sign of the agent"
     if age <= limit:
         return _keep(
-            bead, f"claimed {format_age(age)} ago, no job recorded; within the {name}, it may have been posted"
+            bead, f"claimed {format_age(age)} ago, no job recorded; within the {name}, it may have been posted{silence}"
         )
     note = f"reaper: {words} ({name} {format_duration(limit)})"
     if bead.attempts < settings.max_attempts:

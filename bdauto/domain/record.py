@@ -61,13 +61,15 @@ _Words = Annotated[str, msgspec.Meta(max_length=WORDS_LIMIT)]
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One dispatch of a bead: the claim, the job, and the end as far as it is known. What is unknown is None.
 
-    `runner` is the host of a local agent. `cost_usd` is in US dollars, `words` the last line that the agent wrote.
+    `runner` is the host of a local agent, `jobs_folder` the id of its jobs folder. `cost_usd` is in US dollars, `words`
+    the last line that the agent wrote.
     """
 
     attempt: _Id
     claimed_at: _Time | None = msgspec.field(name="claimed", default=None)
     job: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{0,100}\Z")] = ""
     runner: _Words | None = None
+    jobs_folder: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{0,100}\Z")] = ""
     ended_at: _Time | None = msgspec.field(name="ended", default=None)
     seconds: _Count | None = None
     result: Result | None = None
@@ -85,7 +87,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     attempt: the unique id of the current attempt.
     attempts: dispatches charged since the bead was last re-armed.
     failures, deaths: failed dispatches, and agents that died early, in a row. The backoff grows with both.
-    job: the job of the current attempt. host: the machine that runs it, "" where a service does.
+    job: the job of the current attempt. jobs_folder: the id of the folder that it is in, "" where a service runs
+    it. host: the name of the machine with that folder, for people. ends_by: when the job has ended at the latest.
     error: what the last failed dispatch answered. quarantined: why bdauto blocked the bead.
     died: the attempt that is charged for an early death, or for a POST with an unknown outcome.
     noted: the attempt whose lost note was written again.
@@ -104,7 +107,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     failures: int = 0
     deaths: int = 0
     job: str = ""
+    jobs_folder: str = ""
     host: str = ""
+    ends_by: datetime | None = None
     error: str = ""
     quarantined: str = ""
     died: str = ""
@@ -127,7 +132,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """The run of the current attempt, as long as its end is not recorded."""
         if not self.attempt or any(run.attempt == self.attempt for run in self.runs):
             return None
-        return Run(attempt=self.attempt, claimed_at=self.claimed_at, job=self.job, runner=self.host or None)
+        return Run(
+            attempt=self.attempt,
+            claimed_at=self.claimed_at,
+            job=self.job,
+            runner=self.host or None,
+            jobs_folder=self.jobs_folder,
+        )
 
     @property
     def all_runs(self) -> tuple[Run, ...]:
@@ -340,10 +351,10 @@ def _in_seconds(run: Run) -> Run:
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("attempt", "job", "unclaimed", "adopted", "given_up"), _word),
+    **dict.fromkeys(("attempt", "job", "jobs_folder", "unclaimed", "adopted", "given_up"), _word),
     **dict.fromkeys(("attempts", "failures", "deaths"), _small_count),
     **dict.fromkeys(("host", "error", "quarantined", "died", "noted", "assignee", "result", "place"), _text),
-    **dict.fromkeys(("claimed_at", "armed_at", "released_at", "retry_at"), _time),
+    **dict.fromkeys(("claimed_at", "ends_by", "armed_at", "released_at", "retry_at"), _time),
     "waited": checked_count,
     "runs": _runs,
 }

@@ -1,5 +1,6 @@
 """An agent command on this machine, through the command line: dispatch, logs, cancel, reap."""
 
+import json
 import os
 import shutil
 import signal
@@ -206,7 +207,31 @@ def test_another_host_s_claim_goes_by_age_alone_and_is_cancelled_there(machine: 
     bead = machine.world.create()
     machine.dispatch()
     machine.ended()
-    tell(machine.world, "update", bead, "--set-metadata", "bdauto.host=elsewhere")
+    other = {"BDAUTO_AGENT_JOBS": str(machine.world.folder / "others")}
+    who = f"host {os.uname().nodename} (jobs folder {metadata(machine.world, bead)['jobs_folder']})"
+    assert machine.run("reap", "--json", command="true", **other).outcomes == {bead: "kept"}
+    wait_minutes(machine.world, bead, 31)
+    assert machine.run("reap", "--json", command="true", **other).outcomes == {bead: "kept"}
+    assert f"only {who} can be asked" in machine.run("explain", bead, "--json", **other).json["verdict"]
+    assert f"only {who} can be asked" in machine.run("logs", bead, **other).complaint
+    done = machine.run("cancel", bead, **other)
+    assert (done.code, f"was claimed by {who}" in done.complaint) == (4, True)
+    assert status(machine.world, bead) == "in_progress"
+    machine.run("reap")
+    [ran] = json.loads(str(metadata(machine.world, bead)["runs"]))
+    assert (metadata(machine.world, bead)["result"], ran["result"], ran["cost"]) == ("completed", "completed", 5.5)
+
+
+def test_a_bead_that_its_agent_opens_gets_no_second_agent(machine: Machine) -> None:
+    machine.does(f'{RECORDED}; $BD update "$BEAD_ID" -s open --unset-metadata bdauto.retry_at; sleep 300')
+    bead = machine.world.create()
+    machine.dispatch("--agent-slots", "3")
+    until(lambda: status(machine.world, bead) == "open")
+    job = machine.job(bead)
+    done = machine.dispatch("--agent-slots", "3")
+    assert (done.code, done.outcomes, machine.jobs.ids()) == (0, {bead: "reverted"}, [job])
+    assert (status(machine.world, bead), machine.job(bead)) == ("in_progress", job)
+    wait_minutes(machine.world, bead, 300)
     assert machine.run("reap", "--json").outcomes == {bead: "kept"}
     done = machine.run("cancel", bead)
     assert (done.code, "was claimed by host elsewhere" in done.complaint) == (4, True)

@@ -5,14 +5,14 @@ from datetime import datetime, timedelta
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted, Started
 from bdauto.agents.capacity import Capacity
-from bdauto.agents.runner import JobOutput
+from bdauto.agents.runner import JobOutput, Place
 from bdauto.agents.service_status import Agent, ServiceStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence
 from bdauto.domain.record import RESULTS, Result, Run
 from bdauto.domain.results import JobEnd
 from bdauto.errors import ServiceDrift, ServiceError
-from tests.simulation.agents import begin_job
+from tests.simulation.agents import LOCAL_TIME_LIMIT, begin_job
 from tests.simulation.checker import check_post
 from tests.simulation.plan import START
 from tests.simulation.process import Process
@@ -42,8 +42,11 @@ class SimLocal:
         states: dict[str, str] = {}
         ends: dict[str, JobEnd] = {}
         for bead in beads:
-            if bead.host == self.host and (bead.job or bead.attempt):
-                job = bead.job or bead.attempt
+            running, job = self.jobs_at_work(bead), bead.job or bead.attempt
+            if running and job not in running:
+                states[bead.id] = "running"
+                self._of.jobs_told[job] = "running"
+            elif job:
                 states[bead.id] = self._state(job) or (FORGOTTEN if bead.job else NOT_STARTED)
                 if states[bead.id] in OVER:
                     ended = START + timedelta(seconds=self._of.world.jobs[job].ended)
@@ -51,6 +54,14 @@ class SimLocal:
                 self._of.jobs_told[job] = states[bead.id]
                 self._of.tell("sees of the job of {}: {}", bead.id, states[bead.id])
         return JobEvidence(states, ends=ends), None
+
+    def place(self) -> Place:
+        """Return this host: each has one jobs folder."""
+        return Place(self.host, self.host, timedelta(seconds=LOCAL_TIME_LIMIT))
+
+    def owns(self, bead: Bead) -> bool:
+        """Return whether the claim was made on this host."""
+        return bead.jobs_folder == self.host or bool(self.jobs_at_work(bead))
 
     @property
     def checking(self) -> bool:
@@ -102,7 +113,7 @@ class SimLocal:
         if process.happens("cannot connect"):
             process.hear(claim, "not started")
             return NotStarted("cannot start the agent")
-        if self._capacity().free == 0:
+        if self._capacity().free == 0 or self.jobs_at_work(bead):
             process.hear(claim, "busy")
             return AtCapacity()
         begin_job(world, bead.id, attempt, self.host)
@@ -122,9 +133,12 @@ class SimLocal:
         """Raise: nobody asks."""
         raise ServiceDrift(job)
 
-    def running_job(self, bead: Bead) -> str | None:
-        """Return nothing: nobody asks."""
-        return None
+    def jobs_at_work(self, bead: Bead) -> list[str]:
+        """Return the jobs of the bead that run on this host."""
+        return [job.id for job in self._jobs() if job.bead == bead.id and job.state == "running"]
+
+    def check_cancel(self, bead: Bead) -> None:
+        """Do nothing: nobody asks."""
 
     def cancel(self, job: str, who: str) -> str:
         """Raise: nobody asks."""

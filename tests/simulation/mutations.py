@@ -490,7 +490,7 @@ def _restores_homeless() -> Any:
     return _changes(
         **{
             "restore claim": lambda c: msgspec.structs.replace(
-                c, put={key: value for key, value in c.put.items() if key != "bdauto.host"}
+                c, put={key: value for key, value in c.put.items() if key != "bdauto.jobs_folder"}
             )
         }
     )

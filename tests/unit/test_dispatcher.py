@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from bdauto.agents.beadboard import Services
+from bdauto.agents.runner import Place
 from bdauto.bd.change import Change, DryWriter
 from bdauto.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
@@ -659,12 +660,13 @@ def test_a_reverted_claim_whose_job_runs_is_written_back() -> None:
     assert here.tracker.notes("x-1") == ["dispatched: job=job-1"]
 
 
-def test_a_claim_that_is_written_back_names_the_host_of_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_that_is_written_back_names_the_place_of_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sweep could ask for the job otherwise: the bead would be settled by its age, and no end recorded."""
     here = reverted(agent=True, state="running")
-    monkeypatch.setattr(Services, "host", "machine-1")
+    monkeypatch.setattr(Services, "place", lambda _: Place("f-1", "machine-1", timedelta(minutes=45)))
     assert said(here.cycle()) == {"x-1": "reverted"}
-    assert here.tracker.bead("x-1").host == "machine-1"
+    bead = here.tracker.bead("x-1")
+    assert (bead.jobs_folder, bead.host, bead.ends_by) == ("f-1", "machine-1", NOW + timedelta(minutes=56))
 
 
 @pytest.mark.parametrize(("agent", "state"), [(False, "running"), (True, "failed")], ids=["not known", "over"])

@@ -147,7 +147,7 @@ def test_a_control_pipe_that_is_none_is_not_written_to(jobs: Jobs, put: Put) -> 
 def test_an_unknown_job_goes_by_age(jobs: Jobs) -> None:
     hostile(jobs, "end.json", os.mkfifo)
     agent = LocalAgent(LocalAgentSettings(agent_jobs=jobs.path), Path("/p/.beads"), "agent", {})
-    own = {"bdauto.attempt": "w1", "bdauto.job": "w1", "bdauto.host": agent.host}
+    own = {"bdauto.attempt": "w1", "bdauto.job": "w1", "bdauto.jobs_folder": "f-1"}
     for age, action in ((timedelta(minutes=5), Action.keep), (timedelta(hours=1), Action.block)):
         claimed = bead(status="in_progress", metadata=own, updated_at=(NOW - age).isoformat())
         decision = decide_reap(claimed, agent.evidence([claimed])[0], ReapSettings(), NOW)
@@ -163,7 +163,7 @@ def test_a_jobs_folder_that_cannot_be_read_is_said_and_nothing_is_concluded(
     monkeypatch.setattr(os, "scandir", refuse)
     monkeypatch.setattr(Path, "lstat", refuse)
     agent = LocalAgent(LocalAgentSettings(agent_jobs=jobs.path), Path("/p/.beads"), "agent", {})
-    claimed = bead(status="in_progress", metadata={"bdauto.attempt": "w1", "bdauto.host": agent.host})
+    claimed = bead(status="in_progress", metadata={"bdauto.attempt": "w1", "bdauto.jobs_folder": "f-1"})
     assert agent.evidence([claimed])[0].states == {claimed.id: "unknown"}
     assert "Permission denied" in str(agent.status().error)
     assert (agent.checking, agent.has_jobs()) == (True, True)

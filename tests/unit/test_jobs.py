@@ -185,6 +185,7 @@ def test_old_jobs_that_another_process_removes_do_not_unmake_a_start(
     jobs.path.chmod(0o700)
     monkeypatch.setattr(LocalAgent, "_start", lambda *_: None)
     monkeypatch.setattr(LocalAgent, "capacity", lambda _: Capacity(1))
+    monkeypatch.setattr(LocalAgent, "jobs_at_work", lambda *_: [])
     monkeypatch.setattr(Jobs, gone.__name__, vanish)
     assert agent.start(bead(), "w1") == Started("w1")
 

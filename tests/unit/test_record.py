@@ -53,6 +53,7 @@ def test_the_list_of_runs_as_others_read_it() -> None:
         "claimed": "2026-04-18T21:35:46Z",
         "job": "j1",
         "runner": "moon",
+        "jobs_folder": "",
         "ended": "2026-04-18T22:35:46Z",
         "seconds": 60,
         "result": "failed",

@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -37,6 +38,10 @@ LOCK_TIMEOUT = 10.0
 """Seconds to wait for another process that counts and begins jobs, which takes it milliseconds."""
 CHECK_LINES = 3
 """Lines of a failed check's output that are quoted, the last ones."""
+PLACE = ".place"
+"""The file in the jobs' folder with its id. A host's name can change, and a host can have several such folders."""
+PLACE_BYTES = 200
+"""More bytes of that file are not read."""
 NEW = ".new-"
 """How the name of a job's folder begins until everything is in it."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -126,6 +131,34 @@ class Jobs(msgspec.Struct, frozen=True):
             return UNKNOWN
         return end.state if end else RUNNING if locked else DIED
 
+    def place(self) -> str:
+        """Return the folder's own id, which claims name. "" before the first claim."""
+        try:
+            text = read_file(self.path / PLACE, PLACE_BYTES).decode("ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+        return text if _ID.fullmatch(text) else ""
+
+    def make_place(self) -> str:
+        """Return the folder's own id, and make folder and id if there are none. Raises UsageError.
+
+        The file appears whole, by a link to another one: of several processes that make it one wins.
+        """
+        private_folder(self.path)
+        new = self.path / f"{NEW}{uuid.uuid4().hex}"
+        try:
+            if not self.place():
+                new.write_text(f"{uuid.uuid4().hex[:12]}\n", encoding="ascii")
+                with contextlib.suppress(FileExistsError):
+                    (self.path / PLACE).hardlink_to(new)
+        except OSError as error:
+            raise UsageError(f"{self.path}: {error.strerror}", hint="name another folder with --agent-jobs") from None
+        finally:
+            new.unlink(missing_ok=True)
+        if place := self.place():
+            return place
+        raise UsageError(f"{self.path / PLACE} holds no id", hint="remove it once no job runs")
+
     def running(self) -> list[str]:
         """Return the ids of the jobs that run."""
         return [job for job in self.ids() if self.state(job) == RUNNING]
@@ -141,11 +174,18 @@ class Jobs(msgspec.Struct, frozen=True):
             raise ServiceDown(words, hint="name another with --agent-jobs") from None
         return [entry.name for entry in entries if _ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)]
 
-    def of_bead(self, bead: str, beads: Path) -> list[str]:
-        """Return the ids of a bead's jobs, the oldest first. `beads` is the `.beads` folder of the bead."""
-        records = [record for job in self.ids() if (record := self.record(job))]
-        mine = [record for record in records if record.bead == bead and record.beads == str(beads)]
-        return [record.attempt for record in sorted(mine, key=lambda record: record.started)]
+    def of_bead(self, bead: str, beads: Path, jobs: Sequence[str] | None = None) -> list[str]:
+        """Return the ids of a bead's jobs, the oldest first. `beads` is the `.beads` folder of the bead.
+
+        Where `jobs` are given, only those are looked at.
+        """
+        found = {job: record for job in (self.ids() if jobs is None else jobs) if (record := self.record(job))}
+        mine = [job for job, record in found.items() if record.bead == bead and record.beads == str(beads)]
+        return sorted(mine, key=lambda job: found[job].started)
+
+    def at_work(self, bead: str, beads: Path) -> list[str]:
+        """Return the ids of a bead's jobs that run, the oldest first."""
+        return self.of_bead(bead, beads, self.running())
 
     def ends_of(self, beads: Path) -> Iterator[tuple[JobRecord, EndRecord]]:
         """Yield the jobs of a `.beads` folder that have ended."""

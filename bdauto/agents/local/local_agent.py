@@ -40,11 +40,11 @@ from bdauto.agents.local.preflight import (
 )
 from bdauto.agents.local.prompt import TEMPLATE, fill, render, wants_stdin
 from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
-from bdauto.agents.runner import JobOutput
+from bdauto.agents.runner import JobOutput, Place
 from bdauto.agents.service_status import Agent, ServiceStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.local_settings import LocalAgentSettings
-from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence
+from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence, who_knows
 from bdauto.domain.record import Run
 from bdauto.domain.results import JobEnd
 from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, UsageError
@@ -59,7 +59,6 @@ DETACHED = ["/bin/sh", "-c", '"$@" &', "sh"]
 class LocalAgent:
     """Runs an agent command on this machine. `beads` is the `.beads` folder, `assignee` whom the agent writes as."""
 
-    host = os.uname().nodename
     call_ended: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
@@ -97,19 +96,43 @@ class LocalAgent:
         return "timed out" if state == "timeout" else state  # the supervisor has ended it: see `domain.reaping.OVER`
 
     def evidence(self, beads: Collection[Bead], agent: Agent | None = None) -> tuple[JobEvidence, ServiceError | None]:
-        """Return what this machine knows of the jobs that were claimed on it. Another host's are none of its business.
+        """Return what the jobs' folder knows of the beads that it owns.
 
-        A claim of this host without a job's folder is one that was never started, as long as it names no job.
+        A claim of this folder without a job in it is one that was never started, as long as it names no job. While any
+        job of a bead runs, the bead is not settled.
         """
         states: dict[str, str] = {}
         ends: dict[str, JobEnd] = {}
+        others: dict[str, str] = {}
         for bead in beads:
-            if bead.host == self.host and (bead.job or bead.attempt):
-                job = bead.job or bead.attempt
+            job = bead.job or bead.attempt
+            running = self.jobs_at_work(bead)
+            if running and job not in running:
+                states[bead.id], others[bead.id] = RUNNING, running[-1]
+            elif job:
                 states[bead.id] = self.job_state(job) or (FORGOTTEN if bead.job else NOT_STARTED)
                 if states[bead.id] in OVER:
                     ends[bead.id] = job_end(self.jobs.path / job, datetime.now(UTC))
-        return JobEvidence(states, ends=ends), None
+        return JobEvidence(states, ends=ends, others=others), None
+
+    def place(self) -> Place:
+        """Return the jobs' folder, with an id of its own. Makes both if need be. Raises UsageError.
+
+        A job has ended after the time limit of its agent, and then that of its check.
+        """
+        limits = 1 + (self.settings.agent_check is not None)
+        grace = timedelta(seconds=supervisor.GRACE)
+        longest = limits * (self.settings.agent_timeout + grace)
+        return Place(self.jobs.make_place(), os.uname().nodename, longest)
+
+    def owns(self, bead: Bead) -> bool:
+        """Return whether the claim names this jobs' folder. A job in the folder counts, whatever the claim says."""
+        if bead.jobs_folder and bead.jobs_folder == self.jobs.place():
+            return True
+        with contextlib.suppress(OSError):
+            if self.jobs.folder(bead.job or bead.attempt):
+                return True
+        return bool(self.jobs_at_work(bead))
 
     @property
     def checking(self) -> bool:
@@ -137,7 +160,7 @@ class LocalAgent:
         return [
             FailedCheck(record.bead, record.attempt, datetime.fromtimestamp(end.ended, UTC), end.check.words)
             for record, end in self.jobs.ends_of(self._beads)
-            if end.check and end.check.state != "completed"
+            if end.check and end.check.state != "completed" and not self.jobs.at_work(record.bead, self._beads)
         ]
 
     def capacity(self) -> Capacity:
@@ -160,7 +183,7 @@ class LocalAgent:
                 raise UsageError(f"{option} {clean(word)!r} is not a program", hint="name one that is on PATH")
         check_utf8("--agent-command", self._words)
         check_utf8("--agent-check", self._check())
-        check_utf8("the folder", [str(path) for path in (where, self.jobs.path, self._beads)])
+        check_utf8("the folder", [str(where), str(self.jobs.path), self._environment["BEADS_DIR"]])
         if self.settings.agent_worktree:
             repository_of(where)
         self._template()
@@ -196,6 +219,8 @@ class LocalAgent:
             with only_one(self.jobs.path):
                 if self.jobs.folder(attempt):
                     return Started(attempt)
+                if running := self.jobs_at_work(bead):
+                    return AtCapacity(f"job {running[-1]} of it still runs here")
                 if self.capacity().free == 0:
                     return AtCapacity()
                 self._start(bead, attempt)
@@ -224,15 +249,20 @@ class LocalAgent:
         """Return the output of a job."""
         return LocalOutput(self.jobs, job)
 
-    def running_job(self, bead: Bead) -> str | None:
-        """Return the bead's job that runs on this machine."""
-        own = bead.job or bead.attempt
-        running = [job for job in (*self.jobs_of(bead), own) if self.jobs.state(job) == RUNNING]
-        if not running and bead.status == "in_progress" and bead.attempt and not bead.host:
-            raise ServiceDrift(f"{bead.id} was handed to an agent service", hint="give --agent-url")
-        if not running and bead.host not in ("", self.host):
-            raise ServiceDrift(f"{bead.id} was claimed by host {clean(bead.host)}", hint="cancel it there")
-        return running[-1] if running else None
+    def jobs_at_work(self, bead: Bead) -> list[str]:
+        """Return the bead's jobs that run on this machine, whichever of them its claim names."""
+        own, found = bead.job or bead.attempt, []
+        with contextlib.suppress(ServiceDown):  # `status` says that the folder cannot be read
+            found = self.jobs.at_work(bead.id, self._beads)
+        return [*found, *([own] if own not in found and self.job_state(own) == RUNNING else [])]
+
+    def check_cancel(self, bead: Bead) -> None:
+        """Raise ServiceDrift where the bead's claim names another place."""
+        if bead.status == "in_progress" and bead.attempt and not self.owns(bead):
+            if not bead.local:
+                raise ServiceDrift(f"{bead.id} was handed to an agent service", hint="give --agent-url")
+            words = f"{bead.id} was claimed by {who_knows(bead)}, which alone can be asked"
+            raise ServiceDrift(words, hint="cancel it there, or name that folder with --agent-jobs")
 
     def cancel(self, job: str, who: str) -> str:
         """Ask the job's supervisor to end it, and wait until it has. Raises ServiceDown when it does not."""
@@ -291,7 +321,7 @@ class LocalAgent:
             bead=bead.id,
             attempt=attempt,
             beads=str(self._beads),
-            host=self.host,
+            host=os.uname().nodename,
             assignee=self._assignee,
             started=time.time(),
             words=self._filled(bead, prompt, attempt),

@@ -34,7 +34,9 @@ def cancel(
     with opened(by_login(bd)) as tracker:
         agent, who = lazy_runner(services, local, bd)(), tracker.settings.actor
         found = read_bead(tracker, bead)
-        job = agent.running_job(found)
+        agent.check_cancel(found)
+        jobs = agent.jobs_at_work(found)
+        job = jobs[-1] if jobs else None
         if job is None and found.status != "in_progress":
             raise UsageError(f"nothing to cancel: {bead} is {found.status}, and no job of it runs here")
         if job is None and not found.attempt:
@@ -42,12 +44,14 @@ def cancel(
         # Blocked first: a reaper that sees the job's end before that could hand the bead out again.
         runtime = Runtime()
         [blocked] = BdWriter(tracker, runtime).apply([_change(found, job, who, runtime.unique())])
-    state = agent.cancel(job, who) if job else "not running"
-    log.event("cancelled", bead=bead, job=job, state=state, blocked=blocked)
+    states = {running: agent.cancel(running, who) for running in jobs}
+    state = states[job] if job else "not running"
+    for running, how in (states or {"": state}).items():
+        log.event("cancelled", bead=bead, job=running or None, state=how, blocked=blocked)
     if output.json:
         sys.stdout.write(envelope("cancel", {"id": bead, "job": job, "state": state, "blocked": blocked}) + "\n")
         return
-    ended = f"job {job} {how_it_ended(state)}" if job else "no job of it runs"
+    ended = "; ".join(f"job {job} {how_it_ended(state)}" for job, state in states.items()) or "no job of it runs"
     then = f"the bead is blocked; re-arm it with bd update {bead} -s open" if blocked else "the bead is left as it is"
     sys.stdout.write(f"{bead}: {ended}; {then}\n")
 

@@ -12,7 +12,7 @@ from bdauto.cli.options import Offer, argument, with_options
 from bdauto.cli.streams import lost
 from bdauto.diagnostics.explanation import read_bead
 from bdauto.domain.local_settings import LocalAgentSettings
-from bdauto.domain.reaping import ALIVE
+from bdauto.domain.reaping import ALIVE, who_knows
 from bdauto.domain.settings import BdSettings, LogsSettings, OutputSettings, ServiceSettings
 from bdauto.errors import UsageError
 from bdauto.sanitize import clean_lines
@@ -36,7 +36,8 @@ def logs(
         agent = lazy_runner(services, local, bd)()
         found = read_bead(tracker, bead)
         jobs = agent.jobs_of(found)
-    job = _choose(jobs, bead, view.attempt)
+        elsewhere = who_knows(found) if found.attempt and not agent.owns(found) else ""
+    job = _choose(jobs, bead, view.attempt, elsewhere)
     source = agent.output(job)
     while (state := _show(source)) in ALIVE and view.follow and not lost():
         time.sleep(INTERVAL)
@@ -55,7 +56,9 @@ def _show(source: JobOutput) -> str:
     return state
 
 
-def _choose(jobs: list[str], bead: str, attempt: int | None) -> str:
+def _choose(jobs: list[str], bead: str, attempt: int | None, elsewhere: str) -> str:
+    if not jobs and elsewhere:
+        raise UsageError(f"no job of {bead} is known here", hint=f"only {elsewhere} can be asked")
     if not jobs:
         raise UsageError(f"no job of {bead} is known here", hint=f"see `bdauto explain {bead}`")
     if attempt is None:

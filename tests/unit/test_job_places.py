@@ -1,0 +1,250 @@
+"""Whose job it is: a jobs folder is known by its id, a job by its folder, and others know nothing of it."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bdauto.agents.answers import AtCapacity
+from bdauto.agents.local.local_agent import LocalAgent
+from bdauto.agents.service_status import job_evidence
+from bdauto.controllers.reaper import Reaper
+from bdauto.diagnostics.snapshot import weigh
+from bdauto.domain.bead import format_time
+from bdauto.domain.local_settings import LocalAgentSettings, parse_command
+from bdauto.domain.notes import UNKNOWN
+from bdauto.domain.outcome import Report
+from bdauto.domain.settings import ReapSettings
+from bdauto.errors import ServiceDrift, UsageError
+from tests.support.fakes import NOW, Board, Clock, Tracker, bead, row
+from tests.unit.test_earlier_jobs import Desk
+from tests.unit.test_jobs import alive, made
+
+CLAIMED = NOW - timedelta(minutes=40)
+COMPLETED = json.dumps({"state": "completed", "exit_code": 0, "seconds": 60, "ended": CLAIMED.timestamp() + 60})
+
+
+def place(folder: Path, **settings: Any) -> LocalAgent:
+    """An agent command with a jobs folder of its own."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    told = LocalAgentSettings(agent_command=parse_command("true"), agent_jobs=folder, **settings)
+    return LocalAgent(told, Path("/p/.beads"), "agent", {})
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> LocalAgent:
+    return place(tmp_path / "here")
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> LocalAgent:
+    return place(tmp_path / "there")
+
+
+def claimed(at: LocalAgent | None, *, minutes: int = 40, left: int = 15, notes: str = "", **own: Any) -> dict[str, Any]:
+    """A bead in progress, claimed so long ago at a place or by a service, whose job ends in so many minutes."""
+    since = NOW - timedelta(minutes=minutes)
+    keys = {"attempt": "w1", "attempts": 1, "claimed_at": format_time(since), "assignee": "agent", "write": "m1"}
+    if at:
+        ends_by = format_time(NOW + timedelta(minutes=left))
+        keys |= {"jobs_folder": at.jobs.make_place(), "host": "laptop", "ends_by": ends_by}
+    keys |= own
+    lines = [f"auto-dispatcher claimed at {format_time(since)}", *([notes] if notes else [])]
+    metadata = {f"bdauto.{key}": value for key, value in keys.items()}
+    return row("x-1", status="in_progress", updated_at=since, notes="\n".join(lines), metadata=metadata)
+
+
+def running(at: LocalAgent | None, **fields: Any) -> dict[str, Any]:
+    """The same, with its job recorded."""
+    job = str(fields.get("job", "w1"))
+    notes = f"dispatched: job={job}\nclaimed by agent {job}"
+    return claimed(at, **{"job": job, "result": "running", "notes": notes} | fields)
+
+
+def sweep(tracker: Tracker, runner: Any, **settings: Any) -> Report:
+    who, seed = (lambda: runner) if runner else None, len(tracker.written)  # each write has a mark of its own
+    return Reaper(tracker, tracker, who, ReapSettings(**settings), tracker.clock.runtime(seed)).sweep()
+
+
+def reapers(other: LocalAgent) -> Iterator[Any]:
+    """Whoever is not the place of a local agent's claim."""
+    yield other
+    yield Board(health=[{"busy": False, "active": 0, "queued": 0, "capacity": 3}]).services(agent=True)()
+    yield None
+
+
+def test_a_folder_has_one_id_whoever_makes_it(here: LocalAgent, tmp_path: Path) -> None:
+    assert here.jobs.place() == ""
+    first = here.jobs.make_place()
+    assert first
+    assert [place(tmp_path / "here").jobs.make_place(), here.jobs.place()] == [first, first]
+    assert [path.name for path in here.jobs.path.iterdir()] == [".place"]
+    assert place(tmp_path / "there").jobs.make_place() != first
+
+
+def test_of_two_that_make_the_id_at_once_one_wins(here: LocalAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Path.write_text
+
+    def raced(path: Path, text: str, **options: Any) -> int:
+        monkeypatch.setattr(Path, "write_text", write)
+        write(here.jobs.path / ".place", "faster\n")
+        return write(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", raced)
+    assert here.jobs.make_place() == here.jobs.place() == "faster"
+
+
+def test_an_id_that_is_none_is_refused(here: LocalAgent) -> None:
+    (here.jobs.path / ".place").write_text("../x\n")
+    with pytest.raises(UsageError, match="holds no id"):
+        here.place()
+
+
+def test_a_folder_that_others_may_write_to_gets_no_id(here: LocalAgent) -> None:
+    here.jobs.path.chmod(0o777)
+    with pytest.raises(UsageError, match="others may write"):
+        here.place()
+
+
+def test_the_claim_names_the_folder_and_the_latest_end_of_its_job(tmp_path: Path) -> None:
+    limit = timedelta(minutes=45)
+    agent = place(tmp_path / "plain", agent_timeout=limit)
+    checked = place(tmp_path / "checked", agent_timeout=limit, agent_check=parse_command("true"))
+    assert agent.place().id == agent.jobs.place()
+    assert limit < agent.place().longest < limit + timedelta(minutes=1)
+    assert checked.place().longest == 2 * agent.place().longest
+
+
+def test_a_job_in_the_folder_counts_whatever_the_host_is_called(here: LocalAgent, there: LocalAgent) -> None:
+    folder = made(here.jobs, "w1")
+    tracker = Tracker(Clock(), running(here, host="old-name"))
+    with alive(folder):
+        assert sweep(tracker, here).beads[0].detail.startswith("job w1 is running")
+        tracker.rows["x-1"]["metadata"]["bdauto.jobs_folder"] = there.jobs.make_place()
+        assert sweep(tracker, here).beads[0].detail.startswith("job w1 is running")
+    assert tracker.written == []
+
+
+def test_before_the_latest_end_others_leave_the_bead_alone(here: LocalAgent, there: LocalAgent) -> None:
+    """The threshold is shorter than a job may take, and a silent agent may be at work."""
+    for reaper in reapers(there):
+        for found in (claimed(here), running(here), claimed(here, error=UNKNOWN, notes=UNKNOWN)):
+            tracker = Tracker(Clock(), found)
+            [said] = sweep(tracker, reaper).beads
+            assert (said.outcome, tracker.written) == ("kept", [])
+            assert f"only host laptop (jobs folder {here.jobs.place()}) can be asked" in said.detail
+
+
+def test_after_the_latest_end_the_threshold_applies(here: LocalAgent, there: LocalAgent) -> None:
+    for reaper in reapers(there):
+        young = Tracker(Clock(), running(here, minutes=20, left=-5))
+        assert sweep(young, reaper).beads[0].outcome == "kept"
+        old = Tracker(Clock(), running(here, minutes=70, left=-5))
+        assert sweep(old, reaper).beads[0].outcome == "blocked"
+
+
+def test_another_folder_releases_no_claim_after_the_grace_period(here: LocalAgent, there: LocalAgent) -> None:
+    for reaper in reapers(there):
+        tracker = Tracker(Clock(), claimed(here, minutes=20, left=-1))
+        assert (sweep(tracker, reaper).beads[0].outcome, tracker.written) == ("kept", [])
+
+
+def test_its_own_folder_knows_that_nothing_was_started(here: LocalAgent) -> None:
+    tracker = Tracker(Clock(), claimed(here, minutes=20))
+    assert sweep(tracker, here).beads[0].outcome == "released"
+    assert "its jobs folder has no job of it" in tracker.notes("x-1")[-1]
+    assert not {"jobs_folder", "host", "ends_by"} & tracker.own("x-1").keys()
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_others_settle_is_recorded_by_its_own_place(here: LocalAgent, there: LocalAgent, recorded: bool) -> None:
+    """A job that cost something was recorded as lost for good, by whoever swept first."""
+    for reaper in reapers(there):
+        old = {"minutes": 70, "left": -5}
+        found = running(here, **old) if recorded else claimed(here, notes="claimed by agent w1", **old)
+        tracker = Tracker(Clock(), found)
+        sweep(tracker, reaper)
+        assert tracker.own("x-1")["result"] == "running"
+        if not here.jobs.folder("w1"):
+            (made(here.jobs, "w1", end=COMPLETED) / "output.0").write_text('{"total_cost_usd": 5.5}')
+        sweep(tracker, here)
+        [run] = tracker.bead("x-1").record.runs
+        assert (tracker.own("x-1")["result"], run.result, run.cost_usd) == ("completed", "completed", 5.5)
+        assert tracker.bead("x-1").status == "blocked"
+
+
+@pytest.mark.parametrize(("hours", "result"), [(23, "running"), (25, "lost")])
+def test_a_job_elsewhere_is_lost_after_a_day(here: LocalAgent, there: LocalAgent, hours: int, result: str) -> None:
+    found = running(here) | {"status": "closed", "updated_at": NOW - timedelta(hours=hours)}
+    tracker = Tracker(Clock(), found)
+    sweep(tracker, there)
+    assert tracker.own("x-1")["result"] == result
+
+
+@pytest.mark.parametrize(("minutes", "outcome"), [(29, "kept"), (31, "blocked")])
+def test_a_service_s_claim_goes_by_the_threshold_alone(here: LocalAgent, minutes: int, outcome: str) -> None:
+    tracker = Tracker(Clock(), running(None, minutes=minutes, job="j-1"))
+    [said] = sweep(tracker, here).beads
+    assert said.outcome == outcome
+    assert "only the agent service can be asked" in said.detail
+    assert tracker.own("x-1")["result"] == "running"
+
+
+def test_a_service_s_claim_is_not_cancelled_here(here: LocalAgent, there: LocalAgent) -> None:
+    with pytest.raises(ServiceDrift, match="was handed to an agent service"):
+        here.check_cancel(bead(**running(None, job="j-1")))
+    with pytest.raises(ServiceDrift, match="was claimed by host laptop"):
+        there.check_cancel(bead(**running(here)))
+    here.check_cancel(bead(**claimed(here)))
+
+
+def test_status_counts_down_to_the_latest_end(here: LocalAgent, there: LocalAgent) -> None:
+    found = bead(**running(here))
+    seen = weigh(found, job_evidence(there, [found])[0], ReapSettings(), NOW)
+    assert (seen.job_state, seen.left) == ("elsewhere", timedelta(minutes=15))
+
+
+def test_a_bead_of_which_a_job_runs_is_not_started_again(here: LocalAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its agent has set it open, and goes on."""
+    monkeypatch.setattr(LocalAgent, "_start", lambda *_: pytest.fail("a second agent was started"))
+    folder = made(here.jobs, "w1")
+    with alive(folder):
+        assert here.jobs_at_work(bead()) == ["w1"]
+        answer = here.start(bead(), "w2")
+    assert isinstance(answer, AtCapacity)
+    assert "job w1 of it still runs here" in answer.words
+    assert here.jobs_at_work(bead()) == []
+
+
+def test_no_sweep_settles_a_bead_of_which_a_job_runs(here: LocalAgent, there: LocalAgent) -> None:
+    folder = made(here.jobs, "w0")
+    made(here.jobs, "w1", end=COMPLETED)
+    with alive(folder):
+        for found in (running(here), claimed(here), running(None, job="j-1"), running(there, left=-5)):
+            tracker = Tracker(Clock(), found | {"updated_at": NOW - timedelta(hours=5)})
+            [said] = sweep(tracker, here).beads
+            assert (said.outcome, tracker.written) == ("kept", [])
+            assert said.detail.startswith("job w0 is running")
+    tracker = Tracker(Clock(), running(here))
+    assert sweep(tracker, here).beads[0].outcome == "blocked"
+
+
+def test_a_failed_check_waits_for_another_job_of_the_bead(here: LocalAgent) -> None:
+    failed = {"state": "completed", "ended": NOW.timestamp(), "check": {"state": "failed", "exit_code": 1}}
+    made(here.jobs, "w1", end=json.dumps(failed))
+    with alive(made(here.jobs, "w2")):
+        assert here.failed_checks() == []
+    assert [check.attempt for check in here.failed_checks()] == ["w1"]
+
+
+@pytest.mark.parametrize(("minutes", "outcome"), [(9, "kept"), (11, "dispatched")])
+def test_an_open_bead_waits_for_the_latest_end_elsewhere(here: LocalAgent, minutes: int, outcome: str) -> None:
+    """Its agent, or a person, has opened it while its job runs where nobody can be asked."""
+    desk = Desk(running(here, left=10) | {"status": "open"})
+    desk.clock.time += timedelta(minutes=minutes)
+    [said] = desk.cycle().beads
+    assert said.outcome == outcome
+    assert ("only host laptop" in said.detail) is (outcome == "kept")
