@@ -39,7 +39,8 @@ def _start_reads(words: list[str]) -> None:
     if any(word.startswith(OTHERWISE) for word in words):
         return
     bd, db = os.environ.get("BDAUTO_BD") or defaults.BD, os.environ.get("BDAUTO_DB")
-    if not command.is_database(db) if db else command.unconfigured_folder():
+    redirect = db and os.path.exists(os.path.join(db, "redirect"))  # noqa: PTH110, PTH118 - pathlib takes time to import
+    if redirect or (not command.is_database(db) if db else command.unconfigured_folder()):
         return
     prefix = command.prefix(bd, db, os.environ.get("BEADS_ACTOR") or READS[words[0]])
     assignee = os.environ.get("BDAUTO_ASSIGNEE") or defaults.ASSIGNEE

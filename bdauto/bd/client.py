@@ -21,6 +21,8 @@ from bdauto import log
 from bdauto.bd import command, process
 from bdauto.bd.folder import beads_folder, restore_copy
 from bdauto.bd.parsing import parse_beads, parse_object, unwrap
+from bdauto.bd.server_address import read_object
+from bdauto.bd.tracker import Tracker, redirected, tracker_at
 from bdauto.domain.bead import ID_PATTERN, MALFORMED, Bead, BeadList, format_time, guarded, parse_time
 from bdauto.domain.record import PLACE
 from bdauto.domain.settings import BdSettings
@@ -45,6 +47,7 @@ SERVER_TIME = "SELECT UTC_TIMESTAMP() AS moment"
 T = TypeVar("T")
 
 _CONFLICT = re.compile(r"Error 1213|40001|serialization failure", re.IGNORECASE)
+_NO_TRACKER = "no_beads_directory"
 _NO_SQL = "not yet supported in embedded mode"
 SCHEMA_OLDER = "once every bd of this database is as new as this one, run `bd migrate schema` with it"
 _SCHEMA = (
@@ -135,9 +138,9 @@ class Bd:
         of temporary files removes of it is made anew.
         """
         self.settings = settings
-        db = None if settings.db is None else str(settings.db)
+        self._db = None if settings.db is None else redirected(settings.db)
         self._readonly = readonly
-        self._prefix = command.prefix(settings.bd_path, db, settings.actor, readonly=readonly)
+        self._prefix = self._start_of_commands(readonly=readonly)
         self._environment = command.environment(private=private)
         self._copied = _metadata(settings.db) if private and settings.db else None
         self._named: set[str] = set()
@@ -298,7 +301,7 @@ class Bd:
         Its content stays, because a bare `bd close` closes the bead that it names. `bd update` moves it by itself.
         """
         with contextlib.suppress(OSError):
-            if folder := beads_folder(self.settings.db):
+            if folder := beads_folder(self._db):
                 (folder / "last-touched").touch(mode=0o600)
 
     def where(self) -> Mapping[str, Any]:
@@ -306,9 +309,21 @@ class Bd:
 
         The folder is named by BEADS_DIR, too: bd 1.0.2's `where` does not heed `--db`.
         """
-        db = self.settings.db
-        named = {} if db is None else {"BEADS_DIR": str(db.absolute())}
+        named = {} if self._db is None else {"BEADS_DIR": str(self._db.absolute())}
         return self._object(["where"], "where", **named).result()
+
+    def tracker(self) -> Tracker:
+        """Return the tracker that bd uses. Raises UsageError if there is none, and BdError."""
+        try:
+            path = self.where().get("path")
+        except BdFailed as error:
+            if _NO_TRACKER not in error.message:
+                raise
+            hint = "run `bd init`, or name it with --db or BDAUTO_DB"
+            raise UsageError(f"no .beads folder in {Path.cwd()} or above", hint=hint) from None
+        if not isinstance(path, str):
+            raise BdDrift("bd where: no text `path` in the answer", hint="check `bd version`")
+        return tracker_at(Path(path), read_object(Path(path) / "metadata.json"), self.settings.db)
 
     def _write(self, start: Callable[[], RunningCommand[T]]) -> T:
         """Run a command that writes; raises BdUnsupported once bd has been seen to undo others' changes."""
@@ -322,7 +337,7 @@ class Bd:
 
     def _check_folder(self) -> None:
         """Refuse a folder that is gone, as one that is unmounted: bd would make an empty database, which looks idle."""
-        db = self.settings.db
+        db = self._db
         if db is not None and self._copied is not None:
             restore_copy(db, self._copied)
         if db is not None and not command.is_database(str(db)):
@@ -390,8 +405,11 @@ class Bd:
         return RunningCommand(start(), verb, self.settings.bd_timeout, parse, self._hear, again)
 
     def _drop_readonly(self) -> None:
-        db = None if self.settings.db is None else str(self.settings.db)
-        self._prefix = command.prefix(self.settings.bd_path, db, self.settings.actor)
+        self._prefix = self._start_of_commands(readonly=False)
+
+    def _start_of_commands(self, *, readonly: bool) -> list[str]:
+        db = None if self._db is None else str(self._db)
+        return command.prefix(self.settings.bd_path, db, self.settings.actor, readonly=readonly)
 
 
 def checked_id(bead_id: str) -> str:

@@ -31,7 +31,8 @@ def unconfigured_folder() -> str:
     """Return the `.beads` folder that bd would use from here without a metadata.json in it, "" if there is none.
 
     bd takes the folder of BEADS_DIR, or the nearest with PROJECT_FILES or a `*.db` in it, and makes an empty database
-    there. It looks no higher than the root of the git repository.
+    there. It looks no higher than the root of the git repository. In a linked git worktree without a database it takes
+    the main checkout's.
     """
     try:
         found = os.environ.get("BEADS_DIR") or _nearest(os.getcwd())  # noqa: PTH109 - as above
@@ -42,7 +43,7 @@ def unconfigured_folder() -> str:
 
 
 def _nearest(folder: str) -> str:
-    while True:
+    while not os.path.isfile(os.path.join(folder, ".git")):  # noqa: PTH113, PTH118 - as above
         beads = os.path.join(folder, ".beads")  # noqa: PTH118 - as above
         above = os.path.dirname(folder)  # noqa: PTH120
         if is_database(beads) or (os.path.isdir(beads) and (_has_project(beads) or "redirect" in os.listdir(beads))):  # noqa: PTH112, PTH208
@@ -50,6 +51,7 @@ def _nearest(folder: str) -> str:
         if above == folder or os.path.exists(os.path.join(folder, ".git")):  # noqa: PTH110, PTH118
             return ""
         folder = above
+    return ""
 
 
 def _has_project(folder: str) -> bool:

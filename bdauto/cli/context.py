@@ -18,7 +18,7 @@ from bdauto.cli.validation import exclude_each_other
 from bdauto.clock import Runtime
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import BdSettings, OutputSettings, ServiceSettings, TelemetrySettings, describe
-from bdauto.errors import UsageError
+from bdauto.errors import BdError, UsageError
 
 if TYPE_CHECKING:
     from bdauto.agents.beadboard import Services
@@ -105,7 +105,7 @@ def open_runner(services: ServiceSettings, local: "LocalAgentSettings", bd: BdSe
     if local.agent_command or services.beadboard_url or services.agent_url:
         return lazy_runner(services, local, bd)()
     if has_jobs(local, bd):
-        with contextlib.suppress(UsageError):  # no .beads folder
+        with contextlib.suppress(UsageError, BdError):  # no tracker, or a bd that fails: it is asked again
             agent = LazyLocalAgent(local, bd)()
             return agent if agent.has_jobs() else None
     return None

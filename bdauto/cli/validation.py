@@ -9,6 +9,7 @@ import msgspec
 
 from bdauto.agents.token import read_token
 from bdauto.bd.command import is_database, unconfigured_folder
+from bdauto.bd.tracker import redirected
 from bdauto.domain.local_settings import LocalAgentSettings
 from bdauto.domain.settings import BdSettings, ServiceSettings, TelemetrySettings
 from bdauto.domain.values import checked_url, full_url
@@ -20,7 +21,7 @@ def check_bd(settings: BdSettings) -> BdSettings:
     """Check which database is named."""
     if settings.db is not None and settings.metadata is not None:
         raise UsageError("--db and --metadata exclude each other", hint="give one of them")
-    if settings.db is not None and not is_database(str(settings.db)):
+    if settings.db is not None and not is_database(str(redirected(settings.db))):
         inside = settings.db / ".beads"
         hint = f"name the .beads folder: --db {inside}" if is_database(str(inside)) else "name the .beads folder"
         raise UsageError(f"--db {settings.db}: no metadata.json in it", hint=hint)

@@ -66,7 +66,7 @@ def examine(
         yield _actor(bd)
     try:
         opened = runner()
-    except UsageError as error:
+    except (UsageError, BdError) as error:
         yield fail("services", error)
     else:
         yield from _runner(bd, opened, runtime)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bdauto.agents.answers import AtCapacity
+from bdauto.agents.local.jobs import Jobs
 from bdauto.agents.local.local_agent import LocalAgent
 from bdauto.agents.service_status import job_evidence
 from bdauto.controllers.reaper import Reaper
@@ -248,3 +249,10 @@ def test_an_open_bead_waits_for_the_latest_end_elsewhere(here: LocalAgent, minut
     [said] = desk.cycle().beads
     assert said.outcome == outcome
     assert ("only host laptop" in said.detail) is (outcome == "kept")
+
+
+def test_jobs_of_another_tracker_are_other_beads(tmp_path: Path, here: LocalAgent) -> None:
+    other = LocalAgent(here.settings, Path("/p/.beads"), "agent", {}, tracker="0b37aa7f-d784")
+    with alive(made(here.jobs, "w1")):
+        assert other.jobs_at_work(bead()) == []
+    assert Jobs(tmp_path / "none").place() == ""

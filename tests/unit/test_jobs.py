@@ -32,7 +32,7 @@ def made(jobs: Jobs, job: str, *, bead: str = "x-1", started: float = 0.0, end: 
     """A job's folder, as the starter and the supervisor leave it."""
     folder = jobs.path / job
     folder.mkdir()
-    record = {"bead": bead, "attempt": job, "beads": "/p/.beads", "host": "here", "started": started, "words": ["x"]}
+    record = {"bead": bead, "attempt": job, "tracker": "/p/.beads", "host": "here", "started": started, "words": ["x"]}
     place = {"directory": "/p", "home": "/p", "timeout": 1.0, "stdin": True, "before": [], "after": []}
     (folder / "job.json").write_text(json.dumps(record | place))
     (folder / "lock").touch()
@@ -112,8 +112,8 @@ def test_a_beads_jobs_are_those_of_its_own_tracker_the_oldest_first(jobs: Jobs) 
     made(jobs, "w1", started=2)
     made(jobs, "w2", started=1)
     made(jobs, "w3", bead="x-2")
-    assert jobs.of_bead("x-1", Path("/p/.beads")) == ["w2", "w1"]
-    assert jobs.of_bead("x-1", Path("/q/.beads")) == []
+    assert jobs.of_bead("x-1", "/p/.beads") == ["w2", "w1"]
+    assert jobs.of_bead("x-1", "/q/.beads") == []
 
 
 def ran_at(hours: float, cost: float, segment: Path) -> str:

@@ -50,13 +50,14 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What was started: the agent's words, where, for which bead, and the commands that surround it.
 
-    `assignee` is whose queue the bead was in. `home` is where the commands before and after the agent run. `timeout` is
-    in seconds, `started` in seconds since the epoch. `stdin` says that the prompt is the agent's standard input.
+    `tracker` is the id of the bead's tracker, `assignee` whose queue the bead was in. `home` is where the commands
+    before and after the agent run. `timeout` is in seconds, `started` in seconds since the epoch. `stdin` says that the
+    prompt is the agent's standard input.
     """
 
     bead: str
     attempt: str
-    beads: str
+    tracker: str
     host: str
     assignee: str = ""
     started: float
@@ -174,24 +175,24 @@ class Jobs(msgspec.Struct, frozen=True):
             raise ServiceDown(words, hint="name another with --agent-jobs") from None
         return [entry.name for entry in entries if _ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)]
 
-    def of_bead(self, bead: str, beads: Path, jobs: Sequence[str] | None = None) -> list[str]:
-        """Return the ids of a bead's jobs, the oldest first. `beads` is the `.beads` folder of the bead.
+    def of_bead(self, bead: str, tracker: str, jobs: Sequence[str] | None = None) -> list[str]:
+        """Return the ids of a bead's jobs, the oldest first. `tracker` is the id of the bead's tracker.
 
         Where `jobs` are given, only those are looked at.
         """
         found = {job: record for job in (self.ids() if jobs is None else jobs) if (record := self.record(job))}
-        mine = [job for job, record in found.items() if record.bead == bead and record.beads == str(beads)]
+        mine = [job for job, record in found.items() if record.bead == bead and record.tracker == tracker]
         return sorted(mine, key=lambda job: found[job].started)
 
-    def at_work(self, bead: str, beads: Path) -> list[str]:
+    def at_work(self, bead: str, tracker: str) -> list[str]:
         """Return the ids of a bead's jobs that run, the oldest first."""
-        return self.of_bead(bead, beads, self.running())
+        return self.of_bead(bead, tracker, self.running())
 
-    def ends_of(self, beads: Path) -> Iterator[tuple[JobRecord, EndRecord]]:
-        """Yield the jobs of a `.beads` folder that have ended."""
+    def ends_of(self, tracker: str) -> Iterator[tuple[JobRecord, EndRecord]]:
+        """Yield the jobs of a tracker that have ended."""
         for job in self.ids():
             end, record = read_end(self.path / job), self.record(job)
-            if end and record and record.beads == str(beads):
+            if end and record and record.tracker == tracker:
                 yield record, end
 
     def record(self, job: str) -> JobRecord | None:

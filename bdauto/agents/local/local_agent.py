@@ -62,16 +62,28 @@ class LocalAgent:
     call_ended: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
-        self, settings: LocalAgentSettings, beads: Path, assignee: str, environment: Mapping[str, str]
+        self,
+        settings: LocalAgentSettings,
+        beads: Path,
+        assignee: str,
+        environment: Mapping[str, str],
+        *,
+        tracker: str = "",
+        home: Path | None = None,
     ) -> None:
-        """Take the settings. `environment` is the agent's, without bdauto's secrets."""
+        """Take the settings. `environment` is the agent's, without bdauto's secrets.
+
+        `tracker` is the tracker's own id, by default its folder. The agent runs in `home`, the folder of the project,
+        unless the settings name another.
+        """
         self.settings = settings
         self.jobs = Jobs((settings.agent_jobs or default_folder(environment)).absolute())
         self._assignee = assignee
         self._ended: dict[str, Run] = {}
-        self._beads = beads = beads.resolve()  # one tracker has one name, whatever links lead to it
-        self._environment = {**environment, "BEADS_ACTOR": assignee, "BEADS_DIR": str(beads)}
-        self._directory = settings.agent_dir.absolute() if settings.agent_dir else beads.parent
+        folder = str(beads.resolve())
+        self._tracker = tracker or folder
+        self._environment = {**environment, "BEADS_ACTOR": assignee, "BEADS_DIR": folder}
+        self._directory = (settings.agent_dir or home or beads.parent).absolute()
 
     @property
     def knows_jobs(self) -> bool:
@@ -153,14 +165,14 @@ class LocalAgent:
         return [run for run in runs if run and (run.ended_at is None or run.ended_at > since)]
 
     def _is_mine(self, record: JobRecord) -> bool:
-        return record.beads == str(self._beads) and record.assignee in ("", self._assignee)
+        return record.tracker == self._tracker and record.assignee in ("", self._assignee)
 
     def failed_checks(self) -> list[FailedCheck]:
         """Return the jobs on this machine whose check failed."""
         return [
             FailedCheck(record.bead, record.attempt, datetime.fromtimestamp(end.ended, UTC), end.check.words)
-            for record, end in self.jobs.ends_of(self._beads)
-            if end.check and end.check.state != "completed" and not self.jobs.at_work(record.bead, self._beads)
+            for record, end in self.jobs.ends_of(self._tracker)
+            if end.check and end.check.state != "completed" and not self.jobs.at_work(record.bead, self._tracker)
         ]
 
     def capacity(self) -> Capacity:
@@ -237,13 +249,13 @@ class LocalAgent:
     def has_jobs(self) -> bool:
         """Return whether there may be a job of this tracker in the jobs' folder."""
         try:
-            return any(record.beads == str(self._beads) for job in self.jobs.ids() if (record := self.jobs.record(job)))
+            return any(record.tracker == self._tracker for job in self.jobs.ids() if (record := self.jobs.record(job)))
         except ServiceDown:
             return True
 
     def jobs_of(self, bead: Bead) -> list[str]:
         """Return the ids of the bead's jobs in the jobs' folder, the oldest first."""
-        return self.jobs.of_bead(bead.id, self._beads)
+        return self.jobs.of_bead(bead.id, self._tracker)
 
     def output(self, job: str) -> JobOutput:
         """Return the output of a job."""
@@ -253,7 +265,7 @@ class LocalAgent:
         """Return the bead's jobs that run on this machine, whichever of them its claim names."""
         own, found = bead.job or bead.attempt, []
         with contextlib.suppress(ServiceDown):  # `status` says that the folder cannot be read
-            found = self.jobs.at_work(bead.id, self._beads)
+            found = self.jobs.at_work(bead.id, self._tracker)
         return [*found, *([own] if own not in found and self.job_state(own) == RUNNING else [])]
 
     def check_cancel(self, bead: Bead) -> None:
@@ -320,7 +332,7 @@ class LocalAgent:
         return JobRecord(
             bead=bead.id,
             attempt=attempt,
-            beads=str(self._beads),
+            tracker=self._tracker,
             host=os.uname().nodename,
             assignee=self._assignee,
             started=time.time(),

@@ -72,21 +72,31 @@ class FakeCall:
         return self.flags.last("actor") or self.env.get("BEADS_ACTOR") or self.env.get("USER") or "unknown"
 
     def find_folder(self) -> str | None:
-        """The beads folder: --db (its parent when it is missing), then BEADS_DIR, then `.beads` here or above."""
-        named = self.flags.last("db") or self.env.get("BEADS_DIR")
+        """The beads folder: --db (its parent when it is missing), then BEADS_DIR, then `.beads` here or above.
+
+        Links are followed, and so is the redirect of a folder that --db does not name. A linked git worktree without a
+        database has the folder of the main checkout.
+        """
+        named = self.flags.last("db")
         if named:
             path = os.path.abspath(os.path.join(self.cwd, named))
             return path if os.path.isdir(path) else os.path.dirname(path)
+        if self.env.get("BEADS_DIR"):
+            return _redirected(os.path.join(self.cwd, self.env["BEADS_DIR"]))
         above = self.cwd
-        while not self._is_project(os.path.join(above, ".beads")):
+        while True:
+            found, main = os.path.join(above, ".beads"), _main_checkout(above)
+            if main and not os.path.isdir(os.path.join(found, "embeddeddolt")):
+                found = os.path.join(main, ".beads")
+            if self._is_project(found):
+                return _redirected(found)
             if above == os.path.dirname(above):
                 return None
             above = os.path.dirname(above)
-        return os.path.join(above, ".beads")
 
     def _is_project(self, folder: str) -> bool:
         """Whether bd takes a folder for its own, and does not look further up."""
-        files = ("metadata.json", "config.yaml", "embeddeddolt", "dolt", DATABASE)
+        files = ("metadata.json", "config.yaml", "embeddeddolt", "dolt", "redirect", DATABASE)
         return any(os.path.exists(os.path.join(folder, name)) for name in files)
 
     @property
@@ -216,3 +226,22 @@ def priority_of(text: str) -> int:
     if not found:
         raise FakeBdError(f'invalid priority "{text}" (expected 0-4 or P0-P4, not words like high/medium/low)')
     return int(found[1])
+
+
+def _redirected(folder: str) -> str:
+    """The folder that a beads folder redirects to, or itself; without links."""
+    folder = os.path.realpath(folder)
+    try:
+        with open(os.path.join(folder, "redirect"), encoding="utf-8") as file:
+            return os.path.realpath(os.path.join(os.path.dirname(folder), file.read().strip()))
+    except FileNotFoundError:
+        return folder
+
+
+def _main_checkout(folder: str) -> str:
+    """The main checkout of a linked git worktree whose root this is, or ""."""
+    try:
+        with open(os.path.join(folder, ".git"), encoding="utf-8") as file:
+            return file.read().removeprefix("gitdir:").strip().partition("/.git/worktrees/")[0]
+    except OSError:
+        return ""
