@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bdauto import __version__, log
+from bdauto.bd import process
 from bdauto.bd.change import DryWriter, Writer
 from bdauto.bd.client import Bd, private_db
 from bdauto.bd.writer import BdWriter
@@ -76,6 +77,18 @@ class LazyLocalAgent:
             if self._checked:
                 self._agent.check()
         return self._agent
+
+    def at_work(self) -> int:
+        """Return how many jobs run on this machine, 0 where the agent was not needed."""
+        return self._agent.capacity().active if self._agent else 0
+
+
+def wait_for_jobs(runner: "LazyServices | LazyLocalAgent", runtime: Runtime) -> None:
+    """As process 1 of a container, wait for its jobs, which would end with it. A second signal ends the wait."""
+    while os.getpid() == 1 and isinstance(runner, LazyLocalAgent) and (active := runner.at_work()):
+        log.debug("waiting", jobs=active)
+        runtime.sleep(1)
+        process.reap_orphans()
 
 
 def lazy_runner(

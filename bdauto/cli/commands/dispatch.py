@@ -1,11 +1,12 @@
 """`bdauto dispatch`."""
 
-from bdauto.cli.context import begin, finish, lazy_runner, opened, telling, writer
+from bdauto.cli.context import begin, finish, lazy_runner, opened, telling, wait_for_jobs, writer
 from bdauto.cli.options import with_options
 from bdauto.cli.validation import require_runner
 from bdauto.clock import Runtime
 from bdauto.domain.local_settings import LocalAgentSettings
 from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ServiceSettings, TelemetrySettings
+from bdauto.errors import BdautoError
 
 
 @with_options
@@ -36,4 +37,9 @@ def dispatch(
         shielded = ShieldedWriter(writer(tracker, runtime, settings.dry_run), stop.enter_critical_section)
         dispatcher = Dispatcher(tracker, shielded, runner, settings, runtime, gate)
         tell = telling(telemetry, runtime, tracker, runner, dispatch=settings)
-        finish(started, lambda: stop.run(dispatcher.cycle), output.json, tell)
+        try:
+            finish(started, lambda: stop.run(dispatcher.cycle), output.json, tell)
+        except BdautoError:
+            wait_for_jobs(runner, runtime)
+            raise
+        wait_for_jobs(runner, runtime)

@@ -1,6 +1,5 @@
 """`bdauto run`."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -8,8 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from bdauto import log
-from bdauto.bd import process
-from bdauto.cli.context import LazyLocalAgent, begin, lazy_runner, opened, writer
+from bdauto.cli.context import begin, lazy_runner, opened, wait_for_jobs, writer
 from bdauto.cli.options import with_options
 from bdauto.cli.output import show
 from bdauto.cli.validation import need, require_runner
@@ -27,7 +25,6 @@ from bdauto.domain.settings import (
 from bdauto.extras import missing
 
 if TYPE_CHECKING:
-    from bdauto.agents.local.local_agent import LocalAgent
     from bdauto.loop.http import Page
     from bdauto.loop.loop import Loop
     from bdauto.web.site import Html, Site
@@ -81,8 +78,7 @@ def run(
 
             stack.enter_context(_listening(loop.listen, work, None if missing("web") else _once(site)))
         work.run()
-        if isinstance(runner, LazyLocalAgent) and os.getpid() == 1:
-            _wait_for_jobs(runner(), runtime)
+        wait_for_jobs(runner, runtime)
         recorder.close()
         log.event("end", outcome="stopped", signal=stop.signal)
 
@@ -96,14 +92,6 @@ def _once(make: "Callable[[], Site]") -> "Callable[[], Site]":
             return made()
 
     return once
-
-
-def _wait_for_jobs(agent: "LocalAgent", runtime: Runtime) -> None:
-    """Wait for this container's jobs, which would end with its first process. A second signal ends the wait."""
-    while active := agent.capacity().active:
-        log.debug("waiting", jobs=active)
-        runtime.sleep(1)
-        process.reap_orphans()
 
 
 @contextmanager
