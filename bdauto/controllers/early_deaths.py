@@ -40,7 +40,8 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
         quiet = known is not None and not known.deaths and known.until is None
         if self.settings.trip_after == 0 or self.settings.dry_run or (not died and quiet):
             return list(decisions), None
-        lives = [life for decision in decisions if (life := life_of(decision.bead))]
+        living = (decision for decision in decisions if not decision.early_death)
+        lives = [life for decision in living if (life := life_of(decision.bead))]
         deaths = [self._death(decision, evidence) for decision in died]
         found, opened = self._update(deaths, lives, store)
         suspended = {death.attempt for death in found.deaths} if found.until else set()

@@ -5,12 +5,14 @@ then use up the attempts of the whole queue. The breaker's state lives in the tr
 holds for every dispatcher and reaper.
 
     closed      `trip_after` early deaths of different beads, with no sign of an agent in between, open it. So do
-                as many POSTs in a row of which nobody knows what became of them
+                as many POSTs in a row of which nobody knows what became of them, and as many early deaths of two
+                beads, where all have the same last words
     open        nothing is dispatched until `until`; a time more than a day ahead is not believed
     half-open   exactly one bead is dispatched; a sign of its agent closes the breaker, another early death opens it
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -118,7 +120,7 @@ class Breaker(msgspec.Struct, frozen=True):
             return self
         deaths = (*self.deaths, death)[-REMEMBERED:]
         failed_trial = self.trial != "" and death.attempt == self.trial
-        tripped = trip_after > 0 and len({known.bead for known in deaths}) >= trip_after
+        tripped = trip_after > 0 and (len({known.bead for known in deaths}) >= trip_after or _alike(deaths, trip_after))
         if not failed_trial and (self.until is not None or not tripped):
             return msgspec.structs.replace(self, deaths=deaths)
         waited = now + min(FIRST_WAIT * (1 << min(self.opened, 10)), LONGEST_WAIT)
@@ -150,6 +152,14 @@ class Breaker(msgspec.Struct, frozen=True):
     def with_trial(self, attempt: str, bead: str, now: datetime) -> "Breaker":
         """Give the one place of a half-open breaker to an attempt, for TRIAL. Others wait meanwhile."""
         return msgspec.structs.replace(self, trial=attempt, trial_bead=bead, until=now + TRIAL)
+
+
+def _alike(deaths: Sequence[Death], number: int) -> bool:
+    """Whether so many deaths, of more than one bead, all have the same last words, but for what has a digit in it."""
+    if any(death.unknown for death in deaths):
+        return False
+    words = {re.sub(r"\S*\d\S*", "#", death.words) for death in deaths}
+    return len(deaths) >= number and len({death.bead for death in deaths}) > 1 and len(words) == 1 and words != {""}
 
 
 def read(store: Mapping[str, Any]) -> Breaker:

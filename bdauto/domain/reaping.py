@@ -7,8 +7,9 @@ from enum import StrEnum
 import msgspec
 
 from bdauto.domain.bead import Bead, format_time
-from bdauto.domain.life import sign_of_life
+from bdauto.domain.life import only_signed, sign_of_life
 from bdauto.domain.notes import UNKNOWN, format_age
+from bdauto.domain.record import Result
 from bdauto.domain.results import JobEnd
 from bdauto.domain.settings import OnStall, ReapSettings
 from bdauto.domain.values import format_duration
@@ -61,6 +62,8 @@ NOT_STARTED = "not started"
 ELSEWHERE = "elsewhere"
 """Instead of a job's state: the claim names a place that is not asked here, so nothing is known of its job."""
 
+AT_ONCE = timedelta(minutes=1)
+"""An agent that has noted nothing but its sign, and ends within this time, has not begun to work."""
 CLOCK_ROUNDING = timedelta(seconds=2)
 """bd rounds a time to a second, which can lie ahead."""
 UNANSWERED = timedelta(hours=2)
@@ -130,6 +133,9 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
         return _unprepared(bead, evidence.last_words(bead.id))
     if job_state in OVER and _silent(bead):
         return _early_death(bead, f"job {_job(bead)} {ended(job_state)}", settings, evidence.last_words(bead.id))
+    if job_state in OVER and _died_at_once(bead, evidence.ends.get(bead.id)):
+        words = f"job {_job(bead)} {ended(job_state)} within {format_duration(AT_ONCE)}"
+        return _early_death(bead, words, settings, evidence.last_words(bead.id), did="only signed the bead")
     if job_state in OVER:
         return _over(bead, f"job {_job(bead)} {ended(job_state)} but the bead is still in progress", settings)
     seen = last_seen(bead, settings, now)
@@ -208,6 +214,18 @@ def _silent(bead: Bead) -> bool:
     return bool(bead.attempt) and not sign_of_life(bead)
 
 
+def _died_at_once(bead: Bead, end: JobEnd | None) -> bool:
+    """Whether the agent ended without success or cost before it did more than sign the bead.
+
+    A script may sign for an agent whose key has expired. A job that completed is left to a person: it may be done.
+    """
+    if end is None or end.result is Result.completed or end.cost_usd or not bead.attempt or not only_signed(bead):
+        return False
+    since_claim = end.ended_at - bead.claimed_at if bead.claimed_at else None
+    lasted = since_claim if end.seconds is None else timedelta(seconds=end.seconds)
+    return lasted is not None and lasted < AT_ONCE
+
+
 def _job(bead: Bead) -> str:
     """Return the job's id. A job on a host has the attempt's, whether it was recorded or not."""
     return bead.job or bead.attempt
@@ -219,13 +237,19 @@ def _without_job(bead: Bead) -> bool:
 
 
 def _early_death(
-    bead: Bead, words: str, settings: ReapSettings, last_words: str = "", *, by_age: bool = False
+    bead: Bead,
+    words: str,
+    settings: ReapSettings,
+    last_words: str = "",
+    *,
+    by_age: bool = False,
+    did: str = "never wrote on the bead",
 ) -> ReapDecision:
     """Open a bead again whose agent ended without a sign: it is not the bead's fault as such. Quarantine it at last.
 
     A claim whose outcome is unknown stalls in the same way, but no agent is known to have died of it.
     """
-    evidence = f"{words}, and its agent never wrote on the bead" + (f": {last_words}" if last_words else "")
+    evidence = f"{words}, and its agent {did}" + (f": {last_words}" if last_words else "")
     action, ending = Action.release, "released"
     if bead.attempts >= settings.max_attempts:
         action = Action.block

@@ -156,9 +156,23 @@ def test_a_death_after_a_sign_of_life_does_not_count(either: Sandbox) -> None:
     beads = [either.create() for _ in range(4)]
     dispatch(either, "--max", "4", agent=True)
     for job in list(either.board.jobs):
+        either.board.progress(job, "half of it is done")
         either.board.end(job, "failed")
     assert reap(either, agent=True).code == 0
     assert ({status(either, bead) for bead in beads}, state(either)) == ({"blocked"}, "closed")
+
+
+def test_an_agent_that_only_signs_and_dies_at_once_does_not_use_up_the_queue(either: Sandbox) -> None:
+    """A script signs for it and then finds that the key has expired."""
+    either.board.dies = None
+    beads = [either.create() for _ in range(4)]
+    dispatch(either, "--max", "4", agent=True)
+    for job in list(either.board.jobs):
+        either.board.end(job, "failed", WORDS)
+    assert reap(either, agent=True).code == 4
+    assert ({status(either, bead) for bead in beads}, state(either)) == ({"open"}, "open")
+    assert {metadata(either, bead).get("attempts", 0) for bead in beads} == {0}
+    assert "only signed the bead" in either.notes(beads[0])[-1]
 
 
 def test_deaths_of_one_bead_quarantine_it_and_suspend_nothing(either: Sandbox) -> None:

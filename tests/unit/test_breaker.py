@@ -22,13 +22,36 @@ def after(*beads: str, trip_after: int = 3) -> Breaker:
         (("a", "b"), 3, "closed"),
         (("a", "b", "c"), 3, "open"),
         (("a", "a", "a", "a"), 3, "closed"),
-        (("a", "b", "a", "b"), 3, "closed"),
+        (("a", "b", "a"), 3, "open"),
+        (("a", "a", "b"), 4, "closed"),
         (("a",), 1, "open"),
         (("a", "b", "c", "d"), 0, "closed"),
     ],
 )
 def test_it_trips_at_so_many_different_beads(beads: tuple[str, ...], trip_after: int, state: str) -> None:
     assert after(*beads, trip_after=trip_after).state(NOW) == state
+
+
+@pytest.mark.parametrize(
+    ("words", "state"),
+    [
+        (("key expired", "key expired", "key expired"), "open"),
+        (("request req_1f: key expired", "request req_2a: key expired", "request req_77: key expired"), "open"),
+        (("key expired", "key expired", "no such file"), "closed"),
+        (("", "", ""), "closed"),
+    ],
+)
+def test_two_beads_trip_it_where_all_die_with_the_same_words(words: tuple[str, ...], state: str) -> None:
+    """A queue of two beads would be used up otherwise."""
+    breaker = Breaker()
+    for number, said in enumerate(words):
+        breaker = breaker.after_death(Death("ab"[number % 2], f"w{number}", "job", said), 3, NOW)
+    assert breaker.state(NOW) == state
+
+
+def test_a_life_between_deaths_with_the_same_words_counts() -> None:
+    breaker = after("a", "b").after_life("w9", NOW)
+    assert breaker.after_death(Death("a", "w8", "job", "invalid API key"), 3, NOW).state(NOW) == "closed"
 
 
 def test_the_same_attempt_counts_once() -> None:

@@ -124,6 +124,37 @@ def test_deaths_of_one_and_the_same_bead_do_not_trip_it() -> None:
     assert here.state() == "closed"
 
 
+SOON, LATER = (format_time(NOW - timedelta(seconds=ago)) for ago in (25, 300))
+
+
+@pytest.mark.parametrize(
+    ("job", "note", "outcome"),
+    [
+        (failed(finished_at=SOON), "", "released"),
+        (failed(status="error", finished_at=SOON), "", "released"),
+        (failed(started_at=LATER, finished_at=SOON), "", "blocked"),
+        (failed(finished_at=SOON), "\nI have begun", "blocked"),
+        (failed(status="completed", finished_at=SOON), "", "blocked"),
+        (failed('{"total_cost_usd": 0.4, "result": "no"}', finished_at=SOON), "", "blocked"),
+        (failed('{"total_cost_usd": 0, "result": "key expired"}', finished_at=SOON), "", "released"),
+    ],
+)
+def test_an_agent_that_only_signs_and_ends_at_once_died_early(job: Reply, note: str, outcome: str) -> None:
+    bead = died("x-1", notes=f"\nclaimed by agent x-1{note}")
+    here = Ward(bead)
+    here.board.jobs["x-1"] = job
+    assert [one.outcome for one in here.sweep().beads] == [outcome]
+    assert len(here.breaker.deaths) == (outcome == "released")
+
+
+def test_the_sign_of_an_agent_that_died_at_once_is_no_life() -> None:
+    here = Ward(*(died(f"x-{n}", ago=60 + n, notes=f"\nclaimed by agent x-{n}") for n in range(3)))
+    for n in range(3):
+        here.board.jobs[f"x-{n}"] = failed(finished_at=SOON)
+    assert (here.sweep().exit_code, here.state()) == (4, "open")
+    assert [here.tracker.bead(f"x-{n}").attempts for n in range(3)] == [0, 0, 0]
+
+
 def test_a_sign_of_life_in_between_counts() -> None:
     """x-2 was claimed after x-0 and x-1, and its agent works: those two died of something else."""
     here = Ward(died("x-0", ago=90), died("x-1", ago=80), alive("x-2", ago=70), died("x-3", ago=60))
