@@ -38,7 +38,9 @@ def test_a_reaped_bead_loses_its_lease(real: Sandbox) -> None:
     assert dispatch(real).outcomes == {bead: "dispatched"}
     tell(real, "heartbeat", bead, actor="agent")
     assert leased(real, bead)
-    real.board.end(real.board.job_of(bead).id)
+    job = real.board.job_of(bead).id
+    real.board.progress(job, "half of it is done")
+    real.board.end(job)
     assert reap(real, agent=True).outcomes == {bead: "blocked"}
     assert not leased(real, bead)
     tell(real, "update", bead, "-s", "open")

@@ -63,7 +63,9 @@ def test_claim_record_and_reap(real: Sandbox) -> None:
     bead = real.create()
     assert dispatch(real).outcomes == {bead: "dispatched"}
     assert uncommitted(real) == []
-    real.board.end(real.board.job_of(bead).id)
+    job = real.board.job_of(bead).id
+    real.board.progress(job, "half of it is done")
+    real.board.end(job)
     assert reap(real, agent=True).outcomes == {bead: "blocked"}
     assert uncommitted(real) == []
     statuses = [status for _, status in history(real, bead)]
@@ -75,6 +77,7 @@ def test_claim_record_and_reap(real: Sandbox) -> None:
     assert commits(real, bead) == [
         (DISPATCHER, f"bdauto: claim {bead}"),
         (DISPATCHER, f"bdauto: record {bead}"),
+        (DISPATCHER, f"bdauto: note the record of {bead}"),
         (REAPER, f"bdauto: block {bead}"),
     ]
     assert moves(real, bead) == {(DISPATCHER, "open", "in_progress"), (REAPER, "in_progress", "blocked")}
