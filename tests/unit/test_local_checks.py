@@ -28,10 +28,14 @@ def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def found(
-    command: str = "sh", check: str = "true", env: dict[str, str] | None = None, **settings: object
+    command: str = "sh",
+    check: str = "true",
+    words: tuple[str, ...] = (),
+    env: dict[str, str] | None = None,
+    **settings: object,
 ) -> dict[str, Check]:
     chosen = LocalAgentSettings(
-        agent_command=CommandLine((command,)),
+        agent_command=CommandLine((command, *words)),
         agent_check=CommandLine((check,)),
         agent_jobs=Path("jobs"),
         **settings,  # type: ignore[arg-type]
@@ -64,6 +68,7 @@ def test_a_folder_that_is_not_there_yet_will_be_made() -> None:
         ({"check": "no-such-check"}, "--agent-check 'no-such-check' is not a program"),
         ({"agent_dir": Path("none")}, "none is not a folder"),
         ({"agent_prompt": Path("none")}, "--agent-prompt none"),
+        ({"command": "sh", "words": ("-c", "claude -p {prompt}")}, "a bead's text would be run as code"),
         ({"agent_worktree": True}, "is not in a git repository"),
     ],
 )

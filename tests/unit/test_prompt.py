@@ -1,10 +1,13 @@
 """A bead's text in a prompt and in a command's words: text, whatever it looks like."""
 
+import shlex
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdauto.agents.local.prompt import FIELD_BYTES, TEMPLATE, fill, plain, render, wants_stdin
+from bdauto.agents.local.prompt import FIELD_BYTES, TEMPLATE, check_words, fill, plain, render, wants_stdin
+from bdauto.errors import UsageError
 from tests.support.fakes import bead
 
 HOSTILE = [
@@ -64,3 +67,56 @@ def test_text_is_bounded_in_bytes() -> None:
     assert len(plain("é" * FIELD_BYTES).encode()) < FIELD_BYTES + 10
     assert plain("é" * FIELD_BYTES).endswith("é […]")
     assert plain("x" * FIELD_BYTES) == "x" * FIELD_BYTES
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sh -c 'claude -p {prompt}'",
+        "sh -c 'claude -p \"{prompt}\"' sh",
+        "bash -lc {prompt}",
+        "/usr/bin/env -S 'claude -p {prompt}'",
+        "env -S{prompt}",
+        "env --split-string={prompt}",
+        "python3 -c 'print(\"{prompt}\")'",
+        "python3.12 -c {prompt}",
+        "node --eval={prompt}",
+        "node -p {prompt}",
+        "perl -ne {prompt}",
+        "su agent -c 'claude {prompt}'",
+        "ssh host claude -p {prompt}",
+        "gcloud compute ssh host -- claude -p {prompt}",
+        "sshpass -e ssh host claude --prompt={prompt}",
+        "make agent PROMPT={prompt}",
+        "docker run image sh -c 'claude $(echo {prompt})'",
+        "claude -p '{prompt};'",
+        "claude -p x{prompt}",
+        "claude -p '{prompt}\n{job}'",
+        "sudo -u agent sh -ec {prompt}",
+    ],
+)
+def test_a_prompt_that_would_be_run_as_code_is_refused(command: str) -> None:
+    with pytest.raises(UsageError, match="would be run as code") as refused:
+        check_words(shlex.split(command))
+    assert "standard input" in refused.value.hint
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "claude -p",
+        "claude -p {prompt}",
+        "aider --message={prompt} --yes",
+        "env PROMPT={prompt} ./agent.sh",
+        "docker run -e PROMPT={prompt} image",
+        "sh -c 'claude -p \"$1\"' sh {prompt}",
+        "sh -c 'echo {id} {job}; claude -p'",
+        "ssh host 'BEAD_ID={id} claude -p'",
+        "python -m aider -c {prompt}",
+        "python agent.py -p {prompt}",
+        "timeout 10m claude -c {prompt}",
+    ],
+)
+def test_a_prompt_in_a_word_of_its_own_is_taken(command: str) -> None:
+    check_words(shlex.split(command))

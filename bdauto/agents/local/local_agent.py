@@ -38,7 +38,7 @@ from bdauto.agents.local.preflight import (
     try_folder,
     worktree_problem,
 )
-from bdauto.agents.local.prompt import TEMPLATE, fill, render, wants_stdin
+from bdauto.agents.local.prompt import TEMPLATE, check_words, fill, render, wants_stdin
 from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
 from bdauto.agents.runner import JobOutput, Place
 from bdauto.agents.service_status import Agent, ServiceStatus
@@ -183,7 +183,10 @@ class LocalAgent:
         return Capacity(max(self.settings.agent_slots - running, 0), True, running, 0, self.settings.agent_slots)
 
     def check(self) -> None:
-        """Raise UsageError when the command cannot be run: not found, no folder to run it in, no readable prompt."""
+        """Raise UsageError when the command must not be run.
+
+        It is not found, has no folder to run in, no readable prompt, or would run a bead's text as code.
+        """
         where = self._directory
         if not where.is_dir():
             raise UsageError(f"{where} is not a folder", hint="name one with --agent-dir")
@@ -196,6 +199,7 @@ class LocalAgent:
         check_utf8("--agent-command", self._words)
         check_utf8("--agent-check", self._check())
         check_utf8("the folder", [str(where), str(self.jobs.path), self._environment["BEADS_DIR"]])
+        check_words(self._words)
         if self.settings.agent_worktree:
             repository_of(where)
         self._template()

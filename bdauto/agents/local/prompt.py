@@ -6,14 +6,26 @@ placeholder is replaced once, and what replaces it is not looked at again.
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 
 from bdauto.domain.bead import Bead
 from bdauto.domain.notes import AGENT_SIGN
+from bdauto.errors import UsageError
 from bdauto.sanitize import clean_lines
 
 FIELD_BYTES = 40_000
 """So much of one field of a bead goes into a prompt, which must fit into one argument of a command (Linux: 128 KiB)."""
 IN_WORDS = re.compile(r"\{(id|job|prompt)\}")
+WHOLE = re.compile(r"(?:-{0,2}\w[\w.-]*=)?\{prompt\}")
+"""A word that may hold a prompt: nothing else, or the value of an option or a variable."""
+INTERPRETERS = re.compile(
+    r"(?:ba|da|z|k|mk|fi|a|c|tc)?sh|busybox|(?:python|pypy)[\d.]*|perl|ruby|php|lua|node|deno|bun|pwsh|powershell"
+    r"|osascript|env|su|runuser|script|nix-shell"
+)
+"""Programs that run the value of one of CODE."""
+CODE = re.compile(r"-\w*[ceEprSC]|-Command|--(?:command|eval|execute|print|run|split-string)")
+JOINERS = frozenset("autossh dbclient gmake just make parallel plink rsh ssh watch wsl wsl.exe".split())
+"""Programs that join their words and give them to a shell, or that expand them, as make does."""
 IN_PROMPT = re.compile(r"\{(id|job|title|description|acceptance)\}")
 
 TEMPLATE = f"""\
@@ -74,6 +86,29 @@ def fill(words: Sequence[str], bead_id: str, job: str, prompt: str) -> list[str]
 def wants_stdin(words: Sequence[str]) -> bool:
     """Return whether the prompt goes to the command's standard input: it does where no word holds it."""
     return not any("{prompt}" in word for word in words)
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Raise UsageError where a program among a command's words would run a prompt, which anybody may write, as code.
+
+    No list of programs is complete. Standard input is always safe.
+    """
+    for place, word in enumerate(words):
+        if "{prompt}" in word and _is_code(word, words[:place]):
+            raise UsageError(
+                f"--agent-command: in word {place + 1} a bead's text would be run as code",
+                hint="leave {prompt} out: the prompt is then the agent's standard input",
+            )
+
+
+def _is_code(word: str, before: Sequence[str]) -> bool:
+    names = [PurePath(one).name for one in before]
+    if not WHOLE.fullmatch(word) or JOINERS.intersection(names):
+        return True
+    options = [word.partition("=")[0]]
+    while names and names[-1].startswith("-"):
+        options.append(names.pop())
+    return bool(names and INTERPRETERS.fullmatch(names[-1]) and any(map(CODE.fullmatch, options)))
 
 
 def plain(text: str) -> str:
