@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from bdauto.agents.answers import AtCapacity, NotStarted, Started
 from bdauto.agents.local import supervisor
 from bdauto.agents.local.jobs import EndRecord, Jobs, is_locked, read_end
 from bdauto.agents.local.local_agent import LocalAgent
-from bdauto.agents.local.output import LocalOutput
+from bdauto.agents.local.output import LocalOutput, job_end
 from bdauto.domain.local_settings import CommandLine, LocalAgentSettings
 from tests.support.cli import running
 from tests.support.fakes import bead
@@ -112,6 +112,28 @@ def test_the_check_runs_where_the_agent_ran_and_its_end_is_recorded(place: Place
     [failed] = place.agent("true").failed_checks()
     assert (failed.bead, failed.attempt) == ("x-1", "w1")
     assert failed.words.startswith("exit 3: ")
+
+
+CLAUDE = '{"result": "Fixed it.", "total_cost_usd": %s, "num_turns": 12}'
+
+
+def test_the_cost_and_the_words_are_the_agents_whatever_its_check_prints(place: Place) -> None:
+    noise = f"head -c 60000000 /dev/zero; echo; echo '{CLAUDE % 99}'; exit 1"
+    folder = place.start(f"echo '{CLAUDE % 0.42}'", check=CommandLine(("sh", "-c", noise)))
+    place.end()
+    end = job_end(folder, datetime.now(UTC))
+    assert (end.cost_usd, end.turns, end.words) == (0.42, 12, "Fixed it.")
+    shown = place.output()
+    assert shown.startswith(f"{CLAUDE % 0.42}\n\0")
+    assert shown.endswith(f"{CLAUDE % 99}\n")
+
+
+def test_the_words_of_a_silent_agent_are_not_those_of_its_check(place: Place) -> None:
+    folder = place.start("true", check=CommandLine(("sh", "-c", f"echo '{CLAUDE % 99}'; sleep 0.5; kill -9 $PPID")))
+    until(lambda: not is_locked(folder / "lock"))
+    end = job_end(folder, datetime.now(UTC))
+    assert (place.jobs.state("w1"), end.cost_usd, end.words) == ("died", None, "")
+    assert place.output() == f"{CLAUDE % 99}\n"
 
 
 def test_a_check_that_passes_is_no_failed_check(place: Place) -> None:

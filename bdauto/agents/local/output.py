@@ -10,14 +10,16 @@ import msgspec
 
 from bdauto.agents.local.files import name_once, open_file, read_file
 from bdauto.agents.local.jobs import DIED, RUNNING, UNKNOWN, Jobs, read_end
-from bdauto.agents.local.supervisor import HEAD, OUTPUT, SEGMENT, TAIL
+from bdauto.agents.local.supervisor import AFTER, BEFORE, HEAD, OUTPUT, SEGMENT, TAIL
 from bdauto.domain.reaping import UNPREPARED
 from bdauto.domain.record import RESULTS, Result, Run
 from bdauto.domain.results import OUTPUT_LIMIT, JobEnd, ended_run, last_line, read_output, whole_seconds
 
+FILES = (BEFORE, OUTPUT, AFTER)
+"""The beginnings of the names of the output's files, in the order in which they are written."""
 LONGEST = 1e9
 """Seconds that a job may be said to have run, at most. What exceeds a year is unknown."""
-_SEGMENT_NAME = re.compile(rf"{re.escape(OUTPUT)}(0|[1-9][0-9]{{0,8}})")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class LocalOutput:
@@ -27,7 +29,7 @@ class LocalOutput:
         self._jobs = jobs
         self._job = job
         self._folder = jobs.path / job
-        self._number = 0
+        self._place = (0, 0)
         self._offset = 0
 
     def state(self) -> str:
@@ -38,18 +40,19 @@ class LocalOutput:
         """Yield the output since the last call, with one line in place of each part that was cut."""
         while True:
             yield from self._rest()
-            later = [number for number in segments(self._folder) if number > self._number]
+            later = [place for place in _places(self._folder) if place > self._place]
             if not later:
                 return
             yield from self._rest()  # a segment is complete once there is another
-            following = min(later)
-            cut = (following - self._number - 1) * SEGMENT + max(SEGMENT - self._offset, 0)
-            if following > self._number + 1:
+            (file, number), (next_file, next_number) = self._place, min(later)
+            cut = (next_number - number - 1) * SEGMENT + max(SEGMENT - self._offset, 0)
+            if next_file == file and next_number > number + 1:
                 yield f"\n[… {cut} bytes cut …]\n".encode()
-            self._number, self._offset = following, 0
+            self._place, self._offset = (next_file, next_number), 0
 
     def _rest(self) -> Iterator[bytes]:
-        segment = self._folder / f"{OUTPUT}{self._number}"
+        place, number = self._place
+        segment = self._folder / f"{FILES[place]}{number}"
         try:
             with os.fdopen(open_file(segment), "rb") as file:
                 file.seek(self._offset)
@@ -62,19 +65,25 @@ class LocalOutput:
             name_once(segment, error)
 
 
-def segments(folder: Path) -> list[int]:
-    """Return the numbers of the segments that are there, in order: as many as a supervisor keeps."""
+def _places(folder: Path) -> list[tuple[int, int]]:
+    """Return the segments that are there, in order: the place in FILES, and the number."""
+    return [(place, number) for place, name in enumerate(FILES) for number in segments(folder, name)]
+
+
+def segments(folder: Path, name: str = OUTPUT) -> list[int]:
+    """Return the numbers of the segments of one name, in order: as many as a supervisor keeps."""
     try:
         names = [path.name for path in folder.iterdir()]
     except OSError as error:
         name_once(folder, error)
         return []
-    found = sorted(int(match[1]) for match in map(_SEGMENT_NAME.fullmatch, names) if match)
+    numbers = (_NUMBER.fullmatch(one.removeprefix(name)) for one in names if one.startswith(name))
+    found = sorted(int(match[0]) for match in numbers if match)
     return found if len(found) <= HEAD + TAIL + 1 else [*found[:HEAD], *found[-TAIL - 1 :]]
 
 
 def last_output(folder: Path, limit: int = OUTPUT_LIMIT) -> str:
-    """Return the end of a job's output, at most `limit` bytes of it. What cannot be read is passed over."""
+    """Return the end of what a job's agent printed, at most `limit` bytes. What cannot be read is passed over."""
     data = b""
     for number in reversed(segments(folder)):
         segment = folder / f"{OUTPUT}{number}"

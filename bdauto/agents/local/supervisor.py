@@ -16,12 +16,17 @@ import signal
 import sys
 import time
 
-JOB, END, LOCK, PROMPT, CONTROL, OUTPUT = "job.json", "end.json", "lock", "prompt", "control", "output."
-"""The files of a job's folder. The output is in segments: `output.0`, `output.1` and so on."""
+JOB, END, LOCK, PROMPT, CONTROL = "job.json", "end.json", "lock", "prompt", "control"
+"""The files of a job's folder, but for the output."""
+BEFORE, OUTPUT, AFTER = "before.", "output.", "after."
+"""Files of the output: of the commands before the agent, of the agent, and of its check and the commands after it.
+
+Each is in segments: `output.0`, `output.1` and so on. So what a check prints is never taken for the agent's words.
+"""
 SEGMENT = 5 << 20
 """Bytes of one segment."""
 HEAD = TAIL = 5
-"""Segments that are kept from the start of the output, and from its end."""
+"""Segments that are kept from the start of the output, and from its end, of each of the three."""
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL."""
 DRAIN = 0.5
@@ -42,13 +47,22 @@ Ended = dict[str, object]
 
 
 class Output:
-    """The output of the job's commands. When the disk is full, output is lost and the job goes on."""
+    """The output of the job's commands: the agent's, until `begin` says otherwise.
+
+    When the disk is full, output is lost and the job goes on.
+    """
 
     def __init__(self, folder: str) -> None:
         self.lost = 0
         self._folder = folder
-        self._number = 0
-        self._open()
+        self._segments: list[str] = []
+        self._file = -1
+        self.begin(OUTPUT)
+
+    def begin(self, name: str) -> None:
+        """From now on write to files whose names begin so. The first of them is made when there is output."""
+        self._close()
+        self._name, self._number, self._size = name, -1, SEGMENT
 
     def write(self, data: bytes) -> None:
         """Append to the last segment, and begin another where that one is full."""
@@ -65,33 +79,31 @@ class Output:
 
     def make_room(self) -> bool:
         """Remove the last segment that is left. Return False if there was none."""
-        while self._number >= 0:
-            self._number -= 1
+        while self._segments:
             with contextlib.suppress(OSError):
-                os.unlink(self._path(self._number + 1))
+                os.unlink(self._segments.pop())
                 return True
         return False
 
     def _next(self) -> None:
-        os.close(self._file)
+        self._close()
         self._number += 1
-        self._open()
-        if self._number >= HEAD + TAIL:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path(self._number - TAIL))
-
-    def _open(self) -> None:
         self._size = 0
+        self._segments.append(f"{self._folder}/{self._name}{self._number}")
         try:
-            flags = (
-                os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-            )  # the agent may have put a pipe
-            self._file = os.open(self._path(self._number), flags, 0o600)
+            # the agent may have put a pipe there
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+            self._file = os.open(self._segments[-1], flags, 0o600)
         except OSError:
             self._file = os.open(os.devnull, os.O_RDONLY)  # each write to it fails and is counted as lost
+        if self._number >= HEAD + TAIL:
+            with contextlib.suppress(OSError):
+                os.unlink(self._segments.pop(-1 - TAIL))
 
-    def _path(self, number: int) -> str:
-        return f"{self._folder}/{OUTPUT}{number}"
+    def _close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
 class Command:
@@ -159,6 +171,7 @@ class Supervisor:
 
     def _all(self, job: Job, timeout: float) -> Ended:
         home = str(job["home"])
+        self.output.begin(BEFORE)
         for words in _commands(job["before"]):
             end = self._one(words, home, os.devnull, timeout)
             if end["state"] != "completed":
@@ -167,7 +180,9 @@ class Supervisor:
                 return {**end, "state": "cancelled" if self.stopped else "unprepared", "detail": detail}
         stdin = f"{self._folder}/{PROMPT}" if job["stdin"] else os.devnull
         [words] = _commands([job["words"]])
+        self.output.begin(OUTPUT)
         end = self._one(words, str(job["directory"]), stdin, timeout)
+        self.output.begin(AFTER)
         for words in _commands([job["check"]] if job["check"] and end["state"] not in ("cancelled", "error") else []):
             check = self._one(words, str(job["directory"]), os.devnull, timeout)
             if not self.stopped:
