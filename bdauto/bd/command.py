@@ -2,6 +2,8 @@
 
 import os
 
+from bdauto.environment import inherited
+
 PAGE = 20
 """Beads in one small batch of the queue: bd answers 20 as fast as one."""
 
@@ -76,12 +78,12 @@ KV_LIST = ["kv", "list"]
 
 
 def environment(*, private: bool = False) -> dict[str, str]:
-    """Return the environment of bd's processes: this one's without OWN_VARIABLES, over GO_SETTINGS.
+    """Return the environment of bd's processes: what is inherited without OWN_VARIABLES, over settings for bd.
 
     In a `private` database folder, which nobody else reads, bd's export of all issues after a write is switched off: it
     takes seconds.
     """
-    variables = GO_SETTINGS | without_own()
+    variables = GO_SETTINGS | inherited(without_own())
     return variables | {"BD_EXPORT_AUTO": "false"} if private else variables
 
 

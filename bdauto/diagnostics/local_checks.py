@@ -33,6 +33,8 @@ def local_checks(agent: "LocalAgent", now: float, bd: str = "bd") -> Iterator[Ch
     else:
         yield from _repository(agent)
     yield _bd(agent, bd)
+    if agent.dropped:
+        yield ok("environment", f"the agent does not get {', '.join(agent.dropped)}")
     yield _jobs(agent)
     yield _disk(agent.jobs.path)
     yield _worktrees(agent, now)

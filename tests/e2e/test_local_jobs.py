@@ -194,6 +194,44 @@ def test_the_agents_environment_and_folder(place: Place) -> None:
         assert line in lines
 
 
+LOCAL_VARIABLES = subprocess.run(
+    ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True
+).stdout.split()
+KEPT = {
+    "ANTHROPIC_API_KEY": "k",
+    "CLAUDE_CODE_OAUTH_TOKEN": "k",
+    "CLAUDE_CODE_USE_BEDROCK": "1",
+    "CLAUDE_CONFIG_DIR": "/c",
+    "CODEX_HOME": "/c",
+    "GEMINI_API_KEY": "k",
+    "GIT_AUTHOR_NAME": "Ann",
+    "GIT_CONFIG_GLOBAL": "/g",
+    "GIT_SSH_COMMAND": "ssh",
+    "OPENCODE_CONFIG": "/c",
+}
+"""Credentials and settings, which the agent needs."""
+DROPPED = (
+    *LOCAL_VARIABLES,
+    *("GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_12", "GIT_AUTHOR_DATE", "GIT_QUARANTINE_PATH", "BD_GIT_HOOK"),
+    *("CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT", "CODEX_SANDBOX", "CODEX_THREAD_ID"),
+    *("GEMINI_CLI", "OPENCODE", "OPENCODE_PID", "CURSOR_AGENT"),
+    *("NOTIFY_SOCKET", "INVOCATION_ID", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC", "JOURNAL_STREAM"),
+    *("BD_ACTOR", "BD_DB", "BEADS_DB"),
+)
+
+
+def test_agent_check_and_supervisor_get_nothing_of_where_bdauto_was_started(place: Place) -> None:
+    environment = {"PATH": os.environ["PATH"], "PWD": "/elsewhere", **KEPT, **dict.fromkeys(DROPPED, "1")}
+    show = "tr '\\0' '\\n' < /proc/$PPID/environ; env"  # the parent's are the supervisor's
+    place.start(show, env=environment, check=CommandLine(("env",)))
+    place.end()
+    lines = [line.partition("=") for line in place.output().splitlines()]
+    assert {name for name, _, _ in lines} & set(DROPPED) == set()
+    assert {(name, value) for name, _, value in lines} >= KEPT.items()
+    assert [value for name, _, value in lines if name == "PWD"][1:] == [str(place.project)] * 2
+    assert place.agent("true", env=environment).dropped == sorted(DROPPED)
+
+
 def test_it_runs_in_another_folder_where_told(place: Place, tmp_path: Path) -> None:
     place.start("pwd", dir=tmp_path)
     place.end()

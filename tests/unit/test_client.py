@@ -132,6 +132,12 @@ def test_bd_collects_no_garbage_unless_the_environment_says_otherwise(monkeypatc
     assert {key: command.environment()[key] for key in ("GOGC", "GOMEMLIMIT")} == {"GOGC": "off", "GOMEMLIMIT": "64MiB"}
 
 
+@pytest.mark.parametrize("name", ["GIT_DIR", "GIT_INDEX_FILE", "GIT_CONFIG_VALUE_0", "BD_GIT_HOOK", "NOTIFY_SOCKET"])
+def test_bd_does_not_get_what_a_hook_or_a_service_was_told(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "x")
+    assert name not in command.environment()
+
+
 def hanging(fp: FakeProcess, patch: pytest.MonkeyPatch, error: BaseException, bd: Bd) -> RunningCommand[BeadList]:
     """Return a call of a bd that still runs, the wait for which ends in an error."""
     answers(fp, "[]")

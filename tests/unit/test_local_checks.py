@@ -165,3 +165,22 @@ def test_a_repository_in_which_git_makes_no_branch(monkeypatch: pytest.MonkeyPat
     assert checks["repository"].detail.endswith("cannot lock ref 'refs/heads/agent/x'")
     answers["update-ref"] = (0, b"")
     assert bad(found(agent_worktree=True)) == {}
+
+
+def test_what_the_agent_does_not_get_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "GIT_DIR",
+        "GIT_CONFIG_KEY_0",
+        "CLAUDECODE",
+        "NOTIFY_SOCKET",
+        "BD_ACTOR",
+        "CODEX_HOME",
+        "ANTHROPIC_API_KEY",
+    ):
+        monkeypatch.setenv(name, "x")
+    checks = found()
+    assert bad(checks) == {}
+    assert (
+        checks["environment"].detail
+        == "the agent does not get BD_ACTOR, CLAUDECODE, GIT_CONFIG_KEY_0, GIT_DIR, NOTIFY_SOCKET"
+    )

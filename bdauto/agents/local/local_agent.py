@@ -47,6 +47,7 @@ from bdauto.domain.local_settings import LocalAgentSettings
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence, who_knows
 from bdauto.domain.record import Run
 from bdauto.domain.results import JobEnd
+from bdauto.environment import is_foreign
 from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, UsageError
 from bdauto.sanitize import clean
 
@@ -54,6 +55,8 @@ PATIENCE = 10.0
 """Seconds to wait, beyond the time between SIGTERM and SIGKILL, for a job that is cancelled."""
 DETACHED = ["/bin/sh", "-c", '"$@" &', "sh"]
 """Starts a program and ends at once, so that the program is nobody's child: `bdauto run` need not wait for it."""
+BD_NAMES = ("BD_ACTOR", "BD_DB", "BEADS_DB")
+"""Variables by which bd takes another writer or another tracker than BEADS_ACTOR and BEADS_DIR say."""
 
 
 class LocalAgent:
@@ -71,7 +74,7 @@ class LocalAgent:
         tracker: str = "",
         home: Path | None = None,
     ) -> None:
-        """Take the settings. `environment` is the agent's, without bdauto's secrets.
+        """Take the settings. The agent inherits from `environment`, which has none of bdauto's secrets.
 
         `tracker` is the tracker's own id, by default its folder. The agent runs in `home`, the folder of the project,
         unless the settings name another.
@@ -82,7 +85,9 @@ class LocalAgent:
         self._ended: dict[str, Run] = {}
         folder = str(beads.resolve())
         self._tracker = tracker or folder
-        self._environment = {**environment, "BEADS_ACTOR": assignee, "BEADS_DIR": folder}
+        self.dropped = sorted(name for name in environment if is_foreign(name) or name in BD_NAMES)
+        kept = {name: value for name, value in environment.items() if name not in self.dropped}
+        self._environment = kept | {"BEADS_ACTOR": assignee, "BEADS_DIR": folder}
         self._directory = (settings.agent_dir or home or beads.parent).absolute()
 
     @property

@@ -197,6 +197,7 @@ class Supervisor:
         self._last = b""
         try:
             os.chdir(directory)
+            os.environ["PWD"] = directory  # some agents believe it more than the folder where they run
             command = Command(words, stdin)
         except OSError as error:
             detail = f"cannot run {words[0]} in {directory}: {error.strerror}"

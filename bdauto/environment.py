@@ -1,0 +1,56 @@
+"""Variables of this process's environment that describe where bdauto was started, and must not reach what it starts.
+
+Imports nothing: see `bdauto.__main__`. docs/local-agent.md lists what an agent inherits.
+"""
+
+from collections.abc import Mapping
+
+GIT = frozenset({
+    # what `git rev-parse --local-env-vars` prints: repository, index and configuration of one git command
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS", "GIT_DIR",
+    "GIT_GRAFT_FILE", "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX", "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_REPLACE_REF_BASE", "GIT_SHALLOW_FILE", "GIT_SUPER_PREFIX", "GIT_WORK_TREE",
+    # what else git tells its hooks: a namespace of refs, objects in quarantine, the date and name of what is under way
+    "GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE", "GIT_NAMESPACE", "GIT_QUARANTINE_PATH", "GIT_REFLOG_ACTION",
+    "BD_GIT_HOOK",  # bd in a hook of git exports nothing
+})  # fmt: skip
+"""Where a git command works that started bdauto, as from a hook."""
+SESSION = frozenset({
+    "AI_AGENT",
+    "CLAUDECODE", "CLAUDE_AGENT_SDK_VERSION", "CLAUDE_CODE_CHILD_SESSION", "CLAUDE_CODE_DIAGNOSTICS_FILE", "CLAUDE_CODE_ENTRYPOINT",
+    "CLAUDE_CODE_EXECPATH",
+    "CLAUDE_CODE_MESSAGING_SOCKET", "CLAUDE_CODE_MESSAGING_TOKEN", "CLAUDE_CODE_REMOTE_SESSION_ID",
+    "CLAUDE_CODE_SESSION_ACCESS_TOKEN", "CLAUDE_CODE_SESSION_ATTENDED", "CLAUDE_CODE_SESSION_ID", "CLAUDE_CODE_SSE_PORT", "CLAUDE_ENV_FILE", "CLAUDE_PID",
+    "CLAUDE_PROJECT_DIR", "CLAUDE_SESSION_ID",
+    "CODEX_CI", "CODEX_INTERNAL_ORIGINATOR_OVERRIDE", "CODEX_PERMISSION_PROFILE", "CODEX_SANDBOX",
+    "CODEX_SANDBOX_NETWORK_DISABLED", "CODEX_SESSION_ID", "CODEX_SHELL", "CODEX_THREAD_ID",
+    "GEMINI_CLI", "GEMINI_CLI_IDE_AUTH_TOKEN", "GEMINI_CLI_IDE_PID", "GEMINI_CLI_IDE_SERVER_PORT",
+    "GEMINI_CLI_IDE_WORKSPACE_PATH", "GEMINI_SESSION_ID",
+    "OPENCODE", "OPENCODE_CALLER", "OPENCODE_CLIENT", "OPENCODE_PID", "OPENCODE_PROCESS_ROLE", "OPENCODE_RUN_ID",
+    "OPENCODE_SESSION_ID",
+    "AMP_CURRENT_THREAD_ID", "AUGMENT_AGENT", "CLINE_ACTIVE", "COPILOT_AGENT_SESSION_ID", "COPILOT_CLI", "CURSOR_AGENT",
+    "CURSOR_INVOKED_AS", "CURSOR_SESSION_ID", "CURSOR_TRACE_ID", "GOOSE_TERMINAL", "QWEN_CODE",
+})  # fmt: skip
+"""The marks of a session of an agent. A CLI that finds them believes that it runs inside that session.
+
+Credentials and settings such as ANTHROPIC_API_KEY, CLAUDE_CONFIG_DIR and CODEX_HOME are not among them.
+"""
+SERVICE = frozenset({
+    "FDSTORE", "INVOCATION_ID", "JOURNAL_STREAM", "LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "MAINPID",
+    "MANAGERPID", "MANAGERPIDFDID", "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "NOTIFY_SOCKET", "SYSTEMD_EXEC_PID",
+    "WATCHDOG_PID", "WATCHDOG_USEC",
+})  # fmt: skip
+"""What systemd tells the service that bdauto is (systemd.exec(5), sd_notify(3)). It is bdauto alone that may answer."""
+_DROPPED = GIT | SESSION | SERVICE
+_NUMBERED = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")
+"""Names that a number follows."""
+
+
+def is_foreign(name: str) -> bool:
+    """Return whether a variable describes where bdauto was started."""
+    return name in _DROPPED or name.rstrip("0123456789") in _NUMBERED
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without foreign variables, for what bdauto starts."""
+    return {name: value for name, value in environment.items() if not is_foreign(name)}
