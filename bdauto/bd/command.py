@@ -2,7 +2,7 @@
 
 import os
 
-from bdauto.environment import inherited
+from bdauto.environment import LEAVE_INDEX, inherited
 
 PAGE = 20
 """Beads in one small batch of the queue: bd answers 20 as fast as one."""
@@ -83,7 +83,7 @@ def environment(*, private: bool = False) -> dict[str, str]:
     In a `private` database folder, which nobody else reads, bd's export of all issues after a write is switched off: it
     takes seconds.
     """
-    variables = GO_SETTINGS | inherited(without_own())
+    variables = GO_SETTINGS | LEAVE_INDEX | inherited(without_own())
     return variables | {"BD_EXPORT_AUTO": "false"} if private else variables
 
 

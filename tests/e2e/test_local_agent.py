@@ -129,6 +129,23 @@ def test_a_dry_run_starts_nothing_and_shows_the_prompt(machine: Machine) -> None
     assert status(machine.world, bead) == "open"
 
 
+def test_the_index_of_the_users_checkout_is_left_alone(machine: Machine) -> None:
+    """bd 1.0.3 stages its export after a write: a commit that the user is about to make would have it in it."""
+    bead, git = machine.world.create(), ["git", "-C", str(machine.world.db.parent)]
+    for folder in (machine.world.folder, machine.world.db.parent):
+        subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    export, state = machine.world.db / "issues.jsonl", machine.world.db / "export-state.json"
+    exports = export.exists()
+    for file in (export, state):  # or bd waits a minute
+        file.unlink(missing_ok=True)
+    subprocess.run([*git, "read-tree", "--empty"], check=True)
+    assert machine.dispatch().outcomes == {bead: "dispatched"}
+    machine.ended()
+    assert machine.run("reap", "--json").code == 0
+    assert export.exists() == exports
+    assert subprocess.run([*git, "ls-files", "--stage"], capture_output=True, check=True).stdout == b""
+
+
 def test_slots_bound_the_jobs(machine: Machine) -> None:
     machine.does(HANGS)
     beads = [machine.world.create() for _ in range(3)]

@@ -138,6 +138,16 @@ def test_bd_does_not_get_what_a_hook_or_a_service_was_told(monkeypatch: pytest.M
     assert name not in command.environment()
 
 
+@pytest.mark.parametrize(("own", "given"), [(None, "false"), ("true", "true")])
+def test_bd_leaves_the_index_alone_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, own: str | None, given: str
+) -> None:
+    monkeypatch.delenv("BD_EXPORT_GIT_ADD", raising=False)
+    if own:
+        monkeypatch.setenv("BD_EXPORT_GIT_ADD", own)
+    assert command.environment()["BD_EXPORT_GIT_ADD"] == given
+
+
 def hanging(fp: FakeProcess, patch: pytest.MonkeyPatch, error: BaseException, bd: Bd) -> RunningCommand[BeadList]:
     """Return a call of a bd that still runs, the wait for which ends in an error."""
     answers(fp, "[]")

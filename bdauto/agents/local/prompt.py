@@ -24,7 +24,7 @@ INTERPRETERS = re.compile(
 )
 """Programs that run the value of one of CODE."""
 CODE = re.compile(r"-\w*[ceEprSC]|-Command|--(?:command|eval|execute|print|run|split-string)")
-JOINERS = frozenset("autossh dbclient gmake just make parallel plink rsh ssh watch wsl wsl.exe".split())
+JOINERS = {"autossh", "dbclient", "gmake", "just", "make", "parallel", "plink", "rsh", "ssh", "watch", "wsl", "wsl.exe"}
 """Programs that join their words and give them to a shell, or that expand them, as make does."""
 IN_PROMPT = re.compile(r"\{(id|job|title|description|acceptance)\}")
 
