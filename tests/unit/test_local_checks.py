@@ -165,6 +165,10 @@ def test_a_repository_in_which_git_makes_no_branch(monkeypatch: pytest.MonkeyPat
     assert checks["repository"].detail.endswith("cannot lock ref 'refs/heads/agent/x'")
     answers["update-ref"] = (0, b"")
     assert bad(found(agent_worktree=True)) == {}
+    Path(".gitmodules").touch()
+    checks = found(agent_worktree=True)
+    assert bad(checks) == {"submodules": Level.warn}
+    assert "git submodule update --init" in checks["submodules"].hint
 
 
 def test_what_the_agent_does_not_get_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

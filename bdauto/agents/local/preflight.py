@@ -81,7 +81,7 @@ def check_repository(root: Path, environment: Mapping[str, str]) -> None:
 
 def worktree_problem(tree: Worktree, environment: Mapping[str, str]) -> str:
     """Return why git would make no worktree for this bead, "" if nothing is known against it."""
-    if os.path.lexists(tree.path):
+    if os.path.lexists(tree.path) and not tree.is_unfinished:
         return _leftover(tree, environment)
     if _git(tree.root, environment, "show-ref", "--verify", f"refs/heads/{tree.branch}"):
         said = _try_branch(tree.root, environment, tree.branch)
@@ -90,7 +90,7 @@ def worktree_problem(tree: Worktree, environment: Mapping[str, str]) -> str:
     for entry in listed.decode(errors="replace").split("\n\n"):
         path, *facts = entry.splitlines() or [""]
         place = path.removeprefix("worktree ")
-        if f"branch refs/heads/{tree.branch}" in facts and "prunable" not in entry and Path(place) != tree.path:
+        if f"branch refs/heads/{tree.branch}" in facts and Path(place) != tree.path.resolve():
             return f"the branch {tree.branch} is checked out in {clean(place)}"
     return ""
 
