@@ -1,15 +1,18 @@
 """One change of one bead, and the two kinds of writers that apply it."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import msgspec
 
-from bdauto.domain.bead import Bead, format_time
+from bdauto import log
+from bdauto.bd.client import RunningCommand
+from bdauto.domain.bead import Bead, BeadList, format_time
 from bdauto.domain.record import ARMED_AT, KEPT, PLACE, PREFIX, RELEASED_AT, Record, difference, metadata_of
 from bdauto.domain.record import MARK as MARK
-from bdauto.errors import BdError, BdTimeout, BdUnsupported
+from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdMissing, BdMoved, BdTimeout, BdUnsupported
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -159,18 +162,81 @@ class DryWriter:
         return True
 
 
-def apply_each(writer: Writer, changes: Sequence[Change]) -> list[bool | BdError]:
-    """Apply the changes together, or where that fails one by one, so that one bead's failure is its own."""
-    if not changes:
-        return []
+class LookBack:
+    """Looks once, after a write that failed, which of its changes are there all the same: each has its unique mark.
+
+    `error` is the first failure that speaks of bd, and not of one bead.
+    """
+
+    def __init__(self, read: Callable[[Sequence[str]], RunningCommand[BeadList]]) -> None:
+        self._read = read
+        self.error: BdError | None = None
+        self.failed = 0
+        """Failures that speak of bd so far, and one more for each look that failed."""
+
+    def after(self, error: BdError, changes: Sequence[Change]) -> list[bool | BdError]:
+        """Return for each change True if it is there, else the error with what is known of the change."""
+        if isinstance(error, BdTimeout | BdDrift | BdMissing | BdUnsupported):
+            self.error = self.error or error
+            self.failed += 1
+        if isinstance(error, BdMissing | BdMoved | BdConflict):  # it had no effect
+            return [error] * len(changes)
+        try:
+            there = {bead.id: bead for bead in self._read([change.bead.id for change in changes]).result().beads}
+        except BdError:
+            self.failed += 1
+            there = {}
+        results: list[bool | BdError] = []
+        for change in changes:
+            bead = there.get(change.bead.id)
+            written = bead is not None and change.applied_to(bead)
+            ended = bead is not None and not isinstance(error, BdTimeout)  # else it may be written yet
+            results.append(written or (error if ended else in_doubt(error)))
+            if written or not ended:
+                log.warning("write-unanswered", bead=change.bead.id, act=change.act, written=written, error=error)
+        return results
+
+
+def swap_and_look(
+    writer: Writer, store: Callable[[], RunningCommand[Mapping[str, Any]]], key: str, old: str | None, new: str | None
+) -> bool:
+    """Swap as Writer does. After a failure look once whether the new value is there. Raises BdError."""
     try:
-        return list(writer.apply(changes))
-    except (BdTimeout, BdUnsupported):
-        raise
+        return writer.swap(key, old, new)
     except BdError as error:
-        if len(changes) == 1:
-            return [error]
+        written = False
+        with contextlib.suppress(BdError):
+            written = (store().result().get(key) or None) == new
+        log.warning("write-unanswered", act=f"set {key}", written=written, error=error)
+        if written:
+            return True
+        raise in_doubt(error) from None
+
+
+def in_doubt(error: BdError) -> BdError:
+    """Return the error of a change that may have been made."""
+    return type(error)(f"{error.message}; the change may have been made", hint=error.hint)
+
+
+def apply_each(writer: Writer, changes: Sequence[Change], look: LookBack | None = None) -> list[bool | BdError]:
+    """Apply the changes together, or where that fails one by one, so that one bead's failure is its own.
+
+    Each change has its result, whatever fails. `look` finds those that were made though bd did not say so. After a
+    failure that speaks of bd, those that were tried together are not tried one by one, and after two the rest of those
+    that are tried one by one is not tried at all.
+    """
+    try:
+        return list(writer.apply(changes)) if changes else []
+    except BdError as caught:
+        error = caught
+    if len(changes) == 1 or isinstance(error, BdTimeout | BdDrift | BdMissing | BdUnsupported):
+        return look.after(error, changes) if look else [in_doubt(error)] * len(changes)
     results: list[bool | BdError] = []
+    before = look.failed if look else 0
     for change in changes:
-        results += apply_each(writer, [change])
+        if look and look.failed - before > 1:
+            words = f"not tried, since bd failed before: {look.error}"
+            results.append(BdFailed(words))
+        else:
+            results += apply_each(writer, [change], look)
     return results

@@ -7,14 +7,17 @@ from typing import Any
 import msgspec
 
 from bdauto import log
-from bdauto.bd.change import NOW, Change, Writer, apply_each, rewrite
+from bdauto.bd.change import NOW, Change, LookBack, Writer, apply_each, rewrite, swap_and_look
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
 from bdauto.domain.breaker import KEY, Breaker, Death
 from bdauto.domain.life import sign_of_life
+from bdauto.domain.outcome import BeadOutcome
+from bdauto.errors import BdError
 
+FAILED = BeadOutcome.failed
 TRIES = 8
 """Several dispatchers and reapers may change the breaker at once: each reads it anew after it lost."""
 RECENT = 50
@@ -45,7 +48,7 @@ class BreakerStore(msgspec.Struct, frozen=True):
             if wanted == found:
                 return found
             wanted = msgspec.structs.replace(wanted, write=self.runtime.unique())
-            if self.writer.swap(KEY, current.get(KEY) or None, wanted.encode()):
+            if swap_and_look(self.writer, self.bd.kv_list, KEY, current.get(KEY) or None, wanted.encode()):
                 _log(found, wanted, self.runtime)
                 return wanted
         return found
@@ -86,7 +89,10 @@ class BreakerStore(msgspec.Struct, frozen=True):
             if bead.died in attempts and bead.id not in skip
             if bead.status == "open" or (bead.status == "in_progress" and bead.died == bead.attempt)
         ]
-        apply_each(self.writer, changes)
+        results = apply_each(self.writer, changes, LookBack(self.bd.read))
+        for change, result in zip(changes, results, strict=True):
+            if isinstance(result, BdError):  # the next sweep, or the next such answer, does it again
+                log.event(FAILED, FAILED.level, bead=change.bead.id, detail=f"{change.act}: {result}")
 
     def _uncharged(self, bead: Bead) -> Change:
         waits = bead.status == "open" and bead.armed_at is not None

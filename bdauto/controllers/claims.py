@@ -11,7 +11,7 @@ import msgspec
 
 from bdauto import log
 from bdauto.agents.runner import Place
-from bdauto.bd.change import NOW, Change, Moment, Writer, rewrite
+from bdauto.bd.change import NOW, Change, LookBack, Moment, Writer, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.gate import Expected
@@ -292,7 +292,19 @@ class Claims(msgspec.Struct, frozen=True):
         return Ended.moved
 
     def _apply(self, change: Change) -> bool:
-        [written] = self.writer.apply([change])
+        """Apply a change. One that bd did not answer is looked for, and applied if it is there.
+
+        A claim whose answer is missing is none, because bd may fail at the record of its job, too.
+        """
+        try:
+            [written] = self.writer.apply([change])
+        except BdError as error:
+            [found] = LookBack(self.bd.read).after(error, [change])
+            if found is True and change.act == "claim":
+                raise type(error)(f"{error.message}; the claim was made and is left to the reaper") from None
+            if isinstance(found, BdError):
+                raise found from None
+            return found
         return written
 
     def _ends_by(self, place: Place | None) -> dict[str, Moment]:

@@ -33,7 +33,7 @@ from bdauto.domain.limits import outside_hours
 from bdauto.domain.notes import UNKNOWN, format_age
 from bdauto.domain.outcome import BeadOutcome, Outcome, Report, partly
 from bdauto.domain.settings import DispatchSettings
-from bdauto.errors import AgentsDie, BdautoError, BdFailed, PartlyDone, ServiceDown
+from bdauto.errors import AgentsDie, BdautoError, BdConflict, BdFailed, PartlyDone, ServiceDown
 from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
@@ -157,7 +157,9 @@ class Dispatcher:
                     self._look_ahead(queue, listed)
                     if hold := self.gate.hold():
                         return hold
-                if not self._one(queue, listed, room) or self._endings.dispatched >= room:
+                with self._endings.naming(listed):
+                    go_on = self._one(queue, listed, room)
+                if not go_on or self._endings.dispatched >= room:
                     break
         finally:
             self._endings.charge_refused()
@@ -292,7 +294,7 @@ class Dispatcher:
             expected = self.gate.expected
             try:
                 claim = self._claims.claim(bead, attempt, self._place(), expected)
-            except BdFailed as error:
+            except (BdFailed, BdConflict) as error:
                 self._claims_failed += 1
                 if self._claims_failed == IN_A_ROW:
                     raise

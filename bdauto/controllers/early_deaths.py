@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.breaker_store import RECENT, BreakerStore, Life, finished, life_of
+from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain import breaker
 from bdauto.domain.bead import format_time
 from bdauto.domain.breaker import Breaker, Death
@@ -23,7 +23,7 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
     """Tells the breaker what a sweep found. Every method may raise BdError."""
 
     bd: Bd
-    writer: Writer
+    writes: SweepWrites
     settings: ReapSettings
     runtime: Runtime
 
@@ -51,7 +51,7 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
         ]
         if found.until:
             settled = {decision.bead.id for decision in decisions if decision.action is not Action.keep}
-            BreakerStore(self.bd, self.writer, self.runtime).give_back(found, settled)
+            BreakerStore(self.bd, self.writes, self.runtime).give_back(found, settled)
         if not opened:
             return charged, None
         return charged, AgentsDie(
@@ -62,7 +62,7 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
         self, deaths: Sequence[Death], lives: list[Life], store: Mapping[str, Any] | None
     ) -> tuple[Breaker, bool]:
         """Write the breaker. Return it, and whether it opened by this."""
-        opened = False
+        opened = 0
         looked = False
 
         def change(before: Breaker) -> Breaker:
@@ -72,11 +72,11 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
                 looked = True  # those that have closed their beads are no longer in progress
                 lives.extend(life for bead in self.bd.recent(RECENT).result().beads if (life := finished(bead)))
                 after = self._after(before, deaths, lives)
-            opened = after.opened > before.opened
+            opened = after.opened if after.opened > before.opened else 0
             return after
 
-        found = BreakerStore(self.bd, self.writer, self.runtime).update(change, store)
-        return found, opened
+        found = BreakerStore(self.bd, self.writes, self.runtime).update(change, store)
+        return found, 0 < opened <= found.opened  # others, or a pause, may have kept it from being written
 
     def _after(self, before: Breaker, deaths: Sequence[Death], lives: Sequence[Life]) -> Breaker:
         """Return the breaker after these deaths and signs of life, in the order in which the beads were claimed."""

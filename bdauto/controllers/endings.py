@@ -3,9 +3,10 @@
 docs/reliability.md has the table.
 """
 
+import contextlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -16,7 +17,7 @@ from bdauto.controllers.memory import Memory
 from bdauto.domain.bead import Bead
 from bdauto.domain.notes import UNKNOWN
 from bdauto.domain.outcome import BeadOutcome, BeadReport
-from bdauto.errors import BdautoError, BdError, BdFailed, PartlyDone, ServiceDown, ServiceDrift
+from bdauto.errors import BdautoError, BdError, BdFailed, BdTimeout, PartlyDone, ServiceDown, ServiceDrift
 
 IN_A_ROW = 3
 """So many beads that fail one after another speak against the service, and not against the beads."""
@@ -105,12 +106,14 @@ class Endings:
 
     def charge_refused(self) -> None:
         """End the refused beads that are held back: by now it is they that were refused, and not every bead."""
-        held, self._refused = self._refused, []
-        for claim, error in held:
+
+        def end(claim: Claim, error: str) -> None:
             if claim.attempts < self._max_attempts:
                 self._release(claim, BeadOutcome.refused, error, error=error, charged=True, back_off=True)
             else:
                 self._ended(claim, self._claims.quarantine(claim, error), BeadOutcome.quarantined, error)
+
+        self._end_held(end)
 
     def failure(self) -> BdautoError | None:
         """Return the error that the beads' outcomes amount to: partly done when any bead was dispatched."""
@@ -139,6 +142,17 @@ class Endings:
         self._passed_over = self._passed_over or error
         level = logging.WARNING if self._memory.is_news(bead.id, words) else logging.INFO
         self.report(bead, BeadOutcome.kept, words, job, level)
+
+    @contextlib.contextmanager
+    def naming(self, what: Claim | Bead) -> Iterator[None]:
+        """Report a bead at which bd fails, unless the block has done so, whatever was to be written."""
+        bead_id = what.bead.id if isinstance(what, Claim) else what.id
+        try:
+            yield
+        except BdError as error:
+            if all(report.id != bead_id for report in self.reports):
+                self.report(what, BeadOutcome.failed, str(error))
+            raise
 
     def report(
         self, what: Claim | Bead, outcome: BeadOutcome, detail: str = "", job: str = "", level: int | None = None
@@ -180,13 +194,29 @@ class Endings:
 
         They back off: if it is these beads after all, the next cycle goes on with others.
         """
-        held, self._refused = self._refused, []
-        for claim, error in held:
-            self._release(claim, BeadOutcome.misconfigured, error, error=error, back_off=True)
+        last = self._refused[-1][1]
+        self._end_held(
+            lambda claim, error: self._release(claim, BeadOutcome.misconfigured, error, error=error, back_off=True)
+        )
         raise ServiceDrift(
-            f"BeadBoard refused {IN_A_ROW} beads in a row ({held[-1][1]}); they wait and are not charged",
+            f"BeadBoard refused {IN_A_ROW} beads in a row ({last}); they wait and are not charged",
             hint="check that BeadBoard reads the same database as bd",
         )
+
+    def _end_held(self, end: Callable[[Claim, str], object]) -> None:
+        """End each of the refused beads. One that bd fails at does not keep the next from it; a bd that hangs does."""
+        held, self._refused = self._refused, []
+        failed: BdError | None = None
+        for claim, refusal in held:
+            try:
+                with self.naming(claim):
+                    if isinstance(failed, BdTimeout):
+                        raise BdFailed(f"not tried, since bd failed before: {failed}")
+                    end(claim, refusal)
+            except BdError as error:
+                failed = failed or error
+        if failed:
+            raise failed
 
     def _release(
         self,

@@ -1,6 +1,6 @@
 """One sweep of the reaper: list the beads in progress, weigh the evidence, settle each that is over or stalled."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from bdauto import log
 from bdauto.agents.named_jobs import ask_job
 from bdauto.agents.service_status import job_evidence
-from bdauto.bd.change import NOW, Change, Moment, Writer, apply_each, mark_of, rewrite
+from bdauto.bd.change import NOW, Change, Moment, Writer, mark_of, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.early_deaths import EarlyDeaths
 from bdauto.controllers.results import Results, end_note, end_of_run, log_end, runs_elsewhere
+from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain import pause
 from bdauto.domain.bead import Bead, format_time
 from bdauto.domain.eligibility import backoff
@@ -53,6 +54,7 @@ class Reaper:
     runtime: Runtime
     _ended: tuple[str, ...] = field(default=(), init=False)
     _unrecorded: bool = field(default=False, init=False)
+    _writes: SweepWrites = field(init=False)
 
     def sweep(self) -> Report:
         """Reap the beads that are over or stalled. The report holds any error. Nothing expected is raised."""
@@ -72,6 +74,7 @@ class Reaper:
             page = listing.result()
         finally:
             listing.kill()
+        self._writes = SweepWrites(self.writer, self.bd, self.runtime, store)
         listed = self._with_signed_jobs(page.beads)
         evidence, unanswered = job_evidence(self.runner() if self.runner else None, listed)
         if unanswered:
@@ -83,10 +86,13 @@ class Reaper:
             return self._report(beads, page.malformed, unanswered or _suspicious(aged, self.settings.max_reap))
         self._rewrite_lost_notes(decisions)
         if self.runner and not self.settings.dry_run:
-            self._ended, self._unrecorded = Results(self.bd, self.writer, self.runtime).record_missing(self.runner())
+            self._ended, self._unrecorded = Results(self.bd, self._writes, self.runtime).record_missing(self.runner())
         decisions += self._failed_checks()
-        early = EarlyDeaths(self.bd, self.writer, self.settings, self.runtime)
-        decisions, tripped = early.settle(decisions, evidence, store)
+        early = EarlyDeaths(self.bd, self._writes, self.settings, self.runtime)
+        try:
+            decisions, tripped = early.settle(decisions, evidence, store)
+        except BdError as error:  # without the breaker nobody knows what to charge
+            return self._report(tuple(_outcome(decision, error) for decision in decisions), page.malformed, error)
         return self._report(self._settle(decisions, evidence), page.malformed, unanswered or tripped)
 
     def _with_signed_jobs(self, beads: Sequence[Bead]) -> Sequence[Bead]:
@@ -109,7 +115,7 @@ class Reaper:
             if self.runner and ask_job(self.runner(), bead.signed_job)[0] != FORGOTTEN
             if not self.bd.recorder_of(bead.signed_job, bead.id)
         ]
-        written = apply_each(self.writer, changes)
+        written = self._writes.each(changes)
         ids = [change.bead.id for change, result in zip(changes, written, strict=True) if result is True]
         found = {bead.id: bead for bead in (self.bd.read(ids).result().beads if ids else ())}
         return [found.get(bead.id, bead) for bead in beads]
@@ -117,17 +123,21 @@ class Reaper:
     def _report(
         self, beads: tuple[BeadReport, ...], malformed: tuple[str, ...], error: BdautoError | None = None
     ) -> Report:
+        failures = {bead: failure for bead, failure in self._writes.failures.items() if bead not in _touched(beads)}
+        beads = (*(bead for bead in beads if bead.id not in failures), *failures.values())
         for bead in beads:
             facts = {"bead": bead.id, "job": bead.job, "attempt": bead.attempt, "detail": bead.detail}
             if self.settings.dry_run and bead.outcome in SETTLED:
                 log.event("would-reap", outcome=bead.outcome, **facts)
             else:
                 log.event(bead.outcome, bead.outcome.level, **facts)
-        error = error or partly(beads, malformed)
+        error = self._writes.error or error or partly(beads, malformed)
         reaped = any(bead.outcome in SETTLED for bead in beads)
-        outcome = Outcome.partial if error else Outcome.reaped if reaped else Outcome.idle
+        paused = self._writes.paused
+        outcome = Outcome.partial if error else Outcome.reaped if reaped else Outcome.paused if paused else Outcome.idle
+        detail = f"{paused.words()}: the rest is left as it is" if paused else ""
         dry_run, ended, unrecorded = self.settings.dry_run, self._ended, self._unrecorded
-        return Report("reap", outcome, dry_run, beads, "", malformed, error, ended=ended, unrecorded=unrecorded)
+        return Report("reap", outcome, dry_run, beads, detail, malformed, error, ended=ended, unrecorded=unrecorded)
 
     def _decide(self, beads: Sequence[Bead], evidence: JobEvidence) -> list[ReapDecision]:
         """Decide by this host's clock, and where age would settle a bead again by the database server's."""
@@ -159,12 +169,13 @@ class Reaper:
         decided = [decision for decision in decisions if decision.action is not Action.keep]
         ends = [end_of_run(decision.bead, evidence, self.runtime.now()) for decision in decided]
         elsewhere = [runs_elsewhere(decision.bead, evidence) for decision in decided]
-        written = apply_each(self.writer, [*map(self._change, decided, ends, elsewhere)])
+        written = self._writes.each([*map(self._change, decided, ends, elsewhere)])
         for decision, end, result in zip(decided, ends, written, strict=True):
             if end and result is True and not self.settings.dry_run:
                 log_end(decision.bead, _run(decision), end)
         results = dict(zip((decision.bead.id for decision in decided), written, strict=True))
-        return tuple(_outcome(decision, results.get(decision.bead.id)) for decision in decisions)
+        paused = self._writes.paused is not None
+        return tuple(_outcome(decision, results.get(decision.bead.id), paused=paused) for decision in decisions)
 
     def _change(self, decision: ReapDecision, end: JobEnd | None, elsewhere: bool) -> Change:
         """Write a decision as a change that holds only for the bead as it was seen, and with it its job's end.
@@ -222,7 +233,7 @@ class Reaper:
             for bead in (decision.bead for decision in decisions if decision.action is Action.keep)
             if bead.missing_note and (bead.claimed_at is None or now - bead.claimed_at > NOTE_DELAY)
         ]
-        for change, result in zip(changes, apply_each(self.writer, changes), strict=True):
+        for change, result in zip(changes, self._writes.each(changes), strict=True):
             again = result is True and not self.settings.dry_run
             log.warning("note-lost", bead=change.bead.id, job=change.bead.job, written_again=again)
 
@@ -256,10 +267,18 @@ def _kept(decision: ReapDecision, prefix: str = "") -> BeadReport:
     return BeadReport(bead.id, BeadOutcome.kept, bead.job, prefix + decision.evidence, lives=lives)
 
 
-def _outcome(decision: ReapDecision, result: bool | BdError | None) -> BeadReport:
+def _touched(beads: Iterable[BeadReport]) -> set[str]:
+    """Return the beads with which something was done, or tried."""
+    return {bead.id for bead in beads if bead.outcome is not BeadOutcome.kept}
+
+
+def _outcome(decision: ReapDecision, result: bool | BdError | None, *, paused: bool = False) -> BeadReport:
+    """Report a decision, and what its write came to: None if there was none."""
     bead = decision.bead
-    if result is None:
+    if result is None or decision.action is Action.keep:
         return _kept(decision)
+    if paused and result is False:
+        return _kept(decision, "not settled, since dispatching is paused: ")
     if isinstance(result, BdError):
         return BeadReport(bead.id, BeadOutcome.failed, bead.job, str(result), bead.attempt)
     if not result:

@@ -12,9 +12,10 @@ import msgspec
 
 from bdauto import log
 from bdauto.agents.service_status import job_evidence
-from bdauto.bd.change import Change, Writer, apply_each, mark_of, rewrite
+from bdauto.bd.change import Change, mark_of, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
+from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain.bead import Bead
 from bdauto.domain.life import sign_of_life
 from bdauto.domain.reaping import ALIVE, ELSEWHERE, FORGOTTEN, NOT_ASKED, NOT_STARTED, JobEvidence
@@ -33,7 +34,7 @@ class Results(msgspec.Struct, frozen=True):
     """Records the results that are missing."""
 
     bd: Bd
-    writer: Writer
+    writes: SweepWrites
     runtime: Runtime
 
     def record_missing(self, runner: "Runner") -> tuple[tuple[str, ...], bool]:
@@ -56,12 +57,10 @@ class Results(msgspec.Struct, frozen=True):
         """Record the ends that are known, and return the status of each such bead."""
         ended = [*_ended(runs, evidence, self.runtime.now())]
         changes = [self._change(bead, run, end) for bead, run, end in ended]
-        results = apply_each(self.writer, changes)
+        results = self.writes.each(changes)
         for (bead, run, end), result in zip(ended, results, strict=True):
             if result is True:
                 log_end(bead, run, end)
-            elif isinstance(result, BdError):
-                log.warning("results-failed", bead=bead.id, error=result)
         return tuple(bead.status for (bead, _, _), result in zip(ended, results, strict=True) if result is True)
 
     def _change(self, bead: Bead, run: Run, end: JobEnd) -> Change:

@@ -98,7 +98,7 @@ class Tracker(Bd):
 
     `server_clock` is the Dolt server's, None where there is none. `blocked` are the ids that bd does not call ready,
     `broken` the fields that make an issue unreadable. `before_read` and `before_write` are called first, and may change
-    the rows, or raise.
+    the rows, or raise. `after_write` is called when changes, or a key's value, are written, and may raise.
     """
 
     def __init__(self, clock: Clock, *rows: dict[str, Any], settings: BdSettings | None = None) -> None:
@@ -111,6 +111,7 @@ class Tracker(Bd):
         self.broken: dict[str, dict[str, Any]] = {}
         self.before_read: Callable[[str], None] = lambda verb: None
         self.before_write: Callable[[Change], None] = lambda change: None
+        self.after_write: Callable[[Sequence[Change]], None] = lambda changes: None
         self.reads: list[str] = []
         self.written: list[Change] = []
         self.calls: list[Answered[Any]] = []
@@ -173,13 +174,16 @@ class Tracker(Bd):
             return False
         self.store.pop(key, None)
         self.store |= {} if new is None else {key: new}
+        self.after_write([])
         return True
 
     def apply(self, changes: Sequence[Change]) -> list[bool]:
         """Write as `Writer` promises: all or, when something is raised, nothing."""
         for change in changes:
             self.before_write(change)
-        return [self._apply(change) for change in changes]
+        written = [self._apply(change) for change in changes]
+        self.after_write(changes)
+        return written
 
     def bead(self, bead_id: str) -> Bead:
         """Return a bead as it is now."""

@@ -279,7 +279,7 @@ def test_one_bead_that_cannot_be_written_does_not_affect_the_others(caplog: pyte
     with caplog.at_level(logging.WARNING, "bdauto"):
         sweep(here, j_1=job(), j_2=job())
     assert (results(here)["result"], results(here, "x-2")["result"]) == ("running", "completed")
-    assert [record.getMessage() for record in caplog.records] == ["results-failed"]
+    assert [record.getMessage() for record in caplog.records] == ["failed"]
 
 
 def test_a_claim_since_the_look_keeps_its_bead() -> None:

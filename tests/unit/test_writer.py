@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bdauto.bd.change import MARK, Change, DryWriter, Moment, apply_each
+from bdauto.bd.change import MARK, Change, DryWriter, LookBack, Moment, apply_each
 from bdauto.bd.client import Bd, RunningCommand
 from bdauto.bd.sql import NOT_WRITTEN, NOTES_BYTES, OVERTAKEN
 from bdauto.bd.writer import BdWriter, to_options
@@ -327,9 +327,20 @@ def test_on_a_server_one_bead_s_failure_leaves_the_others_as_reported() -> None:
 def test_a_bd_that_hangs_is_not_asked_once_more_for_each_bead() -> None:
     bd = Scripted()
     bd.answers = [BdTimeout("late")]
-    with pytest.raises(BdTimeout):
-        apply_each(writer(bd), [claim(bead(f"x-{n}")) for n in range(3)])
+    results = apply_each(writer(bd), [claim(bead(f"x-{n}")) for n in range(3)])
+    assert [str(result) for result in results] == ["late; the change may have been made"] * 3
     assert bd.asked.count("sql") == 1
+
+
+def test_beads_that_are_changed_one_by_one_are_left_alone_once_bd_hangs() -> None:
+    bd = Scripted()
+    bd.answers = [BdFailed("together"), None, BdTimeout("late"), BdTimeout("late")]
+    changes = [claim(bead(f"x-{n}")) for n in range(5)]
+    results = apply_each(writer(bd), changes, LookBack(bd.read))
+    assert results[0] is True
+    assert [str(result) for result in results[1:3]] == ["late; the change may have been made"] * 2
+    assert [str(result) for result in results[3:]] == ["not tried, since bd failed before: late"] * 2
+    assert bd.asked.count("sql") == 4
 
 
 def test_no_changes_are_no_call() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from bdauto.bd.change import swap_and_look
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
 from bdauto.cli.context import opened, start_log
@@ -74,7 +75,7 @@ def _set(tracker: Bd, runtime: Runtime, key: str, value: str | None) -> None:
     """Set or clear a key of the tracker, whatever it was. Raises BdError."""
     writer = BdWriter(tracker, runtime)
     for _ in range(TRIES):
-        if writer.swap(key, tracker.kv_list().result().get(key) or None, value):
+        if swap_and_look(writer, tracker.kv_list, key, tracker.kv_list().result().get(key) or None, value):
             return
     raise BdFailed(f"{key} is changed by others all the time", hint="see `bdauto status`, and try again")
 
