@@ -9,7 +9,7 @@ import httpx
 import msgspec
 import pytest
 
-from bdauto.bd.change import Change
+from bdauto.bd.change import MARK, Change
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.bead import format_time
 from bdauto.domain.outcome import Report
@@ -168,6 +168,16 @@ def test_a_run_before_that_is_forgotten_is_lost_and_the_one_at_hand_goes_on() ->
     here = tracker(dispatched(status="in_progress", runs=json.dumps([unended])))
     sweep(here, j_1="running")
     assert [run.result for run in here.bead("x-1").record.all_runs] == ["lost", None]
+
+
+def test_a_run_before_whose_job_is_not_known_holds_up_no_result() -> None:
+    """Nobody can ever be asked about it."""
+    unended = {"attempt": "a0", "claimed": format_time(CLAIMED - timedelta(minutes=9)), "job": ""}
+    here = tracker(dispatched(runs=json.dumps([unended])))
+    sweep(here, j_1=job())
+    here.rows["x-1"]["metadata"][MARK] = "w9"  # the second sweep here would choose the first one's
+    sweep(here, j_1=job())
+    assert [run.result for run in here.bead("x-1").record.all_runs] == ["lost", "completed"]
 
 
 def test_unknown_is_not_zero() -> None:
