@@ -286,7 +286,7 @@ def test_busy_claims_nothing(world: Sandbox) -> None:
     assert (status(world, bead), world.notes(bead), posted(world)) == ("open", [], [])
 
 
-def test_busy_at_the_post_leaves_no_trace(either: Sandbox) -> None:
+def test_busy_at_the_post_leaves_nothing_but_the_bead_s_place(either: Sandbox) -> None:
     """409: the slot went to somebody else; the bead is as it was."""
     bead = either.create()
     before = either.show(bead)
@@ -294,7 +294,20 @@ def test_busy_at_the_post_leaves_no_trace(either: Sandbox) -> None:
     either.board.capacity = 0
     assert dispatch(either).json["outcome"] == "busy"
     after = either.show(bead)
-    assert (after["status"], after.get("notes"), metadata(either, bead)) == ("open", before.get("notes"), {})
+    assert (after["status"], after.get("notes")) == ("open", before.get("notes"))
+    assert metadata(either, bead).keys() == {"armed_at", "released_at", "place"}
+
+
+def test_a_bead_that_was_given_back_is_the_first_again(world: Sandbox) -> None:
+    """Its release moved its last update."""
+    first, second = world.create(), world.create()
+    world.age(first, 60)
+    world.age(second, 30)
+    world.board.reply_next("status", FakeReply(200, '{"busy": false}'))
+    world.board.capacity = 0
+    assert dispatch(world).outcomes == {first: "busy"}
+    world.board.capacity = 1
+    assert dispatch(world).outcomes == {first: "dispatched"}
 
 
 def test_idle(world: Sandbox) -> None:
