@@ -33,9 +33,9 @@ from bdauto.agents.runner import JobOutput, Place
 from bdauto.agents.service_output import ServiceOutput, recorded_jobs
 from bdauto.agents.service_status import Agent, ServiceStatus, services_status
 from bdauto.agents.token import read_token
-from bdauto.domain.bead import JOB_PATTERN, MALFORMED, Bead
+from bdauto.domain.bead import MALFORMED, Bead
 from bdauto.domain.reaping import ALIVE, FailedCheck, JobEvidence
-from bdauto.domain.record import Run
+from bdauto.domain.record import JOB_PATTERN, Run
 from bdauto.domain.settings import Secret, ServiceSettings
 from bdauto.domain.values import checked_url, format_duration, redact
 from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, TokenRefused, UsageError

@@ -150,19 +150,21 @@ def services_evidence(
     if not services.settings.agent_url:
         return JobEvidence(), None
     services.read_token()
-    words = services.questions.words([bead.job for bead in beads if bead.job])
+    words = services.questions.words([bead.record.job for bead in beads if bead.record.job])
     states: dict[str, str] = {}
     ends: dict[str, JobEnd] = {}
     for bead in beads:
-        if bead.job:
-            word = words.get(bead.job)
-            states[bead.id] = _state(word) if bead.job in words else NOT_ASKED
+        if bead.record.job:
+            word = words.get(bead.record.job)
+            states[bead.id] = _state(word) if bead.record.job in words else NOT_ASKED
             if isinstance(word, Mapping) and (end := job_end(word, datetime.now(UTC))):
                 ends[bead.id] = end
     failed = [word for word in words.values() if isinstance(word, ServiceError)]
     runs_nothing = False
     if not any(_silent(error) or isinstance(error, TokenRefused) for error in failed):
-        runs_nothing = any(bead.attempt and not bead.job for bead in beads) and _runs_nothing(services, agent)
+        runs_nothing = any(bead.record.attempt and not bead.record.job for bead in beads) and _runs_nothing(
+            services, agent
+        )
     return JobEvidence(states, runs_nothing, ends), _trouble(failed, [*states.values()].count(NOT_ASKED))
 
 

@@ -83,7 +83,7 @@ def job_in_the_way(
     Where nobody can be asked about jobs, one whose claim was gone counts for LONGEST_BELIEF.
     """
     if _runs_elsewhere(runner, bead, now):
-        return NamedJob(bead.job or bead.attempt, ELSEWHERE, place=who_knows(bead))
+        return NamedJob(bead.record.job or bead.record.attempt, ELSEWHERE, place=who_knows(bead))
     if runner is None or not runner.knows_jobs:
         unclaimed = bead.record.unclaimed
         return NamedJob(unclaimed, "not known") if unclaimed and now - bead.updated_at <= LONGEST_BELIEF else None
@@ -92,7 +92,7 @@ def job_in_the_way(
         if not _may_run(bead, job, state):
             continue
         other = owner(job)
-        if not other or job == bead.job:
+        if not other or job == bead.record.job:
             return NamedJob(job, state, error, other)
     return None
 

@@ -11,7 +11,7 @@ GONE = "forgotten"
 
 def recorded_jobs(bead: Bead) -> list[str]:
     """Return the ids of the jobs that a bead's record names, the oldest first."""
-    return [*dict.fromkeys(job for job in (*(run.job for run in bead.record.all_runs), bead.job) if job)]
+    return [*dict.fromkeys(job for job in (*(run.job for run in bead.record.all_runs), bead.record.job) if job)]
 
 
 class ServiceOutput:

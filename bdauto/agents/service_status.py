@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bdauto.agents.capacity import Capacity
-from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import Condition, global_conditions
 from bdauto.domain.pause import Pause
 from bdauto.domain.reaping import ELSEWHERE, JobEvidence
+from bdauto.domain.times import format_time
 from bdauto.errors import BdautoError, ServiceError, UsageError
 
 if TYPE_CHECKING:

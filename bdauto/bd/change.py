@@ -9,9 +9,10 @@ import msgspec
 
 from bdauto import log
 from bdauto.bd.client import RunningCommand
-from bdauto.domain.bead import Bead, BeadList, format_time
+from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.record import ARMED_AT, KEPT, PLACE, PREFIX, RELEASED_AT, Record, difference, metadata_of
 from bdauto.domain.record import MARK as MARK
+from bdauto.domain.times import format_time
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdMissing, BdMoved, BdTimeout, BdUnsupported
 
 
@@ -76,7 +77,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         return (
             self.if_status in (None, bead.status)
             and self.if_assignee in (None, bead.assignee)
-            and self.if_attempt in (None, bead.attempt)
+            and self.if_attempt in (None, bead.record.attempt)
             and self.if_mark in (None, mark_of(bead))
             and self.if_updated_at in (None, bead.updated_at)
         )

@@ -23,9 +23,10 @@ from bdauto.bd.folder import beads_folder, restore_copy
 from bdauto.bd.parsing import parse_beads, parse_object, unwrap
 from bdauto.bd.server_address import read_object
 from bdauto.bd.tracker import Tracker, redirected, tracker_at
-from bdauto.domain.bead import ID_PATTERN, MALFORMED, Bead, BeadList, format_time, guarded, parse_time
-from bdauto.domain.record import PLACE
+from bdauto.domain.bead import ID_PATTERN, MALFORMED, Bead, BeadList
+from bdauto.domain.record import PLACE, PREFIX, guarded
 from bdauto.domain.settings import BdSettings
+from bdauto.domain.times import format_time, parse_time
 from bdauto.domain.values import format_duration
 from bdauto.errors import (
     BdConflict,
@@ -174,7 +175,7 @@ class Bd:
 
         `with_metadata(result="running")` asks for `bdauto.result`.
         """
-        fields = [f"--metadata-field=bdauto.{key}={value}" for key, value in values.items()]
+        fields = [f"--metadata-field={PREFIX}{key}={value}" for key, value in values.items()]
         return self._beads(["list", "--all", *fields, "--limit", "0"])
 
     def recorder_of(self, job: str, besides: str) -> str:

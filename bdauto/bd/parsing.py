@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from bdauto.domain.bead import MALFORMED, Bead, BeadList, check_time
+from bdauto.domain.bead import MALFORMED, Bead, BeadList
+from bdauto.domain.times import check_time
 from bdauto.errors import BdDrift
 from bdauto.sanitize import clean
 

@@ -16,9 +16,9 @@ from bdauto.bd.prefetch import Prefetch
 from bdauto.bd.sql import NOT_WRITTEN, NOTES_BYTES, OVERTAKEN, swap_to_sql, to_sql
 from bdauto.bd.versions import check_version, may_have_guards
 from bdauto.clock import Runtime
-from bdauto.domain.bead import Bead, guarded
+from bdauto.domain.bead import Bead
 from bdauto.domain.notes import CLAIM_NOTE, WRITTEN
-from bdauto.domain.record import PENDING_NOTE
+from bdauto.domain.record import PENDING_NOTE, guarded
 from bdauto.errors import BdConflict, BdDrift, BdFailed, BdMoved, BdTimeout
 from bdauto.lock import locked
 

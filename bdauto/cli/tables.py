@@ -86,7 +86,7 @@ def status_view(snapshot: Snapshot, limit: int, needs: Sequence[str]) -> Rendera
         table = _table("bead", "age", "reason")
         for bead in snapshot.quarantined[: limit or None]:
             age = Text(short_age(snapshot.now - bead.updated_at), style="dim")
-            table.add_row(_id(bead.id), age, _text(bead.quarantined, limit=REASON_LIMIT))
+            table.add_row(_id(bead.id), age, _text(bead.record.quarantined, limit=REASON_LIMIT))
         parts += _cut(table, len(snapshot.quarantined), limit)
     if snapshot.blocked:
         parts.append(_heading(f"Blocked, not by bdauto: {len(snapshot.blocked)}"))
@@ -131,7 +131,7 @@ def _running(running: Sequence[Running]) -> Table:
             Text(short_age(one.running) if one.running is not None else "-"),
             Text(short_age(one.age), style="dim"),
             Text(short_age(one.left) if one.left and one.left > timedelta(0) else "-"),
-            _text(one.bead.job or "-"),
+            _text(one.bead.record.job or "-"),
             _text(one.verdict, "green" if one.state == "kept" else "red", REASON_LIMIT),
             _text(one.bead.title, limit=TITLE_LIMIT),
         )

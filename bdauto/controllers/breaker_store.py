@@ -86,8 +86,8 @@ class BreakerStore(msgspec.Struct, frozen=True):
         changes = [
             self._uncharged(bead)
             for bead in beads
-            if bead.died in attempts and bead.id not in skip
-            if bead.status == "open" or (bead.status == "in_progress" and bead.died == bead.attempt)
+            if bead.record.died in attempts and bead.id not in skip
+            if bead.status == "open" or (bead.status == "in_progress" and bead.record.died == bead.record.attempt)
         ]
         results = apply_each(self.writer, changes, LookBack(self.bd.read))
         for change, result in zip(changes, results, strict=True):
@@ -95,11 +95,11 @@ class BreakerStore(msgspec.Struct, frozen=True):
                 log.event(FAILED, FAILED.level, bead=change.bead.id, detail=f"{change.act}: {result}")
 
     def _uncharged(self, bead: Bead) -> Change:
-        waits = bead.status == "open" and bead.armed_at is not None
-        record = bead.record.change(attempts=max(bead.attempts - 1, 0), died="")
+        waits = bead.status == "open" and bead.record.armed_at is not None
+        record = bead.record.change(attempts=max(bead.record.attempts - 1, 0), died="")
         return rewrite(
             bead,
-            record.in_place(bead.armed_at) if waits else record,
+            record.in_place(bead.record.armed_at) if waits else record,
             times={"released_at": NOW} if waits else {},
             act="give back the charge of",
             mark=self.runtime.unique(),
@@ -129,16 +129,21 @@ class BreakerStore(msgspec.Struct, frozen=True):
 
 def life_of(bead: Bead) -> Life | None:
     """Return the life of an agent that has written on its bead since the claim."""
-    if not bead.attempt or bead.claimed_at is None or not sign_of_life(bead):
+    if not bead.record.attempt or bead.record.claimed_at is None or not sign_of_life(bead):
         return None
-    return bead.attempt, bead.claimed_at
+    return bead.record.attempt, bead.record.claimed_at
 
 
 def finished(bead: Bead) -> Life | None:
     """Return the life of an agent that has closed its bead, or blocked it."""
-    if not bead.attempt or bead.claimed_at is None or bead.quarantined or bead.status not in ("closed", "blocked"):
+    if (
+        not bead.record.attempt
+        or bead.record.claimed_at is None
+        or bead.record.quarantined
+        or bead.status not in ("closed", "blocked")
+    ):
         return None
-    return bead.attempt, bead.claimed_at
+    return bead.record.attempt, bead.record.claimed_at
 
 
 def _without_started(before: Breaker, recent: Collection[Bead]) -> Breaker:
@@ -146,8 +151,8 @@ def _without_started(before: Breaker, recent: Collection[Bead]) -> Breaker:
     for bead in sorted(recent, key=lambda bead: bead.updated_at):
         if life := life_of(bead) or finished(bead):
             before = before.after_life(*life)
-        if bead.attempt and bead.job and bead.claimed_at:
-            before = before.after_start(bead.claimed_at)
+        if bead.record.attempt and bead.record.job and bead.record.claimed_at:
+            before = before.after_start(bead.record.claimed_at)
     return before
 
 

@@ -77,8 +77,10 @@ class Claims(msgspec.Struct, frozen=True):
         `place` is where the job will run, None if a service runs it. `store` is what the key-value store must still
         say, which the claim itself looks at: no pause is overlooked.
         """
-        error = "" if bead.error.startswith(UNKNOWN) else bead.error
-        record = self._taken(bead, attempt, bead.attempts + 1, place).change(job="", died="", adopted="", error=error)
+        error = "" if bead.record.error.startswith(UNKNOWN) else bead.record.error
+        record = self._taken(bead, attempt, bead.record.attempts + 1, place).change(
+            job="", died="", adopted="", error=error
+        )
         claim = Claim(bead, max(int((self.runtime.now() - bead.waiting_since).total_seconds()), 0), record)
         change = rewrite(
             bead,
@@ -119,7 +121,12 @@ class Claims(msgspec.Struct, frozen=True):
         """
         found = self.bd.read([claim.bead.id]).result().beads
         for bead in found:
-            if bead.status == "open" and not bead.attempt and not bead.rearmed and bead.attempts < claim.attempts:
+            if (
+                bead.status == "open"
+                and not bead.record.attempt
+                and not bead.rearmed
+                and bead.record.attempts < claim.attempts
+            ):
                 change = rewrite(
                     bead,
                     bead.record.change(unclaimed=job),
@@ -180,14 +187,14 @@ class Claims(msgspec.Struct, frozen=True):
         `adopt` says that bdauto did not start the job. A claim that somebody has opened keeps its times.
         """
         noted = f"{JOB_NOTE}{known.job}\n" in f"{bead.notes}\n"
-        same = bool(bead.claimed_at) and bead.attempt == known.attempt
+        same = bool(bead.record.claimed_at) and bead.record.attempt == known.attempt
         record = self._taken(bead, known.attempt, known.attempts, place)
         change = rewrite(
             bead,
             record.change(
                 job=known.job,
-                claimed_at=bead.claimed_at if same else None,
-                armed_at=bead.armed_at if same else bead.waiting_since,
+                claimed_at=bead.record.claimed_at if same else None,
+                armed_at=bead.record.armed_at if same else bead.waiting_since,
                 ends_by=bead.ends_by if same else None,
                 adopted=known.attempt if adopt else bead.record.adopted if same else "",
             ),
@@ -219,7 +226,7 @@ class Claims(msgspec.Struct, frozen=True):
         """
         bead, times = claim.bead, {"released_at": NOW}
         if back_off:
-            again = backoff(bead.failures + 1, self.runtime.rng)
+            again = backoff(bead.record.failures + 1, self.runtime.rng)
         if again:
             times["retry_at"] = Moment(again)
 
@@ -231,16 +238,16 @@ class Claims(msgspec.Struct, frozen=True):
                     jobs_folder="",
                     host="",
                     ends_by=None,
-                    attempts=claim.attempts if charged else bead.attempts,
+                    attempts=claim.attempts if charged else bead.record.attempts,
                     assignee=bead.record.assignee,
                     error=error or record.error,
-                    failures=bead.failures + 1 if back_off else record.failures,
+                    failures=bead.record.failures + 1 if back_off else record.failures,
                 )
                 .in_place(bead.waiting_since)
                 .with_runs(record.runs)
             )
 
-        noted = error and (back_off or not again) and error_kind(error) != error_kind(bead.error)
+        noted = error and (back_off or not again) and error_kind(error) != error_kind(bead.record.error)
         return self._end(claim, "release", "open", failure_note(error) if noted else "", released, times)
 
     def quarantine(self, claim: Claim, error: str) -> Ended:
@@ -267,7 +274,7 @@ class Claims(msgspec.Struct, frozen=True):
         for _ in range(END_TRIES):
             found = self.bd.read([claim.bead.id]).result().beads
             bead = found[0] if found else None
-            if bead is None or bead.status != "in_progress" or bead.attempt != claim.attempt:
+            if bead is None or bead.status != "in_progress" or bead.record.attempt != claim.attempt:
                 break
             if bead.assignee != claim.bead.assignee:
                 break

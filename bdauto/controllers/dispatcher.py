@@ -27,12 +27,13 @@ from bdauto.controllers.late_notes import LateNotes
 from bdauto.controllers.limits import Limits
 from bdauto.controllers.memory import Memory, StartedJob
 from bdauto.controllers.ready_queue import Queue
-from bdauto.domain.bead import Bead, BeadList, format_time
+from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.breaker import Death
 from bdauto.domain.limits import outside_hours
 from bdauto.domain.notes import UNKNOWN, format_age
 from bdauto.domain.outcome import BeadOutcome, Outcome, Report, partly
 from bdauto.domain.settings import DispatchSettings
+from bdauto.domain.times import format_time
 from bdauto.errors import AgentsDie, BdautoError, BdConflict, BdFailed, PartlyDone, ServiceDown
 from bdauto.sanitize import clean
 

@@ -68,11 +68,13 @@ class EarlierJobs:
     def _claim(self, bead: Bead, found: NamedJob, known: StartedJob | None, runner: "Runner") -> None:
         """Claim the bead for its job that runs: under the attempt that started it, or under a new one."""
         place = runner.place()
-        own = bool(place) or found.job == bead.job or f"{JOB_NOTE}{found.job}\n" in f"{bead.notes}\n"
+        own = bool(place) or found.job == bead.record.job or f"{JOB_NOTE}{found.job}\n" in f"{bead.notes}\n"
         adopt = not own and found.job != bead.record.unclaimed and not (known and found.job == known.job)
         if known is None or found.job != known.job:
-            attempt = bead.attempt if found.job == bead.job else found.job if place else ""
-            attempts = max(bead.attempts, 1) if own else bead.attempts + 1  # an own job was charged when it was started
+            attempt = bead.record.attempt if found.job == bead.record.job else found.job if place else ""
+            attempts = (
+                max(bead.record.attempts, 1) if own else bead.record.attempts + 1
+            )  # an own job was charged when it was started
             known = StartedJob(attempt or self._runtime.unique(), attempts, found.job)
         if not self._claims.restore(bead, known, place, adopt=adopt):
             words = f"job {found.job} runs on it, and it changed since it was read: left as it is"
@@ -86,4 +88,4 @@ class EarlierJobs:
 
 def _settled(bead: Bead, known: StartedJob, found: NamedJob) -> bool:
     """Whether a reaper settled the attempt that this process started, or a person has armed the bead again since."""
-    return found.error is None and (bead.attempts >= known.attempts or bead.rearmed)
+    return found.error is None and (bead.record.attempts >= known.attempts or bead.rearmed)

@@ -11,11 +11,11 @@ from bdauto.clock import Runtime
 from bdauto.controllers.breaker_store import RECENT, BreakerStore, Life, finished, life_of
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain import breaker
-from bdauto.domain.bead import format_time
 from bdauto.domain.breaker import Breaker, Death
 from bdauto.domain.reaping import Action, JobEvidence, ReapDecision, uncharged
 from bdauto.domain.reset_time import reset_time
 from bdauto.domain.settings import ReapSettings
+from bdauto.domain.times import format_time
 from bdauto.errors import AgentsDie
 
 
@@ -46,7 +46,7 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
         found, opened = self._update(deaths, lives, store)
         suspended = {death.attempt for death in found.deaths} if found.until else set()
         charged = [
-            uncharged(decision) if _is_charged(decision) and decision.bead.attempt in suspended else decision
+            uncharged(decision) if _is_charged(decision) and decision.bead.record.attempt in suspended else decision
             for decision in decisions
         ]
         if found.until:
@@ -96,12 +96,16 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
 
     def _death(self, decision: ReapDecision, evidence: JobEvidence) -> Death:
         bead = decision.bead
-        claimed_at = bead.claimed_at or bead.updated_at
-        return Death(bead.id, bead.attempt, bead.job, evidence.last_words(bead.id), format_time(claimed_at))
+        claimed_at = bead.record.claimed_at or bead.updated_at
+        return Death(
+            bead.id, bead.record.attempt, bead.record.job, evidence.last_words(bead.id), format_time(claimed_at)
+        )
 
 
 def _is_charged(decision: ReapDecision) -> bool:
     """Whether a bead is charged for an early death, or settled without a sign of life after an unknown outcome."""
     bead = decision.bead
-    unknown = decision.action is not Action.keep and bead.died == bead.attempt != "" and life_of(bead) is None
+    unknown = (
+        decision.action is not Action.keep and bead.record.died == bead.record.attempt != "" and life_of(bead) is None
+    )
     return decision.early_death or unknown

@@ -85,7 +85,7 @@ class Endings:
                 if self._not_started == IN_A_ROW:
                     raise ServiceDown(f"{IN_A_ROW} beads in a row were not started: {error}")
             case Misconfigured(error):
-                again = bool(claim.bead.error)  # it may be this bead: then the others have their turn before it
+                again = bool(claim.bead.record.error)  # it may be this bead: then the others have their turn before it
                 if self._release(claim, BeadOutcome.misconfigured, error, error=error, back_off=again):
                     opened = f"; {claim.bead.id} is open again"
                     raise ServiceDrift(

@@ -52,7 +52,7 @@ class Memory:
 
     def eligible_since(self, bead: Bead) -> datetime:
         """Return since when a bead is eligible, as far as that is known: bd says nothing of a blocker that is gone."""
-        moments = (bead.updated_at, bead.retry_at, bead.defer_until, self.idle_at)
+        moments = (bead.updated_at, bead.record.retry_at, bead.defer_until, self.idle_at)
         return max(moment for moment in moments if moment)
 
     def contradicts(self, bead: Bead) -> StartedJob | None:
@@ -61,4 +61,4 @@ class Memory:
         A bead that somebody sets `open` keeps its attempt. One that a reaper settled has none, but its job is over.
         """
         known = self.jobs.get(bead.id)
-        return known if known and bead.attempt != known.attempt else None
+        return known if known and bead.record.attempt != known.attempt else None

@@ -17,11 +17,12 @@ from bdauto.bd.client import Bd, RunningCommand
 from bdauto.bd.command import PAGE
 from bdauto.bd.prefetch import Prefetch
 from bdauto.clock import utc_now
-from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, format_time
+from bdauto.domain.bead import ID_PATTERN, Bead, BeadList
 from bdauto.domain.eligibility import BLOCKING, FINISHED, dispatch_order, outranks, verdict
 from bdauto.domain.notes import short_time
 from bdauto.domain.record import KEPT
 from bdauto.domain.settings import DispatchSettings
+from bdauto.domain.times import format_time
 
 BLOCKS = frozenset({"blocks", "conditional-blocks"})
 """The dependencies that keep a bead waiting until the other bead is closed, and no longer."""

@@ -15,7 +15,7 @@ from bdauto.controllers.early_deaths import EarlyDeaths
 from bdauto.controllers.results import Results, end_note, end_of_run, log_end, runs_elsewhere
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain import pause
-from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import backoff
 from bdauto.domain.life import sign_of_life
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report, partly
@@ -32,6 +32,7 @@ from bdauto.domain.reaping import (
 from bdauto.domain.record import RUNNING, Record, Run
 from bdauto.domain.results import JobEnd, ended_run
 from bdauto.domain.settings import ReapSettings
+from bdauto.domain.times import format_time
 from bdauto.errors import BdautoError, BdError, PartlyDone
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Reaper:
 
         The POST had an unknown outcome, or its dispatcher was killed. Another bead's job is not this one's.
         """
-        signed = [b for b in beads if b.attempt and b.signed_job and not b.job and not b.local]
+        signed = [b for b in beads if b.record.attempt and b.signed_job and not b.record.job and not b.local]
         changes = [
             rewrite(
                 bead,
@@ -108,7 +109,7 @@ class Reaper:
                 act="record signed job of",
                 mark=self.runtime.unique(),
                 if_status="in_progress",
-                if_attempt=bead.attempt,
+                if_attempt=bead.record.attempt,
                 if_updated_at=bead.updated_at,
             )
             for bead in signed
@@ -161,7 +162,9 @@ class Reaper:
         failed = {check.attempt: check for check in (self.runner().failed_checks() if self.runner else ())}
         beads = self.bd.read(sorted({check.bead for check in failed.values()})).result().beads if failed else ()
         for bead in beads:
-            if bead.attempt in failed and (decision := decide_check(bead, failed[bead.attempt], self.settings)):
+            if bead.record.attempt in failed and (
+                decision := decide_check(bead, failed[bead.record.attempt], self.settings)
+            ):
                 yield decision
 
     def _settle(self, decisions: list[ReapDecision], evidence: JobEvidence) -> tuple[BeadReport, ...]:
@@ -188,7 +191,7 @@ class Reaper:
         elif elsewhere or bead.status == "closed":  # its job ran, though its end is not recorded
             record = record.with_runs(record.all_runs)
         if decision.gives_up:
-            record = record.change(given_up=bead.job)
+            record = record.change(given_up=bead.record.job)
         if decision.action is Action.block:
             record = record.blocked(decision.evidence)
         else:
@@ -222,20 +225,20 @@ class Reaper:
         changes = [
             rewrite(
                 bead,
-                bead.record.change(noted=bead.attempt),
+                bead.record.change(noted=bead.record.attempt),
                 act="note job of",
                 mark=self.runtime.unique(),
                 note=bead.missing_note,
-                if_attempt=bead.attempt,
+                if_attempt=bead.record.attempt,
                 if_mark=mark_of(bead),  # another sweep may have written it within the same second
                 if_updated_at=bead.updated_at,
             )
             for bead in (decision.bead for decision in decisions if decision.action is Action.keep)
-            if bead.missing_note and (bead.claimed_at is None or now - bead.claimed_at > NOTE_DELAY)
+            if bead.missing_note and (bead.record.claimed_at is None or now - bead.record.claimed_at > NOTE_DELAY)
         ]
         for change, result in zip(changes, self._writes.each(changes), strict=True):
             again = result is True and not self.settings.dry_run
-            log.warning("note-lost", bead=change.bead.id, job=change.bead.job, written_again=again)
+            log.warning("note-lost", bead=change.bead.id, job=change.bead.record.job, written_again=again)
 
 
 def _run(decision: ReapDecision) -> Run:
@@ -254,7 +257,7 @@ def _released(decision: ReapDecision, record: Record) -> tuple[int, Record]:
         deaths=deaths,
         died=record.attempt if decision.charged and (decision.early_death or record.died == record.attempt) else "",
     )
-    if not decision.bead.job or not decision.charged:  # it has not had its turn
+    if not decision.bead.record.job or not decision.charged:  # it has not had its turn
         after = after.in_place(record.armed_at)
     elif decision.early_death:  # its charge may yet be given back, and its place with it
         after = after.change(armed_at=record.armed_at)
@@ -264,7 +267,7 @@ def _released(decision: ReapDecision, record: Record) -> tuple[int, Record]:
 def _kept(decision: ReapDecision, prefix: str = "") -> BeadReport:
     bead = decision.bead
     lives = sign_of_life(bead)
-    return BeadReport(bead.id, BeadOutcome.kept, bead.job, prefix + decision.evidence, lives=lives)
+    return BeadReport(bead.id, BeadOutcome.kept, bead.record.job, prefix + decision.evidence, lives=lives)
 
 
 def _touched(beads: Iterable[BeadReport]) -> set[str]:
@@ -280,11 +283,11 @@ def _outcome(decision: ReapDecision, result: bool | BdError | None, *, paused: b
     if paused and result is False:
         return _kept(decision, "not settled, since dispatching is paused: ")
     if isinstance(result, BdError):
-        return BeadReport(bead.id, BeadOutcome.failed, bead.job, str(result), bead.attempt)
+        return BeadReport(bead.id, BeadOutcome.failed, bead.record.job, str(result), bead.record.attempt)
     if not result:
         detail = "it changed since it was read: left as it is"
-        return BeadReport(bead.id, BeadOutcome.lost, bead.job, detail, bead.attempt)
-    return BeadReport(bead.id, BeadOutcome(decision.action), bead.job, decision.evidence, bead.attempt)
+        return BeadReport(bead.id, BeadOutcome.lost, bead.record.job, detail, bead.record.attempt)
+    return BeadReport(bead.id, BeadOutcome(decision.action), bead.record.job, decision.evidence, bead.record.attempt)
 
 
 def _suspicious(aged: int, limit: int) -> PartlyDone:

@@ -71,7 +71,7 @@ class Results(msgspec.Struct, frozen=True):
             act="record the result of",
             mark=self.runtime.unique(),
             note=end_note(bead, run, end),
-            if_attempt=bead.attempt or None,
+            if_attempt=bead.record.attempt or None,
             if_mark=mark_of(bead),
         )
 
@@ -95,7 +95,7 @@ def runs_elsewhere(bead: Bead, evidence: JobEvidence) -> bool:
 
 def _ran(bead: Bead) -> bool:
     """Return whether a job of the bead's attempt is known to have begun."""
-    return bool(bead.job or sign_of_life(bead))
+    return bool(bead.record.job or sign_of_life(bead))
 
 
 def _unrecorded(bead: Bead) -> Run | None:
@@ -117,7 +117,7 @@ def end_note(bead: Bead, run: Run, end: JobEnd) -> str:
     What the agent said last is in it where the bead was not closed.
     """
     note = finish_note(run.job or run.attempt, end, words=bead.status != "closed")
-    missing = bead.missing_note if run.attempt == bead.attempt else ""
+    missing = bead.missing_note if run.attempt == bead.record.attempt else ""
     return "\n".join(filter(None, [missing, note]))
 
 

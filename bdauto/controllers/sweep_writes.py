@@ -49,7 +49,7 @@ class SweepWrites:
 
     def fail(self, bead: Bead, words: str) -> None:
         """Note why a bead is not as it should be."""
-        self.failures[bead.id] = BeadReport(bead.id, BeadOutcome.failed, bead.job, words, bead.attempt)
+        self.failures[bead.id] = BeadReport(bead.id, BeadOutcome.failed, bead.record.job, words, bead.record.attempt)
 
     def prepare(self) -> None:
         """Prepare the writer for a change."""

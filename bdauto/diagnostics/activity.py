@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from bdauto.bd.client import Bd
-from bdauto.domain.bead import Bead, BeadList, format_time
+from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.eligibility import Verdict, verdict
 from bdauto.domain.failures import UNKNOWN, Reason, reasons
 from bdauto.domain.figures import (
@@ -28,6 +28,7 @@ from bdauto.domain.limits import SLACK
 from bdauto.domain.record import Result, Run
 from bdauto.domain.runs import History, dispatched_for, histories_of
 from bdauto.domain.settings import By, DispatchSettings
+from bdauto.domain.times import format_time
 
 TOP = 5
 """Beads in each of the lists."""

@@ -50,7 +50,7 @@ def active_alerts(snapshot: Snapshot) -> list[str]:
         found.append(f"one job of several beads: {clean(job)} is recorded on {', '.join(ids[:NAMED])}")
     held = [(one.bead, c.detail) for one in snapshot.queue for c in one.conditions if c.name == "job" and c.fix]
     found += _blocked("not posted", held)
-    found += _blocked("quarantined", [(bead, bead.quarantined) for bead in snapshot.quarantined])
+    found += _blocked("quarantined", [(bead, bead.record.quarantined) for bead in snapshot.quarantined])
     found += _blocked("blocked", [(bead, last_note(bead)) for bead in snapshot.blocked])
     if snapshot.malformed:
         found.append(f"{len(snapshot.malformed)} malformed: {snapshot.malformed[0]}")
@@ -65,8 +65,8 @@ def _blocked(word: str, beads: Sequence[tuple[Bead, str]]) -> list[str]:
 
 def _waited(bead: Bead, snapshot: Snapshot) -> timedelta:
     """Since when nothing moved: the bead, its backoff or deferral, and any claim that is still in progress."""
-    claims = (running.bead.claimed_at for running in snapshot.running)
-    moments = (bead.updated_at, bead.retry_at, bead.defer_until, *claims)
+    claims = (running.bead.record.claimed_at for running in snapshot.running)
+    moments = (bead.updated_at, bead.record.retry_at, bead.defer_until, *claims)
     return snapshot.now - max(moment for moment in moments if moment is not None)
 
 

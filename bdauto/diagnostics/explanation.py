@@ -17,12 +17,13 @@ from bdauto.diagnostics.snapshot import (
     with_jobs,
 )
 from bdauto.domain import breaker, pause
-from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import Condition, Verdict, verdict
 from bdauto.domain.notes import format_age
 from bdauto.domain.record import Run
 from bdauto.domain.results import format_cost, format_seconds
 from bdauto.domain.settings import DispatchSettings, ReapSettings
+from bdauto.domain.times import format_time
 from bdauto.errors import BdFailed, NoSuchBead
 from bdauto.sanitize import clean
 
@@ -59,8 +60,8 @@ class Explanation:
             return f"in progress: {self.running.state}: {self.running.decision.evidence}"
         if bead.status == "closed":
             return f"closed{_since(bead.closed_at, self.now)}" + (f": {bead.close_reason}" if bead.close_reason else "")
-        if bead.status == "blocked" and bead.quarantined:
-            return f"quarantined by bdauto: {bead.quarantined}"
+        if bead.status == "blocked" and bead.record.quarantined:
+            return f"quarantined by bdauto: {bead.record.quarantined}"
         if bead.status == "blocked":
             return f"blocked, not by bdauto: {last_note(bead) or 'no note says why'}"
         if self.place is None:
@@ -124,21 +125,21 @@ def read_bead(bd: Bd, bead_id: str) -> Bead:
 
 def story(bead: Bead) -> list[tuple[str, str]]:
     """Return what bdauto's metadata tells of the bead, as pairs of a word and a value."""
-    moments = (("claimed at", bead.claimed_at), ("not before", bead.retry_at))
+    moments = (("claimed at", bead.record.claimed_at), ("not before", bead.record.retry_at))
     ended, seconds, cost_usd, _ = _sums(bead)
     took = f" in {format_seconds(seconds)}" if seconds is not None else ""
     cost = f", {format_cost(cost_usd)}" if cost_usd is not None else ""
     told = [
-        ("attempts", str(bead.attempts) if bead.attempts else ""),
-        ("failures in a row", str(bead.failures) if bead.failures else ""),
-        ("job", bead.job),
-        ("host", bead.host),
+        ("attempts", str(bead.record.attempts) if bead.record.attempts else ""),
+        ("failures in a row", str(bead.record.failures) if bead.record.failures else ""),
+        ("job", bead.record.job),
+        ("host", bead.record.host),
         ("jobs folder", bead.jobs_folder),
         *((word, format_time(moment) if moment else "") for word, moment in moments),
         ("last result", bead.record.result),
         ("runs that ended", f"{len(ended)}{took}{cost}" if ended else ""),
-        ("last error", bead.error),
-        ("quarantined", bead.quarantined),
+        ("last error", bead.record.error),
+        ("quarantined", bead.record.quarantined),
     ]
     return [(word, value) for word, value in told if value]
 
@@ -180,23 +181,23 @@ def as_json(explained: Explanation) -> dict[str, Any]:
             }
             for condition in explained.conditions
         ],
-        "attempts": bead.attempts,
-        "failures": bead.failures,
-        "job": bead.job or None,
-        "host": bead.host or None,
+        "attempts": bead.record.attempts,
+        "failures": bead.record.failures,
+        "job": bead.record.job or None,
+        "host": bead.record.host or None,
         "jobs_folder": bead.jobs_folder or None,
         "ends_by": format_time(bead.ends_by) if bead.ends_by else None,
         "job_state": running.job_state or None if running else None,
-        "claimed_at": format_time(bead.claimed_at) if bead.claimed_at else None,
-        "retry_at": format_time(bead.retry_at) if bead.retry_at else None,
+        "claimed_at": format_time(bead.record.claimed_at) if bead.record.claimed_at else None,
+        "retry_at": format_time(bead.record.retry_at) if bead.record.retry_at else None,
         "result": bead.record.result or None,
         "ended_at": format_time(ended_at) if ended_at else None,
         "runs": len(ended),
         "seconds": seconds,
         "cost_usd": cost_usd,
         "turns": turns,
-        "error": bead.error or None,
-        "quarantined": bead.quarantined or None,
+        "error": bead.record.error or None,
+        "quarantined": bead.record.quarantined or None,
         "notes": bead.notes.splitlines(),
         **explained.surroundings.as_json(),
     }

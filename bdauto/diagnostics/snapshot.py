@@ -13,13 +13,14 @@ from bdauto.agents.named_jobs import job_in_the_way
 from bdauto.agents.service_status import ServiceStatus, check_services, job_evidence
 from bdauto.bd.client import Bd
 from bdauto.domain import breaker, pause
-from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency, format_time
+from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency
 from bdauto.domain.eligibility import Condition, Verdict, ranked, verdict
 from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, outside_hours, reached
 from bdauto.domain.notes import FINISH_NOTE
 from bdauto.domain.reaping import ALIVE, ELSEWHERE, Action, JobEvidence, ReapDecision, decide_reap, who_knows
 from bdauto.domain.runs import shared_jobs
 from bdauto.domain.settings import DispatchSettings, ReapSettings
+from bdauto.domain.times import format_time
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
@@ -56,7 +57,7 @@ class Running:
         action = self.decision.action
         if action is Action.keep:
             return "kept"
-        if action is Action.release and not self.bead.job:
+        if action is Action.release and not self.bead.record.job:
             return "orphaned"
         return "stalled" if self.decision.by_age else "over"
 
@@ -211,8 +212,8 @@ def _judged(
         ServiceStatus(),
         tuple(judge(beads.values(), {bead.id for bead in ready.beads}, assignee, dispatch, now)),
         tuple(sorted(running, key=lambda one: (one.left is None, one.left or -one.age))),
-        tuple(bead for bead in blocked if bead.quarantined),
-        tuple(bead for bead in blocked if not bead.quarantined),
+        tuple(bead for bead in blocked if bead.record.quarantined),
+        tuple(bead for bead in blocked if not bead.record.quarantined),
         tuple(sorted({*listed.malformed, *ready.malformed})),
         reap.threshold,
         shared_jobs(beads.values()),
@@ -231,8 +232,8 @@ def weigh(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: dateti
     """Return what the reaper would decide about a bead in progress."""
     age = now - bead.updated_at
     decision = decide_reap(bead, evidence, settings, now)
-    state, claimed = evidence.states.get(bead.id, ""), bead.claimed_at
-    running = now - claimed if bead.attempt and claimed else None
+    state, claimed = evidence.states.get(bead.id, ""), bead.record.claimed_at
+    running = now - claimed if bead.record.attempt and claimed else None
     left = settings.threshold - age
     if state == ELSEWHERE and bead.ends_by:
         left = max(left, bead.ends_by - now)
@@ -310,7 +311,7 @@ def as_json(snapshot: Snapshot, limit: int) -> dict[str, Any]:
         "in_progress": [
             {
                 **_bead_json(running.bead, snapshot.now),
-                "job": running.bead.job or None,
+                "job": running.bead.record.job or None,
                 "job_state": running.job_state or None,
                 "state": running.state,
                 "evidence": running.decision.evidence,
@@ -320,7 +321,7 @@ def as_json(snapshot: Snapshot, limit: int) -> dict[str, Any]:
             for running in snapshot.running[:cut]
         ],
         "quarantined": [
-            {**_bead_json(bead, snapshot.now), "reason": bead.quarantined} for bead in snapshot.quarantined[:cut]
+            {**_bead_json(bead, snapshot.now), "reason": bead.record.quarantined} for bead in snapshot.quarantined[:cut]
         ],
         "blocked": [
             {**_bead_json(bead, snapshot.now), "last_note": last_note(bead) or None} for bead in snapshot.blocked[:cut]

@@ -1,4 +1,4 @@
-"""A bead as bdauto reads it: frozen types, and bdauto's own metadata."""
+"""A bead as bdauto reads it: frozen types."""
 
 import re
 from datetime import datetime, timedelta
@@ -8,13 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from bdauto.domain.notes import AGENT_SIGN, CLAIM_NOTE, JOB_NOTE, UNKNOWN, WRITTEN
-from bdauto.domain.record import CLAIMED_AT, PENDING_NOTE, Record, nonsense, read_record
-from bdauto.domain.record import JOB_PATTERN as JOB_PATTERN
-from bdauto.domain.record import guarded as guarded
-from bdauto.domain.record import unguarded as unguarded
-from bdauto.domain.times import check_time as check_time
-from bdauto.domain.times import format_time as format_time
-from bdauto.domain.times import parse_time as parse_time
+from bdauto.domain.record import CLAIMED_AT, PENDING_NOTE, Record, nonsense, read_record, unguarded
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z"
 """Matches the ids that bd makes (prefix, hash, dotted children). They are safe in arguments and in SQL."""
@@ -91,31 +85,6 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return read_record(self.metadata)
 
     @property
-    def attempt(self) -> str:
-        """See `Record`."""
-        return self.record.attempt
-
-    @property
-    def attempts(self) -> int:
-        """See `Record`."""
-        return self.record.attempts
-
-    @property
-    def failures(self) -> int:
-        """See `Record`."""
-        return self.record.failures
-
-    @property
-    def job(self) -> str:
-        """See `Record`."""
-        return self.record.job
-
-    @property
-    def host(self) -> str:
-        """See `Record`."""
-        return self.record.host
-
-    @property
     def jobs_folder(self) -> str:
         """See `Record`."""
         return self.record.jobs_folder
@@ -128,37 +97,7 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def local(self) -> bool:
         """Whether the current attempt belongs to an agent command on some machine, and not to a service."""
-        return bool(self.jobs_folder or self.host)
-
-    @property
-    def error(self) -> str:
-        """See `Record`."""
-        return self.record.error
-
-    @property
-    def quarantined(self) -> str:
-        """See `Record`."""
-        return self.record.quarantined
-
-    @property
-    def died(self) -> str:
-        """See `Record`."""
-        return self.record.died
-
-    @property
-    def deaths(self) -> int:
-        """See `Record`."""
-        return self.record.deaths
-
-    @property
-    def claimed_at(self) -> datetime | None:
-        """See `Record`."""
-        return self.record.claimed_at
-
-    @property
-    def armed_at(self) -> datetime | None:
-        """See `Record`."""
-        return self.record.armed_at
+        return bool(self.jobs_folder or self.record.host)
 
     @property
     def waiting_since(self) -> datetime:
@@ -168,23 +107,18 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         else changes lets the wait begin anew: a new assignment, a bead that is opened by hand.
         """
         armed_at, released_at = self.record.armed_at, self.record.released_at
-        if armed_at is None or self.attempt or self.died or self.rearmed:
+        if armed_at is None or self.record.attempt or self.record.died or self.rearmed:
             return self.updated_at
         if released_at and self.updated_at - released_at > OWN_UPDATE:
             return self.updated_at
         return min(armed_at, self.updated_at)
 
     @property
-    def retry_at(self) -> datetime | None:
-        """See `Record`."""
-        return self.record.retry_at
-
-    @property
     def named_jobs(self) -> tuple[str, ...]:
         """The jobs that metadata and notes name, whoever wrote them: the youngest first, MOST_JOBS at most."""
         unended = (run.job for run in reversed(self.record.unended))
         noted = reversed(_NAMED_JOB.findall(self.notes))
-        jobs = (self.record.unclaimed, self.job, *unended, *noted)
+        jobs = (self.record.unclaimed, self.record.job, *unended, *noted)
         return tuple(dict.fromkeys(job for job in jobs if job))[:MOST_JOBS]
 
     @property
@@ -202,13 +136,19 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def record_note(self) -> str:
         """The note of the current attempt's record: its job, or that its outcome is unknown. Or ""."""
-        return f"{JOB_NOTE}{self.job}" if self.job else self.error if self.error.startswith(UNKNOWN) else ""
+        return (
+            f"{JOB_NOTE}{self.record.job}"
+            if self.record.job
+            else self.record.error
+            if self.record.error.startswith(UNKNOWN)
+            else ""
+        )
 
     @property
     def missing_note(self) -> str:
         """The note of the current attempt's record if it is not among the notes and was not written a second time."""
         note = self.record_note
-        return "" if note in self.notes.splitlines() or self.record.noted == self.attempt else note
+        return "" if note in self.notes.splitlines() or self.record.noted == self.record.attempt else note
 
     @property
     def claim_place(self) -> int:

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from bdauto.domain.bead import MALFORMED, format_time, parse_time
+from bdauto.domain.bead import MALFORMED
+from bdauto.domain.times import format_time, parse_time
 from bdauto.sanitize import clean
 
 KEY = "bdauto.breaker"

@@ -54,7 +54,7 @@ class Verdict(msgspec.Struct, frozen=True):
     def until(self) -> datetime | None:
         """When the bead becomes eligible by itself, or None if that takes more than time."""
         failed = {condition.name for condition in self.conditions if not condition.passed}
-        moments = {"backoff": self.bead.retry_at, "deferred": self.bead.defer_until}
+        moments = {"backoff": self.bead.record.retry_at, "deferred": self.bead.defer_until}
         if not failed or not failed <= moments.keys():
             return None
         return max(moment for name in failed if (moment := moments[name]))
@@ -63,7 +63,7 @@ class Verdict(msgspec.Struct, frozen=True):
 def verdict(bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, now: datetime) -> Verdict:
     """Judge one bead. `ready` says whether `bd ready` lists it: only bd knows all blockers and gates."""
     deferred = bead.defer_until
-    retry_at = bead.retry_at if bead.retry_at and bead.retry_at <= now + BELIEVED_BACKOFF else None
+    retry_at = bead.record.retry_at if bead.record.retry_at and bead.record.retry_at <= now + BELIEVED_BACKOFF else None
     creators, labels = settings.trusted_creators, set(bead.labels or ())
     conditions = [
         Condition(
@@ -107,7 +107,7 @@ def verdict(bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, 
         Condition(
             "backoff",
             retry_at is None or retry_at <= now,
-            f"backing off until {retry_at.astimezone(UTC):%H:%M:%S}Z: {bead.error or 'failed'}"
+            f"backing off until {retry_at.astimezone(UTC):%H:%M:%S}Z: {bead.record.error or 'failed'}"
             if retry_at and retry_at > now
             else "not backing off",
             f"bd update {bead.id} --unset-metadata bdauto.retry_at",

@@ -34,9 +34,9 @@ def reasons(ended: Iterable[tuple[History, Run]], histories: Iterable[History], 
     """
     failed = [(history.bead, why(history, run)) for history, run in ended if not history.succeeded(run)]
     failed += [
-        (history.bead, clean(f"never started: {history.bead.quarantined}"))
+        (history.bead, clean(f"never started: {history.bead.record.quarantined}"))
         for history in histories
-        if not history.runs and history.bead.quarantined and history.blocked_at and history.blocked_at in window
+        if not history.runs and history.bead.record.quarantined and history.blocked_at and history.blocked_at in window
     ]
     groups: dict[str, list[tuple[Bead, str]]] = {}
     for bead, words in failed:
@@ -52,11 +52,11 @@ def why(history: History, run: Run) -> str:
     """Return why a run failed, in words."""
     bead, last = history.bead, run is history.last
     if run.result is Result.completed:
-        gave_up = last and bead.status == "blocked" and not bead.quarantined
+        gave_up = last and bead.status == "blocked" and not bead.record.quarantined
         kind = "blocked by the agent" if gave_up else "ended without closing the bead"
     else:
         kind = run.result.value if run.result else UNKNOWN
-    words = run.words or (bead.quarantined if last and run.result is Result.lost else "")
+    words = run.words or (bead.record.quarantined if last and run.result is Result.lost else "")
     return clean(f"{kind}: {words}" if words else kind)
 
 

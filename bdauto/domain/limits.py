@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.bead import Bead
 from bdauto.domain.results import format_cost
 from bdauto.domain.settings import DispatchSettings
+from bdauto.domain.times import format_time
 
 if TYPE_CHECKING:
     from bdauto.domain.record import Run

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from bdauto.domain.bead import MALFORMED, format_time, parse_time
+from bdauto.domain.bead import MALFORMED
+from bdauto.domain.times import format_time, parse_time
 from bdauto.sanitize import clean
 
 KEY = "bdauto.paused"

@@ -6,12 +6,13 @@ from enum import StrEnum
 
 import msgspec
 
-from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.bead import Bead
 from bdauto.domain.life import only_signed, sign_of_life
 from bdauto.domain.notes import UNKNOWN, format_age
 from bdauto.domain.record import Result
 from bdauto.domain.results import JobEnd
 from bdauto.domain.settings import OnStall, ReapSettings
+from bdauto.domain.times import format_time
 from bdauto.domain.values import format_duration
 from bdauto.sanitize import clean
 
@@ -105,13 +106,12 @@ def decide_check(bead: Bead, check: FailedCheck, settings: ReapSettings) -> Reap
     None for a bead that is not closed by this attempt any more, or was closed after the job's end: by somebody else.
     """
     closed = bead.closed_at or bead.updated_at
-    if bead.status != "closed" or bead.attempt != check.attempt or closed > check.ended + CLOCK_ROUNDING:
+    if bead.status != "closed" or bead.record.attempt != check.attempt or closed > check.ended + CLOCK_ROUNDING:
         return None
     evidence = f"the check of job {check.attempt} failed: {check.words}"
-    if bead.attempts >= settings.max_attempts:
-        note = (
-            f"reaper: {evidence} — quarantined after {bead.attempts} attempts; re-arm it: bd update {bead.id} -s open"
-        )
+    if bead.record.attempts >= settings.max_attempts:
+        tried = f"quarantined after {bead.record.attempts} attempts"
+        note = f"reaper: {evidence} — {tried}; re-arm it: bd update {bead.id} -s open"
         return ReapDecision(bead, Action.block, evidence, note)
     return ReapDecision(bead, Action.requeue, evidence, f"reaper: {evidence} — opened again")
 
@@ -147,16 +147,18 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
         until = f"its job ends by {format_time(bead.ends_by)}"
         return _keep(bead, f"{aged}{_silence(bead, job_state)}, and {until}")
     if job_state in ALIVE and age > LONGEST_BELIEF and not bead.local and (_silent(bead) or bead.record.adopted):
-        words = f"job {bead.job} is called {job_state}, but nothing was noted for {format_age(age)}"
+        words = f"job {bead.record.job} is called {job_state}, but nothing was noted for {format_age(age)}"
         return msgspec.structs.replace(_over(bead, words, settings, by_age=True), gives_up=True)
     if job_state in ALIVE:
         return _keep(bead, f"job {evidence.others.get(bead.id) or _job(bead)} is {job_state}; {aged}")
     if _without_job(bead):
         return _unstarted(bead, age, _nothing(evidence, job_state), settings, _silence(bead, job_state))
     if job_state == NOT_ASKED:
-        return _keep(bead, f"the agent service is slow: there was no time to ask about job {bead.job}; {aged}")
+        return _keep(bead, f"the agent service is slow: there was no time to ask about job {bead.record.job}; {aged}")
     if job_state == TOKEN_REFUSED:
-        return _keep(bead, f"the agent service refuses the token, so nobody can be asked about job {bead.job}; {aged}")
+        return _keep(
+            bead, f"the agent service refuses the token, so nobody can be asked about job {bead.record.job}; {aged}"
+        )
     limit = max(settings.threshold, UNANSWERED) if job_state == NO_ANSWER else settings.threshold
     if age > limit:
         words = f"no progress for {format_age(age)} (threshold {format_duration(limit)}){_silence(bead, job_state)}"
@@ -171,7 +173,7 @@ def last_seen(bead: Bead, settings: ReapSettings, now: datetime) -> datetime | N
 
     A time more than the grace period ahead comes from a wrong clock. Then the time of bdauto's own claim counts.
     """
-    times = (bead.updated_at, bead.claimed_at)
+    times = (bead.updated_at, bead.record.claimed_at)
     return next((moment for moment in times if moment and moment <= now + settings.grace), None)
 
 
@@ -189,17 +191,17 @@ def _silence(bead: Bead, job_state: str) -> str:
     if job_state == ELSEWHERE:
         return f"; only {who_knows(bead)} can be asked about it"
     if job_state == NO_ANSWER:
-        return f"; the agent service could not be asked about job {bead.job}"
+        return f"; the agent service could not be asked about job {bead.record.job}"
     if job_state in ("", FORGOTTEN, NOT_STARTED):
         return ""
-    return f"; job {bead.job} is {job_state}"
+    return f"; job {bead.record.job} is {job_state}"
 
 
 def who_knows(bead: Bead) -> str:
     """Return in words who can be asked about the job of a claim."""
     if not bead.local:
         return "the agent service"
-    return f"host {clean(bead.host, 60) or 'unknown'} (jobs folder {bead.jobs_folder or 'unknown'})"
+    return f"host {clean(bead.record.host, 60) or 'unknown'} (jobs folder {bead.jobs_folder or 'unknown'})"
 
 
 def ended(job_state: str) -> str:
@@ -211,7 +213,7 @@ def ended(job_state: str) -> str:
 
 def _silent(bead: Bead) -> bool:
     """Return whether bdauto claimed the bead and its agent has not written on it since."""
-    return bool(bead.attempt) and not sign_of_life(bead)
+    return bool(bead.record.attempt) and not sign_of_life(bead)
 
 
 def _died_at_once(bead: Bead, end: JobEnd | None) -> bool:
@@ -219,21 +221,27 @@ def _died_at_once(bead: Bead, end: JobEnd | None) -> bool:
 
     A script may sign for an agent whose key has expired. A job that completed is left to a person: it may be done.
     """
-    if end is None or end.result is Result.completed or end.cost_usd or not bead.attempt or not only_signed(bead):
+    if (
+        end is None
+        or end.result is Result.completed
+        or end.cost_usd
+        or not bead.record.attempt
+        or not only_signed(bead)
+    ):
         return False
-    since_claim = end.ended_at - bead.claimed_at if bead.claimed_at else None
+    since_claim = end.ended_at - bead.record.claimed_at if bead.record.claimed_at else None
     lasted = since_claim if end.seconds is None else timedelta(seconds=end.seconds)
     return lasted is not None and lasted < AT_ONCE
 
 
 def _job(bead: Bead) -> str:
     """Return the job's id. A job on a host has the attempt's, whether it was recorded or not."""
-    return bead.job or bead.attempt
+    return bead.record.job or bead.record.attempt
 
 
 def _without_job(bead: Bead) -> bool:
     """Claimed by bdauto, no job recorded, the POST's outcome not noted as unknown, and no sign of life since."""
-    return _silent(bead) and not bead.job and not bead.error.startswith(UNKNOWN)
+    return _silent(bead) and not bead.record.job and not bead.record.error.startswith(UNKNOWN)
 
 
 def _early_death(
@@ -251,10 +259,12 @@ def _early_death(
     """
     evidence = f"{words}, and its agent {did}" + (f": {last_words}" if last_words else "")
     action, ending = Action.release, "released"
-    if bead.attempts >= settings.max_attempts:
+    if bead.record.attempts >= settings.max_attempts:
         action = Action.block
-        ending = f"quarantined after {bead.attempts} attempts; re-arm it: bd update {bead.id} -s open"
-    return ReapDecision(bead, action, evidence, f"reaper: {evidence} — {ending}", by_age, early_death=bool(bead.job))
+        ending = f"quarantined after {bead.record.attempts} attempts; re-arm it: bd update {bead.id} -s open"
+    return ReapDecision(
+        bead, action, evidence, f"reaper: {evidence} — {ending}", by_age, early_death=bool(bead.record.job)
+    )
 
 
 def _unprepared(bead: Bead, words: str) -> ReapDecision:
@@ -289,13 +299,15 @@ def _unstarted(bead: Bead, age: timedelta, nothing: str, settings: ReapSettings,
             bead, f"claimed {format_age(age)} ago, no job recorded; within the {name}, it may have been posted{silence}"
         )
     note = f"reaper: {words} ({name} {format_duration(limit)})"
-    if bead.attempts < settings.max_attempts:
+    if bead.record.attempts < settings.max_attempts:
         return ReapDecision(bead, Action.release, words, f"{note} — released", by_age=True)
-    return ReapDecision(bead, Action.block, words, f"{note} — blocking after attempt {bead.attempts}", by_age=True)
+    return ReapDecision(
+        bead, Action.block, words, f"{note} — blocking after attempt {bead.record.attempts}", by_age=True
+    )
 
 
 def _over(bead: Bead, words: str, settings: ReapSettings, by_age: bool = False) -> ReapDecision:
-    requeue = settings.on_stall is OnStall.requeue and bead.attempts < settings.max_attempts
+    requeue = settings.on_stall is OnStall.requeue and bead.record.attempts < settings.max_attempts
     action, verb = (Action.requeue, "requeueing") if requeue else (Action.block, "blocking")
     return ReapDecision(bead, action, words, f"reaper: {words} — {verb}", by_age)
 

@@ -78,7 +78,7 @@ def shared_jobs(beads: Iterable[Bead]) -> Mapping[str, Sequence[str]]:
     """Return the jobs that more than one bead records, with the ids of these beads."""
     named: dict[str, dict[str, None]] = {}
     for bead in beads:
-        for job in (bead.job, *(run.job for run in bead.record.all_runs)):
+        for job in (bead.record.job, *(run.job for run in bead.record.all_runs)):
             named.setdefault(job, {})[bead.id] = None
     return {job: sorted(ids) for job, ids in named.items() if job and len(ids) > 1}
 

@@ -68,5 +68,5 @@ def _tells(report: Report) -> bool:
 
 def _lives(bead: Bead) -> bool:
     """Whether the agent of a bead has finished it, or has written on it since its claim."""
-    finished = bead.status in ("closed", "blocked") and not bead.quarantined
-    return finished or (bool(bead.attempt) and sign_of_life(bead))
+    finished = bead.status in ("closed", "blocked") and not bead.record.quarantined
+    return finished or (bool(bead.record.attempt) and sign_of_life(bead))

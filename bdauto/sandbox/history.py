@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bdauto.domain.bead import format_time
 from bdauto.domain.notes import AGENT_SIGN, CLAIM_NOTE, JOB_NOTE
 from bdauto.domain.record import Record, Result, metadata_of
 from bdauto.domain.results import JobEnd, ended_run, finish_note
+from bdauto.domain.times import format_time
 
 VERBS = (
     "Fix",

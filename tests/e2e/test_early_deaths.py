@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bdauto.domain import breaker
-from bdauto.domain.bead import format_time
 from bdauto.domain.breaker import KEY, Breaker
+from bdauto.domain.times import format_time
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.deaths import DEATHS, death
 from bdauto.sandbox.sandbox import Topology, When

@@ -44,14 +44,14 @@ def check_change(world: World, process: Process, row: Row, change: Change) -> No
     elif change.act == "record":
         _check_fence(world, process, row, change)
         job = world.jobs.get(str(change.put["bdauto.job"]))
-        if job is None or job.attempt != row.bead.attempt:
+        if job is None or job.attempt != row.bead.record.attempt:
             world.violate("fence", f"{process.name} records a job on another attempt of {row.bead.id}")
     elif change.act == "record the result of":
         _check_result(world, process, row, change)
     elif change.act == "note unknown outcome of":
         _check_fence(world, process, row, change)
     elif change.act == "note job of":
-        attempt = world.attempts[row.bead.attempt]
+        attempt = world.attempts[row.bead.record.attempt]
         if attempt.noted_again:
             world.violate("twice", f"{process.name} writes the lost note of {row.bead.id} again for the second time")
         attempt.noted_again = True
@@ -65,24 +65,26 @@ def changed(world: World, who: "Process | str", row: Row, before: Bead, change: 
     row.changed_at = world.scheduler.now
     world.revision += 1
     if change is not None and change.act == "claim" and isinstance(who, Process):
-        world.attempts[bead.attempt] = Attempt(bead.attempt, bead.id, who.name, world.scheduler.now, before)
-        who.claims[bead.id] = bead.attempt
+        world.attempts[bead.record.attempt] = Attempt(
+            bead.record.attempt, bead.id, who.name, world.scheduler.now, before
+        )
+        who.claims[bead.id] = bead.record.attempt
         world.count("claims")
     if change is not None and change.act == "restore claim":
         assert isinstance(who, Process)
         _learn_restored(world, who, bead, before)
-    attempt = world.attempts.get(before.attempt)
+    attempt = world.attempts.get(before.record.attempt)
     if change is not None and change.act == "record" and attempt:
         attempt.recorded = world.scheduler.now
     left = before.status == "in_progress" and bead.status != "in_progress"
-    if attempt and not attempt.ended and (left or bead.attempt != before.attempt):
+    if attempt and not attempt.ended and (left or bead.record.attempt != before.record.attempt):
         attempt.ended = who.name if isinstance(who, Process) else who
     if change is None:
         noted = bead.notes != before.notes
         if attempt and noted and attempt.touched is None:
             attempt.touched = row.version
-        if attempt and (noted or bead.status in ("closed", "blocked")) and before.claimed_at:
-            world.last_life = max(world.last_life, before.claimed_at)
+        if attempt and (noted or bead.status in ("closed", "blocked")) and before.record.claimed_at:
+            world.last_life = max(world.last_life, before.record.claimed_at)
     for other in world.rows.values():
         if other is row or bead.id in other.blockers:
             note_fitness(world, other)
@@ -90,15 +92,17 @@ def changed(world: World, who: "Process | str", row: Row, before: Bead, change: 
 
 def _learn_restored(world: World, process: Process, bead: Bead, before: Bead) -> None:
     """Learn that a claim is back, or that a job that bdauto did not know of has got one: it has shown life before."""
-    attempt, job = world.attempts.get(bead.attempt), world.jobs[bead.job]
+    attempt, job = world.attempts.get(bead.record.attempt), world.jobs[bead.record.job]
     if process.jobs_told.get(job.id) not in ALIVE:
         world.violate("evidence", f"{process.name} claims {bead.id} for {job.id}, which was not said to run")
-    if bead.attempts != (attempt.before if attempt else before).attempts + 1:
-        world.violate("charge", f"{process.name} claims {bead.id} for {job.id} with {bead.attempts} attempts")
+    if bead.record.attempts != (attempt.before if attempt else before).record.attempts + 1:
+        world.violate("charge", f"{process.name} claims {bead.id} for {job.id} with {bead.record.attempts} attempts")
     if attempt is None:
-        attempt = Attempt(bead.attempt, bead.id, process.name, world.scheduler.now, before, answer="started", touched=0)
+        attempt = Attempt(
+            bead.record.attempt, bead.id, process.name, world.scheduler.now, before, answer="started", touched=0
+        )
         attempt.jobs.append(job)
-        job.attempt, world.attempts[bead.attempt] = bead.attempt, attempt
+        job.attempt, world.attempts[bead.record.attempt] = bead.record.attempt, attempt
     attempt.ended = ""
     attempt.noted_again = False  # it has a note of its own, which bd may lose too
 
@@ -118,7 +122,7 @@ def check_post(world: World, process: Process, bead_id: str) -> Attempt | None:
         other = world.attempts.get(job.attempt)
         if other and other is not attempt and _still_holds(world, process, other, job):
             world.violate("two jobs", f"{process.name} posts {bead_id} while job {job.id} of it runs")
-    if row.bead.attempt == attempt.id and row.bead.status == "in_progress":
+    if row.bead.record.attempt == attempt.id and row.bead.status == "in_progress":
         world.count("posts under the claim")
     return attempt
 
@@ -168,7 +172,7 @@ def _check_blind(world: World, process: Process, row: Row, change: Change) -> No
 
 
 def _view(bead: Bead) -> tuple[object, ...]:
-    return bead.updated_at, bead.status, bead.assignee, bead.attempt
+    return bead.updated_at, bead.status, bead.assignee, bead.record.attempt
 
 
 def _check_claim(world: World, process: Process, row: Row, attempt: str) -> None:
@@ -182,8 +186,8 @@ def _check_claim(world: World, process: Process, row: Row, attempt: str) -> None
         world.violate("stale", f"{name} claims {bead.id} from a queue that it read before its last POST")
     elif row.unfit_since is not None and row.unfit_since < read:
         world.violate("unfit", f"{name} claims {bead.id}, which must not be dispatched")
-    if bead.retry_at and bead.retry_at > world.now + process.skew:
-        world.violate("backoff", f"{name} claims {bead.id}, which waits until {bead.retry_at}")
+    if bead.record.retry_at and bead.record.retry_at > world.now + process.skew:
+        world.violate("backoff", f"{name} claims {bead.id}, which waits until {bead.record.retry_at}")
     looked = process.looked_at
     if looked is None:
         world.violate("gate", f"{name} claims {bead.id} without a look at the pause switch since its last POST")
@@ -250,7 +254,7 @@ def _check_order(world: World, process: Process, row: Row) -> None:
         bead = other.bead
         waits = bead.status == "open" and not other.reverted and bead.id not in process.tried
         before = other.fit_since is not None and max(other.fit_since, other.changed_at) < process.begun
-        ready = waits and before and (bead.retry_at is None or bead.retry_at <= began)
+        ready = waits and before and (bead.record.retry_at is None or bead.record.retry_at <= began)
         if ready and not process.started and row.changed_at < process.begun and _rank(bead) < _rank(row.bead):
             world.violate("order", f"{process.name} claims {row.bead.id} before {bead.id}")
 
@@ -266,10 +270,9 @@ def _check_pause(world: World, process: Process, change: Change) -> None:
 
 
 def _check_fence(world: World, process: Process, row: Row, change: Change) -> None:
-    if process.claims.get(row.bead.id) != row.bead.attempt:
-        words = (
-            f"{process.name} writes ({change.act}) on {row.bead.id}, whose attempt {row.bead.attempt} is not its own"
-        )
+    if process.claims.get(row.bead.id) != row.bead.record.attempt:
+        attempt = row.bead.record.attempt
+        words = f"{process.name} writes ({change.act}) on {row.bead.id}, whose attempt {attempt} is not its own"
         world.violate("fence", words)
 
 
@@ -281,7 +284,7 @@ def _check_end(world: World, process: Process, row: Row, change: Change) -> None
     seen = process.seen[bead.id]
     if attempt.touched is not None and attempt.touched <= row.version_of(seen):
         world.violate("release", f"{process.name} gives {bead.id} back, on which somebody has written")
-    attempts, before = _attempts_after(bead, change), attempt.before.attempts
+    attempts, before = _attempts_after(bead, change), attempt.before.record.attempts
     if attempt.answer == "refused" and process.refused_in_a_row >= IN_A_ROW and attempts != before:
         world.violate("charge", f"{process.name} charges {bead.id}, one of {IN_A_ROW} beads refused in a row")
     if change.status == "blocked":
@@ -295,10 +298,10 @@ def _check_end(world: World, process: Process, row: Row, change: Change) -> None
     elif attempts > before and before + 1 >= world.plan.max_attempts:
         world.violate("charge", f"{process.name} opens {bead.id} after {before + 1} attempts")
     if change.status == "open" and (attempt.answer == "not started" or attempts > before):
-        _check_backoff(world, process, bead, change, attempt.before.failures)
+        _check_backoff(world, process, bead, change, attempt.before.record.failures)
     if not change.retracts_claim_note:
         world.violate("notes", f"{process.name} leaves the note of its claim on {bead.id}")
-    if change.status == "open" and change.note and attempt.heard and bead.error.startswith(attempt.heard):
+    if change.status == "open" and change.note and attempt.heard and bead.record.error.startswith(attempt.heard):
         world.violate("notes", f"{process.name} notes {attempt.heard} on {bead.id} again")
 
 
@@ -306,13 +309,13 @@ def _check_giving_back(world: World, process: Process, row: Row, change: Change)
     """A charge is given back once, for a death that the open breaker knows."""
     bead, stores = row.bead, (world.store, process.store, process.swapped)
     known = {death.attempt for store in stores if breaker.read(store).until for death in breaker.read(store).deaths}
-    if bead.died not in known:
+    if bead.record.died not in known:
         world.violate("charge", f"{process.name} gives back the charge of {bead.id}, whose agent did not die early")
-    if bead.died in world.given_back and not row.reverted:
+    if bead.record.died in world.given_back and not row.reverted:
         world.violate("charge", f"{process.name} gives back the charge of {bead.id} twice")
-    if _attempts_after(bead, change) != bead.attempts - 1:
+    if _attempts_after(bead, change) != bead.record.attempts - 1:
         world.violate("charge", f"{process.name} gives back more or less than one charge of {bead.id}")
-    world.given_back.add(bead.died)
+    world.given_back.add(bead.record.died)
 
 
 def age_seen(world: World, process: Process, attempt: Attempt) -> timedelta:
@@ -327,14 +330,14 @@ def _looks_old(world: World, process: Process, attempt: Attempt) -> bool:
 
 def _check_settling(world: World, process: Process, row: Row, change: Change) -> None:
     """A reaper settles a bead only on the evidence of docs/reliability.md."""
-    bead, attempt = row.bead, world.attempts.get(row.bead.attempt)
-    told = process.jobs_told.get(bead.job or bead.attempt, "")
+    bead, attempt = row.bead, world.attempts.get(row.bead.record.attempt)
+    told = process.jobs_told.get(bead.record.job or bead.record.attempt, "")
     silent = attempt is not None and attempt.touched is None
     if told in ALIVE or told == TOKEN_REFUSED:
         world.violate("evidence", f"{process.name} settles {bead.id} though it was told {told!r} of its job")
-    known = world.jobs.get(bead.job or bead.attempt)
-    if told in ENDED and (known is None or known.attempt != bead.attempt):
-        world.violate("evidence", f"{process.name} settles {bead.id} by {bead.job}, the job of another attempt")
+    known = world.jobs.get(bead.record.job or bead.record.attempt)
+    if told in ENDED and (known is None or known.attempt != bead.record.attempt):
+        world.violate("evidence", f"{process.name} settles {bead.id} by {bead.record.job}, the job of another attempt")
     if told not in ENDED:
         limit, why = _limit(world, process, bead, told, silent)
         age = _age(world, process, bead)
@@ -345,7 +348,7 @@ def _check_settling(world: World, process: Process, row: Row, change: Change) ->
             world.violate("too early", f"{process.name} settles {bead.id} after {age}, not {limit} ({why})")
     _check_charge(world, process, bead, change)
     word = told in ENDED or told in ("", FORGOTTEN, NO_ANSWER)
-    if attempt and silent and bead.job and word and world.plan.trip_after:
+    if attempt and silent and bead.record.job and word and world.plan.trip_after:
         _check_trip(world, process, bead)
 
 
@@ -355,7 +358,7 @@ def _check_result(world: World, process: Process, row: Row, change: Change) -> N
     before = {run["attempt"] for run in _runs(bead.metadata) if run["ended"]}
     [ended] = [run for run in _runs(change.put) if run["ended"] and run["attempt"] not in before]
     told = process.jobs_told.get(ended["job"] or ended["attempt"], "")
-    if (seen.attempt, seen.job) != (bead.attempt, bead.job):
+    if (seen.record.attempt, seen.record.job) != (bead.record.attempt, bead.record.job):
         world.violate("fence", f"{process.name} records a result on another attempt of {bead.id}")
     if told in ALIVE:
         world.violate("evidence", f"{process.name} records a result on {bead.id}, whose job was said to be {told}")
@@ -370,7 +373,7 @@ def _runs(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _check_reopening(world: World, process: Process, row: Row, change: Change) -> None:
     """A closed bead is opened again only after a failed check of the attempt that closed it."""
-    job = world.jobs.get(row.bead.attempt)
+    job = world.jobs.get(row.bead.record.attempt)
     if job is None or not job.check_failed:
         world.violate("evidence", f"{process.name} opens {row.bead.id} again, whose check has not failed")
     _check_charge(world, process, row.bead, change)
@@ -380,7 +383,12 @@ def _limit(world: World, process: Process, bead: Bead, told: str, silent: bool) 
     settings = world.reap_settings
     if told == NO_ANSWER:
         return max(settings.threshold, UNANSWERED), "the agent service does not answer"
-    if silent and not bead.job and not bead.error.startswith(UNKNOWN) and (process.runs_nothing or told == NOT_STARTED):
+    if (
+        silent
+        and not bead.record.job
+        and not bead.record.error.startswith(UNKNOWN)
+        and (process.runs_nothing or told == NOT_STARTED)
+    ):
         return min(settings.grace, settings.threshold), "nothing runs"
     return settings.threshold, "no evidence"
 
@@ -388,8 +396,8 @@ def _limit(world: World, process: Process, bead: Bead, told: str, silent: bool) 
 def _age(world: World, process: Process, bead: Bead) -> timedelta:
     """Return how long ago the bead was updated, or claimed if its update lay too far ahead when the sweep began."""
     seen, began = bead.updated_at, START + timedelta(seconds=process.begun)
-    if seen > began + world.reap_settings.grace and bead.claimed_at:
-        seen = bead.claimed_at
+    if seen > began + world.reap_settings.grace and bead.record.claimed_at:
+        seen = bead.record.claimed_at
     return world.now - seen
 
 
@@ -402,12 +410,14 @@ def _check_charge(world: World, process: Process, bead: Bead, change: Change) ->
     stores = (world.store, process.store, process.swapped)
     suspended = any(breaker.read(store).until for store in stores)
     attempts = _attempts_after(bead, change)
-    if attempts != bead.attempts and not suspended:
-        world.violate("charge", f"{process.name} releases {bead.id} with {attempts} attempts, not {bead.attempts}")
-    elif attempts == bead.attempts and bead.attempts >= world.plan.max_attempts:
-        world.violate("charge", f"{process.name} opens {bead.id} after {bead.attempts} attempts")
-    died = bead.deaths if "bdauto.deaths" in change.put else 0
-    _check_backoff(world, process, bead, change, max(bead.failures, died))
+    if attempts != bead.record.attempts and not suspended:
+        world.violate(
+            "charge", f"{process.name} releases {bead.id} with {attempts} attempts, not {bead.record.attempts}"
+        )
+    elif attempts == bead.record.attempts and bead.record.attempts >= world.plan.max_attempts:
+        world.violate("charge", f"{process.name} opens {bead.id} after {bead.record.attempts} attempts")
+    died = bead.record.deaths if "bdauto.deaths" in change.put else 0
+    _check_backoff(world, process, bead, change, max(bead.record.failures, died))
 
 
 def _check_backoff(world: World, process: Process, bead: Bead, change: Change, failures: int) -> None:
@@ -423,17 +433,17 @@ def _check_trip(world: World, process: Process, bead: Bead) -> None:
     A death is counted before its bead is settled. A person who closes the breaker in between makes it forgotten.
     """
     resumed = world.resumed_at is not None and world.resumed_at >= process.begun
-    if bead.claimed_at and not resumed and bead.attempt not in [death[0] for death in world.deaths]:
-        world.deaths.append((bead.attempt, bead.id, bead.claimed_at))
+    if bead.record.claimed_at and not resumed and bead.record.attempt not in [death[0] for death in world.deaths]:
+        world.deaths.append((bead.record.attempt, bead.id, bead.record.claimed_at))
     beads = {death[1] for death in world.deaths if death[2] > world.last_life}
-    if breaker.read(world.store).trial == bead.attempt:
+    if breaker.read(world.store).trial == bead.record.attempt:
         world.violate("breaker", f"{process.name} settles {bead.id}, which was the trial, and the breaker is half open")
     if len(beads) >= world.plan.trip_after and breaker.read(world.store).until is None and not resumed:
         world.violate("breaker", f"{process.name} settles the {len(beads)}th early death, and the breaker is closed")
 
 
 def _attempts_after(bead: Bead, change: Change) -> int:
-    value = change.put.get("bdauto.attempts", 0 if "bdauto.attempts" in change.drop else bead.attempts)
+    value = change.put.get("bdauto.attempts", 0 if "bdauto.attempts" in change.drop else bead.record.attempts)
     assert isinstance(value, int)
     return value
 

@@ -147,7 +147,7 @@ def _settled(world: World) -> bool:
 
 def _final(world: World, row: Row) -> bool:
     bead = row.bead
-    runs = bead.job and bead.metadata.get("bdauto.result") == "running"  # without its job it is lost after a day
+    runs = bead.record.job and bead.metadata.get("bdauto.result") == "running"  # without its job it is lost after a day
     if runs and (world.plan.agent_service or world.plan.hosts):
         return bead.status == "in_progress" and bead.assignee != ASSIGNEE
     if bead.status == "in_progress":

@@ -42,12 +42,12 @@ class SimLocal:
         states: dict[str, str] = {}
         ends: dict[str, JobEnd] = {}
         for bead in beads:
-            running, job = self.jobs_at_work(bead), bead.job or bead.attempt
+            running, job = self.jobs_at_work(bead), bead.record.job or bead.record.attempt
             if running and job not in running:
                 states[bead.id] = "running"
                 self._of.jobs_told[job] = "running"
             elif job:
-                states[bead.id] = self._state(job) or (FORGOTTEN if bead.job else NOT_STARTED)
+                states[bead.id] = self._state(job) or (FORGOTTEN if bead.record.job else NOT_STARTED)
                 if states[bead.id] in OVER:
                     ended = START + timedelta(seconds=self._of.world.jobs[job].ended)
                     ends[bead.id] = JobEnd(result=RESULTS.get(states[bead.id], Result.lost), ended_at=ended)

@@ -368,7 +368,7 @@ def _overlooked() -> Any:
     original = Reaper._settle
 
     def settle(self: Reaper, decisions: list[ReapDecision], evidence: JobEvidence) -> Any:
-        return original(self, [decision for decision in decisions if decision.bead.job], evidence)
+        return original(self, [decision for decision in decisions if decision.bead.record.job], evidence)
 
     return patch.object(Reaper, "_settle", settle)
 
@@ -378,7 +378,7 @@ def _head_of_line() -> Any:
     original = ready_queue.Queue._in_order
 
     def in_order(self: Any, beads: Collection[Bead]) -> list[Bead]:
-        return original(self, tuple(beads))[:1] if not any(b.retry_at for b in beads) else []
+        return original(self, tuple(beads))[:1] if not any(b.record.retry_at for b in beads) else []
 
     return patch.object(ready_queue.Queue, "_in_order", in_order)
 

@@ -68,7 +68,7 @@ def resume(world: World) -> None:
 
 def _revert(world: World, row: Row) -> None:
     """Take a claim back that was committed, as some versions of bd do on a server."""
-    attempt = world.attempts.get(row.bead.attempt)
+    attempt = world.attempts.get(row.bead.record.attempt)
     if attempt and not attempt.ended and row.bead.status == "in_progress":
         world.tell("bd", "takes the claim of {} back", row.bead.id)
         row.put(attempt.before)

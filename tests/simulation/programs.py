@@ -182,7 +182,7 @@ def _check_exit(process: Process, report: Report) -> None:
     code, found = report.exit_code, {bead.outcome for bead in report.beads}
     rows = [process.world.rows[bead.id] for bead in report.beads if bead.job]
     still = [row for row in rows if row.changed_at < process.begun]  # of others the sweep asks again, for their results
-    told = {process.jobs_told.get(row.bead.job) for row in still}
+    told = {process.jobs_told.get(row.bead.record.job) for row in still}
     bad = found & NEEDS_A_LOOK or (report.command == "reap" and told & {NO_ANSWER, TOKEN_REFUSED})
     opened = report.command == "reap" and process.opened
     expected = {0, 5} if report.command == "reap" else {0}
@@ -208,7 +208,7 @@ def _check_life(process: Process) -> None:
         return
     row = world.rows[trial.bead]
     shown = row.bead.status == "closed" or (row.bead.status == "in_progress" and row.bead.assignee == ASSIGNEE)
-    if shown and row.bead.attempt == trial.id and row.changed_at < process.begun:
+    if shown and row.bead.record.attempt == trial.id and row.changed_at < process.begun:
         world.violate("breaker", f"{process.name} leaves the breaker half open, and the agent of {trial.bead} lives")
 
 

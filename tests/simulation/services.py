@@ -13,9 +13,9 @@ import msgspec
 
 from bdauto.agents.beadboard import Reply, Services
 from bdauto.agents.job_questions import JobQuestions
-from bdauto.domain.bead import format_time
 from bdauto.domain.reaping import NO_ANSWER
 from bdauto.domain.settings import Secret, ServiceSettings
+from bdauto.domain.times import format_time
 from tests.simulation.agents import begin_job, slots_taken
 from tests.simulation.checker import ENDED, VISIBLE, age_seen, check_post
 from tests.simulation.plan import START

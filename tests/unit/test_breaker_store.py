@@ -48,7 +48,7 @@ def test_a_half_open_breaker_lets_exactly_one_bead_through() -> None:
     assert [bead.outcome for bead in cycle(tracker, board, clock).beads] == ["dispatched"]
     assert cycle(tracker, board, clock).outcome is Outcome.suspended
     assert (board.posts, read(tracker.store).trial_bead) == (["x-1"], "x-1")
-    assert tracker.bead("x-1").attempt == read(tracker.store).trial
+    assert tracker.bead("x-1").record.attempt == read(tracker.store).trial
 
 
 def test_of_several_dispatchers_one_takes_the_trial() -> None:

@@ -8,8 +8,8 @@ import pytest
 from bdauto.bd.change import MARK
 from bdauto.controllers.claims import Claim, Claims, Ended
 from bdauto.controllers.late_notes import DELAY
-from bdauto.domain.bead import format_time
 from bdauto.domain.notes import failure_note
+from bdauto.domain.times import format_time
 from bdauto.errors import BdFailed
 from tests.support.fakes import NOW, Clock, Tracker, row
 
@@ -78,7 +78,7 @@ def test_an_earlier_error_stays_until_a_dispatch_and_an_unknown_one_until_the_ne
 def test_a_charge_is_kept_or_given_back(charged: bool) -> None:
     tracker, claims, claim = claimed(metadata={"bdauto.attempts": 1})
     claims.release(claim, error="HTTP 400: x", charged=charged)
-    assert tracker.bead("x-1").attempts == (2 if charged else 1)
+    assert tracker.bead("x-1").record.attempts == (2 if charged else 1)
 
 
 @pytest.mark.parametrize(("failures", "minutes"), [(0, 2), (1, 4), (2, 8), (4, 32), (5, 60), (50, 60)])
@@ -86,10 +86,10 @@ def test_each_failure_doubles_the_wait(failures: int, minutes: int) -> None:
     tracker, claims, claim = claimed(metadata={"bdauto.failures": failures})
     claims.release(claim, error="HTTP 502", back_off=True)
     bead = tracker.bead("x-1")
-    assert bead.failures == failures + 1
-    assert bead.retry_at is not None
+    assert bead.record.failures == failures + 1
+    assert bead.record.retry_at is not None
     whole = timedelta(minutes=minutes)
-    assert whole / 2 - timedelta(seconds=1) <= bead.retry_at - NOW <= whole
+    assert whole / 2 - timedelta(seconds=1) <= bead.record.retry_at - NOW <= whole
 
 
 def test_a_bead_that_is_quarantined_keeps_why_and_how_often_it_was_tried() -> None:
@@ -167,7 +167,7 @@ def test_a_note_of_a_kind_of_error_is_written_once_however_its_words_change() ->
     tracker, claims, claim = claimed(metadata={"bdauto.error": "HTTP 502: request 81"})
     claims.release(claim, error="HTTP 502: request 82", back_off=True)
     assert tracker.notes("x-1") == []
-    assert tracker.bead("x-1").error == "HTTP 502: request 82"
+    assert tracker.bead("x-1").record.error == "HTTP 502: request 82"
 
 
 def test_a_job_is_recorded_even_when_the_agent_was_faster() -> None:

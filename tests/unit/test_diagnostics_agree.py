@@ -17,10 +17,10 @@ from bdauto.controllers.gate import TrackerGate
 from bdauto.diagnostics.explanation import explanation
 from bdauto.diagnostics.snapshot import gather
 from bdauto.domain import pause
-from bdauto.domain.bead import format_time
 from bdauto.domain.eligibility import Verdict
 from bdauto.domain.outcome import BeadOutcome
 from bdauto.domain.settings import DispatchSettings, ReapSettings
+from bdauto.domain.times import format_time
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.fake_bd.store import Store
 from tests.support.fakes import Board

@@ -17,10 +17,10 @@ from bdauto.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.memory import Memory
-from bdauto.domain.bead import format_time, parse_time
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.pause import KEY
 from bdauto.domain.settings import DispatchSettings, TelemetrySettings
+from bdauto.domain.times import format_time, parse_time
 from bdauto.errors import BdConflict, BdDrift, BdFailed, BdTimeout, ServiceDown, ServiceDrift, UsageError
 from bdauto.loop.dependency_health import DependencyHealth
 from bdauto.loop.outages import Outages
@@ -161,10 +161,10 @@ def test_a_failing_service_releases_the_bead_uncharged_and_backs_off(answer: Cal
     assert said(report) == {"x-1": "unavailable", "x-2": "dispatched"}, "the others go on"
     assert (report.outcome, report.exit_code) == (Outcome.partial, 5)
     bead, own = here.tracker.bead("x-1"), here.tracker.own("x-1")
-    assert (bead.status, bead.attempts, bead.failures, bead.attempt) == ("open", 0, 1, "")
+    assert (bead.status, bead.record.attempts, bead.record.failures, bead.record.attempt) == ("open", 0, 1, "")
     assert own["error"].startswith(words)
-    assert bead.retry_at is not None
-    assert timedelta(minutes=1) <= bead.retry_at - NOW <= timedelta(minutes=2)
+    assert bead.record.retry_at is not None
+    assert timedelta(minutes=1) <= bead.record.retry_at - NOW <= timedelta(minutes=2)
     [note] = here.tracker.notes("x-1")
     assert note.startswith("dispatch failed")
     assert note.isprintable()
@@ -197,13 +197,13 @@ def test_an_outage_of_any_length_leaves_every_bead_open_and_one_line_in_its_note
     for _ in range(300):
         here.board.script = [httpx.Response(502, json={"error": "down"})] * 4
         here.cycle()
-        retry_at = here.tracker.bead("x-1").retry_at
+        retry_at = here.tracker.bead("x-1").record.retry_at
         waits += [retry_at - here.clock.time] if retry_at else []
         here.clock.time += timedelta(minutes=2)
     assert {r["status"] for r in here.tracker.rows.values()} == {"open"}
     assert here.tracker.notes("x-1") == ["mine", "dispatch failed HTTP 502: down"]
     assert all(here.tracker.notes(f"x-{n}") == ["dispatch failed HTTP 502: down"] for n in (2, 3, 4))
-    assert here.tracker.bead("x-1").attempts == 0
+    assert here.tracker.bead("x-1").record.attempts == 0
     assert max(waits) <= timedelta(hours=1)
     assert len(here.board.posts) < 4 * 30, "the backoff doubles up to an hour"
     here.board.script = []
@@ -248,9 +248,9 @@ def test_a_refused_bead_is_charged_and_waits_while_the_next_goes_on() -> None:
     assert said(report) == {"x-1": "refused", "x-2": "dispatched"}
     assert (report.outcome, report.exit_code) == (Outcome.partial, 5)
     bead = here.tracker.bead("x-1")
-    assert (bead.status, bead.attempts, bead.failures) == ("open", 1, 1)
-    assert bead.retry_at is not None
-    assert timedelta(minutes=1) <= bead.retry_at - NOW <= timedelta(minutes=2)
+    assert (bead.status, bead.record.attempts, bead.record.failures) == ("open", 1, 1)
+    assert bead.record.retry_at is not None
+    assert timedelta(minutes=1) <= bead.record.retry_at - NOW <= timedelta(minutes=2)
     assert here.tracker.notes("x-1") == ["dispatch failed HTTP 400: Bead is missing acceptance criteria."]
 
 
@@ -273,7 +273,7 @@ def test_a_bead_refused_up_to_max_attempts_is_quarantined_and_starts_afresh_when
     assert here.cycle().outcome is Outcome.idle
     here.tracker.rows["x-1"]["status"] = "open"
     assert here.cycle().outcome is Outcome.dispatched
-    assert here.tracker.bead("x-1").attempts == 1
+    assert here.tracker.bead("x-1").record.attempts == 1
     assert "quarantined" not in here.tracker.own("x-1")
 
 
@@ -286,8 +286,8 @@ def test_a_bead_that_beadboard_does_not_see_yet_is_tried_again_after_a_minute_un
     report = here.cycle(max_attempts=1)
     assert (report.exit_code, said(report)) == (0, {"x-1": "not_visible"})
     bead = here.tracker.bead("x-1")
-    assert (bead.status, bead.attempts, bead.failures) == ("open", 0, 0)
-    assert bead.retry_at == NOW + timedelta(minutes=1)
+    assert (bead.status, bead.record.attempts, bead.record.failures) == ("open", 0, 0)
+    assert bead.record.retry_at == NOW + timedelta(minutes=1)
     assert here.tracker.notes("x-1") == []
     assert here.cycle().outcome is Outcome.idle
     here.clock.time += timedelta(minutes=1)
@@ -305,7 +305,7 @@ def test_a_bead_that_beadboard_never_sees_is_charged_once_it_is_two_minutes_old(
         here.clock.time += timedelta(minutes=1)
     assert seen[:2] == ["not_visible", "not_visible"]
     assert set(seen[2:]) == {"refused"}
-    assert here.tracker.bead("x-1").attempts == len(seen) - 2
+    assert here.tracker.bead("x-1").record.attempts == len(seen) - 2
 
 
 def test_a_bead_that_a_wrong_clock_created_is_charged() -> None:
@@ -330,7 +330,7 @@ def test_three_beads_refused_in_a_row_are_not_charged_however_often_it_is_tried(
         here.clock.time += timedelta(hours=1)
     for n in (1, 2, 3):
         bead = here.tracker.bead(f"x-{n}")
-        assert (bead.status, bead.attempts) == ("open", 0)
+        assert (bead.status, bead.record.attempts) == ("open", 0)
         assert here.tracker.notes(bead.id) == ["dispatch failed HTTP 400: Bead not found."]
 
 
@@ -345,7 +345,7 @@ def test_two_refused_and_a_good_one_charge_the_two() -> None:
     here = desk(*queue(3), script=[refusal(), refusal()])
     report = here.cycle()
     assert said(report) == {"x-1": "refused", "x-2": "refused", "x-3": "dispatched"}
-    assert [here.tracker.bead(f"x-{n}").attempts for n in (1, 2, 3)] == [1, 1, 1]
+    assert [here.tracker.bead(f"x-{n}").record.attempts for n in (1, 2, 3)] == [1, 1, 1]
 
 
 def test_refusals_on_both_sides_of_a_good_answer_are_not_in_a_row() -> None:
@@ -395,12 +395,12 @@ def test_an_unknown_outcome_leaves_the_bead_claimed_and_is_never_posted_again(an
     assert (report.exit_code, said(report)) == (4, {"x-1": "unknown"})
     assert words in str(report.error)
     bead = here.tracker.bead("x-1")
-    assert (bead.status, bead.attempts, bead.job) == ("in_progress", 1, "")
+    assert (bead.status, bead.record.attempts, bead.record.job) == ("in_progress", 1, "")
     claimed, note = here.tracker.notes("x-1")
     assert claimed == CLAIMED
     assert note.startswith("dispatch outcome unknown: ")
     assert words in note
-    assert bead.error == note
+    assert bead.record.error == note
     here.cycle()
     assert here.board.posts.count("x-1") == 1
 
@@ -519,8 +519,8 @@ def test_a_sign_of_the_agent_makes_any_answer_unknown(answer: Reply) -> None:
     assert report.exit_code == 4
     assert said(report)["x-1"] == "unknown"
     bead = here.tracker.bead("x-1")
-    assert (bead.status, bead.attempts) == ("in_progress", 1)
-    assert bead.error.startswith("dispatch outcome unknown")
+    assert (bead.status, bead.record.attempts) == ("in_progress", 1)
+    assert bead.record.error.startswith("dispatch outcome unknown")
     here.clock.time += timedelta(hours=2)
     here.cycle()
     assert here.board.posts.count("x-1") == 1
@@ -656,7 +656,12 @@ def test_a_reverted_claim_whose_job_runs_is_written_back() -> None:
     report = here.cycle()
     assert (said(report), report.exit_code, here.board.posts) == ({"x-1": "reverted"}, 0, ["x-1"])
     bead = here.tracker.bead("x-1")
-    assert (bead.status, bead.attempt, bead.attempts, bead.job) == ("in_progress", attempt, 1, "job-1")
+    assert (bead.status, bead.record.attempt, bead.record.attempts, bead.record.job) == (
+        "in_progress",
+        attempt,
+        1,
+        "job-1",
+    )
     assert here.tracker.notes("x-1") == ["dispatched: job=job-1"]
 
 
@@ -666,7 +671,7 @@ def test_a_claim_that_is_written_back_names_the_place_of_its_job(monkeypatch: py
     monkeypatch.setattr(Services, "place", lambda _: Place("f-1", "machine-1", timedelta(minutes=45)))
     assert said(here.cycle()) == {"x-1": "reverted"}
     bead = here.tracker.bead("x-1")
-    assert (bead.jobs_folder, bead.host, bead.ends_by) == ("f-1", "machine-1", NOW + timedelta(minutes=56))
+    assert (bead.jobs_folder, bead.record.host, bead.ends_by) == ("f-1", "machine-1", NOW + timedelta(minutes=56))
 
 
 @pytest.mark.parametrize(("agent", "state"), [(False, "running"), (True, "failed")], ids=["not known", "over"])
@@ -685,8 +690,8 @@ def test_a_bead_on_which_beadboard_s_button_started_an_agent_is_not_posted(state
     here.agent, here.board.health, here.board.jobs = True, [health(0)], {"j-9": state} if state else {}
     assert said(here.cycle()) == {"x-1": outcome}
     bead = here.tracker.bead("x-1")
-    assert (bead.status, bead.attempts) == ("in_progress", 1)
-    assert (bead.job == "j-9", here.board.posts == []) == (outcome == "adopted", outcome == "adopted")
+    assert (bead.status, bead.record.attempts) == ("in_progress", 1)
+    assert (bead.record.job == "j-9", here.board.posts == []) == (outcome == "adopted", outcome == "adopted")
 
 
 @pytest.mark.parametrize("agent", [True, False])
@@ -766,7 +771,7 @@ def test_a_record_that_bd_takes_at_last_is_a_dispatch(error: Exception) -> None:
     here = desk(row("x-1"))
     here.tracker.before_write = failing(error, when=is_record, times=4)
     assert here.cycle().exit_code == 0
-    assert here.tracker.bead("x-1").job == "job-1"
+    assert here.tracker.bead("x-1").record.job == "job-1"
 
 
 def test_the_record_of_a_job_comes_before_the_charges_of_beads_refused_earlier() -> None:
@@ -774,14 +779,14 @@ def test_the_record_of_a_job_comes_before_the_charges_of_beads_refused_earlier()
     here.tracker.before_write = failing(BdFailed("bd sql failed"), when=lambda change: change.status == "open")
     report = here.cycle()
     assert report.exit_code == 3
-    assert here.tracker.bead("x-3").job == "job-3"
+    assert here.tracker.bead("x-3").record.job == "job-3"
 
 
 def test_an_unknown_outcome_is_written_even_when_bd_fails_for_a_while() -> None:
     here = desk(row("x-1"), script=[httpx.ReadTimeout("late")])
     here.tracker.before_write = failing(BdFailed("x"), when=lambda change: "bdauto.error" in change.put, times=3)
     assert here.cycle().exit_code == 4
-    assert here.tracker.bead("x-1").error.startswith("dispatch outcome unknown")
+    assert here.tracker.bead("x-1").record.error.startswith("dispatch outcome unknown")
 
 
 def test_a_bead_that_cannot_be_claimed_does_not_hold_up_the_next() -> None:

@@ -9,9 +9,9 @@ import pytest
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.memory import Memory
-from bdauto.domain.bead import format_time
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import DispatchSettings
+from bdauto.domain.times import format_time
 from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, row
 
 ROOM = {"busy": False, "active": 0, "queued": 0, "capacity": 9}

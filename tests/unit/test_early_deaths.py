@@ -7,10 +7,10 @@ import httpx
 import pytest
 
 from bdauto.controllers.reaper import Reaper
-from bdauto.domain.bead import format_time
 from bdauto.domain.breaker import FIRST_WAIT, KEY, Breaker, Death, read
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import ReapSettings
+from bdauto.domain.times import format_time
 from bdauto.errors import AgentsDie
 from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, row
 
@@ -66,9 +66,9 @@ def test_a_bead_whose_agent_died_at_once_is_open_again_charged_and_backing_off(s
     report = here.sweep()
     assert (report.exit_code, report.beads[0].outcome) == (0, "released")
     bead = here.tracker.bead("x-1")
-    assert (bead.status, bead.attempts, bead.attempt, bead.job) == ("open", 1, "", "")
-    assert bead.retry_at is not None
-    assert bead.retry_at > NOW
+    assert (bead.status, bead.record.attempts, bead.record.attempt, bead.record.job) == ("open", 1, "", "")
+    assert bead.record.retry_at is not None
+    assert bead.record.retry_at > NOW
     assert here.tracker.notes("x-1")[-1] == (
         f"reaper: job x-1 is {status}, and its agent never wrote on the bead: {WORDS} — released"
     )
@@ -79,7 +79,7 @@ def test_its_last_attempt_quarantines_it() -> None:
     here = Ward(died("x-1", attempts=3))
     assert here.sweep().beads[0].outcome == "blocked"
     assert "quarantined after 3 attempts; re-arm it: bd update x-1 -s open" in here.tracker.notes("x-1")[-1]
-    assert WORDS in here.tracker.bead("x-1").quarantined
+    assert WORDS in here.tracker.bead("x-1").record.quarantined
 
 
 def test_an_agent_that_wrote_on_its_bead_did_not_die_at_once() -> None:
@@ -102,18 +102,18 @@ def test_three_of_different_beads_trip_it_and_get_their_charge_back() -> None:
     assert "agents of 3 beads died at once" in str(report.error)
     assert WORDS in str(report.error)
     assert here.breaker.until == NOW + FIRST_WAIT
-    assert [here.tracker.bead(f"x-{n}").attempts for n in range(3)] == [2, 2, 2]
+    assert [here.tracker.bead(f"x-{n}").record.attempts for n in range(3)] == [2, 2, 2]
     assert here.tracker.notes("x-0")[-1].endswith("— released uncharged: dispatching is suspended")
 
 
 def test_those_of_earlier_sweeps_get_their_charge_back_too() -> None:
     here = Ward(died("x-0"), died("x-1"))
     here.sweep()
-    assert (here.state(), here.tracker.bead("x-0").attempts) == ("closed", 1)
+    assert (here.state(), here.tracker.bead("x-0").record.attempts) == ("closed", 1)
     here.tracker.rows["x-2"] = died("x-2", ago=30)
     here.board.jobs["x-2"] = failed()
     assert here.sweep().exit_code == 4
-    assert [here.tracker.bead(f"x-{n}").attempts for n in range(3)] == [0, 0, 0]
+    assert [here.tracker.bead(f"x-{n}").record.attempts for n in range(3)] == [0, 0, 0]
 
 
 def test_deaths_of_one_and_the_same_bead_do_not_trip_it() -> None:
@@ -152,7 +152,7 @@ def test_the_sign_of_an_agent_that_died_at_once_is_no_life() -> None:
     for n in range(3):
         here.board.jobs[f"x-{n}"] = failed(finished_at=SOON)
     assert (here.sweep().exit_code, here.state()) == (4, "open")
-    assert [here.tracker.bead(f"x-{n}").attempts for n in range(3)] == [0, 0, 0]
+    assert [here.tracker.bead(f"x-{n}").record.attempts for n in range(3)] == [0, 0, 0]
 
 
 def test_a_sign_of_life_in_between_counts() -> None:
@@ -205,7 +205,7 @@ def test_another_early_death_of_the_trial_opens_it_for_twice_as_long() -> None:
     here.tracker.store = {KEY: opened(trial="a-x-1", trial_bead="x-1").encode()}
     assert here.sweep().exit_code == 4
     assert here.breaker.until == NOW + 2 * FIRST_WAIT
-    assert here.tracker.bead("x-1").attempts == 0
+    assert here.tracker.bead("x-1").record.attempts == 0
 
 
 RESETS = [
@@ -231,7 +231,7 @@ def test_a_sweep_that_is_killed_after_the_breaker_is_done_by_the_next() -> None:
     here = Ward(*(died(f"x-{n}") for n in range(3)))
     here.tracker.store = store
     assert here.sweep().exit_code == 0
-    assert [here.tracker.bead(f"x-{n}").attempts for n in range(3)] == [0, 0, 0]
+    assert [here.tracker.bead(f"x-{n}").record.attempts for n in range(3)] == [0, 0, 0]
     assert here.breaker.opened == 1
 
 
@@ -245,7 +245,7 @@ def test_one_that_is_killed_before_it_gave_a_charge_back_has_it_given_back_once(
     here.tracker.rows |= {**before, "x-2": died("x-2", ago=30)}
     for _ in range(2):
         assert here.sweep().exit_code == 0
-        assert [here.tracker.bead(f"x-{n}").attempts for n in range(3)] == [1, 0, 0]
+        assert [here.tracker.bead(f"x-{n}").record.attempts for n in range(3)] == [1, 0, 0]
 
 
 def test_a_job_is_read_once_and_its_secrets_are_hidden() -> None:

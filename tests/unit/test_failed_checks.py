@@ -44,9 +44,9 @@ def test_a_bead_whose_check_failed_is_open_again_charged_and_waits() -> None:
     report = here.sweep()
     assert [(one.id, one.outcome) for one in report.beads] == [("x-1", "requeued")]
     bead = here.tracker.bead("x-1")
-    assert (bead.status, bead.attempts, bead.attempt) == ("open", 1, "")
-    assert bead.retry_at
-    assert bead.retry_at > NOW
+    assert (bead.status, bead.record.attempts, bead.record.attempt) == ("open", 1, "")
+    assert bead.record.retry_at
+    assert bead.record.retry_at > NOW
     assert here.tracker.notes("x-1")[-1] == f"reaper: the check of job a1 failed: {WORDS} — opened again"
     assert here.sweep().beads == ()
 
@@ -55,8 +55,8 @@ def test_after_its_last_attempt_it_is_quarantined() -> None:
     here = Ward(closed(own={"attempts": 3}))
     assert [one.outcome for one in here.sweep().beads] == ["blocked"]
     bead = here.tracker.bead("x-1")
-    assert (bead.status, bead.attempts) == ("blocked", 3)
-    assert bead.quarantined == f"the check of job a1 failed: {WORDS}"
+    assert (bead.status, bead.record.attempts) == ("blocked", 3)
+    assert bead.record.quarantined == f"the check of job a1 failed: {WORDS}"
     assert here.tracker.notes("x-1")[-1].endswith("quarantined after 3 attempts; re-arm it: bd update x-1 -s open")
 
 

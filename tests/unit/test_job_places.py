@@ -14,11 +14,11 @@ from bdauto.agents.local.local_agent import LocalAgent
 from bdauto.agents.service_status import job_evidence
 from bdauto.controllers.reaper import Reaper
 from bdauto.diagnostics.snapshot import weigh
-from bdauto.domain.bead import format_time
 from bdauto.domain.local_settings import LocalAgentSettings, parse_command
 from bdauto.domain.notes import UNKNOWN
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import ReapSettings
+from bdauto.domain.times import format_time
 from bdauto.errors import ServiceDrift, UsageError
 from tests.support.fakes import NOW, Board, Clock, Tracker, bead, row
 from tests.unit.test_earlier_jobs import Desk

@@ -10,12 +10,13 @@ import pytest
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import TrackerGate
 from bdauto.domain.active_hours import parse_active_hours
-from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.bead import Bead
 from bdauto.domain.limits import reached
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.record import Record, Result, Run, metadata_of
 from bdauto.domain.results import JobEnd, ended_run
 from bdauto.domain.settings import DispatchSettings
+from bdauto.domain.times import format_time
 from bdauto.errors import UsageError
 from tests.support.fakes import NOW, Board, Clock, Tracker, bead, row
 

@@ -80,7 +80,7 @@ def test_a_pause_during_a_slow_claim_gives_the_bead_back() -> None:
     here.tracker.apply = slow  # type: ignore[method-assign]
     report = here.cycle()
     assert (report.outcome, said(report), here.board.posts) == (Outcome.paused, {"x-1": "released"}, [])
-    assert (here.tracker.bead("x-1").status, here.tracker.bead("x-1").attempts) == ("open", 0)
+    assert (here.tracker.bead("x-1").status, here.tracker.bead("x-1").record.attempts) == ("open", 0)
 
 
 def test_a_pause_during_the_record_before_it_holds_the_next_bead() -> None:

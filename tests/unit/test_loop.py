@@ -502,7 +502,7 @@ def test_agents_that_die_at_once_do_not_get_the_whole_queue(make: Make) -> None:
     scene.run(600, agent=True)
     assert 3 <= len(scene.board.posts) <= 8
     assert {scene.tracker.bead(bead).status for bead in beads} <= {"open", "in_progress"}
-    assert {scene.tracker.bead(bead).attempts for bead in beads} == {0}
+    assert {scene.tracker.bead(bead).record.attempts for bead in beads} == {0}
     assert scene.metric(SUSPENDED) == 1
     assert "suspended" in {title for title, _ in scene.told}
 

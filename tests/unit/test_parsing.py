@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from bdauto.bd.parsing import parse_beads, parse_object
 from bdauto.bd.sql import to_sql
-from bdauto.domain.bead import BeadList, format_time, parse_time
+from bdauto.domain.bead import BeadList
 from bdauto.domain.eligibility import verdict
 from bdauto.domain.reaping import JobEvidence, decide_reap
 from bdauto.domain.settings import DispatchSettings, ReapSettings
+from bdauto.domain.times import format_time, parse_time
 from bdauto.errors import BdDrift
 from tests.support.fakes import NOW, bead, change
 
@@ -130,7 +131,7 @@ def test_a_job_that_is_no_id_is_absent(job: str) -> None:
     [bead] = parse_beads(
         json.dumps([GOOD | {"metadata": {"bdauto.job": job, "bdauto.attempt": job}}]).encode(), "x"
     ).beads
-    assert (bead.job, bead.attempt, len(bead.nonsense)) == ("", "", 2)
+    assert (bead.record.job, bead.record.attempt, len(bead.nonsense)) == ("", "", 2)
 
 
 @pytest.mark.parametrize("note", ["5 x\u0000y", "5 a person wrote this", "5 written"])
@@ -187,7 +188,7 @@ def test_any_bytes_are_read_or_refused_and_what_is_read_can_be_worked_with(answe
         words = str(error)
     assert all(line.isprintable() and len(line) < 600 for line in (words, *page.malformed))
     for one in page.beads:
-        _ = one.attempts, one.failures, one.job, one.error
+        _ = one.record.attempts, one.record.failures, one.record.job, one.record.error
         verdict(one, True, "agent", DispatchSettings(), NOW)
         decide_reap(one, JobEvidence(), ReapSettings(), NOW)
         to_sql([change(one, if_updated_at=one.updated_at)], "me")
@@ -209,7 +210,7 @@ OWN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize(("metadata", "values"), [o[1:] for o in OWN], ids=[o[0] for o in OWN])
 def test_bdauto_s_own_metadata(metadata: dict[str, Any], values: dict[str, Any]) -> None:
     one = bead(metadata=metadata)
-    assert {name: getattr(one, name) for name in values} == values
+    assert {name: getattr(one.record, name) for name in values} == values
 
 
 @given(st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1), timezones=st.timezones()))

@@ -9,10 +9,11 @@ import pytest
 
 from bdauto.bd.change import Change
 from bdauto.controllers.reaper import Reaper
-from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import dispatch_order
 from bdauto.domain.reaping import FailedCheck
 from bdauto.domain.settings import OnStall, ReapSettings
+from bdauto.domain.times import format_time
 from tests.support.fakes import NOW, bead, row
 from tests.unit.test_dispatcher import Desk, desk, refusal
 
@@ -115,7 +116,7 @@ def failed_check() -> Desk:
     here = posts()()
     here.tracker.rows["x-1"].update(status="closed", closed_at=NOW, updated_at=NOW)
     services = here.board.services(agent=True)()
-    check = FailedCheck("x-1", here.tracker.bead("x-1").attempt, NOW, "exit 1")
+    check = FailedCheck("x-1", here.tracker.bead("x-1").record.attempt, NOW, "exit 1")
     services.failed_checks = lambda: (check,)  # type: ignore[method-assign]
     Reaper(here.tracker, here.tracker, lambda: services, ReapSettings(), here.clock.runtime()).sweep()
     return here
@@ -166,7 +167,7 @@ BACK: list[tuple[str, Callable[[], Desk], bool]] = [
 def test_which_way_back_keeps_the_place(happens: Callable[[], Desk], keeps: bool) -> None:
     here = happens()
     back = here.tracker.bead("x-1")
-    assert (back.status, back.attempt if keeps else "") == ("open", "")
+    assert (back.status, back.record.attempt if keeps else "") == ("open", "")
     assert back.updated_at > BEFORE
     assert back.waiting_since == (BEFORE if keeps else back.updated_at)
     younger = bead("x-2", updated_at=BEFORE + timedelta(minutes=1))

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from bdauto.bd.command import PAGE
 from bdauto.controllers.ready_queue import Queue
-from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.bead import Bead
 from bdauto.domain.settings import DispatchSettings
+from bdauto.domain.times import format_time
 from tests.support.fakes import NOW, Clock, Tracker, row
 
 BROKEN = [{"updated_at": "2026-02-30T00:00:00Z"}, {"title": 7}, {"id": "-rf"}, {"priority": 9}]

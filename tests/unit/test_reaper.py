@@ -12,11 +12,12 @@ import pytest
 
 from bdauto.bd.change import MARK, Change, DryWriter
 from bdauto.controllers.reaper import Reaper
-from bdauto.domain.bead import Bead, format_time
+from bdauto.domain.bead import Bead
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.pause import KEY
 from bdauto.domain.reaping import JobEvidence, decide_reap
 from bdauto.domain.settings import OnStall, ReapSettings
+from bdauto.domain.times import format_time
 from bdauto.errors import BdError, BdFailed, BdTimeout
 from tests.support.fakes import NOW, TOKEN, Board, Clock, Reply, Tracker, row
 
@@ -135,7 +136,7 @@ def test_an_adopted_job_that_ends_gives_its_bead_back_uncharged(state: str | Non
     here = ward(running(idle=STALE, attempt="w1", adopted="w1"), jobs={"j-1": state} if state else {})
     assert said(here.sweep()) == {"x-1": "released"}
     bead = here.tracker.bead("x-1")
-    assert (bead.status, bead.attempts, bead.record.adopted, bead.job) == ("open", 0, "", "")
+    assert (bead.status, bead.record.attempts, bead.record.adopted, bead.record.job) == ("open", 0, "", "")
     assert here.tracker.notes("x-1")[-1].endswith("given back uncharged: bdauto did not start its job")
 
 
@@ -312,9 +313,9 @@ def test_an_orphan_is_open_again_with_its_attempt_charged_and_waits() -> None:
     here.board.health = [IDLE]
     here.sweep()
     bead = here.tracker.bead("x-1")
-    assert (bead.status, bead.attempts, bead.attempt, bead.claimed_at) == ("open", 2, "", None)
-    assert bead.retry_at is not None
-    assert bead.retry_at > NOW
+    assert (bead.status, bead.record.attempts, bead.record.attempt, bead.record.claimed_at) == ("open", 2, "", None)
+    assert bead.record.retry_at is not None
+    assert bead.record.retry_at > NOW
     note = here.tracker.notes("x-1")[-1]
     assert note == (
         "reaper: claimed 11m ago, no job recorded, no sign of the agent, and its service runs nothing (grace 10m) "
@@ -331,9 +332,9 @@ def test_requeue_opens_a_stalled_bead_until_its_attempts_are_used_up() -> None:
     )
     assert said(here.sweep()) == {"x-1": "requeued", "x-2": "requeued", "x-3": "blocked"}
     bead = here.tracker.bead("x-2")
-    assert (bead.status, bead.attempts, bead.job, bead.failures) == ("open", 2, "", 1)
-    assert bead.retry_at is not None
-    assert timedelta(minutes=1) <= bead.retry_at - NOW <= timedelta(minutes=2)
+    assert (bead.status, bead.record.attempts, bead.record.job, bead.record.failures) == ("open", 2, "", 1)
+    assert bead.record.retry_at is not None
+    assert timedelta(minutes=1) <= bead.record.retry_at - NOW <= timedelta(minutes=2)
     assert here.tracker.notes("x-2")[-1] == "reaper: no progress for 31m (threshold 30m) — requeueing"
     assert here.tracker.bead("x-3").status == "blocked"
 

@@ -11,9 +11,9 @@ import pytest
 
 from bdauto.bd.change import MARK, Change
 from bdauto.controllers.reaper import Reaper
-from bdauto.domain.bead import format_time
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import ReapSettings
+from bdauto.domain.times import format_time
 from bdauto.errors import BdFailed
 from bdauto.telemetry.families import COMPLETIONS
 from bdauto.telemetry.metrics import Metrics

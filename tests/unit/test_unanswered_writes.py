@@ -11,10 +11,10 @@ from bdauto.bd.change import Change, swap_and_look
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.reaper import Reaper
-from bdauto.domain.bead import format_time
 from bdauto.domain.outcome import Report
 from bdauto.domain.pause import KEY, Pause
 from bdauto.domain.settings import DispatchSettings, ReapSettings
+from bdauto.domain.times import format_time
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdTimeout
 from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, row
 

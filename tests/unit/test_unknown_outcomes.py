@@ -68,7 +68,7 @@ def test_three_in_a_row_suspend_dispatching_and_charge_no_bead(answer: Reply) ->
     assert (report.outcome, here.board.posts) == (Outcome.suspended, ["x-1", "x-2", "x-3"])
     assert "nobody knows what became of the POSTs of 3 beads" in report.detail
     for bead_id in here.board.posts:
-        assert (here.tracker.bead(bead_id).status, here.tracker.bead(bead_id).attempts) == ("in_progress", 0)
+        assert (here.tracker.bead(bead_id).status, here.tracker.bead(bead_id).record.attempts) == ("in_progress", 0)
 
 
 def test_the_tick_that_opens_the_breaker_says_so() -> None:
@@ -89,7 +89,7 @@ def test_a_day_of_it_blocks_no_bead() -> None:
             here.sweep()
     beads = [here.tracker.bead(bead_id) for bead_id in here.tracker.rows]
     assert {bead.status for bead in beads} <= {"open", "in_progress"}
-    assert max(bead.attempts for bead in beads) <= 1
+    assert max(bead.record.attempts for bead in beads) <= 1
     assert len(here.board.posts) < 35
 
 
@@ -111,7 +111,7 @@ def test_those_with_a_sign_between_them_are_not_in_a_row(between: Callable[[Desk
     here.tick()
     here.tick()
     assert (here.breaker.until, here.board.posts) == (None, ["x-1", "x-2", "x-3", "x-4"])
-    assert here.tracker.bead("x-4").attempts == 1
+    assert here.tracker.bead("x-4").record.attempts == 1
 
 
 def test_one_bead_alone_is_charged_each_time() -> None:
@@ -130,10 +130,10 @@ def test_an_earlier_one_gets_its_charge_back_when_the_breaker_opens() -> None:
     here.tick()
     here.clock.time += timedelta(minutes=31)
     here.sweep()
-    assert here.tracker.bead("x-1").attempts == 1
+    assert here.tracker.bead("x-1").record.attempts == 1
     here.tick()
     here.tick()
-    assert (here.breaker.until is not None, here.tracker.bead("x-1").attempts) == (True, 0)
+    assert (here.breaker.until is not None, here.tracker.bead("x-1").record.attempts) == (True, 0)
 
 
 def test_a_dispatcher_that_is_killed_before_it_gave_charges_back() -> None:
@@ -148,11 +148,11 @@ def test_a_dispatcher_that_is_killed_before_it_gave_charges_back() -> None:
     here.tracker.before_write = killed
     with pytest.raises(KeyboardInterrupt):
         here.tick()
-    assert [here.tracker.bead(bead_id).attempts for bead_id in here.tracker.rows] == [1, 1, 1]
+    assert [here.tracker.bead(bead_id).record.attempts for bead_id in here.tracker.rows] == [1, 1, 1]
     here.tracker.before_write = lambda change: None
     here.sweep()
     here.sweep()
-    assert [here.tracker.bead(bead_id).attempts for bead_id in here.tracker.rows] == [0, 0, 0]
+    assert [here.tracker.bead(bead_id).record.attempts for bead_id in here.tracker.rows] == [0, 0, 0]
 
 
 def test_a_trial_with_an_unknown_outcome_waits_twice_as_long() -> None:
@@ -163,7 +163,7 @@ def test_a_trial_with_an_unknown_outcome_waits_twice_as_long() -> None:
     before = here.clock.now()
     assert here.tick().exit_code == 4
     assert here.breaker.until == before + 2 * FIRST_WAIT
-    assert here.tracker.bead("x-4").attempts == 0
+    assert here.tracker.bead("x-4").record.attempts == 0
 
 
 def test_a_job_that_started_after_all_is_followed_to_its_end() -> None:
@@ -175,7 +175,7 @@ def test_a_job_that_started_after_all_is_followed_to_its_end() -> None:
     here.note("x-3", "claimed by agent j-3")
     here.clock.time += timedelta(minutes=90)
     assert [b.outcome for b in here.sweep().beads if b.id == "x-3"] == ["kept"]
-    assert (here.breaker, here.tracker.bead("x-3").job) == (Breaker(write=here.breaker.write), "j-3")
+    assert (here.breaker, here.tracker.bead("x-3").record.job) == (Breaker(write=here.breaker.write), "j-3")
     assert here.tick(max_beads=9).outcome is Outcome.dispatched
     here.board.jobs = {"j-3": "completed"}
     assert [b.detail for b in here.sweep().beads if b.id == "x-3"] == [

@@ -376,7 +376,7 @@ def test_a_job_stays_a_text_in_an_embedded_database(job: str) -> None:
     assert stored["bdauto.attempts"] == "2"
     with pytest.raises(json.JSONDecodeError):
         json.loads(stored["bdauto.job"])
-    assert bead(metadata={"bdauto.job": stored["bdauto.job"]}).job == job
+    assert bead(metadata={"bdauto.job": stored["bdauto.job"]}).record.job == job
 
 
 WAITING = {"bdauto.claim_note": f"1 {CLAIM}"}

@@ -122,12 +122,12 @@ class LocalAgent:
         ends: dict[str, JobEnd] = {}
         others: dict[str, str] = {}
         for bead in beads:
-            job = bead.job or bead.attempt
+            job = bead.record.job or bead.record.attempt
             running = self.jobs_at_work(bead)
             if running and job not in running:
                 states[bead.id], others[bead.id] = RUNNING, running[-1]
             elif job:
-                states[bead.id] = self.job_state(job) or (FORGOTTEN if bead.job else NOT_STARTED)
+                states[bead.id] = self.job_state(job) or (FORGOTTEN if bead.record.job else NOT_STARTED)
                 if states[bead.id] in OVER:
                     ends[bead.id] = job_end(self.jobs.path / job, datetime.now(UTC))
         return JobEvidence(states, ends=ends, others=others), None
@@ -147,7 +147,7 @@ class LocalAgent:
         if bead.jobs_folder and bead.jobs_folder == self.jobs.place():
             return True
         with contextlib.suppress(OSError):
-            if self.jobs.folder(bead.job or bead.attempt):
+            if self.jobs.folder(bead.record.job or bead.record.attempt):
                 return True
         return bool(self.jobs_at_work(bead))
 
@@ -272,14 +272,14 @@ class LocalAgent:
 
     def jobs_at_work(self, bead: Bead) -> list[str]:
         """Return the bead's jobs that run on this machine, whichever of them its claim names."""
-        own, found = bead.job or bead.attempt, []
+        own, found = bead.record.job or bead.record.attempt, []
         with contextlib.suppress(ServiceDown):  # `status` says that the folder cannot be read
             found = self.jobs.at_work(bead.id, self._tracker)
         return [*found, *([own] if own not in found and self.job_state(own) == RUNNING else [])]
 
     def check_cancel(self, bead: Bead) -> None:
         """Raise ServiceDrift where the bead's claim names another place."""
-        if bead.status == "in_progress" and bead.attempt and not self.owns(bead):
+        if bead.status == "in_progress" and bead.record.attempt and not self.owns(bead):
             if not bead.local:
                 raise ServiceDrift(f"{bead.id} was handed to an agent service", hint="give --agent-url")
             words = f"{bead.id} was claimed by {who_knows(bead)}, which alone can be asked"

@@ -39,7 +39,7 @@ def cancel(
         job = jobs[-1] if jobs else None
         if job is None and found.status != "in_progress":
             raise UsageError(f"nothing to cancel: {bead} is {found.status}, and no job of it runs here")
-        if job is None and not found.attempt:
+        if job is None and not found.record.attempt:
             raise UsageError(f"nothing to cancel: bdauto has not claimed {bead}")
         # Blocked first: a reaper that sees the job's end before that could hand the bead out again.
         runtime = Runtime()
@@ -65,7 +65,7 @@ def _change(bead: Bead, job: str | None, who: str, mark: str) -> Change:
         act="cancel",
         mark=mark,
         status="blocked",
-        note=f"cancelled by {who}: job={job or bead.job or 'none'}",
+        note=f"cancelled by {who}: job={job or bead.record.job or 'none'}",
         if_status="in_progress",
-        if_attempt=bead.attempt,
+        if_attempt=bead.record.attempt,
     )

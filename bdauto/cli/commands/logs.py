@@ -36,7 +36,7 @@ def logs(
         agent = lazy_runner(services, local, bd)()
         found = read_bead(tracker, bead)
         jobs = agent.jobs_of(found)
-        elsewhere = who_knows(found) if found.attempt and not agent.owns(found) else ""
+        elsewhere = who_knows(found) if found.record.attempt and not agent.owns(found) else ""
     job = _choose(jobs, bead, view.attempt, elsewhere)
     source = agent.output(job)
     while (state := _show(source)) in ALIVE and view.follow and not lost():

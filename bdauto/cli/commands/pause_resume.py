@@ -15,9 +15,9 @@ from bdauto.cli.options import Offer, argument, with_options
 from bdauto.cli.output import SCHEMA_VERSION
 from bdauto.clock import Runtime
 from bdauto.domain import breaker
-from bdauto.domain.bead import format_time
 from bdauto.domain.pause import KEY, Pause, read
 from bdauto.domain.settings import BdSettings, OutputSettings, PauseSettings
+from bdauto.domain.times import format_time
 from bdauto.domain.values import parse_actor
 from bdauto.errors import BdFailed, UsageError
 from bdauto.sanitize import clean
