@@ -36,6 +36,7 @@ from bdauto.agents.token import read_token
 from bdauto.domain.bead import MALFORMED, Bead
 from bdauto.domain.reaping import ALIVE, FailedCheck, JobEvidence
 from bdauto.domain.record import JOB_PATTERN, Run
+from bdauto.domain.results import JobEnd
 from bdauto.domain.settings import Secret, ServiceSettings
 from bdauto.domain.values import checked_url, format_duration, redact
 from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, TokenRefused, UsageError
@@ -219,6 +220,13 @@ class Services:
     def recent_runs(self, since: datetime) -> tuple[Run, ...]:
         """Return nothing: the agent service names no jobs."""
         return ()
+
+    def unrecorded(self) -> tuple[tuple[str, str, JobEnd], ...]:
+        """Return nothing: the agent service keeps no jobs."""
+        return ()
+
+    def mark_recorded(self, job: str, *, deleted: bool) -> None:
+        """Do nothing."""
 
     def failed_checks(self) -> tuple[FailedCheck, ...]:
         """Return nothing: the agent service checks nothing."""

@@ -14,6 +14,7 @@ from bdauto.agents.answers import Answer
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FailedCheck, JobEvidence
 from bdauto.domain.record import Run
+from bdauto.domain.results import JobEnd
 from bdauto.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -72,6 +73,12 @@ class Runner(Protocol):
 
     def recent_runs(self, since: datetime) -> Sequence[Run]:
         """Return the runs under way, and those that ended since then, which do not need their beads to be known."""
+
+    def unrecorded(self) -> Sequence[tuple[str, str, JobEnd]]:
+        """Return the bead, the job and the end of jobs that ended lately and are not marked as recorded."""
+
+    def mark_recorded(self, job: str, *, deleted: bool) -> None:
+        """Note that the end of a job stands on its bead, or that its bead is `deleted`."""
 
     def failed_checks(self) -> Sequence[FailedCheck]:
         """Return the jobs whose check failed after their agent had ended."""

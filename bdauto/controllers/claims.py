@@ -137,6 +137,11 @@ class Claims(msgspec.Struct, frozen=True):
                 )
                 self._apply(change)
 
+    def is_deleted(self, claim: Claim) -> bool:
+        """Return whether the bead is not there any more."""
+        found = self.bd.read([claim.bead.id]).result()
+        return not found.beads and not found.malformed
+
     def unknown(self, claim: Claim, error: str) -> None:
         """Leave the bead claimed and say that it may run: the reaper settles it. As insistent as `record`."""
         words = f"{UNKNOWN}: {error}"

@@ -48,10 +48,25 @@ class Results(msgspec.Struct, frozen=True):
             runs = [(bead, run) for bead in listed if (run := _unrecorded(bead))]
             asked = [_during(bead, run) for bead, run in runs]
             recorded = self._record(runs, job_evidence(runner, asked)[0]) if runs else ()
+            self._mark(runner)
         except BdError as error:
             log.warning("results-failed", error=error)
             return (), True
         return tuple(status for status in recorded if status != "in_progress"), len(recorded) < len(runs)
+
+    def _mark(self, runner: "Runner") -> None:
+        """Mark the jobs whose end stands on their bead. Log the end of one whose bead was deleted, once."""
+        if not (jobs := runner.unrecorded()):
+            return
+        found = self.bd.read(sorted({bead_id for bead_id, _, _ in jobs})).result()
+        beads = {bead.id: bead for bead in found.beads}
+        for bead_id, job, end in jobs:
+            bead = beads.get(bead_id)
+            if bead and any(run.attempt == job and run.ended_at for run in bead.record.runs):
+                runner.mark_recorded(job, deleted=False)
+            elif bead is None and not found.malformed:
+                log_result(bead_id, job, "deleted", end)
+                runner.mark_recorded(job, deleted=True)
 
     def _record(self, runs: Sequence[tuple[Bead, Run]], evidence: JobEvidence) -> tuple[str, ...]:
         """Record the ends that are known, and return the status of each such bead."""
@@ -123,11 +138,16 @@ def end_note(bead: Bead, run: Run, end: JobEnd) -> str:
 
 def log_end(bead: Bead, run: Run, end: JobEnd) -> None:
     """Log a result that was recorded."""
+    log_result(bead.id, run.job or run.attempt, bead.status, end)
+
+
+def log_result(bead_id: str, job: str, status: str, end: JobEnd) -> None:
+    """Log how a job ended, and the status of its bead then."""
     log.event(
         "result",
-        bead=bead.id,
-        job=run.job or run.attempt,
-        status=bead.status,
+        bead=bead_id,
+        job=job,
+        status=status,
         result=end.result,
         seconds=end.seconds,
         cost_usd=end.cost_usd,

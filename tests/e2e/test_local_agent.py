@@ -387,6 +387,22 @@ def test_hostile_things_in_a_job_s_folder_stop_no_command(machine: Machine) -> N
     assert machine.dispatch().json["outcome"] == "idle"
 
 
+def test_an_agent_that_deletes_its_bead_loses_no_end_and_is_no_outage(machine: Machine) -> None:
+    machine.does(f"""{RECORDED}
+        $BD delete $BEAD_ID --force >/dev/null
+        echo '{{"type": "result", "result": "gone", "total_cost_usd": 0.42, "num_turns": 3}}'""")
+    bead = machine.world.create()
+    assert machine.dispatch().outcomes == {bead: "dispatched"}
+    machine.ended()
+    for times in (1, 0):
+        done = machine.run("reap")
+        said = [event for event in done.events if event["event"] == "result"]
+        assert (done.code, len(said)) == (0, times), done
+        if said:
+            assert (said[0]["bead"], said[0]["status"], float(said[0]["cost_usd"])) == (bead, "deleted", 0.42)
+    assert machine.dispatch().code == 0
+
+
 def test_a_job_of_an_agent_service_that_is_not_configured_is_not_said_to_have_ended(either: Sandbox) -> None:
     bead = either.create()
     dispatch(either)

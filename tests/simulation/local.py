@@ -81,6 +81,13 @@ class SimLocal:
         ]
         return [run for run in runs if run.ended_at is None or run.ended_at > since]
 
+    def unrecorded(self) -> Sequence[tuple[str, str, JobEnd]]:
+        """Return nothing: no bead is deleted here."""
+        return ()
+
+    def mark_recorded(self, job: str, *, deleted: bool) -> None:
+        """Do nothing."""
+
     def failed_checks(self) -> Sequence[FailedCheck]:
         """Return the jobs on this host whose check failed."""
         jobs = [job for job in self._of.world.jobs.values() if job.host == self.host and job.check_failed]

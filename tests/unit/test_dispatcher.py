@@ -1,7 +1,7 @@
 """One dispatch cycle: the answer table row by row, and what ends a cycle early."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,7 +21,7 @@ from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.pause import KEY
 from bdauto.domain.settings import DispatchSettings, TelemetrySettings
 from bdauto.domain.times import format_time, parse_time
-from bdauto.errors import BdConflict, BdDrift, BdFailed, BdTimeout, ServiceDown, ServiceDrift, UsageError
+from bdauto.errors import BdConflict, BdDrift, BdFailed, BdTimeout, PartlyDone, ServiceDown, ServiceDrift, UsageError
 from bdauto.loop.dependency_health import DependencyHealth
 from bdauto.loop.outages import Outages
 from bdauto.telemetry.recorder import Telemetry
@@ -972,3 +972,19 @@ def test_a_bead_that_cannot_be_started_is_not_claimed_and_holds_up_no_other(monk
     )
     health.posts(msgspec.structs.replace(report, beads=report.beads[:1]))
     assert not health.posts_fail
+
+
+def test_a_bead_that_its_agent_deletes_is_no_outage_of_bd(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = desk(row("x-1"))
+    apply = Tracker.apply
+
+    def deleted(tracker: Tracker, changes: Sequence[Change]) -> list[bool]:
+        if changes[0].act == "record":
+            tracker.rows.clear()
+            return [False]
+        return apply(tracker, changes)
+
+    monkeypatch.setattr(Tracker, "apply", deleted)
+    report = there.cycle()
+    assert (report.exit_code, type(report.error)) == (5, PartlyDone)
+    assert f"x-1 was deleted; its job {report.beads[0].job} runs on" in str(report.error)

@@ -170,6 +170,22 @@ def test_old_jobs_are_removed_and_living_ones_kept(jobs: Jobs) -> None:
     assert {path.name for path in jobs.path.iterdir()} == {"alive", "young", "worktrees"}
 
 
+def test_a_job_whose_end_is_not_recorded_is_kept_for_longer(jobs: Jobs) -> None:
+    """Nowhere else is what it cost."""
+    day = 86_400.0
+    for job, mark in (("recorded", "recorded"), ("deleted", "deleted"), ("unrecorded", "")):
+        folder = made(jobs, job, end='{"state": "completed"}')
+        if mark:
+            jobs.mark(job, mark)
+        os.utime(folder, (time.time() - 30 * day,) * 2)
+    jobs.prune(time.time() - 7 * day)
+    assert set(jobs.ids()) == {"deleted", "unrecorded"}
+    for job in jobs.ids():
+        os.utime(jobs.path / job, (time.time() - 91 * day,) * 2)
+    jobs.prune(time.time() - 7 * day)
+    assert jobs.ids() == []
+
+
 @pytest.mark.parametrize("gone", [Jobs.state, Jobs.prune], ids=["one job", "the folder"])
 def test_old_jobs_that_another_process_removes_do_not_unmake_a_start(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch, gone: Callable[..., object]

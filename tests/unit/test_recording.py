@@ -9,9 +9,12 @@ import httpx
 import msgspec
 import pytest
 
+from bdauto.agents.beadboard import Services
 from bdauto.bd.change import MARK, Change
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.outcome import Report
+from bdauto.domain.record import Result
+from bdauto.domain.results import JobEnd
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.errors import BdFailed
@@ -316,3 +319,26 @@ def test_beads_that_their_agents_have_left_are_said_and_counted_once(caplog: pyt
     ]
     counts = [metrics.registry.get_sample_value(COMPLETIONS, {"outcome": name}) for name in ("closed", "blocked")]
     assert (counts, metrics.registry.get_sample_value(COMPLETIONS, {"outcome": "other"})) == ([1, 1], 0)
+
+
+def test_the_end_of_a_job_whose_bead_was_deleted_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job whose end stands on its bead is marked, and one that is not known yet to be recorded is looked at again."""
+    caplog.set_level(logging.INFO)
+    end = JobEnd(result=Result.completed, ended_at=NOW, cost_usd=0.42, seconds=3)
+    left = {"a1": "x-1", "w2": "x-2", "w3": "x-3"}
+    marks: dict[str, bool] = {}
+    monkeypatch.setattr(
+        Services, "unrecorded", lambda _: [(bead, job, end) for job, bead in left.items() if job not in marks]
+    )
+    monkeypatch.setattr(Services, "mark_recorded", lambda _, job, deleted: marks.update({job: deleted}))
+    there = tracker(dispatched(), dispatched("x-3", "in_progress", attempt="w3", job="w3"))
+    for _ in range(3):
+        sweep(there, j_1=job(), w3=job(status="running"))
+    said = [record.fields for record in caplog.records if record.message == "result"]  # type: ignore[attr-defined]
+    assert [(one["bead"], one["status"], one["cost_usd"]) for one in said] == [
+        ("x-1", "closed", 0.42),
+        ("x-2", "deleted", 0.42),
+    ]
+    assert marks == {"a1": False, "w2": True}

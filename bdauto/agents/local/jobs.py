@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -42,6 +43,10 @@ PLACE = ".place"
 """The file in the jobs' folder with its id. A host's name can change, and a host can have several such folders."""
 PLACE_BYTES = 200
 """More bytes of that file are not read."""
+RECORDED, DELETED = "recorded", "deleted"
+"""Files that mark a job: its end stands on its bead, or its bead was deleted."""
+UNRECORDED_KEPT = 90 * 86_400.0
+"""Seconds that a job's folder is kept whose end does not stand on its bead: nowhere else is its cost."""
 NEW = ".new-"
 """How the name of a job's folder begins until everything is in it."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -220,13 +225,30 @@ class Jobs(msgspec.Struct, frozen=True):
             os.close(pipe)
         return True
 
+    def mark(self, job: str, mark: str) -> None:
+        """Mark a job as RECORDED or DELETED. What cannot be marked is kept for longer."""
+        with contextlib.suppress(OSError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            os.close(os.open(self.path / job / mark, flags, 0o600))
+
+    def marked(self, job: str, *marks: str) -> bool:
+        """Return whether a job has one of these marks."""
+        return any(os.path.lexists(self.path / job / mark) for mark in marks)
+
     def prune(self, before: float) -> None:
-        """Remove jobs that ended, or began and died, before this time (seconds since the epoch), and half-made ones."""
+        """Remove jobs that are over, whose end is recorded, not touched since `before`, and half-made ones.
+
+        `before` is in seconds since the epoch. Jobs whose end is not recorded are kept for UNRECORDED_KEPT at least.
+        """
+        long_before = min(before, time.time() - UNRECORDED_KEPT)
         for entry in os.scandir(self.path):
             with contextlib.suppress(OSError):  # another process removes old jobs at this moment, too
                 if not entry.is_dir(follow_symlinks=False) or entry.stat().st_mtime > before:
                     continue
-                if entry.name.startswith(NEW) or (self.state(entry.name) not in (None, RUNNING)):
+                if not entry.name.startswith(NEW) and self.state(entry.name) in (None, RUNNING):
+                    continue
+                kept = not entry.name.startswith(NEW) and not self.marked(entry.name, RECORDED)
+                if not kept or entry.stat().st_mtime <= long_before:
                     shutil.rmtree(entry.path, ignore_errors=True)
 
 

@@ -20,8 +20,10 @@ from bdauto.agents.answers import Answer, AtCapacity, NotStarted, Started
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.local import supervisor
 from bdauto.agents.local.jobs import (
+    DELETED,
     DIED,
     NEW,
+    RECORDED,
     RUNNING,
     JobRecord,
     Jobs,
@@ -53,6 +55,8 @@ from bdauto.sanitize import clean
 
 PATIENCE = 10.0
 """Seconds to wait, beyond the time between SIGTERM and SIGKILL, for a job that is cancelled."""
+LATELY = 86_400.0
+"""Seconds after its end in which a job is looked at by sweeps until it is marked as recorded."""
 DETACHED = ["/bin/sh", "-c", '"$@" &', "sh"]
 """Starts a program and ends at once, so that the program is nobody's child: `bdauto run` need not wait for it."""
 BD_NAMES = ("BD_ACTOR", "BD_DB", "BEADS_DB")
@@ -171,6 +175,22 @@ class LocalAgent:
 
     def _is_mine(self, record: JobRecord) -> bool:
         return record.tracker == self._tracker and record.assignee in ("", self._assignee)
+
+    def unrecorded(self) -> list[tuple[str, str, JobEnd]]:
+        """Return the bead, the job and the end of this tracker's jobs that ended within a day and have no mark."""
+        now = datetime.now(UTC)
+        try:
+            return [
+                (record.bead, record.attempt, job_end(self.jobs.path / record.attempt, now))
+                for record, end in self.jobs.ends_of(self._tracker)
+                if now.timestamp() - end.ended < LATELY and not self.jobs.marked(record.attempt, RECORDED, DELETED)
+            ]
+        except ServiceDown:
+            return []
+
+    def mark_recorded(self, job: str, *, deleted: bool) -> None:
+        """Mark a job's folder: a recorded one is kept for --agent-keep, another for longer."""
+        self.jobs.mark(job, DELETED if deleted else RECORDED)
 
     def failed_checks(self) -> list[FailedCheck]:
         """Return the jobs on this machine whose check failed."""
