@@ -50,7 +50,7 @@ def check_folder(path: Path) -> None:
         words = f"others may write to {path} (mode {stat.S_IMODE(status.st_mode):04o})"
         raise UsageError(words, hint=f"chmod 700 {path}, or {NAME_ANOTHER}")
     if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise UsageError(f"{place} cannot be written: {_why_not(place)}", hint=f"let it be, or {NAME_ANOTHER}")
+        raise UsageError(f"{place} cannot be written: {_why_not(place)}", hint=f"make it writable, or {NAME_ANOTHER}")
 
 
 def try_folder(path: Path) -> None:
@@ -65,7 +65,7 @@ def try_folder(path: Path) -> None:
         with (new / LOCK).open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        hint = f"make room or let it be written, or {NAME_ANOTHER}"
+        hint = f"make room or make it writable, or {NAME_ANOTHER}"
         raise UsageError(f"a job's folder cannot be made in {path}: {error.strerror}", hint=hint) from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -75,7 +75,7 @@ def check_repository(root: Path, environment: Mapping[str, str]) -> None:
     """Raise UsageError if git could make no worktree of a repository: broken, without a commit, not writable."""
     said = _git(root, environment, "log", "-1", "--format=%h") or _try_branch(root, environment, TRIAL_BRANCH)
     if said:
-        hint = "mend the repository (a first commit is needed), or leave --agent-worktree out"
+        hint = "make a first commit or mend the repository, or leave --agent-worktree out"
         raise UsageError(f"--agent-worktree: git refuses in {root}: {said}", hint=hint)
 
 
