@@ -29,7 +29,8 @@ Put = Callable[[Path], None]
 
 def denied(path: Path) -> None:
     """A file that this user may not read, also where the user is root, whom no mode keeps out."""
-    path.touch()
+    if not path.exists():
+        path.touch()
     _secret.add(str(path))
 
 
@@ -109,6 +110,25 @@ def test_a_job_folder_that_is_a_link_is_unknown(jobs: Jobs, tmp_path: Path) -> N
     elsewhere = made(jobs, "w1", end=json.dumps(END)).rename(tmp_path.parent / f"{tmp_path.name}-elsewhere")
     (jobs.path / "w1").symlink_to(elsewhere)
     assert (jobs.state("w1"), jobs.ids(), jobs.record("w1")) == ("unknown", [], None)
+
+
+def test_a_job_folder_that_cannot_be_looked_into_is_unknown(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that root made. It is not forgotten: that would settle its bead."""
+    folder = made(jobs, "w1", end=json.dumps(END))
+    real = Path.lstat
+
+    def refuse(path: Path) -> os.stat_result:
+        if folder in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "lstat", refuse)
+    denied(folder / "")
+    assert (jobs.state("w1"), jobs.record("w1"), jobs.ids()) == ("unknown", None, ["w1"])
+    assert (job_end(folder, NOW).result, [*LocalOutput(jobs, "w1").read()]) == (Result.lost, [])
+    assert caplog.messages.count("unreadable") == 1
 
 
 def test_output_of_any_size_is_read_within_bounds(jobs: Jobs) -> None:

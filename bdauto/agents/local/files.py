@@ -8,8 +8,9 @@ from pathlib import Path
 from bdauto import log
 
 MOST_NAMED = 100
-"""Files that cannot be read are named in the log once each, up to this many."""
+"""Jobs of which something cannot be read are named in the log once each, up to this many."""
 _named: set[Path] = set()
+"""The folders of those jobs."""
 
 
 def open_file(file: Path) -> int:
@@ -40,9 +41,9 @@ def is_folder(path: Path) -> bool:
     return stat.S_ISDIR(mode)
 
 
-def name_once(path: Path, error: OSError) -> None:
-    """Log that something in a job's folder cannot be read and is passed over. Each is named once by each process."""
-    if path not in _named and len(_named) < MOST_NAMED:
-        _named.add(path)
+def name_once(folder: Path, error: OSError) -> None:
+    """Log that something in a job's folder cannot be read and is passed over: once for each job in each process."""
+    if folder not in _named and len(_named) < MOST_NAMED:
+        _named.add(folder)
         reason = "a symbolic link" if error.errno == errno.ELOOP else error.strerror or error
-        log.warning("unreadable", error=f"{path}: {reason}")
+        log.warning("unreadable", error=f"{error.filename or folder}: {reason}")

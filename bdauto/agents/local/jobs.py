@@ -118,7 +118,12 @@ class Jobs(msgspec.Struct, frozen=True):
     def folder(self, job: str) -> Path | None:
         """Return a job's folder, None when there is none of this id. Raises OSError where that cannot be told."""
         folder = self.path / job
-        return folder if _ID.fullmatch(job) and is_folder(folder) and os.path.lexists(folder / JOB) else None
+        if not _ID.fullmatch(job) or not is_folder(folder):
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            (folder / JOB).lstat()
+            return folder
+        return None
 
     def state(self, job: str) -> str | None:
         """Return `running`, `died`, or the state of the job's end. None if this folder does not know the job.
@@ -133,7 +138,7 @@ class Jobs(msgspec.Struct, frozen=True):
             locked = is_locked(folder / LOCK)
             end = _decoded(folder / END, EndRecord)  # looked at after the lock: a job may end in between
         except OSError as error:
-            name_once(Path(error.filename or folder), error)
+            name_once(folder, error)
             return UNKNOWN
         return end.state if end else RUNNING if locked else DIED
 
@@ -301,7 +306,7 @@ def _read(file: Path, shape: type[T]) -> T | None:
     try:
         return _decoded(file, shape)
     except OSError as error:
-        name_once(file, error)
+        name_once(file.parent, error)
         return None
 
 

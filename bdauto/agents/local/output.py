@@ -62,7 +62,7 @@ class LocalOutput:
         except FileNotFoundError:  # cut before it was read
             return
         except OSError as error:
-            name_once(segment, error)
+            name_once(self._folder, error)
 
 
 def _places(folder: Path) -> list[tuple[int, int]]:
@@ -90,7 +90,7 @@ def last_output(folder: Path, limit: int = OUTPUT_LIMIT) -> str:
         try:
             data = read_file(segment, limit - len(data), end=True) + data
         except OSError as error:
-            name_once(segment, error)
+            name_once(folder, error)
         if len(data) >= limit:
             break
     return data.decode(errors="replace")

@@ -51,7 +51,7 @@ def worktree_of(bead_id: str, root: Path, jobs: Path) -> Worktree:
 def repository_of(directory: Path) -> Path:
     """Return the root of the git repository that a folder is in. Raises UsageError if there is none."""
     for folder in (directory, *directory.parents):
-        if (folder / ".git").exists():
+        if os.path.lexists(folder / ".git"):
             return folder
     raise UsageError(
         f"--agent-worktree: {directory} is not in a git repository", hint="run `git init`, or leave it out"
