@@ -555,11 +555,19 @@ def test_a_bd_that_says_that_it_takes_an_empty_database_is_not_believed(fp: Fake
         bd().ready(limit=1).result()
 
 
+def test_what_doctor_says_of_the_folder_is_no_warning_of_each_tick(
+    fp: FakeProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers(fp, "[]", stderr="Warning: /x/.beads has permissions 0755 (recommended: 0700). Run: chmod 700 /x/.beads")
+    bd().ready(limit=1).result()
+    assert caplog.messages == []
+
+
 def test_what_bd_warns_of_is_logged_once(fp: FakeProcess, caplog: pytest.LogCaptureFixture) -> None:
     one = bd()
     caplog.set_level(logging.DEBUG)
     for _ in range(3):
-        answers(fp, "[]", stderr=f"Warning: others may read\nNote: {'x' * 99_999}\npassword=hunter22\n")
+        answers(fp, "[]", stderr=f"Warning: no role\nNote: {'x' * 99_999}\npassword=hunter22\n")
         one.ready(limit=1).result()
     said = [record for record in caplog.records if record.message == "bd-said"]
     assert [(record.levelname, len(record.fields["detail"]) < 20_000) for record in said] == [  # type: ignore[attr-defined]
