@@ -64,8 +64,9 @@ bench: $(STAMP) ## measure against benchmarks/incumbent.sh and write docs/perfor
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m benchmarks
 
-docs: $(STAMP) ## write docs/options.md and redraw the pictures in docs/
+docs: $(STAMP) ## write docs/options.md and the tables of docs/decisions.md, and redraw the pictures in docs/
 	$(BIN)/python -m scripts.options_page
+	$(BIN)/python -m scripts.decision_tables
 	$(BIN)/python scripts/pictures.py
 
 e2e-k8s: $(STAMP) ## manifests, Terraform module and Helm chart on a real control plane (by hand; see CONTRIBUTING.md)

@@ -1,4 +1,4 @@
-"""The meanings of BeadBoard's answer to a dispatch. The table is in docs/reliability.md."""
+"""The meanings of BeadBoard's answer to a dispatch. The table is in docs/decisions.md."""
 
 import msgspec
 

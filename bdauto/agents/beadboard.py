@@ -264,7 +264,7 @@ class Services:
         raise ServiceDrift(f"the agent service cannot end job {job}, which {clean(who)} asked for")
 
     def start(self, bead: Bead, attempt: str) -> Answer:
-        """Ask BeadBoard once to start the agent on a bead, and say what the answer means (docs/reliability.md).
+        """Ask BeadBoard once to start the agent on a bead, and say what the answer means (docs/decisions.md).
 
         BeadBoard makes the job's id, and would start the same attempt twice.
         """

@@ -1,7 +1,7 @@
 """One dispatch cycle: choose, claim, post, record.
 
 The claim excludes every other dispatcher. The POST is made once and never repeated. Whatever its answer, the bead ends
-recorded, released, quarantined, or claimed with an outcome that says "unknown" (docs/reliability.md has the table).
+recorded, released, quarantined, or claimed with an outcome that says "unknown" (docs/decisions.md has the table).
 """
 
 import contextlib

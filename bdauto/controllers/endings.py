@@ -1,6 +1,6 @@
 """How the attempts of one cycle end: what BeadBoard's answer to each POST does to its bead, and what the cycle reports.
 
-docs/reliability.md has the table.
+docs/decisions.md has the table.
 """
 
 import contextlib

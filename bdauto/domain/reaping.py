@@ -117,7 +117,7 @@ def decide_check(bead: Bead, check: FailedCheck, settings: ReapSettings) -> Reap
 
 
 def decide_reap(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: datetime) -> ReapDecision:
-    """Weigh the evidence for one bead in progress, strongest first (docs/reliability.md)."""
+    """Weigh the evidence for one bead in progress, strongest first (docs/decisions.md)."""
     decision = _decide(bead, evidence, settings, now)
     if decision.action is Action.keep or not bead.record.adopted:
         return decision

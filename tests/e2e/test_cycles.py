@@ -1,5 +1,5 @@
 """`bdauto dispatch`, the installed command, on the sandbox and on the real bd: which beads, in what order, and what
-becomes of each after every answer that BeadBoard can give (the table in docs/reliability.md)."""
+becomes of each after every answer that BeadBoard can give (the table in docs/decisions.md)."""
 
 import re
 import socket

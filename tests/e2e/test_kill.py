@@ -2,7 +2,7 @@
 
 Afterwards everybody goes on: the agent if there is one, then a reaper and a dispatcher started afresh, with the ages
 moved. Each case says where the bead must end and how often it may have been posted: never twice without the reaper's
-word in between (the table "If it dies here" in docs/reliability.md).
+word in between (the table "Kills" in docs/decisions.md).
 """
 
 import contextlib

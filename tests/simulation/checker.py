@@ -329,7 +329,7 @@ def _looks_old(world: World, process: Process, attempt: Attempt) -> bool:
 
 
 def _check_settling(world: World, process: Process, row: Row, change: Change) -> None:
-    """A reaper settles a bead only on the evidence of docs/reliability.md."""
+    """A reaper settles a bead only on the evidence of docs/decisions.md."""
     bead, attempt = row.bead, world.attempts.get(row.bead.record.attempt)
     told = process.jobs_told.get(bead.record.job or bead.record.attempt, "")
     silent = attempt is not None and attempt.touched is None

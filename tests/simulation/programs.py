@@ -178,7 +178,7 @@ def _dispatched(report: Report) -> list[BeadReport]:
 
 
 def _check_exit(process: Process, report: Report) -> None:
-    """The exit status is 0 exactly when nothing needs a look (docs/reliability.md). A failing bd is 3 whatever else."""
+    """The exit status is 0 exactly when nothing needs a look (docs/decisions.md). A failing bd is 3 whatever else."""
     code, found = report.exit_code, {bead.outcome for bead in report.beads}
     rows = [process.world.rows[bead.id] for bead in report.beads if bead.job]
     still = [row for row in rows if row.changed_at < process.begun]  # of others the sweep asks again, for their results

@@ -209,7 +209,7 @@ def _hear(process: Process, url: str, reply: Reply) -> None:
 
 
 def _heard(reply: Reply) -> str:
-    """Return what an answer to a POST means (docs/reliability.md)."""
+    """Return what an answer to a POST means (docs/decisions.md)."""
     if reply.status == 200:
         return "started" if b"job_id" in reply.body else "unknown"
     if reply.status == 400:
