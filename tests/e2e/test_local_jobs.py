@@ -57,9 +57,9 @@ class Place:
         environment = {"PATH": os.environ["PATH"], **(env or {})}
         return LocalAgent(self.settings(script, **settings), self.project / ".beads", "agent", environment)
 
-    def start(self, script: str, job: str = "w1", *, slots: int = 8, **settings: Any) -> Path:
-        """Start a job and return its folder."""
-        assert self.agent(script, slots=slots, **settings).start(bead(title="A $(title)"), job) == Started(job)
+    def start(self, script: str, job: str = "w1", *, of: str = "x-1", slots: int = 8, **settings: Any) -> Path:
+        """Start a job of a bead and return its folder. While it runs, the bead gets no other."""
+        assert self.agent(script, slots=slots, **settings).start(bead(of, title="A $(title)"), job) == Started(job)
         return self.jobs.path / job
 
     def end(self, job: str = "w1") -> EndRecord:
@@ -145,7 +145,7 @@ def test_a_check_that_passes_is_no_failed_check(place: Place) -> None:
 
 def test_a_check_that_hangs_or_is_no_program_has_failed(place: Place) -> None:
     place.start("true", "w1", check=CommandLine(("sleep", "300")), timeout=timedelta(seconds=0.5))
-    place.start("true", "w2", check=CommandLine(("./no-such-check",)))
+    place.start("true", "w2", of="x-2", check=CommandLine(("./no-such-check",)))
     assert [end.check and end.check.state for end in (place.end("w1"), place.end("w2"))] == ["timeout", "error"]
     assert "No such file" in {check.attempt: check.words for check in place.agent("true").failed_checks()}["w2"]
 
@@ -359,7 +359,7 @@ def test_an_agent_that_signals_its_own_group_ends_itself_alone(place: Place) -> 
 
 
 def test_a_reboot_ends_every_job(place: Place) -> None:
-    folders = [place.start(WAIT + "sleep 300", job) for job in ("w1", "w2", "w3")]
+    folders = [place.start(WAIT + "sleep 300", job, of=f"x-{job}") for job in ("w1", "w2", "w3")]
     until(lambda: all(place.pids(job) for job in ("w1", "w2", "w3")))
     assert len(place.jobs.running()) == 3
     groups = [os.getpgid(pid) for folder in folders for pid in (supervisor_of(folder), *place.pids(folder.name))]
@@ -470,13 +470,15 @@ def test_a_job_that_cannot_be_recorded_is_not_started(place: Place) -> None:
 
 def test_there_are_never_more_jobs_than_slots(place: Place) -> None:
     agent = place.agent("sleep 300", slots=2)
-    assert [agent.start(bead(), job) for job in ("w1", "w2", "w3")] == [Started("w1"), Started("w2"), AtCapacity()]
+    answers = [agent.start(bead(f"x-{job}"), job) for job in ("w1", "w2", "w3")]
+    assert answers == [Started("w1"), Started("w2"), AtCapacity()]
     capacity = agent.capacity()
     assert (capacity.free, capacity.active, capacity.total) == (0, 2, 2)
     until(lambda: place.jobs.stop("w1", "me"))
     place.end("w1")
     assert agent.capacity().free == 1
-    assert agent.start(bead(), "w4") == Started("w4")
+    assert agent.start(bead("x-w2"), "w4") == AtCapacity("job w2 of it still runs here")
+    assert agent.start(bead("x-4"), "w4") == Started("w4")
 
 
 RACER = """
@@ -495,7 +497,7 @@ agent = LocalAgent(settings, Path({beads!r}), "agent", os.environ)
 sys.stdin.readline()
 for number in range(6):
     job = f"w{{number}}"
-    while type(agent.start(bead(), job)).__name__ != "Started":
+    while type(agent.start(bead(f"x-{{number}}"), job)).__name__ != "Started":
         time.sleep(0.02)
 """
 
