@@ -74,6 +74,19 @@ def test_the_first_answer_does_not_wait_for_the_report(reader: Reader) -> None:
     assert reader.tracker.reads == STATUS + REPORT
 
 
+def test_what_is_in_progress_and_blocked_is_on_the_page(reader: Reader) -> None:
+    job = {"bdauto.attempt": "a", "bdauto.claimed_at": "2026-04-18T20:00:00Z", "bdauto.job": "j-1"}
+    why = {"bdauto.quarantined": "refused three times"}
+    reader.tracker.rows |= {
+        "x-2": row("x-2", status="in_progress", metadata=job),
+        "x-3": row("x-3", status="blocked", metadata=why),
+        "x-4": row("x-4", status="blocked", notes="waits for ann"),
+    }
+    text = reader.look().text
+    for words in ('<td class="id">j-1</td>', "refused three times", "waits for ann"):
+        assert words in text
+
+
 def test_a_report_that_takes_long_is_read_once(reader: Reader) -> None:
     assert all(BEING_READ in reader.look(after=20).text for _ in range(10))
     reader.read_report()
