@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,7 +19,9 @@ from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 from waitress.wasyncore import close_all
 
+from bdauto import log
 from bdauto.errors import UsageError
+from bdauto.sanitize import hide_secrets
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -108,6 +111,17 @@ def _page(pages: Pages, folders: Folders, path: str) -> Page:
     return found(name) if found and name else Page(404, b"not found\n")
 
 
+def _tried(make: Callable[[], Page], path: str) -> Page:
+    """Return the page. One that fails is a defect, which the log names: whoever asks sees no details."""
+    try:
+        return make()
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        words = f"{type(error).__name__} in {place.filename}:{place.lineno}: {error}"
+        log.error("defect", page=path, error=hide_secrets(words))
+        return Page(500, b"a defect in bdauto: see its log\n")
+
+
 def is_own_name(asked: str, listening: str) -> bool:
     """Return whether a Host header names this listener, and not a name that somebody has pointed at its address.
 
@@ -142,7 +156,7 @@ def _application(
         if path not in FOR_ALL and not is_own_name(environ.get("HTTP_HOST", ""), listening):
             found = Page(403, b"this is not a name of bdauto: ask by its address\n")
         elif environ["REQUEST_METHOD"] == "GET":
-            found = _page(pages, folders, path)
+            found = _tried(lambda: _page(pages, folders, path), path)
         else:
             found = Page(405, b"GET only\n")
             headers.append(("allow", "GET"))

@@ -1,5 +1,6 @@
 """The HTTP listener of `bdauto run` over real connections: its pages, and clients that are slow, or talk nonsense."""
 
+import re
 import socket
 import threading
 import time
@@ -117,14 +118,19 @@ def test_what_is_no_request_does_no_harm(
     assert capfd.readouterr().err == ""
 
 
-def test_a_page_that_fails_is_an_error_without_details(serve: Serve, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_page_that_fails_is_an_error_whose_details_are_in_the_log_alone(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail() -> Page:
         raise ValueError("s3cret")
 
     answer = ask(serve(metrics=fail), b"GET /metrics HTTP/1.0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.0 500 ")
     assert b"s3cret" not in answer
-    assert capfd.readouterr().err == ""
+    [said] = caplog.records
+    fields = said.__dict__["fields"]
+    assert (said.message, said.levelname, fields["page"]) == ("defect", "ERROR", "/metrics")
+    assert re.fullmatch(r"ValueError in .*test_listener\.py:\d+: s3cret", fields["error"])
 
 
 def test_slow_clients_keep_no_probe_waiting(serve: Serve) -> None:
