@@ -11,8 +11,8 @@ DURATION_FORMS = "500ms, 90s, 30m, 1h30m or 2d"
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII)
 _LONGEST = timedelta(days=3650)
 _LARGEST = 1_000_000
-_NAME = re.compile(r"[\w.@+:/-]{1,255}")
-_ACTOR = re.compile(r"[\w.,@+:/'()[\]-]+(?: [\w.,@+:/'()[\]-]+)*")
+_NAME = re.compile(r"(?!-)[\w.@+:/-]{1,255}")
+_ACTOR = re.compile(r"(?!-)[\w.,@+:/'()[\]-]+(?: [\w.,@+:/'()[\]-]+)*")
 LONGEST_ACTOR = 255
 """Characters of a name that bd's events hold."""
 
@@ -68,14 +68,16 @@ def parse_dollars(text: str) -> float:
 def parse_name(text: str) -> str:
     """Return a name that is safe in bd's query language and in SQL."""
     if not _NAME.fullmatch(text):
-        raise UsageError(f"{text[:40]!r}: letters, digits and . _ @ + : / - only")
+        raise UsageError(f"{text[:40]!r}: letters, digits and . _ @ + : / - only, and no - at the start")
     return text
 
 
 def parse_actor(text: str) -> str:
     """Return the name of whoever changes a bead. It may have spaces inside, as git's `user.name` has."""
     if len(text) > LONGEST_ACTOR or not _ACTOR.fullmatch(text):
-        raise UsageError(f"{text[:40]!r}: letters, digits, single spaces and . , _ @ + : / ' ( ) [ ] - only")
+        raise UsageError(
+            f"{text[:40]!r}: letters, digits, single spaces and . , _ @ + : / ' ( ) [ ] - only, and no - at the start"
+        )
     return text
 
 

@@ -181,10 +181,10 @@ def test_an_actor_may_be_a_person_s_name(name: str, monkeypatch: pytest.MonkeyPa
         *(
             (flag, name)
             for flag in ("--assignee", "--actor")
-            for name in ('a" OR status=closed', "", "a\nb", "x" * 256)
+            for name in ('a" OR status=closed', "", "a\nb", "x" * 256, "-rf", "--dry-run")
         ),
         ("--assignee", "a b"),
-        *(("--actor", name) for name in (" a", "a ", "a  b", "a\tb", "a\u202eb", "a\udce9")),
+        *(("--actor", name) for name in ("-rf /", " a", "a ", "a  b", "a\tb", "a\u202eb", "a\udce9")),
     ],
 )
 def test_a_name_that_could_change_a_query_is_refused(flag: str, name: str) -> None:
