@@ -101,6 +101,7 @@ class Loop:
         self._hunger = StarvationDetector(self.jobs.run)
         self._resting = False
         self._next_at: datetime | None = None
+        self._found: Runner | None = None
         self._probed = float("-inf")
         self._nothing_to_reap: tuple[str | None, float] = (None, 0.0)
         self._refreshed = self._published = float("-inf")
@@ -166,7 +167,6 @@ class Loop:
 
     def _turn(self, job: Job) -> None:
         started = self.runtime.monotonic()
-        self.runner().call_ended = self._call_ended
         self._call_ended()
         if job == "reap" and self._may_skip_sweep():
             report = Report("reap", Outcome.idle, self.jobs.reap.dry_run)
@@ -176,13 +176,27 @@ class Loop:
             return
         try:
             with self.stop.interruptible():
-                report = self._sweep() if job == "reap" else self._cycle()
+                report = self._failed_start(job) or (self._sweep() if job == "reap" else self._cycle())
         except Stopped:
             return
         self._note(report, self.runtime.monotonic() - started)
         self._due[job] = self.runtime.monotonic() + self._delay(report)
         self._refresh(report)
         self._publish()
+
+    def _failed_start(self, job: Job) -> Report | None:
+        """Return what fails where bd has not said yet which tracker it is: an agent on this machine must know that."""
+        if self._found:
+            return None
+        try:
+            self._found = self.runner()
+        except BdError as error:
+            self._bd(job, error)
+            dry_run = self.jobs.reap.dry_run if job == "reap" else self.jobs.dispatch.dry_run
+            return Report(job, Outcome.failed, dry_run, error=error)
+        self._found.call_ended = self._call_ended
+        self._call_ended()
+        return None
 
     def _delay(self, report: Report) -> float:
         if report.command == "reap":
@@ -201,8 +215,8 @@ class Loop:
         return min(left, (self._next_at - self.runtime.now()).total_seconds())
 
     def _longest_call(self) -> float:
-        timeouts = (self.bd.settings.bd_timeout, self.runner().longest_call)
-        return max(timeout.total_seconds() for timeout in timeouts)
+        timeouts = (self.bd.settings.bd_timeout, self._found.longest_call if self._found else timedelta())
+        return max(timeouts).total_seconds()
 
     # The two jobs
 

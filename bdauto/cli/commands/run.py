@@ -1,7 +1,7 @@
 """`bdauto run`."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from bdauto.domain.settings import (
     ServiceSettings,
     TelemetrySettings,
 )
+from bdauto.errors import BdError
 from bdauto.extras import missing
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def run(
 
     notify.check(telemetry.notify_urls)
     runner = lazy_runner(services, local, bd)
-    runner().check_start(dry_run=dispatch.dry_run)  # what can never work is reported now
+    with suppress(BdError):  # an outage, for the loop to wait for
+        runner().check_start(dry_run=dispatch.dry_run)  # what can never work is reported now
     begin("run", output, bd, local if local.agent_command else services, loop, dispatch, reap, telemetry)
     counting = bool(loop.listen) or telemetry.metrics
     jobs = Jobs(loop, dispatch, reap, counting)
