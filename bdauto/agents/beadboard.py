@@ -247,6 +247,10 @@ class Services:
         """Return the ids of the bead's jobs, as the bead names them."""
         return recorded_jobs(bead)
 
+    def jobs_here(self, bead_id: str) -> list[str]:
+        """Return nothing: only a bead names its jobs."""
+        return []
+
     def output(self, job: str) -> JobOutput:
         """Return the output of a job."""
         return ServiceOutput(lambda: self.job(job, keep=KEPT_LOG))

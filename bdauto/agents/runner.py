@@ -107,6 +107,9 @@ class Runner(Protocol):
     def jobs_of(self, bead: Bead) -> list[str]:
         """Return the ids of the bead's jobs that are known, the oldest first."""
 
+    def jobs_here(self, bead_id: str) -> list[str]:
+        """Return the ids of the jobs that this machine keeps of a bead, which may be gone, the oldest first."""
+
     def output(self, job: str) -> JobOutput:
         """Return the output of a job."""
 

@@ -32,6 +32,7 @@ from tests.support.cli import (
     tell,
     wait_minutes,
 )
+from tests.support.running_loop import Start
 
 RECORDED = 'until $BD show $BEAD_ID --json | grep -q "dispatched: job=$BDAUTO_JOB"; do sleep 0.1; done'
 """Waits until bdauto has recorded the job: of two notes that bd writes at once it may refuse or lose one."""
@@ -169,6 +170,7 @@ def test_cancel_blocks_the_bead_and_ends_its_job(machine: Machine) -> None:
         "id": bead,
         "job": job,
         "state": "cancelled",
+        "jobs": {job: "cancelled"},
         "blocked": True,
     }
     assert status(machine.world, bead) == "blocked"
@@ -401,6 +403,51 @@ def test_an_agent_that_deletes_its_bead_loses_no_end_and_is_no_outage(machine: M
         if said:
             assert (said[0]["bead"], said[0]["status"], float(said[0]["cost_usd"])) == (bead, "deleted", 0.42)
     assert machine.dispatch().code == 0
+
+
+def test_the_job_of_a_bead_that_its_agent_deleted_is_read_and_ended(machine: Machine) -> None:
+    machine.does(f'{RECORDED}; $BD delete "$BEAD_ID" --force >/dev/null; echo after; sleep 300')
+    bead = machine.world.create()
+    machine.dispatch()
+    [job] = machine.jobs.ids()
+    until(lambda: machine.run("logs", bead).out.endswith("after\n"))
+    done = machine.run("cancel", bead)
+    assert (done.code, done.out) == (0, f"{bead}: job {job} is cancelled; the bead is gone\n")
+    assert not machine.jobs.running()
+    again = machine.run("cancel", bead)
+    assert (again.code, f"no bead {bead} in this database" in again.complaint) == (3, True)
+    assert machine.run("logs", bead).out.endswith("after\n")
+    assert machine.run("logs", f"{bead}x").code == 3
+
+
+def test_cancel_names_every_job_that_it_ends(either: Sandbox) -> None:
+    """Two folders that were one: a backup of the jobs' folder, put back while another job ran."""
+    machine, bead = Machine(either), either.create()
+    machine.does(HANGS)
+    machine.dispatch()
+    [first] = machine.jobs.ids()
+    (machine.jobs.path / first).rename(either.folder / "away")
+    tell(either, "update", bead, "-s", "open", "--unset-metadata", "bdauto.job", "--unset-metadata", "bdauto.attempt")
+    assert machine.dispatch("--agent-slots", "2").outcomes == {bead: "dispatched"}
+    [second] = machine.jobs.ids()
+    (either.folder / "away").rename(machine.jobs.path / first)
+    done = machine.run("cancel", bead, "--json")
+    assert done.json["jobs"] == {first: "cancelled", second: "cancelled"}
+    assert (done.json["job"], done.json["state"]) == (second, "cancelled")
+
+
+def test_run_waits_for_a_bd_that_cannot_say_where_it_is(sandbox: Sandbox, begin: Start) -> None:
+    machine, bead = Machine(sandbox), sandbox.create()
+    sandbox.fault("where", "exit", times=3, text="boom", code=1)
+    env = {"BEADBOARD_URL": "", "BDAUTO_AGENT_JOBS": str(machine.jobs.path)}
+    loop = begin(sandbox, "--agent-command", str(machine.agent), "--listen", "0", **env)
+    assert "boom" in loop.wait("outage", target="bd")["error"]
+    loop.wait("recovered", target="bd")
+    loop.wait("dispatched", bead=bead)
+    assert loop.get("/readyz")[0] == 200
+    assert loop.stop().code == 0
+    assert loop.named("outage", "recovered") == ["outage", "recovered"]
+    machine.ended()
 
 
 def test_a_job_of_an_agent_service_that_is_not_configured_is_not_said_to_have_ended(either: Sandbox) -> None:

@@ -136,6 +136,10 @@ class SimLocal:
         """Return nothing: nobody asks."""
         return []
 
+    def jobs_here(self, bead_id: str) -> list[str]:
+        """Return nothing: nobody asks."""
+        return []
+
     def output(self, job: str) -> JobOutput:
         """Raise: nobody asks."""
         raise ServiceDrift(job)

@@ -284,7 +284,11 @@ class LocalAgent:
 
     def jobs_of(self, bead: Bead) -> list[str]:
         """Return the ids of the bead's jobs in the jobs' folder, the oldest first."""
-        return self.jobs.of_bead(bead.id, self._tracker)
+        return self.jobs_here(bead.id)
+
+    def jobs_here(self, bead_id: str) -> list[str]:
+        """Return the ids of the bead's jobs in the jobs' folder, the oldest first, whether or not it still exists."""
+        return self.jobs.of_bead(bead_id, self._tracker)
 
     def output(self, job: str) -> JobOutput:
         """Return the output of a job."""

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from bdauto import log
 from bdauto.bd.change import Change, rewrite
+from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
 from bdauto.cli.commands.explain import complete
 from bdauto.cli.commands.pause_resume import BY_LOGIN, by_login
@@ -15,9 +16,10 @@ from bdauto.clock import Runtime
 from bdauto.diagnostics.explanation import read_bead
 from bdauto.domain.bead import Bead
 from bdauto.domain.local_settings import LocalAgentSettings
+from bdauto.domain.reaping import ALIVE
 from bdauto.domain.reaping import ended as how_it_ended
 from bdauto.domain.settings import BdSettings, OutputSettings, ServiceSettings
-from bdauto.errors import UsageError
+from bdauto.errors import NoSuchBead, UsageError
 
 
 @with_options
@@ -33,27 +35,42 @@ def cancel(
     start_log(output)
     with opened(by_login(bd)) as tracker:
         agent, who = lazy_runner(services, local, bd)(), tracker.settings.actor
-        found = read_bead(tracker, bead)
-        agent.check_cancel(found)
-        jobs = agent.jobs_at_work(found)
-        job = jobs[-1] if jobs else None
-        if job is None and found.status != "in_progress":
-            raise UsageError(f"nothing to cancel: {bead} is {found.status}, and no job of it runs here")
-        if job is None and not found.record.attempt:
-            raise UsageError(f"nothing to cancel: bdauto has not claimed {bead}")
-        # Blocked first: a reaper that sees the job's end before that could hand the bead out again.
-        runtime = Runtime()
-        [blocked] = BdWriter(tracker, runtime).apply([_change(found, job, who, runtime.unique())])
-    states = {running: agent.cancel(running, who) for running in jobs}
-    state = states[job] if job else "not running"
-    for running, how in (states or {"": state}).items():
-        log.event("cancelled", bead=bead, job=running or None, state=how, blocked=blocked)
+        try:
+            found = read_bead(tracker, bead)
+        except NoSuchBead:  # its agent may have deleted it, and go on
+            jobs = [job for job in agent.jobs_here(bead) if agent.job_state(job) in ALIVE]
+            if not jobs:
+                raise
+            blocked, kept = False, "the bead is gone"
+        else:
+            agent.check_cancel(found)
+            jobs = agent.jobs_at_work(found)
+            # Blocked first: a reaper that sees the job's end before that could hand the bead out again.
+            blocked, kept = _block(tracker, found, jobs), "the bead is left as it is"
+    states = {job: agent.cancel(job, who) for job in jobs}
+    for job, state in (states or {"": "not running"}).items():
+        log.event("cancelled", bead=bead, job=job or None, state=state, blocked=blocked)
     if output.json:
-        sys.stdout.write(envelope("cancel", {"id": bead, "job": job, "state": state, "blocked": blocked}) + "\n")
+        newest = jobs[-1] if jobs else None
+        state = states.get(newest, "not running") if newest else "not running"
+        told = {"id": bead, "job": newest, "state": state, "jobs": states, "blocked": blocked}
+        sys.stdout.write(envelope("cancel", told) + "\n")
         return
     ended = "; ".join(f"job {job} {how_it_ended(state)}" for job, state in states.items()) or "no job of it runs"
-    then = f"the bead is blocked; re-arm it with bd update {bead} -s open" if blocked else "the bead is left as it is"
+    then = f"the bead is blocked; re-arm it with bd update {bead} -s open" if blocked else kept
     sys.stdout.write(f"{bead}: {ended}; {then}\n")
+
+
+def _block(tracker: Bd, bead: Bead, jobs: list[str]) -> bool:
+    """Block a bead whose jobs are to be ended, and return whether it was in progress. Raises UsageError and BdError."""
+    if not jobs and bead.status != "in_progress":
+        raise UsageError(f"nothing to cancel: {bead.id} is {bead.status}, and no job of it runs here")
+    if not jobs and not bead.record.attempt:
+        raise UsageError(f"nothing to cancel: bdauto has not claimed {bead.id}")
+    runtime = Runtime()
+    job, who = jobs[-1] if jobs else None, tracker.settings.actor
+    [blocked] = BdWriter(tracker, runtime).apply([_change(bead, job, who, runtime.unique())])
+    return blocked
 
 
 def _change(bead: Bead, job: str | None, who: str, mark: str) -> Change:

@@ -14,7 +14,7 @@ from bdauto.diagnostics.explanation import read_bead
 from bdauto.domain.local_settings import LocalAgentSettings
 from bdauto.domain.reaping import ALIVE, who_knows
 from bdauto.domain.settings import BdSettings, LogsSettings, OutputSettings, ServiceSettings
-from bdauto.errors import UsageError
+from bdauto.errors import BdFailed, UsageError
 from bdauto.sanitize import clean_lines
 
 INTERVAL = 0.5
@@ -34,9 +34,15 @@ def logs(
     start_log(output)
     with opened(bd, readonly=True) as tracker:
         agent = lazy_runner(services, local, bd)()
-        found = read_bead(tracker, bead)
-        jobs = agent.jobs_of(found)
-        elsewhere = who_knows(found) if found.record.attempt and not agent.owns(found) else ""
+        try:
+            found = read_bead(tracker, bead)
+        except BdFailed:  # its agent may have deleted it, or made it unreadable
+            jobs, elsewhere = agent.jobs_here(bead), ""
+            if not jobs:
+                raise
+        else:
+            jobs = agent.jobs_of(found)
+            elsewhere = who_knows(found) if found.record.attempt and not agent.owns(found) else ""
     job = _choose(jobs, bead, view.attempt, elsewhere)
     source = agent.output(job)
     while (state := _show(source)) in ALIVE and view.follow and not lost():
