@@ -1,6 +1,6 @@
 """Decide what becomes of a bead in progress."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -85,6 +85,12 @@ class JobEvidence(msgspec.Struct, frozen=True):
     ends: Mapping[str, JobEnd] = msgspec.field(default_factory=dict)
     others: Mapping[str, str] = msgspec.field(default_factory=dict)
 
+    def without(self, beads: Collection[str]) -> "JobEvidence":
+        """Return the evidence without what it says of the jobs of these beads, named by their ids."""
+        states = {bead: state for bead, state in self.states.items() if bead not in beads}
+        ends = {bead: end for bead, end in self.ends.items() if bead not in beads}
+        return msgspec.structs.replace(self, states=states, ends=ends)
+
     def last_words(self, bead_id: str) -> str:
         """Return the last line that the bead's agent wrote, "" when it is not known."""
         end = self.ends.get(bead_id)
@@ -154,7 +160,8 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
     if _without_job(bead):
         return _unstarted(bead, age, _nothing(evidence, job_state), settings, _silence(bead, job_state))
     if job_state == NOT_ASKED:
-        return _keep(bead, f"the agent service is slow: there was no time to ask about job {bead.record.job}; {aged}")
+        job = bead.record.job or bead.signed_job
+        return _keep(bead, f"the agent service is slow: there was no time to ask about job {job}; {aged}")
     if job_state == TOKEN_REFUSED:
         return _keep(
             bead, f"the agent service refuses the token, so nobody can be asked about job {bead.record.job}; {aged}"

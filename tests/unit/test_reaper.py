@@ -10,6 +10,7 @@ import httpx
 import msgspec
 import pytest
 
+from bdauto.agents.job_questions import JobQuestions
 from bdauto.bd.change import MARK, Change, DryWriter
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.bead import Bead
@@ -34,6 +35,10 @@ class Ward:
 
     def sweep(self, **settings: Any) -> Report:
         return self.reaper(**settings).sweep()
+
+    def own_job(self, bead_id: str) -> str:
+        """Return the job that the bead records."""
+        return self.tracker.bead(bead_id).record.job
 
     def reaper(self, **settings: Any) -> Reaper:
         chosen = ReapSettings(**(self.settings | settings))
@@ -525,3 +530,52 @@ def test_how_a_job_of_a_host_ended_is_said_in_words(state: str, words: str) -> N
     bead = msgspec.convert(running(idle=FRESH), Bead)
     decision = decide_reap(bead, JobEvidence({"x-1": state}), ReapSettings(), NOW)
     assert decision.evidence == f"job j-1 {words} but the bead is still in progress"
+
+
+def signed(bead_id: str, *, idle: timedelta = STALE, **own: Any) -> dict[str, Any]:
+    """Return a bead whose POST had an unknown outcome, and whose agent has signed for the job `j-` plus its id."""
+    error = "dispatch outcome unknown: no answer"
+    return running(bead_id, idle=idle, notes=f"\n{error}\nclaimed by agent j-{bead_id}", job=None, error=error, **own)
+
+
+def test_many_signed_jobs_are_asked_about_once_and_for_a_minute() -> None:
+    names = [f"x-{number}" for number in range(9)]
+    here = ward(*(signed(name, attempt=f"a-{name}") for name in names))
+    services, asked, began = here.board.services(agent=True)(), list[str](), here.clock.time
+
+    def ask(job: str) -> dict[str, Any]:
+        asked.append(job)
+        here.clock.sleep(12)
+        return {"status": "running"}
+
+    runtime = here.clock.runtime()
+    services.questions = JobQuestions(ask, timedelta(seconds=15), runtime.monotonic, runtime.rng, at_once=0)
+    reaper = Reaper(here.tracker, here.tracker, lambda: services, ReapSettings(), runtime)
+    report = reaper.sweep()
+    assert (len(asked), here.clock.time - began) == (5, timedelta(minutes=1))
+    assert said(report) == dict.fromkeys(names, "kept")
+    assert sum("no time to ask about job j-x-" in bead.detail for bead in report.beads) == 4
+    assert {here.own_job(name) for name in names} == {*asked, ""}
+    reaper.sweep()
+    assert {here.own_job(name) for name in names} == {f"j-{name}" for name in names}
+
+
+@pytest.mark.parametrize(("state", "job", "outcome"), [(None, "", "blocked"), ("running", "j-x-1", "kept")])
+def test_a_signed_job_counts_if_the_service_knows_it(state: str | None, job: str, outcome: str) -> None:
+    here = ward(signed("x-1"), jobs={"j-x-1": state} if state else {})
+    assert said(here.sweep()) == {"x-1": outcome}
+    assert (here.own_job("x-1"), len([r for r in here.board.requests if "/jobs/" in r.url.path])) == (job, 1)
+
+
+def test_a_signed_job_that_another_bead_records_is_none_of_this_bead() -> None:
+    other = running("x-2", idle=FRESH, job="j-x-1")
+    here = ward(signed("x-1"), other, jobs={"j-x-1": "running"})
+    assert said(here.sweep()) == {"x-1": "blocked", "x-2": "kept"}
+    assert here.own_job("x-1") == ""
+
+
+def test_a_dry_run_says_of_a_signed_job_what_a_sweep_would() -> None:
+    here = ward(signed("x-1"), jobs={"j-x-1": "completed"})
+    settings, runtime = ReapSettings(dry_run=True), here.clock.runtime()
+    [told] = Reaper(here.tracker, DryWriter(), here.board.services(agent=True), settings, runtime).sweep().beads
+    assert told.detail.startswith("job j-x-1 is completed")
