@@ -7,17 +7,14 @@ from typing import Any
 import msgspec
 
 from bdauto import log
-from bdauto.bd.change import NOW, Change, LookBack, Writer, apply_each, rewrite, swap_and_look
+from bdauto.bd.change import NOW, Change, Writer, rewrite, swap_and_look
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
 from bdauto.domain.breaker import KEY, Breaker, Death
 from bdauto.domain.life import sign_of_life
-from bdauto.domain.outcome import BeadOutcome
-from bdauto.errors import BdError
 
-FAILED = BeadOutcome.failed
 TRIES = 8
 """Several dispatchers and reapers may change the breaker at once: each reads it anew after it lost."""
 RECENT = 50
@@ -53,8 +50,8 @@ class BreakerStore(msgspec.Struct, frozen=True):
                 return wanted
         return found
 
-    def after_unknown(self, death: Death, trip_after: int) -> Breaker | None:
-        """Count a POST with an unknown outcome. Return the breaker if this opened it: its beads are not charged then.
+    def after_unknown(self, death: Death, trip_after: int) -> tuple[Breaker, bool]:
+        """Count a POST with an unknown outcome. Return the breaker, and whether this opened it.
 
         The POSTs are in a row if no bead that was claimed between them has a job, or an agent that has shown life.
         """
@@ -72,27 +69,22 @@ class BreakerStore(msgspec.Struct, frozen=True):
             return after
 
         found = self.update(change)
-        if found.until:
-            self.give_back(found)
-        return found if opened else None
+        return found, opened
 
-    def give_back(self, found: Breaker, skip: Collection[str] = ()) -> None:
-        """Give the charge back to beads that it is about, but for those in `skip`. To do it again does nothing.
+    def refunds(self, found: Breaker, skip: Collection[str] = ()) -> list[Change]:
+        """Return the changes by which the beads of an open breaker get their charges back, but for those in `skip`.
 
-        They are open after an early death, or still claimed after an unknown outcome.
+        They are open after an early death, or still claimed after an unknown outcome. No charge is given back twice,
+        and what could not be written is among the changes of the next sweep, or of the next such answer.
         """
-        attempts = {death.attempt for death in found.deaths}
+        attempts = {death.attempt for death in found.deaths} if found.until else set()
         beads = self.bd.read(sorted({death.bead for death in found.deaths})).result().beads if attempts else ()
-        changes = [
+        return [
             self._uncharged(bead)
             for bead in beads
             if bead.record.died in attempts and bead.id not in skip
             if bead.status == "open" or (bead.status == "in_progress" and bead.record.died == bead.record.attempt)
         ]
-        results = apply_each(self.writer, changes, LookBack(self.bd.read))
-        for change, result in zip(changes, results, strict=True):
-            if isinstance(result, BdError):  # the next sweep, or the next such answer, does it again
-                log.event(FAILED, FAILED.level, bead=change.bead.id, detail=f"{change.act}: {result}")
 
     def _uncharged(self, bead: Bead) -> Change:
         waits = bead.status == "open" and bead.record.armed_at is not None

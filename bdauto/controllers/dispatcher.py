@@ -5,7 +5,7 @@ recorded, released, quarantined, or claimed with an outcome that says "unknown" 
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bdauto import log
 from bdauto.agents.answers import Answer, Started, Unknown
 from bdauto.agents.service_status import ServiceStatus, check_services
-from bdauto.bd.change import Writer
+from bdauto.bd.change import Change, LookBack, Writer, apply_each
 from bdauto.bd.client import Bd
 from bdauto.bd.command import PAGE
 from bdauto.bd.prefetch import MAX_AGE, Prefetch, too_old
@@ -34,7 +34,7 @@ from bdauto.domain.notes import UNKNOWN, format_age
 from bdauto.domain.outcome import BeadOutcome, Outcome, Report, partly
 from bdauto.domain.settings import DispatchSettings
 from bdauto.domain.times import format_time
-from bdauto.errors import AgentsDie, BdautoError, BdConflict, BdFailed, PartlyDone, ServiceDown
+from bdauto.errors import AgentsDie, BdautoError, BdConflict, BdError, BdFailed, PartlyDone, ServiceDown
 from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
@@ -283,11 +283,18 @@ class Dispatcher:
         """Tell the breaker of a POST of which nobody knows what became of it."""
         bead, claimed_at = claim.bead.id, format_time(self.runtime.now())
         death = Death(bead, claim.attempt, words=clean(error), claimed_at=claimed_at, unknown=True)
-        if found := self._breaker.after_unknown(death, self.settings.trip_after):
+        found, opened = self._breaker.after_unknown(death, self.settings.trip_after)
+        if opened:
             self._tripped = AgentsDie(
                 f"{bead}: {UNKNOWN}: {clean(error, 120)}; {found.describe()}",
                 hint="see what stands between bdauto and BeadBoard; one bead then tries it, or `bdauto resume`",
             )
+        self._give_back(self._breaker.refunds(found))
+
+    def _give_back(self, charges: Sequence[Change]) -> None:
+        for change, result in zip(charges, apply_each(self.writer, charges, LookBack(self.bd.read)), strict=True):
+            if isinstance(result, BdError):
+                self._endings.report(change.bead, BeadOutcome.failed, f"{change.act}: {result}")
 
     def _claim(self, bead: Bead, attempt: str) -> Claim | None:
         """Claim a bead. Where that fails because of the switch or the breaker, `_held` says so, and not the report."""

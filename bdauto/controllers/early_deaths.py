@@ -49,9 +49,8 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
             uncharged(decision) if _is_charged(decision) and decision.bead.record.attempt in suspended else decision
             for decision in decisions
         ]
-        if found.until:
-            settled = {decision.bead.id for decision in decisions if decision.action is not Action.keep}
-            BreakerStore(self.bd, self.writes, self.runtime).give_back(found, settled)
+        settled = {decision.bead.id for decision in decisions if decision.action is not Action.keep}
+        self.writes.each(BreakerStore(self.bd, self.writes, self.runtime).refunds(found, settled))
         if not opened:
             return charged, None
         return charged, AgentsDie(

@@ -172,7 +172,10 @@ class Reaper:
     def _failed_checks(self) -> Iterator[ReapDecision]:
         """Decide about the closed beads whose job's check failed."""
         failed = {check.attempt: check for check in (self.runner().failed_checks() if self.runner else ())}
-        beads = self.bd.read(sorted({check.bead for check in failed.values()})).result().beads if failed else ()
+        try:
+            beads = self.bd.read(sorted({check.bead for check in failed.values()})).result().beads if failed else ()
+        except BdError as error:
+            self._writes.unread, beads = error, ()
         for bead in beads:
             if bead.record.attempt in failed and (
                 decision := decide_check(bead, failed[bead.record.attempt], self.settings)

@@ -41,7 +41,7 @@ class Results(msgspec.Struct, frozen=True):
         """Record the ends of runs that are over: of beads no longer in progress, and of those claimed anew meanwhile.
 
         Return the status of each bead whose job's end was recorded, as its agent left it, and whether some ends are
-        left to record. A bd that fails is a warning: the next sweep tries again.
+        left to record. Where bd cannot list the runs, the sweep goes on and reports that. The next one tries again.
         """
         try:
             listed = self.bd.with_metadata(result=RUNNING, assignee=self.bd.settings.assignee).result().beads
@@ -51,6 +51,7 @@ class Results(msgspec.Struct, frozen=True):
             self._mark(runner)
         except BdError as error:
             log.warning("results-failed", error=error)
+            self.writes.unread = error
             return (), True
         return tuple(status for status in recorded if status != "in_progress"), len(recorded) < len(runs)
 

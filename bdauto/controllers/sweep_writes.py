@@ -33,11 +33,13 @@ class SweepWrites:
         self.paused: Pause | None = None
         self.failures: dict[str, BeadReport] = {}
         """The beads of which a change failed, by their ids."""
+        self.unread: BdError | None = None
+        """Why the sweep could not read all that it would have written of."""
 
     @property
     def error(self) -> BdError | None:
         """The first failure that speaks of bd, and not of one bead."""
-        return self._look_back.error
+        return self._look_back.error or self.unread
 
     def each(self, changes: Sequence[Change]) -> list[bool | BdError]:
         """Apply the changes, see `apply_each`, and note what failed. One that a pause has forestalled is False."""

@@ -6,12 +6,13 @@ from typing import Any
 import httpx
 import pytest
 
+from bdauto.bd.change import Change
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.breaker import FIRST_WAIT, KEY, Breaker, Death, read
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
-from bdauto.errors import AgentsDie
+from bdauto.errors import AgentsDie, BdFailed
 from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, row
 
 WORDS = "Invalid API key · Please run /login"
@@ -246,6 +247,27 @@ def test_one_that_is_killed_before_it_gave_a_charge_back_has_it_given_back_once(
     for _ in range(2):
         assert here.sweep().exit_code == 0
         assert [here.tracker.bead(f"x-{n}").record.attempts for n in range(3)] == [1, 0, 0]
+
+
+def test_a_charge_that_cannot_be_given_back_is_reported_and_given_back_by_the_next() -> None:
+    here = Ward(died("x-0"), died("x-1"))
+    here.sweep()
+    here.tracker.rows["x-2"], here.board.jobs["x-2"] = died("x-2", ago=30), failed()
+
+    def fail(change: Change) -> None:
+        if change.act.startswith("give back"):
+            raise BdFailed("disk full")
+
+    here.tracker.before_write = fail
+    report = here.sweep()
+    told = {bead.id: (bead.outcome, bead.detail) for bead in report.beads}
+    assert told["x-0"] == ("failed", "give back the charge of: disk full")
+    assert told["x-2"][0] == "released"
+    assert report.exit_code == 4, "the breaker has opened"
+    assert here.sweep().exit_code == 5, "it is open, and the charges are still not given back"
+    here.tracker.before_write = lambda change: None
+    assert here.sweep().exit_code == 0
+    assert [here.tracker.bead(f"x-{n}").record.attempts for n in range(3)] == [0, 0, 0]
 
 
 def test_a_job_is_read_once_and_its_secrets_are_hidden() -> None:

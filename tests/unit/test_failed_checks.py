@@ -10,6 +10,7 @@ from bdauto.controllers.reaper import Reaper
 from bdauto.domain.outcome import Report
 from bdauto.domain.reaping import FailedCheck
 from bdauto.domain.settings import ReapSettings
+from bdauto.errors import BdFailed
 from tests.support.fakes import NOW, Board, Clock, Tracker, row
 
 WORDS = "exit 1: 2 failed"
@@ -49,6 +50,20 @@ def test_a_bead_whose_check_failed_is_open_again_charged_and_waits() -> None:
     assert bead.record.retry_at > NOW
     assert here.tracker.notes("x-1")[-1] == f"reaper: the check of job a1 failed: {WORDS} — opened again"
     assert here.sweep().beads == ()
+
+
+def test_one_that_cannot_be_read_is_reported_and_the_others_are_settled() -> None:
+    here = Ward(closed(), row("x-2", status="in_progress", updated_at=NOW - timedelta(hours=3)))
+
+    def fail(verb: str) -> None:
+        if verb == "list" and here.tracker.reads.count("list") == 2:
+            raise BdFailed("no")
+
+    here.tracker.before_read = fail
+    report = here.sweep()
+    assert [(one.id, one.outcome) for one in report.beads] == [("x-2", "blocked")]
+    assert report.exit_code == 3
+    assert [(one.id, one.outcome) for one in here.sweep().beads] == [("x-1", "requeued")]
 
 
 def test_after_its_last_attempt_it_is_quarantined() -> None:

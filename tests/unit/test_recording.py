@@ -268,8 +268,8 @@ def test_a_dry_run_lists_and_records_nothing() -> None:
     assert "results" not in here.reads
 
 
-def test_a_bd_that_fails_is_a_warning_and_the_sweep_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    here = tracker(dispatched())
+def test_runs_that_bd_cannot_list_are_reported_and_the_sweep_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    here = tracker(dispatched(), dispatched("x-2", "in_progress", job="j-2"))
 
     def fail(verb: str) -> None:
         if verb == "results":
@@ -277,8 +277,10 @@ def test_a_bd_that_fails_is_a_warning_and_the_sweep_goes_on(caplog: pytest.LogCa
 
     here.before_read = fail
     with caplog.at_level(logging.WARNING, "bdauto"):
-        sweep(here, j_1=job())
-    assert [record.getMessage() for record in caplog.records] == ["results-failed"]
+        report = sweep(here, j_1=job(), j_2=job())
+    assert [record.getMessage() for record in caplog.records] == ["results-failed", "blocked"]
+    assert (report.exit_code, report.outcome) == (3, "partial")
+    assert "unknown flag" in str(report.error)
 
 
 def test_one_bead_that_cannot_be_written_does_not_affect_the_others(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 import httpx
 import pytest
 
+from bdauto.bd.change import Change
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.breaker import FIRST_WAIT, Breaker, read
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.settings import DispatchSettings, ReapSettings
+from bdauto.errors import BdFailed
 from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, row
 from tests.support.scene import Make, make
 
@@ -77,6 +79,21 @@ def test_the_tick_that_opens_the_breaker_says_so() -> None:
     assert "suspended" not in errors[0] + errors[1]
     assert errors[2].startswith("x-3: dispatch outcome unknown: HTTP 504")
     assert "suspended until" in errors[2]
+
+
+def test_a_tick_that_cannot_give_a_charge_back_names_the_bead() -> None:
+    here = Desk(3, GATEWAY, GATEWAY, GATEWAY)
+
+    def fail(change: Change) -> None:
+        if change.act.startswith("give back") and change.bead.id == "x-1":
+            raise BdFailed("disk full")
+
+    here.tracker.before_write = fail
+    here.tick()
+    here.tick()
+    beads = [(bead.id, bead.outcome, bead.detail) for bead in here.tick().beads]
+    assert beads[-1] == ("x-1", "failed", "give back the charge of: disk full")
+    assert [here.tracker.bead(f"x-{n}").record.attempts for n in (1, 2, 3)] == [1, 0, 0]
 
 
 def test_a_day_of_it_blocks_no_bead() -> None:
