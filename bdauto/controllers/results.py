@@ -163,7 +163,7 @@ def _ended(
         end, state = evidence.ends.get(bead.id), evidence.states.get(bead.id, "")
         before = None if run == bead.record.current else run.claimed_at  # the bead was claimed anew since
         silent = now - (before or bead.updated_at) > UNANSWERED
-        unknown = not run.job and not run.runner and before is not None  # nobody can be asked about it, now or later
+        unknown = not run.job and not run.local and before is not None  # nobody can be asked about it, now or later
         gone = unknown or state in (FORGOTTEN, NOT_STARTED) or (state not in (*ALIVE, NOT_ASKED) and silent)
         if end or gone:
             yield bead, run, since_claim(run, end or lost(min(before or bead.closed_at or bead.updated_at, now)))

@@ -80,6 +80,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     session: _Words | None = None
     words: _Words = ""
 
+    @property
+    def local(self) -> bool:
+        """Whether an agent command on some machine ran it, and not a service."""
+        return bool(self.jobs_folder or self.runner)
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What bdauto has written on a bead. A field with its default is one that is not there.

@@ -249,7 +249,7 @@ def test_one_that_is_killed_before_it_gave_a_charge_back_has_it_given_back_once(
         assert [here.tracker.bead(f"x-{n}").record.attempts for n in range(3)] == [1, 0, 0]
 
 
-def test_a_charge_that_cannot_be_given_back_is_reported_and_given_back_by_the_next() -> None:
+def test_a_charge_that_is_not_given_back_is_reported_and_tried_again() -> None:
     here = Ward(died("x-0"), died("x-1"))
     here.sweep()
     here.tracker.rows["x-2"], here.board.jobs["x-2"] = died("x-2", ago=30), failed()

@@ -177,6 +177,17 @@ def test_what_others_settle_is_recorded_by_its_own_place(here: LocalAgent, there
         assert tracker.bead("x-1").status == "blocked"
 
 
+def test_a_run_before_is_known_by_its_folder_and_not_by_a_host_s_name(here: LocalAgent, there: LocalAgent) -> None:
+    """Its bead was claimed anew here, while its own place has not told yet how it ended."""
+    before = {"attempt": "w0", "claimed": format_time(CLAIMED), "jobs_folder": here.jobs.make_place()}
+    tracker = Tracker(Clock(), running(there, minutes=5, runs=json.dumps([before])))
+    sweep(tracker, there)
+    assert [run.result for run in tracker.bead("x-1").record.all_runs] == [None, None]
+    (made(here.jobs, "w0", end=COMPLETED) / "output.0").write_text('{"total_cost_usd": 5.5}')
+    sweep(tracker, here)
+    assert [run.cost_usd for run in tracker.bead("x-1").record.all_runs] == [5.5, None]
+
+
 @pytest.mark.parametrize(("hours", "result"), [(23, "running"), (25, "lost")])
 def test_a_job_elsewhere_is_lost_after_a_day(here: LocalAgent, there: LocalAgent, hours: int, result: str) -> None:
     found = running(here) | {"status": "closed", "updated_at": NOW - timedelta(hours=hours)}
