@@ -19,6 +19,8 @@ from bdauto.domain.reaping import (
     TOKEN_REFUSED,
     who_knows,
 )
+from bdauto.domain.record import ATTEMPT
+from bdauto.domain.times import format_time
 from bdauto.errors import ServiceError, TokenRefused
 from bdauto.sanitize import clean
 
@@ -32,7 +34,8 @@ STATE_LIMIT = 40
 class NamedJob(msgspec.Struct, frozen=True):
     """A job that may run, its state, and why the state is not known, or None.
 
-    `owner` is another bead that records the job. `place` says who alone can be asked about it, where that is not here.
+    `owner` is another bead that records the job. `place` says who alone can be asked about it, where that is not here,
+    and `until` when it has ended at the latest.
     """
 
     job: str
@@ -40,6 +43,7 @@ class NamedJob(msgspec.Struct, frozen=True):
     error: ServiceError | None = None
     owner: str = ""
     place: str = ""
+    until: datetime | None = None
 
     @property
     def runs(self) -> bool:
@@ -51,15 +55,17 @@ class NamedJob(msgspec.Struct, frozen=True):
         if self.owner:
             return f"bdauto explain {self.owner}"
         if self.place:
-            return f"bdauto cancel {bead.id}, there"
+            return f"wait, or `bd update {bead.id} --unset-metadata {ATTEMPT}` once it is over"
         if self.error:
             return "bdauto doctor"
         return "" if self.runs else f"bd update {bead.id} --unset-metadata bdauto.unclaimed, once it is over"
 
     def describe(self) -> str:
         """Say why the bead cannot be posted."""
-        if self.place:
-            return f"its job {self.job} may run: only {self.place} can be asked about it"
+        if self.until:
+            return (
+                f"its job {self.job} may run until {format_time(self.until)}: only {self.place} can be asked about it"
+            )
         if self.owner:
             return f"job {self.job} is recorded here and on {self.owner}, and it may run"
         if self.error:
@@ -82,8 +88,8 @@ def job_in_the_way(
     bead records it as well. `extra` is a job that the bead does not name, or "". With `asks` False nobody is asked.
     Where nobody can be asked about jobs, one whose claim was gone counts for LONGEST_BELIEF.
     """
-    if _runs_elsewhere(runner, bead, now):
-        return NamedJob(bead.record.job or bead.record.attempt, ELSEWHERE, place=who_knows(bead))
+    if until := _elsewhere_until(runner, bead, now):
+        return NamedJob(bead.record.job or bead.record.attempt, ELSEWHERE, place=who_knows(bead), until=until)
     if runner is None or not runner.knows_jobs:
         unclaimed = bead.record.unclaimed
         return NamedJob(unclaimed, "not known") if unclaimed and now - bead.updated_at <= LONGEST_BELIEF else None
@@ -97,11 +103,15 @@ def job_in_the_way(
     return None
 
 
-def _runs_elsewhere(runner: "Runner | None", bead: Bead, now: datetime) -> bool:
-    """Whether somebody has opened a bead while its local agent may be at work in a place that is not asked here."""
-    if not bead.local or bead.record.current is None or bead.ends_by is None or now > bead.ends_by:
-        return False
-    return runner is None or not runner.owns(bead)
+def _elsewhere_until(runner: "Runner | None", bead: Bead, now: datetime) -> datetime | None:
+    """Return how long a job of an open bead's claim may run in a place that is not asked here, None if it does not.
+
+    Somebody has opened the bead since. A claim that does not say when its job ends counts for LONGEST_BELIEF.
+    """
+    if bead.record.current is None or (runner.owns(bead) if runner else not bead.local):
+        return None
+    until = bead.ends_by or (bead.record.claimed_at or bead.updated_at) + LONGEST_BELIEF
+    return until if now <= until else None
 
 
 def _jobs(runner: "Runner", bead: Bead, extra: str) -> Iterator[str]:

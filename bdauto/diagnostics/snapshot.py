@@ -149,7 +149,7 @@ def with_jobs(bd: Bd, runner: "Runner | None", verdicts: Iterable[Verdict], now:
     asked = failed = 0
     for found in verdicts:
         bead = found.bead
-        if not found.eligible or not bead.named_jobs or asked == AT_ONCE:
+        if not found.eligible or not (bead.named_jobs or bead.record.current) or asked == AT_ONCE:
             yield found
             continue
         asked += 1

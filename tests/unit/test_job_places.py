@@ -8,20 +8,25 @@ from typing import Any
 
 import pytest
 
-from bdauto.agents.answers import AtCapacity
+from bdauto.agents.answers import AtCapacity, Started
 from bdauto.agents.local.jobs import Jobs
 from bdauto.agents.local.local_agent import LocalAgent
 from bdauto.agents.service_status import job_evidence
+from bdauto.controllers.dispatcher import Dispatcher
+from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.reaper import Reaper
-from bdauto.diagnostics.snapshot import weigh
+from bdauto.diagnostics.alerts import active_alerts
+from bdauto.diagnostics.explanation import explanation
+from bdauto.diagnostics.snapshot import gather, weigh
 from bdauto.domain.local_settings import LocalAgentSettings, parse_command
 from bdauto.domain.notes import UNKNOWN
 from bdauto.domain.outcome import Report
-from bdauto.domain.settings import ReapSettings
+from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.errors import ServiceDrift, UsageError
 from tests.support.fakes import NOW, Board, Clock, Tracker, bead, row
-from tests.unit.test_earlier_jobs import Desk
+from tests.support.scene import Queue
+from tests.unit.test_earlier_jobs import ROOM, Desk
 from tests.unit.test_jobs import alive, made
 
 CLAIMED = NOW - timedelta(minutes=40)
@@ -260,6 +265,49 @@ def test_an_open_bead_waits_for_the_latest_end_elsewhere(here: LocalAgent, minut
     [said] = desk.cycle().beads
     assert said.outcome == outcome
     assert ("only host laptop" in said.detail) is (outcome == "kept")
+
+
+@pytest.mark.parametrize(("hours", "started"), [(23, []), (25, ["x-1"])])
+def test_an_open_bead_of_a_service_is_not_started_here_for_a_day(
+    here: LocalAgent, monkeypatch: pytest.MonkeyPatch, hours: int, started: list[str]
+) -> None:
+    """Its person, or its agent, has opened it. Nobody here can be asked whether its job goes on."""
+    begun = list[str]()
+    monkeypatch.setattr(LocalAgent, "check_start", lambda *_, **__: None)
+    monkeypatch.setattr(LocalAgent, "start", lambda _, bead, attempt: begun.append(bead.id) or Started(attempt))  # type: ignore[func-returns-value]
+    for found in (running(None, minutes=hours * 60, job="j-1"), claimed(None, minutes=hours * 60)):
+        tracker = Tracker(Clock(), found | {"status": "open", "updated_at": NOW - timedelta(minutes=1)})
+        gate = TrackerGate(tracker, tracker.clock.now)
+        runtime = tracker.clock.runtime()
+        report = Dispatcher(tracker, tracker, lambda: here, DispatchSettings(), runtime, gate).cycle()
+        assert (begun, report.exit_code) == (started, 0)
+        begun.clear()
+        if not started:
+            assert "only the agent service can be asked about it" in report.beads[0].detail
+
+
+def test_explain_and_status_say_what_a_job_elsewhere_holds_up(here: LocalAgent, there: LocalAgent) -> None:
+    services = Board(health=[ROOM]).services(agent=True)()
+    views: list[tuple[LocalAgent | None, Any]] = [(here, there), (here, services), (here, None), (None, there)]
+    for place, runner in views:
+        for found in (claimed(place, minutes=10), running(place, minutes=10, job="w1")):
+            queue = Queue(Clock(), found | {"status": "open"})
+            told = explanation(queue, runner, "x-1", DispatchSettings(), ReapSettings(), NOW)
+            until = "2026-04-18T22:50:46Z" if place else "2026-04-19T22:25:46Z"
+            assert told.headline.startswith(f"waiting: its job w1 may run until {until}: only ")
+            assert [c.fix for c in told.conditions if c.name == "job"]
+            [alert] = active_alerts(gather(queue, runner, DispatchSettings(), ReapSettings(), NOW))
+            assert alert.startswith("not posted: x-1 (title of x-1): its job w1 may run until")
+
+
+def test_what_this_place_can_be_asked_about_holds_nothing_up(here: LocalAgent) -> None:
+    made(here.jobs, "w1", end=COMPLETED)
+    for found, runner in (
+        (running(here), here),
+        (running(None, job="j-1"), Board(health=[ROOM]).services(agent=True)()),
+    ):
+        queue = Queue(Clock(), found | {"status": "open"})
+        assert explanation(queue, runner, "x-1", DispatchSettings(), ReapSettings(), NOW).verdict.eligible
 
 
 def test_jobs_of_another_tracker_are_other_beads(tmp_path: Path, here: LocalAgent) -> None:
