@@ -136,12 +136,11 @@ EVIDENCE: list[Evidence] = [
 
 
 def _decision(decision: ReapDecision) -> str:
-    if decision.action is Action.keep:
-        return "kept"
-    if decision.action is Action.block:
-        return "blocked"
+    """Return the outcome, and for a bead that is opened again whether the attempt is charged."""
+    if decision.action in (Action.keep, Action.block):
+        return decision.action.value
     charge = "early death" if decision.early_death else "charged" if decision.charged else "uncharged"
-    return f"open, {charge}"
+    return f"{decision.action.value}, {charge}"
 
 
 def evidence() -> str:
