@@ -256,16 +256,16 @@ class Dispatcher:
         claim = self._claim(bead, attempt)
         if claim is None:
             return self._held is None
-        passed, now = timedelta(seconds=self.runtime.monotonic() - since), self.runtime.now()
-        taken = max(passed, now - at)  # the last look at the clock before the POST
+        if self._taken(since, at) > MAX_AGE:
+            self._held = self.gate.hold(again=True)
+        taken = self._taken(since, at)  # the last look at the clock before the POST: that look may be slow
         if taken > self.settings.grace / 2:
             self._endings.too_late(claim, f"its claim took {format_age(taken)}, a reaper may release it: not posted")
-            return True
-        if taken > MAX_AGE:
-            self._held = self.gate.hold(again=True)
-            if self._held:
-                self._endings.too_late(claim, f"{self._held.detail or 'asked to stop'}: not posted")
-                return False
+            return self._held is None
+        if self._held:
+            self._endings.too_late(claim, f"{self._held.detail or 'asked to stop'}: not posted")
+            return False
+        now = at + taken
         waited = now - self.memory.eligible_since(bead)
         self._waits.append(max(waited.total_seconds(), 0.0))
         answer = self._start(claim)
@@ -278,6 +278,10 @@ class Dispatcher:
         if isinstance(answer, Unknown) and self.settings.trip_after:
             self._count_unknown(claim, answer.error)
         return go_on
+
+    def _taken(self, since: float, at: datetime) -> timedelta:
+        """Return how long ago that was, by the clock of this host that has gone further."""
+        return max(timedelta(seconds=self.runtime.monotonic() - since), self.runtime.now() - at)
 
     def _count_unknown(self, claim: Claim, error: str) -> None:
         """Tell the breaker of a POST of which nobody knows what became of it."""

@@ -255,8 +255,14 @@ def _check_order(world: World, process: Process, row: Row) -> None:
         waits = bead.status == "open" and not other.reverted and bead.id not in process.tried
         before = other.fit_since is not None and max(other.fit_since, other.changed_at) < process.begun
         ready = waits and before and (bead.record.retry_at is None or bead.record.retry_at <= began)
+        ready = ready and not any(_may_run(process, job) for job in world.jobs.values() if job.bead == bead.id)
         if ready and not process.started and row.changed_at < process.begun and _rank(bead) < _rank(row.bead):
             world.violate("order", f"{process.name} claims {row.bead.id} before {bead.id}")
+
+
+def _may_run(process: Process, job: Job) -> bool:
+    """Whether the process was told something of a job by which its bead is passed over."""
+    return process.jobs_told.get(job.id, FORGOTTEN) not in (*ENDED, FORGOTTEN, NOT_STARTED)
 
 
 def _rank(bead: Bead) -> tuple[object, ...]:

@@ -129,6 +129,7 @@ class Process:
         if self.happens("suspended"):
             seconds = self.task.rng.choice((20.0, 3 * MINUTE, 12 * MINUTE, 40 * MINUTE))
             self.tell("stands still for {:.0f} s", seconds)
+            self.troubled = True  # there may be no time left to ask about a job
             self.wait(seconds)
 
     def tell(self, words: str, *values: object) -> None:

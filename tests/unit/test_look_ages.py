@@ -83,6 +83,28 @@ def test_a_pause_during_a_slow_claim_gives_the_bead_back() -> None:
     assert (here.tracker.bead("x-1").status, here.tracker.bead("x-1").record.attempts) == ("open", 0)
 
 
+def test_a_bead_is_given_back_when_the_second_look_takes_too_long() -> None:
+    """A reaper may have released it while the dispatcher waited for the answer about the switch."""
+    here = desk(row("x-1"), row("x-2"), grace=timedelta(minutes=10), max_beads=1)
+    apply = here.tracker.apply
+
+    def slow_claim(changes: Any) -> list[bool]:
+        here.tracker.apply, here.tracker.before_read = apply, slow_look  # type: ignore[method-assign]
+        here.clock.time += MAX_AGE + timedelta(seconds=1)
+        return apply(changes)
+
+    def slow_look(verb: str) -> None:
+        assert verb == "kv"
+        here.tracker.before_read = lambda _: None
+        here.clock.time += timedelta(minutes=12)
+
+    here.tracker.apply = slow_claim  # type: ignore[method-assign]
+    report = here.cycle()
+    assert (said(report), here.board.posts) == ({"x-1": "released", "x-2": "dispatched"}, ["x-2"])
+    assert "its claim took 12m" in report.beads[0].detail
+    assert here.tracker.bead("x-1").record.attempts == 0
+
+
 def test_a_pause_during_the_record_before_it_holds_the_next_bead() -> None:
     here = desk(*queue(3), max_beads=3)
 
