@@ -114,33 +114,38 @@ class Claims(msgspec.Struct, frozen=True):
         )
         return self._record(change, job)
 
-    def mark_unclaimed(self, claim: Claim, job: str) -> None:
+    def mark_unclaimed(self, claim: Claim, job: str) -> bool:
         """Note a job that runs though its claim is gone on its bead, if that looks as if it had never been posted.
 
-        A reaper that settled the attempt leaves its charge. A bd that undoes the claim takes the charge back too.
+        As insistent as `record`. Return False if the bead is not there any more. A reaper that settled the attempt
+        leaves its charge. A bd that undoes the claim takes the charge back too.
         """
-        found = self.bd.read([claim.bead.id]).result().beads
-        for bead in found:
-            if (
-                bead.status == "open"
-                and not bead.record.attempt
-                and not bead.rearmed
-                and bead.record.attempts < claim.attempts
-            ):
-                change = rewrite(
-                    bead,
-                    bead.record.change(unclaimed=job),
-                    act="note unclaimed job of",
-                    mark=self.runtime.unique(),
-                    if_status="open",
-                    if_updated_at=bead.updated_at,
-                )
-                self._apply(change)
+        return self._insist(lambda: self._mark_unclaimed(claim, job), claim.bead, claim.attempt, job)
 
-    def is_deleted(self, claim: Claim) -> bool:
-        """Return whether the bead is not there any more."""
-        found = self.bd.read([claim.bead.id]).result()
-        return not found.beads and not found.malformed
+    def _mark_unclaimed(self, claim: Claim, job: str) -> bool:
+        for _ in range(END_TRIES):
+            found = self.bd.read([claim.bead.id]).result()
+            if not found.beads:
+                return bool(found.malformed)
+            [bead] = found.beads
+            if (
+                bead.status != "open"
+                or bead.record.attempt
+                or bead.rearmed
+                or bead.record.attempts >= claim.attempts
+                or self._apply(
+                    rewrite(
+                        bead,
+                        bead.record.change(unclaimed=job),
+                        act="note unclaimed job of",
+                        mark=self.runtime.unique(),
+                        if_status="open",
+                        if_updated_at=bead.updated_at,
+                    )
+                )
+            ):
+                break
+        return True
 
     def unknown(self, claim: Claim, error: str) -> None:
         """Leave the bead claimed and say that it may run: the reaper settles it. As insistent as `record`."""
@@ -159,7 +164,7 @@ class Claims(msgspec.Struct, frozen=True):
 
     def _record(self, change: Change, job: str = "") -> bool:
         """Write a record. If it is written, its comment waits to become a note."""
-        written = self._insist(change, job)
+        written = self._insist(lambda: self._apply(change), change.bead, change.if_attempt, job)
         if written:
             late = Change(
                 bead=change.bead,
@@ -172,17 +177,17 @@ class Claims(msgspec.Struct, frozen=True):
             self.notes.add(late, self.runtime.monotonic())
         return written
 
-    def _insist(self, change: Change, job: str = "") -> bool:
+    def _insist(self, write: Callable[[], bool], bead: Bead, attempt: str | None, job: str = "") -> bool:
         deadline, wait = self.runtime.monotonic() + RECORD_RETRY.total_seconds(), 0.5
         while True:
             try:
-                return self._apply(change)
+                return write()
             except BdUnsupported:
                 raise
             except BdError as error:
                 if self.runtime.monotonic() + wait > deadline:
                     raise
-                log.warning("record-retry", bead=change.bead.id, job=job, attempt=change.if_attempt, error=error)
+                log.warning("record-retry", bead=bead.id, job=job, attempt=attempt, error=error)
             self.runtime.sleep(wait)
             wait = min(wait * 2, 5.0)
 

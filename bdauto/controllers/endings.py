@@ -172,12 +172,11 @@ class Endings:
             if self._claims.record(claim, job):
                 self.report(claim, BeadOutcome.dispatched, job=job)
                 return
-            if self._claims.is_deleted(claim):
+            if not self._claims.mark_unclaimed(claim, job):
                 words = f"was deleted; its job {job} runs on, and its end will be in the log"
                 self.report(claim, BeadOutcome.failed, words, job)
                 raise PartlyDone(f"{claim.bead.id} {words}", hint="tell the agent to close its bead")
             problem: BdError = BdFailed("its claim is gone: bd, or somebody, has undone it")
-            self._claims.mark_unclaimed(claim, job)
         except BdError as error:
             problem = error
         words = f"runs as job {job}, which could not be recorded: {problem}"

@@ -610,6 +610,39 @@ def test_a_record_that_finds_its_claim_gone_is_an_error_and_the_bead_is_not_post
     assert (here.cycle().exit_code, here.board.posts) == (0, ["x-1"])
 
 
+def test_the_job_of_a_claim_that_is_gone_is_noted_though_bd_fails() -> None:
+    before = row("x-1")
+    here = desk(before | {})
+    failures = [BdFailed("locked"), BdFailed("locked")]
+
+    def reverts(bead_id: str) -> None:
+        here.tracker.rows[bead_id] = before | {}
+        here.tracker.before_read = fails
+
+    def fails(verb: str) -> None:
+        if verb == "list" and failures:
+            raise failures.pop()
+
+    here.board.posted = reverts
+    assert said(here.cycle()) == {"x-1": "failed"}
+    assert (failures, here.tracker.own("x-1")["unclaimed"]) == ([], "job-1")
+
+
+def test_the_job_of_a_claim_that_is_gone_is_noted_though_the_bead_moves() -> None:
+    before = row("x-1")
+    here = desk(before | {})
+
+    def moves(change: Change) -> None:
+        if change.act == "note unclaimed job of":
+            here.tracker.before_write = lambda _: None
+            here.tracker.rows["x-1"].update(notes="claimed by agent job-1", updated_at=NOW)
+
+    here.board.posted = lambda bead_id: here.tracker.rows.update({bead_id: before | {}})
+    here.tracker.before_write = moves
+    assert said(here.cycle()) == {"x-1": "failed"}
+    assert here.tracker.own("x-1")["unclaimed"] == "job-1"
+
+
 @pytest.mark.parametrize("agent", [True, False])
 def test_a_bead_that_a_reaper_released_before_the_record_is_dispatched_again_by_the_same_process(agent: bool) -> None:
     """The dispatcher stood still before its record. A release keeps the charge, a bd that reverts does not."""
