@@ -89,6 +89,35 @@ def test_an_agent_that_wrote_on_its_bead_did_not_die_at_once() -> None:
     assert here.tracker.store == {}
 
 
+@pytest.mark.parametrize("status", ["failed", "error", "completed"])
+@pytest.mark.parametrize(
+    ("notes", "own"),
+    [("\nclaimed by agent {}\nfound the cause", {}), ("", {"adopted": "a-{}"})],
+    ids=["an agent that worked", "a job that bdauto did not start"],
+)
+def test_only_an_early_death_counts_of_the_jobs_that_are_over(notes: str, own: dict[str, Any], status: str) -> None:
+    ids = [f"x-{n}" for n in range(1, 6)]
+    beads = [
+        died(i, ago=60 + n, notes=notes.format(i), **{key: text.format(i) for key, text in own.items()})
+        for n, i in enumerate(ids)
+    ]
+    here = Ward(*beads)
+    here.board.jobs = {i: failed(status=status) for i in ids}
+    report = here.sweep()
+    assert (report.exit_code, {bead.outcome for bead in report.beads}) == (0, {"released"} if own else {"blocked"})
+    assert here.breaker == Breaker()
+    assert here.tracker.written[-1].act != "set", "the breaker is not written"
+    assert [here.tracker.bead(i).record.deaths for i in ids] == [0] * 5
+
+
+def test_jobs_that_are_over_between_early_deaths_do_not_count() -> None:
+    """Two agents died at once. The others had worked for an hour before they failed, and count for nothing."""
+    worked = [alive(f"x-{n}", ago=3600 + n) for n in range(3, 7)]
+    here = Ward(died("x-1"), died("x-2"), *worked)
+    assert here.sweep(trip_after=3).exit_code == 0
+    assert (here.state(), [death.bead for death in here.breaker.deaths]) == ("closed", ["x-1", "x-2"])
+
+
 def test_without_a_word_on_jobs_a_stall_without_a_sign_is_one() -> None:
     here = Ward(*(died(f"x-{n}", ago=31 * 60) for n in range(3)), agent=False)
     assert here.sweep().exit_code == 4
