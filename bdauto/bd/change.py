@@ -10,7 +10,7 @@ import msgspec
 from bdauto import log
 from bdauto.bd.client import RunningCommand
 from bdauto.domain.bead import Bead, BeadList
-from bdauto.domain.record import ARMED_AT, KEPT, PLACE, PREFIX, RELEASED_AT, Record, difference, metadata_of
+from bdauto.domain.record import ARMED_AT, ATTEMPT, KEPT, PLACE, PREFIX, RELEASED_AT, Record, difference, metadata_of
 from bdauto.domain.record import MARK as MARK
 from bdauto.domain.times import format_time
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdMissing, BdMoved, BdTimeout, BdUnsupported
@@ -70,7 +70,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ends_claim(self) -> bool:
         """Whether no attempt is left on the bead."""
-        return self.retracts_claim_note or "bdauto.attempt" in self.drop
+        return self.retracts_claim_note or ATTEMPT in self.drop
 
     def holds(self, bead: Bead) -> bool:
         """Whether the bead still is what this change expects."""

@@ -19,7 +19,7 @@ import msgspec
 
 from bdauto import log
 from bdauto.bd import command, process
-from bdauto.bd.folder import beads_folder, restore_copy
+from bdauto.bd.folder import restore_copy
 from bdauto.bd.parsing import parse_beads, parse_object, unwrap
 from bdauto.bd.server_address import read_object
 from bdauto.bd.tracker import Tracker, redirected, tracker_at
@@ -29,6 +29,7 @@ from bdauto.domain.settings import BdSettings
 from bdauto.domain.times import format_time, parse_time
 from bdauto.domain.values import format_duration
 from bdauto.errors import (
+    BdautoError,
     BdConflict,
     BdDrift,
     BdError,
@@ -141,6 +142,7 @@ class Bd:
         """
         self.settings = settings
         self._db = None if settings.db is None else redirected(settings.db)
+        self._folder = self._db  # else asked for once
         self._readonly = readonly
         self._prefix = self._start_of_commands(readonly=readonly)
         self._environment = command.environment(private=private)
@@ -298,13 +300,13 @@ class Bd:
         return self._start(["version"], "version", _parse_version)
 
     def touch(self) -> None:
-        """Move the time of `last-touched` in bd's folder: BeadBoard reads anew when it moves.
+        """Move the time of `last-touched` in the folder that bd says it uses: BeadBoard reads anew when it moves.
 
         Its content stays, because a bare `bd close` closes the bead that it names. `bd update` moves it by itself.
         """
-        with contextlib.suppress(OSError):
-            if folder := beads_folder(self._db):
-                (folder / "last-touched").touch(mode=0o600)
+        with contextlib.suppress(OSError, BdautoError):
+            self._folder = self._folder or self.tracker().folder
+            (self._folder / "last-touched").touch(mode=0o600)
 
     def where(self) -> Mapping[str, Any]:
         """Return where the database is: `path` is its folder; `database_path` ends in `embeddeddolt` if embedded.

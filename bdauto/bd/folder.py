@@ -1,4 +1,4 @@
-"""Which `.beads` folder bd uses, and a private one that is made anew where a cleaner of /tmp removes it."""
+"""A private `.beads` folder, made anew where a cleaner of /tmp removes it."""
 
 import os
 import stat
@@ -7,15 +7,6 @@ from pathlib import Path
 
 from bdauto.bd.command import is_database
 from bdauto.errors import BdFailed
-
-
-def beads_folder(db: Path | None) -> Path | None:
-    """Return the folder that bd uses: `--db`, BEADS_DIR, or the nearest from the working folder upwards, or None."""
-    named = db or os.environ.get("BEADS_DIR")
-    if named:
-        return Path(named).absolute()
-    here = Path.cwd()
-    return next((folder / ".beads" for folder in (here, *here.parents) if (folder / ".beads").is_dir()), None)
 
 
 def restore_copy(db: Path, metadata: bytes) -> None:

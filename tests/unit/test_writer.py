@@ -46,8 +46,8 @@ def claim(of: Bead, **fields: Any) -> Change:
 class Scripted(Bd):
     """bd with answers by script: what was asked of it is in `asked`."""
 
-    def __init__(self, folder: Path | None = None, version: str = "1.0.3") -> None:
-        super().__init__(BdSettings(bd_timeout=timedelta(seconds=1)))
+    def __init__(self, folder: Path | None = None, version: str = "1.0.3", db: Path | None = None) -> None:
+        super().__init__(BdSettings(bd_timeout=timedelta(seconds=1), db=db))
         self.folder, self.number = folder, version
         self.answers: list[BdError | None] = []
         self.beads: dict[str, Bead | BdError] = {}
@@ -58,6 +58,7 @@ class Scripted(Bd):
         self.store: dict[str, Any] = {}
         self.on_read: Callable[[], None] = lambda: None
         self.touched = ""
+        self.place: Path | BdError = folder or Path("/b")
 
     def version(self) -> RunningCommand[str]:
         self.asked.append("version")
@@ -65,8 +66,10 @@ class Scripted(Bd):
 
     def where(self) -> dict[str, Any]:
         self.asked.append("where")
+        if isinstance(self.place, BdError):
+            raise self.place
         name = "embeddeddolt" if self.folder else "dolt"
-        return {"path": str(self.folder or "/b"), "database_path": f"{self.folder or '/b'}/{name}"}
+        return {"path": str(self.place), "database_path": f"{self.place}/{name}"}
 
     def sql(self, statements: str) -> None:
         self.asked.append("sql")
@@ -110,7 +113,7 @@ def test_on_a_server_a_change_is_one_call_after_the_version_was_checked_once() -
     bd.answers = [None, LOST]
     write = writer(bd)
     assert [write.apply([claim(bead())]), write.apply([claim(bead())])] == [[True], [False]]
-    assert bd.asked == ["version", "sql", "sql"]
+    assert bd.asked == ["version", "sql", "where", "sql"]
 
 
 @pytest.mark.parametrize(
@@ -134,13 +137,13 @@ def test_the_version_is_asked_for_ahead_and_once() -> None:
     write.prepare()
     write.apply([claim(bead())])
     write.prepare()
-    assert bd.asked == ["version", "sql"]
+    assert bd.asked == ["version", "sql", "where"]
 
 
 def test_several_changes_are_one_call_and_where_one_bead_moved_one_call_each() -> None:
     bd = Scripted()
     assert apply_each(writer(bd), [claim(bead("x-1")), claim(bead("x-2"))]) == [True, True]
-    assert bd.asked == ["version", "sql"]
+    assert bd.asked == ["version", "sql", "where"]
     bd.answers = [LOST, None, LOST]
     assert apply_each(writer(bd), [claim(bead("x-1")), claim(bead("x-2"))]) == [True, False]
 
@@ -267,23 +270,38 @@ def test_another_bdauto_is_locked_out_between_the_look_and_the_write(tmp_path: P
     assert held == [True]
 
 
-@pytest.mark.parametrize("named", ["by --db", "by BEADS_DIR", "found above the working folder"])
 def test_beadboard_is_shown_a_change_on_a_server_by_the_time_of_last_touched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, below = tmp_path / ".beads", tmp_path / "src"
-    folder.mkdir()
-    below.mkdir()
-    file, bd = folder / "last-touched", Scripted()
-    bd.settings = BdSettings(db=folder if named == "by --db" else None)
-    if named == "by BEADS_DIR":
-        monkeypatch.setenv("BEADS_DIR", str(folder))
-    else:
-        monkeypatch.chdir(below)
-    file.write_text("theirs\n")
-    os.utime(file, (0, 0))
-    writer(bd).apply([claim(bead())])
-    assert (file.stat().st_mtime > 0, file.read_text()) == (True, "theirs\n")
+    """In the folder that bd uses, which a redirect or a worktree's main folder may have named: asked for once."""
+    monkeypatch.chdir(tmp_path)
+    found, used = tmp_path / ".beads", tmp_path / "main" / ".beads"
+    for folder in (found, used):
+        folder.mkdir(parents=True)
+        (folder / "last-touched").write_text("theirs\n")
+        os.utime(folder / "last-touched", (0, 0))
+    bd = Scripted()
+    bd.place = used
+    write = writer(bd)
+    for number in (1, 2):
+        os.utime(used / "last-touched", (0, 0))
+        assert write.apply([claim(bead(), mark=f"w{number}")]) == [True]
+        assert (used / "last-touched").stat().st_mtime > 0
+    assert ((used / "last-touched").read_text(), (found / "last-touched").stat().st_mtime) == ("theirs\n", 0)
+    assert bd.asked.count("where") == 1
+
+
+def test_a_named_folder_need_not_be_asked_for(tmp_path: Path) -> None:
+    bd = Scripted(db=tmp_path)
+    assert writer(bd).apply([claim(bead())]) == [True]
+    assert ((tmp_path / "last-touched").exists(), "where" in bd.asked) == (True, False)
+
+
+@pytest.mark.parametrize("error", [BdTimeout("slow"), BdFailed("no_beads_directory")], ids=str)
+def test_a_change_counts_though_bd_does_not_say_where_its_folder_is(error: BdError) -> None:
+    bd = Scripted()
+    bd.place = error
+    assert writer(bd).apply([claim(bead())]) == [True]
 
 
 @pytest.mark.parametrize("before", ["theirs\n", ""])
