@@ -35,7 +35,8 @@ from bdauto.agents.service_status import Agent, ServiceStatus, services_status
 from bdauto.agents.token import read_token
 from bdauto.domain.bead import MALFORMED, Bead
 from bdauto.domain.reaping import ALIVE, FailedCheck, JobEvidence
-from bdauto.domain.record import JOB_PATTERN, Run
+from bdauto.domain.record import Run
+from bdauto.domain.record_values import JOB_PATTERN
 from bdauto.domain.results import JobEnd
 from bdauto.domain.settings import Secret, ServiceSettings
 from bdauto.domain.values import checked_url, format_duration, redact

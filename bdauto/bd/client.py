@@ -24,7 +24,8 @@ from bdauto.bd.parsing import parse_beads, parse_object, unwrap
 from bdauto.bd.server_address import read_object
 from bdauto.bd.tracker import Tracker, redirected, tracker_at
 from bdauto.domain.bead import ID_PATTERN, MALFORMED, Bead, BeadList
-from bdauto.domain.record import PLACE, PREFIX, guarded
+from bdauto.domain.record import PLACE, PREFIX
+from bdauto.domain.record_values import guarded
 from bdauto.domain.settings import BdSettings
 from bdauto.domain.times import format_time, parse_time
 from bdauto.domain.values import format_duration

@@ -18,7 +18,8 @@ from bdauto.bd.versions import check_version, may_have_guards
 from bdauto.clock import Runtime
 from bdauto.domain.bead import Bead
 from bdauto.domain.notes import CLAIM_NOTE, WRITTEN
-from bdauto.domain.record import PENDING_NOTE, guarded
+from bdauto.domain.record import PENDING_NOTE
+from bdauto.domain.record_values import guarded
 from bdauto.errors import BdConflict, BdDrift, BdFailed, BdMoved, BdTimeout
 from bdauto.lock import locked
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import msgspec
 
 from bdauto.domain.notes import AGENT_SIGN, CLAIM_NOTE, JOB_NOTE, UNKNOWN, WRITTEN
-from bdauto.domain.record import CLAIMED_AT, PENDING_NOTE, Record, nonsense, read_record, unguarded
+from bdauto.domain.record import CLAIMED_AT, PENDING_NOTE, Record, nonsense, read_record
+from bdauto.domain.record_values import unguarded
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z"
 """Matches the ids that bd makes (prefix, hash, dotted children). They are safe in arguments and in SQL."""

@@ -4,8 +4,6 @@ Each field is a flat key of its own, because a database that merges cell by cell
 tools have keys beside them. Anybody can write metadata: a value that makes no sense is read as absent.
 """
 
-import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,7 +11,16 @@ from typing import Annotated, Any
 
 import msgspec
 
-from bdauto.domain.times import check_time, format_time, parse_time
+from bdauto.domain.old_runs import OLD_KEYS, has_old_runs, old_run
+from bdauto.domain.record_values import (
+    JOB_PATTERN,
+    checked_count,
+    read_count,
+    read_id,
+    read_text,
+    read_time,
+)
+from bdauto.domain.times import check_time, format_time
 from bdauto.sanitize import clean
 
 PREFIX = "bdauto."
@@ -27,10 +34,6 @@ MARK = "bdauto.write"
 PENDING_NOTE = "bdauto.claim_note"
 """Metadata key: the length of the notes at the claim, and `written`, or the claim's note until that is written."""
 
-JOB_PATTERN = r"^[A-Za-z0-9._-]{1,100}\Z"
-"""Matches the ids of jobs and attempts."""
-LARGEST_COUNT = 1_000_000
-"""The largest believable count: bdauto adds one per dispatch."""
 KEPT_RUNS = 20
 """Runs that a bead's record keeps, the last ones. Each takes about 400 bytes."""
 WORDS_LIMIT = 200
@@ -191,7 +194,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 def read_record(metadata: Mapping[str, Any]) -> Record:
     """Read the record in a bead's metadata."""
     own = {name: read(metadata[key]) for name, (key, read) in _FIELDS.items() if key in metadata}
-    return _with_old_runs(Record(**own), metadata) if own else _EMPTY
+    record = Record(**own) if own else _EMPTY
+    old = old_run(record, metadata) if own and not record.runs else None
+    if old is None:
+        return record
+    result = {"result": RESULTS.get(old["result"], Result.lost)} if "result" in old else {}
+    return record.change(runs=(Run(**(old | result)),))
 
 
 def nonsense(metadata: Mapping[str, Any], record: Record) -> tuple[str, ...]:
@@ -217,103 +225,6 @@ def difference(metadata: Mapping[str, Any], after: Record) -> tuple[dict[str, st
 def metadata_of(record: Record) -> dict[str, str | int]:
     """Return the metadata that holds this record and nothing else."""
     return difference({}, record)[0]
-
-
-OLD_KEYS = ("bdauto.ended_at", "bdauto.seconds", "bdauto.cost_usd", "bdauto.turns")
-
-
-def has_old_runs(metadata: Mapping[str, Any]) -> bool:
-    """Whether the metadata has sums over all runs in place of a list of them."""
-    return any(key in metadata for key in OLD_KEYS)
-
-
-def _with_old_runs(record: Record, metadata: Mapping[str, Any]) -> Record:
-    """Read the runs of a database of November 2026, which had sums in place of a list. Goes on 2027-02-28.
-
-    The sums become one run, which ended with the last of them. The notes told them apart and are not believed.
-    """
-    if not record.runs and not record.attempt and record.job and record.result == RUNNING:  # cancelled
-        return record.change(runs=(Run(attempt=record.job, job=record.job, claimed_at=record.claimed_at),))
-    if record.runs or not has_old_runs(metadata):
-        return record
-    ended_at = _time(metadata.get("bdauto.ended_at"))
-    current = ended_at is not None and (record.claimed_at is None or ended_at >= record.claimed_at)
-    run = Run(
-        attempt=(current and (record.attempt or record.job)) or "unknown",
-        job=record.job if current else "",
-        runner=record.host or None,
-        claimed_at=record.claimed_at if current else None,
-        ended_at=ended_at,
-        result=RESULTS.get(record.result, Result.lost),
-        seconds=checked_count(metadata.get("bdauto.seconds")),
-        cost_usd=checked_cost(metadata.get("bdauto.cost_usd")),
-        turns=checked_count(metadata.get("bdauto.turns")),
-    )
-    return record.change(runs=(run,))
-
-
-def checked_cost(value: object) -> float | None:
-    """Return an amount of US dollars, to a hundredth of a cent, if it is one and plausible."""
-    number = checked_number(value)
-    return round(number, 4) if number is not None and number < 1e6 else None
-
-
-def checked_count(value: object) -> int | None:
-    """Return a count if it is a plausible one: a whole number, or a text that holds one."""
-    number = checked_number(value)
-    return int(number) if number is not None and number == int(number) and number < 1e9 else None
-
-
-def checked_number(value: object) -> float | None:
-    """Return a finite number that is not negative. Some builds of bd hold a number as text."""
-    if value is None or isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
-
-
-_JSON = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|true|false|null", re.ASCII)
-
-
-def guarded(text: str) -> str:
-    """Protect a text from `bd update --set-metadata`, which would store `12e3` as the number 12000."""
-    return f"{text}." if _JSON.fullmatch(text.rstrip(".")) else text
-
-
-def unguarded(text: str) -> str:
-    """Undo `guarded`."""
-    return text[:-1] if text.endswith(".") and _JSON.fullmatch(text.rstrip(".")) else text
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str):
-        return unguarded(value)
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
-
-
-def _word(value: object) -> str:
-    """Return an id, which goes into notes and URLs. What is no id is absent."""
-    text = _text(value)
-    return text if re.match(JOB_PATTERN, text) else ""
-
-
-def _small_count(value: object) -> int:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,7}", value):  # some builds of bd store a number as text
-        value = int(value)
-    return value if type(value) is int and 0 <= value <= LARGEST_COUNT else 0
-
-
-def _time(value: object) -> datetime | None:
-    text = _text(value)
-    if not text:
-        return None
-    try:
-        return parse_time(text)
-    except ValueError:
-        return None
 
 
 def _runs(value: object) -> tuple[Run, ...]:
@@ -356,10 +267,10 @@ def _in_seconds(run: Run) -> Run:
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("attempt", "job", "jobs_folder", "unclaimed", "adopted", "given_up"), _word),
-    **dict.fromkeys(("attempts", "failures", "deaths"), _small_count),
-    **dict.fromkeys(("host", "error", "quarantined", "died", "noted", "assignee", "result", "place"), _text),
-    **dict.fromkeys(("claimed_at", "ends_by", "armed_at", "released_at", "retry_at"), _time),
+    **dict.fromkeys(("attempt", "job", "jobs_folder", "unclaimed", "adopted", "given_up"), read_id),
+    **dict.fromkeys(("attempts", "failures", "deaths"), read_count),
+    **dict.fromkeys(("host", "error", "quarantined", "died", "noted", "assignee", "result", "place"), read_text),
+    **dict.fromkeys(("claimed_at", "ends_by", "armed_at", "released_at", "retry_at"), read_time),
     "waited": checked_count,
     "runs": _runs,
 }

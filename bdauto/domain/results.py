@@ -12,15 +12,8 @@ import msgspec
 
 from bdauto.domain.bead import MALFORMED
 from bdauto.domain.notes import FINISH_NOTE
-from bdauto.domain.record import (
-    RESULTS,
-    WORDS_LIMIT,
-    Result,
-    Run,
-    checked_cost,
-    checked_count,
-    checked_number,
-)
+from bdauto.domain.record import RESULTS, WORDS_LIMIT, Result, Run
+from bdauto.domain.record_values import checked_cost, checked_count, checked_number
 from bdauto.domain.times import format_time, parse_time
 from bdauto.sanitize import clean, hide_secrets
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bdauto.domain.record import guarded, unguarded
+from bdauto.domain.record_values import guarded, unguarded
 from bdauto.sandbox import FakeBeadBoard, FakeReply, Sandbox
 from bdauto.sandbox.fake_http import Route
 from bdauto.sandbox.real_bd import RealBd

@@ -10,7 +10,7 @@ from typing import Any
 from bdauto.agents.cli_adapters.claude import tool
 from bdauto.agents.cli_adapters.transcript import Event, Transcript, counts, mapping
 from bdauto.domain.agent_end import Why, cause
-from bdauto.domain.record import checked_count
+from bdauto.domain.record_values import checked_count
 from bdauto.domain.results import whole_milliseconds
 
 PROGRAM = "gemini"

@@ -9,7 +9,7 @@ import msgspec
 
 from bdauto.agents.cli_adapters.stream import Value, values
 from bdauto.domain.agent_end import AgentEnd, Why, cause
-from bdauto.domain.record import checked_cost, checked_count
+from bdauto.domain.record_values import checked_cost, checked_count
 from bdauto.domain.reset_time import reset_time
 from bdauto.domain.results import last_line
 from bdauto.sanitize import clean, hide_secrets
