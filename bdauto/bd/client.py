@@ -317,6 +317,14 @@ class Bd:
         named = {} if self._db is None else {"BEADS_DIR": str(self._db.absolute())}
         return self._object(["where"], "where", **named).result()
 
+    def folders(self) -> tuple[Path, Path]:
+        """Return bd's folder and the database's, which is called `embeddeddolt` if embedded. Raises BdError."""
+        where = self.where()
+        path, database = where.get("path"), where.get("database_path")
+        if not isinstance(path, str) or not isinstance(database, str):
+            raise BdDrift("bd where: no text `path` and `database_path` in the answer", hint="check `bd version`")
+        return Path(path), Path(database)
+
     def tracker(self) -> Tracker:
         """Return the tracker that bd uses. Raises UsageError if there is none, and BdError."""
         try:

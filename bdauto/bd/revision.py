@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bdauto.bd.client import Bd
 from bdauto.bd.server_address import ServerAddress, database_name, read_object, server_address
-from bdauto.errors import BdDrift, BdFailed
+from bdauto.errors import BdFailed
 from bdauto.extras import how_to_install, missing
 
 if TYPE_CHECKING:
@@ -46,15 +46,11 @@ class Revision(Protocol):
 
 def open_revision(bd: Bd) -> Revision:
     """Ask bd where the tracker is, and open its revision. Raises BdError."""
-    where = bd.where()
-    path, database = where.get("path"), where.get("database_path")
-    if not isinstance(path, str) or not isinstance(database, str):
-        raise BdDrift("bd where: no text `path` and `database_path` in the answer", hint="check `bd version`")
-    folder = Path(path)
-    metadata = read_object(folder / "metadata.json")
-    if Path(database).name == "embeddeddolt":
-        return EmbeddedRevision(Path(database) / database_name(metadata, os.environ), folder)
-    return ServerRevision(folder, Path(database))
+    folder, database = bd.folders()
+    if database.name == "embeddeddolt":
+        metadata = read_object(folder / "metadata.json")
+        return EmbeddedRevision(database / database_name(metadata, os.environ), folder)
+    return ServerRevision(folder, database)
 
 
 class EmbeddedRevision:

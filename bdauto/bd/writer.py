@@ -20,7 +20,7 @@ from bdauto.domain.bead import Bead
 from bdauto.domain.notes import CLAIM_NOTE, WRITTEN
 from bdauto.domain.record import PENDING_NOTE
 from bdauto.domain.record_values import guarded
-from bdauto.errors import BdConflict, BdDrift, BdFailed, BdMoved, BdTimeout
+from bdauto.errors import BdConflict, BdFailed, BdMoved, BdTimeout
 from bdauto.lock import locked
 
 CONFLICT_TRIES = 8
@@ -130,11 +130,8 @@ class BdWriter:
 
     def _embedded_folder(self) -> Path | None:
         """Return the folder of an embedded database, None on a server."""
-        where = self._bd.where()
-        path, database = where.get("path"), where.get("database_path")
-        if not isinstance(path, str) or not isinstance(database, str):
-            raise BdDrift("bd where: no text `path` and `database_path` in the answer", hint="check `bd version`")
-        return Path(path) if Path(database).name == "embeddeddolt" else None
+        folder, database = self._bd.folders()
+        return folder if database.name == "embeddeddolt" else None
 
     def _embedded(self, folder: Path, change: Change) -> bool:
         with _locked(folder, self._bd.settings.bd_timeout, self._runtime):

@@ -71,12 +71,6 @@ def exclude_each_other(services: ServiceSettings, local: LocalAgentSettings) -> 
                 raise UsageError(f"--agent-command and {option} exclude each other", hint="give one of them")
 
 
-def require_beadboard(settings: ServiceSettings) -> None:
-    """Raise UsageError unless BeadBoard is configured."""
-    if settings.beadboard_url is None:
-        raise UsageError("the URL of BeadBoard is not set", hint="give --beadboard-url or BEADBOARD_URL")
-
-
 def check_telemetry(settings: TelemetrySettings) -> TelemetrySettings:
     """Check the file and the URLs, and that the extras they need are installed."""
     if file := settings.metrics_file:

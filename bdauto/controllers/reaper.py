@@ -5,15 +5,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from bdauto import log
-from bdauto.agents.service_status import job_evidence
 from bdauto.bd.change import NOW, Change, Moment, Writer, mark_of, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.early_deaths import EarlyDeaths
 from bdauto.controllers.results import Results, end_note, end_of_run, log_end, runs_elsewhere
+from bdauto.controllers.signed_jobs import SignedJobs
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain import pause
 from bdauto.domain.bead import Bead
@@ -21,9 +19,6 @@ from bdauto.domain.eligibility import backoff
 from bdauto.domain.life import sign_of_life
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report, partly
 from bdauto.domain.reaping import (
-    ELSEWHERE,
-    FORGOTTEN,
-    NOT_ASKED,
     Action,
     JobEvidence,
     ReapDecision,
@@ -32,11 +27,11 @@ from bdauto.domain.reaping import (
     lies_ahead,
     too_many,
 )
-from bdauto.domain.record import RUNNING, Record, Run, metadata_of
+from bdauto.domain.record import Record, Run
 from bdauto.domain.results import JobEnd, ended_run
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
-from bdauto.errors import BdautoError, BdError, PartlyDone, ServiceError
+from bdauto.errors import BdautoError, BdError, PartlyDone
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
@@ -79,7 +74,8 @@ class Reaper:
         finally:
             listing.kill()
         self._writes = SweepWrites(self.writer, self.bd, self.runtime, store)
-        listed, evidence, unanswered = self._ask(page.beads)
+        signed = SignedJobs(self.bd, self._writes, self.runtime, self.settings.dry_run)
+        listed, evidence, unanswered = signed.ask(self.runner() if self.runner else None, page.beads)
         if unanswered:
             log.warning("no-evidence", error=unanswered)
         decisions = self._decide(listed, evidence)
@@ -97,41 +93,6 @@ class Reaper:
         except BdError as error:  # without the breaker nobody knows what to charge
             return self._report(tuple(_outcome(decision, error) for decision in decisions), page.malformed, error)
         return self._report(self._settle(decisions, evidence), page.malformed, unanswered or tripped)
-
-    def _ask(self, beads: Sequence[Bead]) -> tuple[list[Bead], JobEvidence, ServiceError | None]:
-        """Ask about the beads' jobs. Return the beads as they are then, the answers, and why some are missing.
-
-        A job that an agent has signed for is recorded on its bead if that names none: the POST had an unknown outcome,
-        or its dispatcher was killed.
-        """
-        runner = self.runner() if self.runner else None
-        signed = [bead for bead in beads if _only_signed(bead)] if runner else []
-        named = {bead.id: _with_signed_job(bead) for bead in signed}
-        evidence, unanswered = job_evidence(runner, [named.get(bead.id, bead) for bead in beads])
-        recorded = self._record_signed([bead for bead in signed if _is_known(bead, evidence)])
-        void = {bead for bead in named.keys() - recorded.keys() if evidence.states.get(bead) != NOT_ASKED}
-        return [recorded.get(bead.id, bead) for bead in beads], evidence.without(void), unanswered
-
-    def _record_signed(self, beads: Sequence[Bead]) -> dict[str, Bead]:
-        """Record the jobs that agents have signed for. Return the beads that have them now, by their ids."""
-        changes = [
-            rewrite(
-                bead,
-                bead.record.change(job=bead.signed_job, assignee=self.bd.settings.assignee, result=RUNNING),
-                act="record signed job of",
-                mark=self.runtime.unique(),
-                if_status="in_progress",
-                if_attempt=bead.record.attempt,
-                if_updated_at=bead.updated_at,
-            )
-            for bead in beads
-            if not self.bd.recorder_of(bead.signed_job, bead.id)  # another bead's job is not this one's
-        ]
-        written = self._writes.each(changes)
-        done = [change.bead for change, result in zip(changes, written, strict=True) if result is True]
-        if self.settings.dry_run:
-            return {bead.id: _with_signed_job(bead) for bead in done}
-        return {bead.id: bead for bead in (self.bd.read([b.id for b in done]).result().beads if done else ())}
 
     def _report(
         self, beads: tuple[BeadReport, ...], malformed: tuple[str, ...], error: BdautoError | None = None
@@ -254,21 +215,6 @@ class Reaper:
         for change, result in zip(changes, self._writes.each(changes), strict=True):
             again = result is True and not self.settings.dry_run
             log.warning("note-lost", bead=change.bead.id, job=change.bead.record.job, written_again=again)
-
-
-def _only_signed(bead: Bead) -> bool:
-    """Whether an agent has signed for a job that is not recorded on the bead of a service's claim."""
-    return bool(bead.record.attempt and bead.signed_job and not bead.record.job and not bead.local)
-
-
-def _with_signed_job(bead: Bead) -> Bead:
-    record = bead.record.change(job=bead.signed_job)
-    return msgspec.structs.replace(bead, metadata={**bead.metadata, **metadata_of(record)})
-
-
-def _is_known(bead: Bead, evidence: JobEvidence) -> bool:
-    """Whether the service may have the job that an agent has signed for."""
-    return evidence.states.get(bead.id, FORGOTTEN) not in (FORGOTTEN, NOT_ASKED, ELSEWHERE)
 
 
 def _run(decision: ReapDecision) -> Run:

@@ -96,12 +96,12 @@ class LocalAgent:
 
     @property
     def knows_jobs(self) -> bool:
-        """Whether the state of jobs can be asked for: it can."""
+        """True: jobs on this machine can be looked up."""
         return True
 
     @property
     def longest_call(self) -> timedelta:
-        """A moment: nothing here waits, except `cancel`."""
+        """One second: nothing here waits for longer, except `cancel`."""
         return timedelta(seconds=1)
 
     def status(self) -> ServiceStatus:
