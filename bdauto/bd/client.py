@@ -65,8 +65,11 @@ _NO_GUARDS = "unknown flag: --if-"
 GUARD_MISMATCH = 13
 """Exit status of `bd update` when the bead is not as `--if-status` and `--if-assignee` say. Nothing was written."""
 _NO_READONLY = b"strict readonly is unavailable"
-_WARNING = re.compile(r"\s*warn(?!.* has permissions 0)", re.IGNORECASE)
-"""A warning of bd. `doctor` says the one about the folder's permissions, which would be in the log of each tick."""
+_WARNING = re.compile(r"\s*warn(?!.* has permissions 0|.*beads\.role not configured)", re.IGNORECASE)
+"""A warning of bd that is no standing advice, which would be in the log of each tick.
+
+`doctor` says the one about the folder's permissions. The role is for people who create beads.
+"""
 _NO_CONFIGURATION = re.compile(rb"no beads configuration found in .{0,600}using default", re.DOTALL)
 SAID_BYTES = 1 << 14
 """Bytes of what one call said on stderr that are logged, line by line."""

@@ -26,7 +26,7 @@ class Process:
     """
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start the command. Raises OSError."""
+        """Start the command. Raises OSError, and ValueError for a word that no command line can hold."""
         self.began = time.monotonic()
         self._output = _unnamed_file()
         try:
@@ -40,7 +40,7 @@ class Process:
                     start_new_session=True,
                 )
                 _running.add(self)
-        except OSError:
+        except BaseException:  # also a ValueError, for a null character among the words
             self._output.close()
             raise
 

@@ -555,12 +555,34 @@ def test_a_bd_that_says_that_it_takes_an_empty_database_is_not_believed(fp: Fake
         bd().ready(limit=1).result()
 
 
-def test_what_doctor_says_of_the_folder_is_no_warning_of_each_tick(
-    fp: FakeProcess, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Warning: /x/.beads has permissions 0755 (recommended: 0700). Run: chmod 700 /x/.beads",
+        "warning: beads.role not configured (GH#2950).\n  Fix: git config beads.role maintainer",
+    ],
+)
+def test_standing_advice_of_bd_is_no_warning_of_each_tick(
+    fp: FakeProcess, caplog: pytest.LogCaptureFixture, words: str
 ) -> None:
-    answers(fp, "[]", stderr="Warning: /x/.beads has permissions 0755 (recommended: 0700). Run: chmod 700 /x/.beads")
+    answers(fp, "[]", stderr=words)
     bd().ready(limit=1).result()
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("error", [OSError("none"), ValueError("embedded null byte"), KeyboardInterrupt()])
+def test_a_command_that_cannot_be_started_leaves_no_file_open(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise error
+
+    output = tempfile.TemporaryFile()  # noqa: SIM115 - it is for the command to close
+    monkeypatch.setattr(process, "_unnamed_file", lambda: output)
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    with pytest.raises(type(error)):
+        process.start(["bd"], {})
+    assert output.closed
 
 
 def test_what_bd_warns_of_is_logged_once(fp: FakeProcess, caplog: pytest.LogCaptureFixture) -> None:
