@@ -231,15 +231,18 @@ def test_killed_at_the_record(request: pytest.FixtureRequest, flavour: str, step
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_killed_at_the_record_and_the_agent_dies_too(request: pytest.FixtureRequest, flavour: str) -> None:
-    """The threshold settles it."""
+    """The agent signed with its job, and nobody can be asked about it: two hours without an update settle it."""
     with a_world(request, flavour) as (world, real):
         bead = world.create()
         hold = Hold(world, Step(1, "before"), real)
         hold.kill(start(world, "dispatch", BDAUTO_BD=hold.bd_path))
         world.board.agent_down()
-        wait_minutes(world, bead, 29)
-        assert reap(world, agent=True).outcomes == {bead: "kept"}
         wait_minutes(world, bead, 31)
+        assert reap(world, agent=True).outcomes == {bead: "kept"}
+        assert f"claimed by agent {metadata(world, bead)['job']}" in world.notes(bead)
+        wait_minutes(world, bead, 119)
+        assert reap(world, agent=True).outcomes == {bead: "kept"}
+        wait_minutes(world, bead, 121)
         assert reap(world, agent=True).outcomes == {bead: "blocked"}
         assert posted(world) == [bead]
 
