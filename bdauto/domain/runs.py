@@ -8,7 +8,7 @@ import msgspec
 from bdauto.domain.bead import Bead
 from bdauto.domain.record import Run
 
-_End = tuple[str, datetime | None, float | None]
+_End = tuple[str, float | None]
 
 
 class History(msgspec.Struct, frozen=True):
@@ -58,7 +58,8 @@ def history_of(bead: Bead) -> History:
 def histories_of(beads: Iterable[Bead]) -> list[History]:
     """Return the histories of beads. An end of a job that several runs have costs something once: the first claimed.
 
-    It is one end if job, time and cost are the same: two beads recorded one job, or somebody has copied a bead.
+    It is one end if job and cost are the same: two beads recorded one job, or somebody has copied a bead. The time may
+    differ: a service that does not tell it leaves the time of the sweep.
     """
     histories = [history_of(bead) for bead in beads]
     first: dict[_End, tuple[datetime, str, str]] = {}
@@ -84,7 +85,7 @@ def shared_jobs(beads: Iterable[Bead]) -> Mapping[str, Sequence[str]]:
 
 
 def _end(run: Run) -> _End:
-    return run.job, run.ended_at, run.cost_usd
+    return run.job, run.cost_usd
 
 
 def _rank(history: History, run: Run) -> tuple[datetime, str, str]:
