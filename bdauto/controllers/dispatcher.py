@@ -235,7 +235,7 @@ class Dispatcher:
         bead = self._judged_again(queue, listed)
         if bead is None:
             return self._held is None
-        if bead.named_jobs != listed.named_jobs and self._earlier_jobs.hold_back(bead, self.runner()):
+        if _names(bead) != _names(listed) and self._earlier_jobs.hold_back(bead, self.runner()):
             return True
         if problem := self.runner().problem_with(bead):
             self._endings.report(bead, BeadOutcome.unavailable, f"it was not claimed: {problem}")
@@ -333,3 +333,8 @@ class Dispatcher:
         if prompt := self.runner().prompt(claim.bead, claim.attempt):
             log.debug("prompt", bead=claim.bead.id, prompt=log.Text(prompt))
         return Started("")
+
+
+def _names(bead: Bead) -> tuple[str, ...]:
+    """Return what the jobs are found by that may run on a bead."""
+    return (bead.record.attempt, *bead.named_jobs)

@@ -1,9 +1,8 @@
 """Before a POST: does a job of an earlier attempt, or of somebody else, still run on the bead?"""
 
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from bdauto.agents.named_jobs import NamedJob, job_in_the_way
+from bdauto.agents.named_jobs import NamedJob, Patience, job_in_the_way
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.claims import Claims
@@ -17,9 +16,6 @@ from bdauto.errors import BdautoError, PartlyDone, ServiceDown
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
 
-PATIENCE = timedelta(seconds=30)
-"""How long one cycle waits in all for answers about jobs that do not come. After that it asks about no further job."""
-
 
 class EarlierJobs:
     """Asks about the jobs that a bead names, and claims the bead for one that runs. Every method may raise BdError."""
@@ -30,26 +26,25 @@ class EarlierJobs:
         self._endings = endings
         self._memory = memory
         self._runtime = runtime
-        self._waited = timedelta()
+        self._patience = Patience()
 
     def hold_back(self, bead: Bead, runner: "Runner") -> bool:
         """Return True, with the bead reported, if it is not to be posted: a job of it runs, or may run.
 
         No answer about a job is no verdict. A job that another bead records is that bead's.
         """
-        known, began = self._memory.contradicts(bead), self._runtime.monotonic()
+        known = self._memory.contradicts(bead)
         found = job_in_the_way(
             runner,
             bead,
             lambda job: self._bd.recorder_of(job, bead.id),
             self._runtime.now(),
+            grace=self._claims.grace,
             extra=known.job if known else "",
-            asks=self._waited < PATIENCE,
+            patience=self._patience,
         )
         if found is None or (known and found.job == known.job and not found.runs and _settled(bead, known, found)):
             return False
-        if found.error:
-            self._waited += timedelta(seconds=self._runtime.monotonic() - began)
         if found.runs and not found.owner:
             self._claim(bead, found, known, runner)
         else:

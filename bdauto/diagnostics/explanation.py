@@ -89,7 +89,7 @@ def explanation(
             call.kill()
     assignee = bd.settings.assignee
     found = verdict(bead, bead.id in {other.id for other in ready.beads}, assignee, dispatch, now)
-    [found] = with_jobs(bd, runner, [found], now)
+    [found] = with_jobs(bd, runner, [found], dispatch, now)
     queue = [v.bead.id for v in judge(ready.beads, {b.id for b in ready.beads}, assignee, dispatch, now) if v.eligible]
     running = None
     if bead.status == "in_progress":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bdauto.agents.named_jobs import job_in_the_way
+from bdauto.agents.named_jobs import Patience, job_in_the_way
 from bdauto.agents.service_status import ServiceStatus, check_services, job_evidence
 from bdauto.bd.client import Bd
 from bdauto.domain import breaker, pause
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 STATUSES = ("open", "deferred", "in_progress", "blocked")
 """The statuses of beads that `status` has anything to say about."""
-FAILED = 3
 AT_ONCE = 50
 """Beads in one call of bd that names them."""
 
@@ -133,7 +132,7 @@ def gather(
     evidence, _ = job_evidence(runner, _running(listed), around.agent)
     found = _judged(listed, ready, evidence, bd.settings.assignee, dispatch, reap, now)
     known = {bead.id: bead for bead in listed.beads}
-    found = replace(found, queue=tuple(ranked(with_jobs(bd, runner, found.queue, now))))
+    found = replace(found, queue=tuple(ranked(with_jobs(bd, runner, found.queue, dispatch, now))))
     return replace(
         found,
         surroundings=replace(around, paused=pause.read(store, now), suspended=breaker.suspension(store, now)),
@@ -141,12 +140,14 @@ def gather(
     )
 
 
-def with_jobs(bd: Bd, runner: "Runner | None", verdicts: Iterable[Verdict], now: datetime) -> Iterator[Verdict]:
+def with_jobs(
+    bd: Bd, runner: "Runner | None", verdicts: Iterable[Verdict], dispatch: DispatchSettings, now: datetime
+) -> Iterator[Verdict]:
     """Judge eligible beads again by the jobs that they name, up to AT_ONCE of them, as a dispatch does.
 
-    After FAILED questions without an answer nobody is asked any more.
+    Nobody is asked any more when a dispatch would not ask, either.
     """
-    asked = failed = 0
+    asked, patience = 0, Patience()
     for found in verdicts:
         bead = found.bead
         if not found.eligible or not (bead.named_jobs or bead.record.current) or asked == AT_ONCE:
@@ -154,8 +155,7 @@ def with_jobs(bd: Bd, runner: "Runner | None", verdicts: Iterable[Verdict], now:
             continue
         asked += 1
         owner = partial(bd.recorder_of, besides=bead.id)
-        why = job_in_the_way(runner, bead, owner, now, asks=failed < FAILED)
-        failed += why is not None and why.error is not None
+        why = job_in_the_way(runner, bead, owner, now, grace=dispatch.grace, patience=patience)
         condition = Condition("job", False, why.describe(), why.fix(bead)) if why else None
         yield Verdict(bead, (*found.conditions, condition)) if condition else found
 

@@ -9,6 +9,7 @@ import pytest
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.memory import Memory
+from bdauto.domain.notes import UNKNOWN
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import DispatchSettings
 from bdauto.domain.times import format_time
@@ -80,6 +81,47 @@ def test_a_state_that_is_no_end_leaves_the_bead_alone(state: str) -> None:
     assert report.beads[0].detail == f"its job j-1 is {state}, and may run"
 
 
+def test_a_noted_timeout_of_a_bead_that_a_person_opened_may_run() -> None:
+    """A sweep notes the end of its job at once, but nobody has waited for the process, which runs on."""
+    own = {"bdauto.attempt": "a-1", "bdauto.attempts": 1, "bdauto.job": "j-1"}
+    notes = f"dispatched: job=j-1\nagent finished: job=j-1 timeout at {format_time(NOW)}"
+    here = Desk(row("x-1", notes=notes, metadata=own), j_1="timeout")
+    assert (said(here.cycle()), here.board.posts) == ({"x-1": "kept"}, [])
+    here.board.jobs = {}
+    assert (said(here.cycle()), here.board.posts) == ({"x-1": "dispatched"}, ["x-1"])
+
+
+def opened(minutes: float, **own: Any) -> dict[str, Any]:
+    """A bead that a person has opened so long after its claim, of which no job is known."""
+    claimed = {"attempt": "a-1", "attempts": 1, "claimed_at": format_time(NOW - timedelta(minutes=minutes))}
+    return row("x-1", updated_at=NOW, metadata={f"bdauto.{key}": value for key, value in (claimed | own).items()})
+
+
+@pytest.mark.parametrize("own", [{}, {"error": f"{UNKNOWN}: HTTP 504", "died": "a-1"}])
+@pytest.mark.parametrize(("minutes", "active"), [(1, 0), (1, 1), (29, 1)])
+def test_a_claim_that_may_be_posted_is_not_posted_again(minutes: int, active: int, own: dict[str, Any]) -> None:
+    """Its dispatcher was killed, or nobody answered it; then a person opened the bead before its agent had signed."""
+    here = Desk(opened(minutes, **own))
+    here.board.health = [ROOM | {"active": active}]
+    report = here.cycle()
+    assert (said(report), here.board.posts) == ({"x-1": "kept"}, [])
+    words = f"it was claimed {minutes}m ago and may have been posted: nobody knows of its job"
+    assert report.beads[0].detail == words
+
+
+@pytest.mark.parametrize(("minutes", "active"), [(16, 0), (31, 1)])
+def test_a_claim_that_was_opened_is_posted_once_nothing_can_run(minutes: int, active: int) -> None:
+    here = Desk(opened(minutes))
+    here.board.health = [ROOM | {"active": active}]
+    assert (said(here.cycle()), here.board.posts) == ({"x-1": "dispatched"}, ["x-1"])
+
+
+def test_a_person_can_say_that_no_agent_works_on_an_opened_bead() -> None:
+    here = Desk(opened(1))
+    del here.tracker.rows["x-1"]["metadata"]["bdauto.attempt"]
+    assert said(here.cycle()) == {"x-1": "dispatched"}
+
+
 def test_a_timeout_that_the_reaper_has_settled_is_over() -> None:
     notes = f"dispatched: job=j-1\nagent finished: job=j-1 timeout at {format_time(NOW)}"
     assert said(Desk(row("x-1", notes=notes), j_1="timeout").cycle()) == {"x-1": "dispatched"}
@@ -113,6 +155,33 @@ def test_a_cycle_does_not_wait_for_ever_for_answers_about_jobs() -> None:
     report = here.cycle()
     assert said(report) == {bead["id"]: "kept" for bead in beads} | {"y-1": "dispatched"}
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize("silent", [1, 2])
+def test_jobs_that_never_answer_do_not_keep_other_beads_back(silent: int) -> None:
+    """They come first in each cycle. What the service says of another job shows that it answers."""
+    beads = [row(f"x-{n}", priority=0, notes=f"claimed by agent j-{n}") for n in range(silent)]
+    others = [row(f"y-{n}", notes=f"claimed by agent k-{n}") for n in range(3)]
+    here = Desk(*beads, *others)
+
+    class Slow(dict[str, Any]):
+        def get(self, job: str, _: Any = None) -> Reply:
+            if not job.startswith("j-"):
+                return httpx.Response(404)
+            here.clock.time += timedelta(seconds=30)
+            return httpx.ReadTimeout("slow")
+
+    here.board.jobs = Slow()
+    report = here.cycle(max_beads=9)
+    kept, dispatched = ({bead["id"]: word for bead in some} for some, word in ((beads, "kept"), (others, "dispatched")))
+    assert (said(report), report.exit_code) == (kept | dispatched, 4)
+
+
+def test_one_cycle_waits_for_a_bounded_number_of_answers() -> None:
+    beads = [row(f"x-{n:02}", notes=f"claimed by agent {'k' if n % 3 == 2 else 'j'}-{n}") for n in range(30)]
+    jobs: dict[str, Any] = {f"j_{n}": httpx.ReadTimeout("slow") for n in range(30)}
+    outcomes = list(said(Desk(*beads, **jobs).cycle(max_beads=9)).values())
+    assert (outcomes.count("dispatched"), outcomes.count("kept")) == (2, 28)
 
 
 def test_a_running_bead_that_a_person_opens_is_claimed_again_for_its_job() -> None:

@@ -50,6 +50,21 @@ def test_a_bead_whose_claim_was_gone_is_not_next() -> None:
     assert here.alerts() == ["not posted: x-1 (title of x-1): its job j-1 is not known, and may run"]
 
 
+def test_failures_about_some_jobs_say_nothing_of_the_next() -> None:
+    """As in a dispatch, which asks about each and posts the last."""
+    beads = [row(f"x-{n}", priority=1, updated_at=NOW, notes=f"claimed by agent j-{n}") for n in range(4)]
+    here = View(*beads, row("y-1", updated_at=NOW, notes="claimed by agent j-9"))
+    here.board.jobs = {f"j-{n}": httpx.Response(500) for n in range(4)}
+    assert [alert.split()[2] for alert in here.alerts() if alert.startswith("not posted")] == [b["id"] for b in beads]
+
+
+def test_a_claim_that_a_person_opened_is_not_next_while_it_may_be_posted() -> None:
+    own = {"bdauto.attempt": "a-1", "bdauto.attempts": 1, "bdauto.claimed_at": "2026-04-18T22:33:46Z"}
+    here = View(row("x-1", updated_at=NOW, metadata=own))
+    words = "it was claimed 2m ago and may have been posted: nobody knows of its job"
+    assert (here.explain("x-1"), here.alerts()) == (f"waiting: {words}", [f"not posted: x-1 (title of x-1): {words}"])
+
+
 def test_a_bead_whose_job_runs_is_not_next_and_needs_nobody() -> None:
     here = View(row("x-1", updated_at=NOW, **SIGNED), j_1="running")
     assert here.explain("x-1") == "waiting: its job j-1 is running"
@@ -73,9 +88,16 @@ def test_a_job_of_two_beads_is_a_finding() -> None:
     assert ([*shared_job_checks(here.tracker, NOW)], here.alerts()) == ([], [])
 
 
-def test_a_cost_is_counted_once() -> None:
-    run = '[{"attempt": "a", "job": "j-1", "ended": "2026-04-18T22:34:00Z", "result": "failed", "cost": 2.5}]'
-    beads = [row(f"x-{n}", updated_at=NOW - timedelta(hours=1), metadata={"bdauto.runs": run}) for n in (1, 2)]
+@pytest.mark.parametrize("seconds", [0, 5])
+def test_a_cost_is_counted_once(seconds: int) -> None:
+    """A service that does not tell when a job ended leaves the time of the sweep: another one for each bead."""
+
+    def runs(ended: int) -> str:
+        end = f'"ended": "2026-04-18T22:34:0{ended}Z", "result": "failed", "cost": 2.5'
+        return f'[{{"attempt": "a", "job": "j-1", {end}}}]'
+
+    metadata = [{"bdauto.runs": runs(ended)} for ended in (0, seconds)]
+    beads = [row(f"x-{n}", updated_at=NOW - timedelta(hours=1), metadata=own) for n, own in enumerate(metadata)]
     here = View(*beads)
     changed = here.tracker.changed_since(NOW - timedelta(days=1)).result().beads
     assert len(changed) == 2
