@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bdauto.agents.service_output import job_end
 from bdauto.agents.service_status import Agent, agent_status
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NO_ANSWER, NOT_ASKED, TOKEN_REFUSED, JobEvidence
-from bdauto.domain.results import JobEnd, job_end
+from bdauto.domain.results import JobEnd
 from bdauto.domain.values import format_duration
 from bdauto.errors import ServiceDown, ServiceError, TokenRefused
 from bdauto.sanitize import clean

@@ -1,9 +1,14 @@
-"""The jobs of the agent service: which a bead had, and what they wrote, as `GET /jobs/{id}` has it."""
+"""The jobs of the agent service: which a bead had, what they wrote, and how they ended, as `GET /jobs/{id}` has it."""
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+from bdauto.agents.cli_adapters.table import read_end
 from bdauto.domain.bead import Bead
+from bdauto.domain.record import RESULTS, Result
+from bdauto.domain.results import JobEnd, last_line, told_end, whole_seconds
+from bdauto.domain.times import parse_time
 
 GONE = "forgotten"
 """The state of a job that the agent service does not know: an hour after its end, or since the service's restart."""
@@ -33,6 +38,33 @@ class ServiceOutput:
             text = _text((self._answer or {}).get(part))
             yield text[self._seen.get(part, 0) :].encode(errors="replace")
             self._seen[part] = max(len(text), self._seen.get(part, 0))
+
+
+def job_end(job: Mapping[str, Any], now: datetime) -> JobEnd | None:
+    """Read the end of a job from the agent service's `GET /jobs/{id}`. None while it is not over.
+
+    `started_at` and `finished_at` are used if they make sense. A job that ends in the future has just ended. The zone
+    of the machine that ran the agent is unknown.
+    """
+    status = job.get("status")
+    result = RESULTS.get(status) if isinstance(status, str) else None
+    if result is None:
+        return None
+    started, finished = _moment(job.get("started_at")), _moment(job.get("finished_at"))
+    ended_at = min(finished or now, now)
+    chunks = (_text(job.get(part)).encode(errors="replace") for part in ("stderr", "output"))
+    said = read_end(chunks, "", ended_at, None, failed=result is Result.failed)
+    seconds = whole_seconds(finished - started) if started and finished else None
+    return told_end(result, ended_at, said, seconds=seconds, words=last_line(_text(job.get("error"))))
+
+
+def _moment(value: object) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        return parse_time(value).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _text(value: object) -> str:

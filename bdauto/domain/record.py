@@ -64,8 +64,8 @@ _Words = Annotated[str, msgspec.Meta(max_length=WORDS_LIMIT)]
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One dispatch of a bead: the claim, the job, and the end as far as it is known. What is unknown is None.
 
-    `runner` is the host of a local agent, `jobs_folder` the id of its jobs folder. `cost_usd` is in US dollars, `words`
-    the last line that the agent wrote.
+    `runner` is the host of a local agent, `jobs_folder` the id of its jobs folder. `cost_usd` is in US dollars, `why` a
+    word of `domain.agent_end.Why`, `session` the agent's last one, `words` the last line that it wrote.
     """
 
     attempt: _Id

@@ -1,99 +1,85 @@
-"""How a job ended: its result, how long it ran, what it cost, and what it said last.
+"""How a job ended: its result, why, how long it ran, what it cost, and what it said last.
 
-Whatever runs a job, its answer and its output are text from outside. What is not plausible is unknown here, and unknown
-is None, never zero.
+What is not plausible is unknown here, and unknown is None, never zero.
 """
 
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
 import msgspec
 
-from bdauto.domain.bead import MALFORMED
+from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.notes import FINISH_NOTE
-from bdauto.domain.record import RESULTS, WORDS_LIMIT, Result, Run
-from bdauto.domain.record_values import checked_cost, checked_count, checked_number
-from bdauto.domain.times import format_time, parse_time
+from bdauto.domain.record import WORDS_LIMIT, Result, Run
+from bdauto.domain.record_values import checked_number
+from bdauto.domain.times import format_time
 from bdauto.sanitize import clean, hide_secrets
 
 LINE_LIMIT = 4000
 """Characters of such a line that are looked at."""
-OUTPUT_LIMIT = 1 << 20
-"""Characters of a job's output that are looked at, from its end."""
-LAST_LINES = 5
-"""Lines at the end of the output that may be the JSON object with the figures."""
-FIGURES = frozenset({"total_cost_usd", "num_turns", "result"})
-"""The keys by which an agent's JSON object is known: those of `claude -p --output-format json`."""
+TEXT_LIMIT = 1 << 20
+"""Characters of a text that are looked at, from its end."""
+_WHY = {Result.timeout: Why.timeout, Result.lost: Why.lost, Result.error: Why.error}
+"""Why a run ended whose result says so itself, whatever its agent said before."""
 
 
 class JobEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of one job. Unknown values are None. `words` is the last line that the agent wrote."""
+    """The end of one job. Unknown values are None. `words` is the last line that the agent wrote.
+
+    `session` is the agent's last one. `reset_at` is when the limit ends that it ran into.
+    """
 
     result: Result
     ended_at: datetime
+    why: Why | None = None
     seconds: int | None = None
     cost_usd: float | None = None
+    tokens: int | None = None
     turns: int | None = None
+    session: str | None = None
     words: str = ""
-
-
-class Output(msgspec.Struct, frozen=True):
-    """What an agent's output says of itself: its last message, its cost and its turns, as far as it says."""
-
-    words: str = ""
-    cost_usd: float | None = None
-    turns: int | None = None
-    seconds: int | None = None
+    reset_at: datetime | None = None
 
 
 def lost(ended_at: datetime) -> JobEnd:
     """Return the end of a job that ended in a way that nobody knows."""
-    return JobEnd(result=Result.lost, ended_at=ended_at)
+    return JobEnd(result=Result.lost, ended_at=ended_at, why=Why.lost)
 
 
-def job_end(job: Mapping[str, Any], now: datetime) -> JobEnd | None:
-    """Read the end of a job from the agent service's `GET /jobs/{id}`. None while it is not over.
+def told_end(
+    result: Result,
+    ended_at: datetime,
+    said: AgentEnd,
+    *,
+    seconds: int | None = None,
+    words: str = "",
+    why: Why | None = None,
+) -> JobEnd:
+    """Return the end of a job from its state and from what its agent said.
 
-    `started_at` and `finished_at` are used if they make sense. A job that ends in the future has just ended.
+    `seconds`, `words` and `why` come from whoever ran the job, and count before those of the agent. A job with exit
+    status 0 has failed where its agent says so.
     """
-    result = _result(job.get("status"))
-    if result is None:
-        return None
-    output = read_output(_joined(job.get("output")))
-    started, finished = _moment(job.get("started_at")), _moment(job.get("finished_at"))
-    ended_at = min(finished or now, now)
-    seconds = whole_seconds(finished - started) if started and finished else output.seconds
-    said = output.words, last_line(_joined(job.get("stderr")))
+    if result is Result.completed and said.why not in (None, Why.ok, Why.denied):
+        result = Result.failed
+    told = why or _WHY.get(result) or said.why or Why.ok
+    denied = f"was not allowed to use {', '.join(said.denied)}: " if told is Why.denied and said.denied else ""
     return JobEnd(
         result=result,
         ended_at=ended_at,
-        seconds=seconds,
-        cost_usd=output.cost_usd,
-        turns=output.turns,
-        words=last_line(_joined(job.get("error"))) or next(filter(None, said), ""),
+        why=Why.error if told is Why.ok and result is Result.failed else told,
+        seconds=said.seconds if seconds is None else seconds,
+        cost_usd=said.cost_usd,
+        tokens=said.tokens,
+        turns=said.turns,
+        session=said.sessions[-1] if said.sessions else None,
+        words=words or clean(f"{denied}{said.words}", WORDS_LIMIT),
+        reset_at=said.reset_at,
     )
-
-
-def read_output(output: str) -> Output:
-    """Read an agent's output: a JSON object with some of FIGURES in its last lines, or over all of it, else text."""
-    text = output[-OUTPUT_LIMIT:].strip()
-    for candidate in [*reversed(text.splitlines()[-LAST_LINES:]), text]:
-        figures = _figures(candidate)
-        if figures is not None:
-            result = figures.get("result")
-            return Output(
-                last_line(result) if isinstance(result, str) else "",
-                checked_cost(figures.get("total_cost_usd")),
-                checked_count(figures.get("num_turns")),
-                whole_milliseconds(figures.get("duration_ms")),
-            )
-    return Output(last_line(text))
 
 
 def last_line(text: str) -> str:
     """Return the last line of a text that is not blank: cleaned, bounded, without what looks like a secret."""
-    for line in reversed(text[-OUTPUT_LIMIT:].splitlines()):
+    for line in reversed(text[-TEXT_LIMIT:].splitlines()):
         words = clean(hide_secrets(clean(line, LINE_LIMIT)), WORDS_LIMIT)  # a secret that is cut is not known any more
         if words:
             return words
@@ -118,9 +104,12 @@ def ended_run(run: Run, end: JobEnd) -> Run:
         run,
         ended_at=end.ended_at,
         result=end.result,
+        why=end.why,
         seconds=end.seconds,
         cost_usd=end.cost_usd,
+        tokens=end.tokens,
         turns=end.turns,
+        session=end.session,
         words=end.words,
     )
 
@@ -146,42 +135,7 @@ def format_cost(cost_usd: float) -> str:
     return f"${text[:-2]}{text[-2:].rstrip('0')}"
 
 
-def _result(word: object) -> Result | None:
-    return RESULTS.get(word) if isinstance(word, str) else None
-
-
-def _joined(value: object) -> str:
-    """Return a text, or a list of lines as one text. Anything else becomes an empty text."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return "".join(line if line.endswith("\n") else f"{line}\n" for line in value if isinstance(line, str))
-    return ""
-
-
-def _figures(text: str) -> dict[str, Any] | None:
-    """Return the JSON object in a text if it has one of FIGURES. Claude prints a list: take its last."""
-    if text[:1] not in ("{", "["):
-        return None
-    try:
-        value = msgspec.json.decode(text)
-    except MALFORMED:
-        return None
-    if isinstance(value, list) and value:
-        value = value[-1]
-    return value if isinstance(value, dict) and FIGURES & value.keys() else None
-
-
 def whole_milliseconds(milliseconds: object) -> int | None:
     """Return milliseconds in whole seconds, None if they are no plausible duration."""
     number = checked_number(milliseconds)
     return whole_seconds(timedelta(milliseconds=number)) if number is not None and number < 1e12 else None
-
-
-def _moment(value: object) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        return parse_time(value).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bdauto.agents.beadboard import BODY_LIMIT, Services
 from bdauto.agents.job_reader import JobReader
-from bdauto.domain.results import job_end
+from bdauto.agents.service_output import job_end
 from bdauto.domain.settings import Secret, ServiceSettings
 from bdauto.errors import ServiceDown, ServiceDrift
 from tests.support.fakes import AGENT, NOW, TOKEN, Wire, bead

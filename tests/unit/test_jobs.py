@@ -19,8 +19,9 @@ from bdauto.agents.local import output as output_module
 from bdauto.agents.local import supervisor
 from bdauto.agents.local.jobs import Jobs, only_one, private_folder
 from bdauto.agents.local.local_agent import LocalAgent
-from bdauto.agents.local.output import LocalOutput, job_end, last_output
+from bdauto.agents.local.output import LocalOutput, job_end
 from bdauto.agents.local.supervisor import HEAD, TAIL, Output
+from bdauto.domain.agent_end import Why
 from bdauto.domain.local_settings import LocalAgentSettings, parse_command
 from bdauto.domain.record import Result
 from bdauto.domain.results import JobEnd
@@ -257,34 +258,47 @@ def test_the_middle_of_long_output_is_cut_and_the_reader_says_so(tmp_path: Path)
     assert head[:1] + head[-1:] == b"AE"
     assert tail[:1] == b"Q"
     assert tail.endswith(b"the end\n")
-    assert last_output(tmp_path).splitlines()[-1] == "the end"
+    assert job_end(tmp_path, NOW).words == "the end"
 
 
 END = {"state": "completed", "exit_code": 0, "seconds": 251.7, "ended": 1776551646.5}
 CLAUDE = b'thinking\n{"result": "Fixed it.", "total_cost_usd": 0.42, "num_turns": 12}\n'
+OVERLOADED = {"result": Result.failed, "why": Why.overloaded, "turns": 1, "words": "API Error: 529"}
 ENDS: list[tuple[str, dict[str, Any], bytes, dict[str, Any]]] = [
     ("Claude's", {}, CLAUDE, {"cost_usd": 0.42, "turns": 12, "words": "Fixed it."}),
+    ("failed by its own word", {}, b'{"result": "API Error: 529", "num_turns": 1, "is_error": true}', OVERLOADED),
+    (
+        "a tool prints after it",
+        {},
+        CLAUDE + b'{"result": "pass"}\nbye\n',
+        {"cost_usd": 0.42, "turns": 12, "words": "Fixed it."},
+    ),
     ("plain text", {}, b"one\ntwo\n", {"words": "two"}),
     ("silent", {}, b"", {}),
-    ("failed", {"state": "failed", "exit_code": 1}, b"boom\n", {"result": Result.failed, "words": "boom"}),
-    ("timeout", {"state": "timeout"}, CLAUDE[:9], {"result": Result.timeout, "words": "thinking"}),
+    (
+        "failed",
+        {"state": "failed", "exit_code": 1},
+        b"boom\n",
+        {"result": Result.failed, "why": Why.error, "words": "boom"},
+    ),
+    ("timeout", {"state": "timeout"}, CLAUDE[:9], {"result": Result.timeout, "why": Why.timeout, "words": "thinking"}),
     (
         "cancelled",
         {"state": "cancelled", "by": "ann\x1b[1m"},
         b"x",
-        {"result": Result.failed, "words": "cancelled by ann[1m"},
+        {"result": Result.failed, "why": Why.stopped, "words": "cancelled by ann[1m"},
     ),
     (
         "not started",
         {"state": "error", "detail": "cannot run x"},
         b"",
-        {"result": Result.error, "words": "cannot run x"},
+        {"result": Result.error, "why": Why.error, "words": "cannot run x"},
     ),
     (
         "nonsense",
         {"state": "tired", "ended": 1e300, "seconds": -1},
         b"",
-        {"result": Result.lost, "ended_at": NOW, "seconds": None},
+        {"result": Result.lost, "why": Why.lost, "ended_at": NOW, "seconds": None},
     ),
     ("ahead", {"ended": 9e9, "seconds": 1e300}, b"", {"ended_at": NOW, "seconds": None}),
 ]
@@ -298,14 +312,28 @@ def test_how_a_job_ended(tmp_path: Path, end: dict[str, Any], output: bytes, fou
         "result": Result.completed,
         "ended_at": datetime(2026, 4, 18, 22, 34, 6, 500_000, UTC),
         "seconds": 252,
+        "why": Why.ok,
     }
     assert job_end(tmp_path, NOW) == JobEnd(**usual | found)
 
 
 def test_a_job_that_died_is_lost_and_what_it_said_is_not(tmp_path: Path) -> None:
     Output(str(tmp_path)).write(CLAUDE)
-    lost = JobEnd(result=Result.lost, ended_at=NOW, cost_usd=0.42, turns=12, words="Fixed it.")
+    lost = JobEnd(result=Result.lost, why=Why.lost, ended_at=NOW, cost_usd=0.42, turns=12, words="Fixed it.")
     assert job_end(tmp_path, NOW) == lost
+
+
+def test_a_time_without_a_zone_is_that_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        Output(str(tmp_path)).write(b"Error: usage limit reached, resets 3am\n" + b"at line 7\n" * 20)
+        (tmp_path / "end.json").write_text(json.dumps(END | {"state": "failed"}))
+        end = job_end(tmp_path, NOW)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert (end.why, end.reset_at) == (Why.limit, datetime(2026, 4, 19, 1, tzinfo=UTC))
 
 
 def test_a_reader_that_was_overtaken_says_what_it_missed(tmp_path: Path) -> None:

@@ -1,23 +1,17 @@
 """The end of a job, read from what services and agents say; and what is recorded of it."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdauto.domain.record import Result
-from bdauto.domain.results import (
-    JobEnd,
-    Output,
-    finish_note,
-    format_cost,
-    format_seconds,
-    job_end,
-    read_output,
-)
+from bdauto.agents.service_output import job_end
+from bdauto.domain.agent_end import AgentEnd, Why
+from bdauto.domain.record import Result, Run
+from bdauto.domain.results import JobEnd, ended_run, finish_note, format_cost, format_seconds, lost, told_end
 from tests.support.fakes import NOW
 
 CLAUDE = {
@@ -27,38 +21,18 @@ CLAUDE = {
     "num_turns": 12,
     "result": "Found it.\n\nThe session cookie lacked a path.\n",
     "total_cost_usd": 0.41996,
+    "usage": {"input_tokens": 100, "output_tokens": 20},
+    "session_id": "s-1",
 }
 STARTED, FINISHED = "2026-04-18T22:30:00+00:00", "2026-04-18T22:34:12.400000+00:00"
-SAID = Output("The session cookie lacked a path.", 0.42, 12, 252)
-
-OUTPUTS: list[tuple[str, str, Output]] = [
-    ("Claude's object", json.dumps(CLAUDE), SAID),
-    ("over several lines", json.dumps(CLAUDE, indent=2), SAID),
-    ("as a list of events", json.dumps([{"type": "system"}, CLAUDE]), SAID),
-    ("as a stream of events", '{"type": "system"}\n' + json.dumps(CLAUDE) + "\n", SAID),
-    ("after other text", f"cloning …\n{json.dumps(CLAUDE)}\nbye\n", SAID),
-    ("cost alone", '{"total_cost_usd": 1}', Output("", 1.0)),
-    ("free of charge", '{"total_cost_usd": 0, "num_turns": 0}', Output("", 0.0, 0)),
-    ("numbers as text", '{"total_cost_usd": "0.5", "num_turns": "3"}', Output("", 0.5, 3)),
-    ("plain text", "one\ntwo\n\n", Output("two")),
-    ("nothing", "", Output()),
-    ("another object", '{"message": "hi"}', Output('{"message": "hi"}')),
-    ("cut JSON", '{"total_cost_usd": 1', Output('{"total_cost_usd": 1')),
-    ("nested without end", "[" * 100_000, Output("[" * 199 + "…")),
-    ("escapes and bidi", '{"result": "ok \\u001b[31m\\u202e red"}', Output("ok [31m red")),
-]
-NONSENSE: list[object] = [-1, True, None, [], {}, "NaN", "1e999", "x", 1e12]
-
-
-@pytest.mark.parametrize(("output", "said"), [case[1:] for case in OUTPUTS], ids=[case[0] for case in OUTPUTS])
-def test_what_an_output_says(output: str, said: Output) -> None:
-    assert read_output(output) == said
-
-
-@pytest.mark.parametrize("value", NONSENSE, ids=repr)
-def test_nonsense_is_unknown_and_not_zero(value: object) -> None:
-    said = read_output(json.dumps({"total_cost_usd": value, "num_turns": value, "duration_ms": value}))
-    assert (said.cost_usd, said.turns) == (None, None)
+TOLD: dict[str, Any] = {
+    "why": Why.ok,
+    "cost_usd": 0.42,
+    "tokens": 120,
+    "turns": 12,
+    "session": "s-1",
+    "words": "The session cookie lacked a path.",
+}
 
 
 def _job(**fields: Any) -> dict[str, Any]:
@@ -71,7 +45,7 @@ ENDS: list[tuple[str, dict[str, Any], JobEnd | None]] = [
     (
         "completed",
         _job(),
-        JobEnd(result=Result.completed, ended_at=ENDED, seconds=252, cost_usd=0.42, turns=12, words=SAID.words),
+        JobEnd(result=Result.completed, ended_at=ENDED, seconds=252, **TOLD),
     ),
     ("running", _job(status="running"), None),
     ("a state of tomorrow", _job(status="cancelling"), None),
@@ -79,7 +53,7 @@ ENDS: list[tuple[str, dict[str, Any], JobEnd | None]] = [
     (
         "stderr, when nothing was said",
         _job(status="failed", output=[], stderr="warning\nInvalid API key\n"),
-        JobEnd(result=Result.failed, ended_at=ENDED, seconds=252, words="Invalid API key"),
+        JobEnd(result=Result.failed, ended_at=ENDED, seconds=252, why=Why.login, words="Invalid API key"),
     ),
     (
         "what went wrong comes first",
@@ -88,25 +62,44 @@ ENDS: list[tuple[str, dict[str, Any], JobEnd | None]] = [
             result=Result.error,
             ended_at=ENDED,
             seconds=252,
-            cost_usd=0.42,
-            turns=12,
-            words="git clone failed (128): fatal",
+            **TOLD | {"why": Why.error, "words": "git clone failed (128): fatal"},
         ),
+    ),
+    (
+        "failed though its agent was content",
+        _job(status="failed"),
+        JobEnd(result=Result.failed, ended_at=ENDED, seconds=252, **TOLD | {"why": Why.error}),
+    ),
+    (
+        "a time of day in a zone that nobody knows: a trial in an hour",
+        _job(output=[json.dumps(CLAUDE | {"is_error": True, "result": "usage limit reached, resets 3pm"})]),
+        JobEnd(
+            result=Result.failed,
+            ended_at=ENDED,
+            seconds=252,
+            reset_at=ENDED + timedelta(hours=1),
+            **TOLD | {"why": Why.limit, "words": "usage limit reached, resets 3pm"},
+        ),
+    ),
+    (
+        "a tool prints after the agent's own result",
+        _job(output=[json.dumps(CLAUDE), '{"result": "pass"}', "6 hooks ran"]),
+        JobEnd(result=Result.completed, ended_at=ENDED, seconds=252, **TOLD),
     ),
     (
         "an older service says nothing but the state",
         {"status": "timeout"},
-        JobEnd(result=Result.timeout, ended_at=NOW),
+        JobEnd(result=Result.timeout, ended_at=NOW, why=Why.timeout),
     ),
     (
         "it ends in the future, before it began",
         _job(finished_at="2031-01-01T00:00:00Z", started_at="2032-01-01T00:00:00Z", output=7),
-        JobEnd(result=Result.completed, ended_at=NOW),
+        JobEnd(result=Result.completed, ended_at=NOW, why=Why.ok),
     ),
     (
         "times that are none",
         _job(finished_at="yesterday", started_at=12, output=None, stderr={}),
-        JobEnd(result=Result.completed, ended_at=NOW),
+        JobEnd(result=Result.completed, ended_at=NOW, why=Why.ok),
     ),
 ]
 
@@ -114,6 +107,34 @@ ENDS: list[tuple[str, dict[str, Any], JobEnd | None]] = [
 @pytest.mark.parametrize(("job", "end"), [case[1:] for case in ENDS], ids=[case[0] for case in ENDS])
 def test_how_a_job_ended(job: dict[str, Any], end: JobEnd | None) -> None:
     assert job_end(job, NOW) == end
+
+
+FAILURES = [Why.error, Why.limit, Why.login, Why.overloaded, Why.network, Why.turns, Why.budget]
+
+
+@pytest.mark.parametrize("why", [None, Why.ok, Why.denied, *FAILURES])
+def test_a_job_has_failed_where_its_agent_says_so(why: Why | None) -> None:
+    end = told_end(Result.completed, NOW, AgentEnd(why=why))
+    assert (end.result, end.why) == (Result.failed if why in FAILURES else Result.completed, why or Why.ok)
+
+
+@pytest.mark.parametrize(
+    ("result", "why"), [(Result.timeout, Why.timeout), (Result.lost, Why.lost), (Result.error, Why.error)]
+)
+def test_a_state_that_says_why_counts_before_the_agent(result: Result, why: Why) -> None:
+    assert told_end(result, NOW, AgentEnd(why=Why.ok)).why is why
+    assert told_end(result, NOW, AgentEnd(), why=Why.stopped).why is Why.stopped
+
+
+def test_the_tools_that_an_agent_was_denied_are_named() -> None:
+    end = told_end(Result.completed, NOW, AgentEnd(why=Why.denied, denied=("Bash", "Write"), words="Done."))
+    assert end.words == "was not allowed to use Bash, Write: Done."
+
+
+def test_a_run_records_the_whole_end() -> None:
+    run = ended_run(Run(attempt="w1"), JobEnd(result=Result.completed, ended_at=NOW, **TOLD))
+    assert {name: getattr(run, name) for name in TOLD} == TOLD
+    assert ended_run(Run(attempt="w1"), lost(NOW)).why is Why.lost
 
 
 _json = st.none() | st.booleans() | st.floats() | st.text() | st.lists(st.text() | st.integers())

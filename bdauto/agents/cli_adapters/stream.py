@@ -16,7 +16,7 @@ LINE_LIMIT = 1 << 24
 """Characters of one line, or of one object over several lines. What is longer is text, and only its start is kept."""
 TEXT_LIMIT = 4096
 """Characters of a line of text that are kept."""
-_NOISE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,999}(?:\x07|\x1b\\))|[\x00\ufeff]")
+_NOISE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,999}(?:\x07|\x1b\\))|[\x00\ufeff]+")
 """Colour, titles of terminals, NUL, byte order marks."""
 
 Value = dict[str, Any] | str
@@ -27,23 +27,33 @@ class Stream:
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._rest = ""
+        self._rest: list[str] = []
+        self._rest_size = 0
         self._open: list[str] = []
         self._open_size = 0
 
     def feed(self, data: bytes) -> Iterator[Value]:
         """Yield the values that are complete with these bytes."""
-        *lines, self._rest = (self._rest + self._decoder.decode(data)).split("\n")
-        if len(self._rest) > LINE_LIMIT:
-            self._rest = self._rest[:TEXT_LIMIT]
+        *lines, rest = self._decoder.decode(data).split("\n")
+        if lines:
+            lines[0] = self._take_rest() + lines[0]
+        self._rest.append(rest)
+        self._rest_size += len(rest)
+        if self._rest_size > LINE_LIMIT:
+            self._rest = [self._take_rest()[:TEXT_LIMIT]]
         for line in lines:
             yield from self._line(_NOISE.sub("", line).rstrip("\r"))
 
     def end(self) -> Iterator[Value]:
         """Yield what is left. An object that was never closed is text."""
-        rest, self._rest = self._rest, ""
-        yield from self._line(_NOISE.sub("", rest).rstrip("\r"))
+        yield from self._line(_NOISE.sub("", self._take_rest()).rstrip("\r"))
         yield from self._give_up()
+
+    def _take_rest(self) -> str:
+        """Return the line that is not complete yet, and forget it. It is put together once, however many its pieces."""
+        rest = "".join(self._rest)
+        self._rest, self._rest_size = [], 0
+        return rest
 
     def _line(self, line: str) -> Iterator[Value]:
         whole = _decoded(line) if line[:1] in ("{", "[") or not self._open else None

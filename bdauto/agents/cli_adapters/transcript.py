@@ -188,9 +188,9 @@ def mapping(value: object) -> dict[str, Any]:
 
 def _sum(parts: Iterable[float | None]) -> float | None:
     known = [part for part in parts if part is not None]
-    return round(sum(known), 4) if known else None
+    return checked_cost(sum(known)) if known else None
 
 
 def _total(parts: Iterable[int | None]) -> int | None:
     known = [part for part in parts if part is not None]
-    return sum(known) if known else None
+    return checked_count(sum(known)) if known else None

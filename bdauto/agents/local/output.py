@@ -2,18 +2,20 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
-from bdauto.agents.local.files import name_once, open_file, read_file
+from bdauto.agents.cli_adapters import table
+from bdauto.agents.local.files import name_once, open_file
 from bdauto.agents.local.jobs import DIED, RUNNING, UNKNOWN, Jobs, read_end
 from bdauto.agents.local.supervisor import AFTER, BEFORE, HEAD, OUTPUT, SEGMENT, TAIL
+from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.reaping import UNPREPARED
 from bdauto.domain.record import RESULTS, Result, Run
-from bdauto.domain.results import OUTPUT_LIMIT, JobEnd, ended_run, last_line, read_output, whole_seconds
+from bdauto.domain.results import JobEnd, ended_run, last_line, told_end, whole_seconds
 
 FILES = (BEFORE, OUTPUT, AFTER)
 """The beginnings of the names of the output's files, in the order in which they are written."""
@@ -23,12 +25,13 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class LocalOutput:
-    """The output of a job of this machine. Each `read` returns what is new."""
+    """The output of a job of this machine. Each `read` returns what is new. `files` are those of FILES to read."""
 
-    def __init__(self, jobs: Jobs, job: str) -> None:
+    def __init__(self, jobs: Jobs, job: str, files: Sequence[str] = FILES) -> None:
         self._jobs = jobs
         self._job = job
         self._folder = jobs.path / job
+        self._files = files
         self._place = (0, 0)
         self._offset = 0
 
@@ -40,7 +43,7 @@ class LocalOutput:
         """Yield the output since the last call, with one line in place of each part that was cut."""
         while True:
             yield from self._rest()
-            later = [place for place in _places(self._folder) if place > self._place]
+            later = [place for place in self._places() if place > self._place]
             if not later:
                 return
             yield from self._rest()  # a segment is complete once there is another
@@ -52,7 +55,7 @@ class LocalOutput:
 
     def _rest(self) -> Iterator[bytes]:
         place, number = self._place
-        segment = self._folder / f"{FILES[place]}{number}"
+        segment = self._folder / f"{self._files[place]}{number}"
         try:
             with os.fdopen(open_file(segment), "rb") as file:
                 file.seek(self._offset)
@@ -64,10 +67,9 @@ class LocalOutput:
         except OSError as error:
             name_once(self._folder, error)
 
-
-def _places(folder: Path) -> list[tuple[int, int]]:
-    """Return the segments that are there, in order: the place in FILES, and the number."""
-    return [(place, number) for place, name in enumerate(FILES) for number in segments(folder, name)]
+    def _places(self) -> list[tuple[int, int]]:
+        """Return the segments that are there, in order: the place of their file, and the number."""
+        return [(place, number) for place, name in enumerate(self._files) for number in segments(self._folder, name)]
 
 
 def segments(folder: Path, name: str = OUTPUT) -> list[int]:
@@ -82,36 +84,30 @@ def segments(folder: Path, name: str = OUTPUT) -> list[int]:
     return found if len(found) <= HEAD + TAIL + 1 else [*found[:HEAD], *found[-TAIL - 1 :]]
 
 
-def last_output(folder: Path, limit: int = OUTPUT_LIMIT) -> str:
-    """Return the end of what a job's agent printed, at most `limit` bytes. What cannot be read is passed over."""
-    data = b""
-    for number in reversed(segments(folder)):
-        segment = folder / f"{OUTPUT}{number}"
-        try:
-            data = read_file(segment, limit - len(data), end=True) + data
-        except OSError as error:
-            name_once(folder, error)
-        if len(data) >= limit:
-            break
-    return data.decode(errors="replace")
-
-
 def job_end(folder: Path, now: datetime) -> JobEnd:
     """Return how the job of this folder ended, `lost` if nobody has written that down. It must not run any more."""
-    end, said = read_end(folder), read_output(last_output(folder))
+    end = read_end(folder)
     if end is None:
-        return JobEnd(result=Result.lost, ended_at=now, cost_usd=said.cost_usd, turns=said.turns, words=said.words)
+        return told_end(Result.lost, now, _said(folder, now, failed=False))
+    ended_at = _ended_at(end.ended, now)
+    said = _said(folder, ended_at, failed=end.state == "failed")
     stopped = f"cancelled by {end.by}" if end.by else ""
-    return JobEnd(
-        result=Result.error
+    return told_end(
+        Result.error
         if end.state == UNPREPARED
         else RESULTS.get(end.state, Result.failed),  # a cancelled one has failed
-        ended_at=_ended_at(end.ended, now),
+        ended_at,
+        said,
         seconds=whole_seconds(timedelta(seconds=min(max(end.seconds, 0.0), LONGEST))),
-        cost_usd=said.cost_usd,
-        turns=said.turns,
-        words=last_line(end.detail or stopped) or said.words,
+        words=last_line(end.detail or stopped),
+        why=Why.stopped if end.state == "cancelled" else None,
     )
+
+
+def _said(folder: Path, ended: datetime, *, failed: bool) -> AgentEnd:
+    """Return what the job's agent said. A time of day without a zone is that of this machine, on which it ran."""
+    output = LocalOutput(Jobs(folder.parent), folder.name, (OUTPUT,)).read()
+    return table.read_end(output, "", ended, ended.astimezone().tzinfo, failed=failed)
 
 
 def job_run(jobs: Jobs, job: str, now: datetime) -> Run | None:
