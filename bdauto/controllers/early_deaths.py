@@ -1,7 +1,7 @@
 """Agents that die at once: what their deaths mean for the circuit breaker, and for their beads."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -13,7 +13,6 @@ from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain import breaker
 from bdauto.domain.breaker import Breaker, Death
 from bdauto.domain.reaping import Action, JobEvidence, ReapDecision, uncharged
-from bdauto.domain.reset_time import reset_time
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.errors import AgentsDie
@@ -43,7 +42,8 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
         living = (decision for decision in decisions if not decision.early_death)
         lives = [life for decision in living if (life := life_of(decision.bead))]
         deaths = [self._death(decision, evidence) for decision in died]
-        found, opened = self._update(deaths, lives, store)
+        resets = {d.bead.record.attempt: e.reset_at for d in died if (e := evidence.ends.get(d.bead.id))}
+        found, opened = self._update(deaths, resets, lives, store)
         suspended = {death.attempt for death in found.deaths} if found.until else set()
         charged = [
             uncharged(decision) if _is_charged(decision) and decision.bead.record.attempt in suspended else decision
@@ -58,31 +58,41 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
         )
 
     def _update(
-        self, deaths: Sequence[Death], lives: list[Life], store: Mapping[str, Any] | None
+        self,
+        deaths: Sequence[Death],
+        resets: Mapping[str, datetime | None],
+        lives: list[Life],
+        store: Mapping[str, Any] | None,
     ) -> tuple[Breaker, bool]:
-        """Write the breaker. Return it, and whether it opened by this."""
+        """Write the breaker. Return it, and whether it opened by this. `resets` has reset times by the attempts."""
         opened = 0
         looked = False
 
         def change(before: Breaker) -> Breaker:
             nonlocal opened, looked
-            after = self._after(before, deaths, lives)
+            after = self._after(before, deaths, resets, lives)
             if not looked and (before.trial or before.until or after.opened > before.opened):
                 looked = True  # those that have closed their beads are no longer in progress
                 lives.extend(life for bead in self.bd.recent(RECENT).result().beads if (life := finished(bead)))
-                after = self._after(before, deaths, lives)
+                after = self._after(before, deaths, resets, lives)
             opened = after.opened if after.opened > before.opened else 0
             return after
 
         found = BreakerStore(self.bd, self.writes, self.runtime).update(change, store)
         return found, 0 < opened <= found.opened  # others, or a pause, may have kept it from being written
 
-    def _after(self, before: Breaker, deaths: Sequence[Death], lives: Sequence[Life]) -> Breaker:
+    def _after(
+        self,
+        before: Breaker,
+        deaths: Sequence[Death],
+        resets: Mapping[str, datetime | None],
+        lives: Sequence[Life],
+    ) -> Breaker:
         """Return the breaker after these deaths and signs of life, in the order in which the beads were claimed."""
         now = self.runtime.now()
 
         def died(death: Death) -> Callable[[Breaker], Breaker]:
-            resume_at = reset_time(death.words, now, UTC)
+            resume_at = resets.get(death.attempt)
             return lambda found: found.after_death(death, self.settings.trip_after, now, resume_at=resume_at)
 
         def lived(life: Life) -> Callable[[Breaker], Breaker]:

@@ -7,7 +7,7 @@ holds for every dispatcher and reaper.
     closed      `trip_after` early deaths of different beads, with no sign of an agent in between, open it. So do
                 as many POSTs in a row of which nobody knows what became of them, and as many early deaths of two
                 beads, where all have the same last words
-    open        nothing is dispatched until `until`; a time more than a day ahead is not believed
+    open        nothing is dispatched until `until`, unless that is further ahead than any reset time is believed
     half-open   exactly one bead is dispatched; a sign of its agent closes the breaker, another early death opens it
 """
 
@@ -19,6 +19,7 @@ from typing import Any, Literal
 import msgspec
 
 from bdauto.domain.bead import MALFORMED
+from bdauto.domain.reset_time import LONGEST
 from bdauto.domain.times import format_time, parse_time
 from bdauto.sanitize import clean
 
@@ -27,8 +28,6 @@ KEY = "bdauto.breaker"
 FIRST_WAIT = timedelta(minutes=5)
 LONGEST_WAIT = timedelta(hours=1)
 """An open breaker waits FIRST_WAIT, doubling with each failed trial up to LONGEST_WAIT."""
-LONGEST_RESET = timedelta(hours=24)
-"""A reset time that the agent's words name is believed up to this far ahead."""
 TRIAL = timedelta(minutes=10)
 """A trial without a sign of its agent for so long gives its place to another bead."""
 REMEMBERED = 20
@@ -77,7 +76,7 @@ class Breaker(msgspec.Struct, frozen=True):
         """Return the state at this moment."""
         if self.until is None:
             return "closed"
-        return "open" if now < self.until <= now + LONGEST_RESET else "half-open"
+        return "open" if now < self.until <= now + LONGEST else "half-open"
 
     @property
     def words(self) -> str:
@@ -115,7 +114,8 @@ class Breaker(msgspec.Struct, frozen=True):
         """Count an early death. The same attempt counts once. `trip_after` 0 never opens the breaker.
 
         `resume_at` is when the agent's words say that it can work again. It replaces the doubling wait, but only
-        prolongs it when a trial has just failed: words that name the next second would have it posted for ever.
+        prolongs it when a trial has just failed: words that name the next second would have it posted for ever. One
+        that has passed by now changes nothing.
         """
         if any(known.attempt == death.attempt for known in self.deaths):
             return self
@@ -125,7 +125,7 @@ class Breaker(msgspec.Struct, frozen=True):
         if not failed_trial and (self.until is not None or not tripped):
             return msgspec.structs.replace(self, deaths=deaths)
         waited = now + min(FIRST_WAIT * (1 << min(self.opened, 10)), LONGEST_WAIT)
-        until = resume_at or waited
+        until = resume_at if resume_at and resume_at > now else waited
         return msgspec.structs.replace(
             self,
             deaths=deaths,

@@ -102,6 +102,18 @@ def test_a_reset_time_replaces_the_wait() -> None:
     assert breaker.until == soon
 
 
+@pytest.mark.parametrize("ahead", [timedelta(days=-1), timedelta(seconds=-1), timedelta()])
+def test_a_reset_time_that_has_passed_means_the_shortest_wait(ahead: timedelta) -> None:
+    breaker = after("a", "b").after_death(Death("c", "w9"), 3, NOW, resume_at=NOW + ahead)
+    assert (breaker.until, breaker.state(NOW + FIRST_WAIT)) == (NOW + FIRST_WAIT, "half-open")
+
+
+def test_a_reset_time_days_ahead_is_believed_and_shown() -> None:
+    breaker = after("a", "b").after_death(Death("c", "w9"), 3, NOW, resume_at=NOW + timedelta(days=6))
+    assert breaker.state(NOW + timedelta(days=5)) == "open"
+    assert "until 2026-04-24T" in breaker.describe()
+
+
 @pytest.mark.parametrize(("seconds", "waits"), [(1, 2 * FIRST_WAIT), (4 * 3600, timedelta(hours=4))])
 def test_after_a_failed_trial_a_reset_time_only_prolongs_the_wait(seconds: float, waits: timedelta) -> None:
     """An agent that always says "try again in 1 second" would be tried again and again."""

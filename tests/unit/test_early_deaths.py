@@ -36,7 +36,9 @@ def alive(bead_id: str, **fields: Any) -> dict[str, Any]:
 
 
 def failed(words: str = WORDS, status: str = "failed", **fields: Any) -> Reply:
-    return httpx.Response(200, json={"status": status, "exit_code": 1, "output": [words], "stderr": "", **fields})
+    """Return a job that has just ended."""
+    ended = {"status": status, "exit_code": 1, "output": [words], "stderr": "", "finished_at": format_time(NOW)}
+    return httpx.Response(200, json=ended | fields)
 
 
 class Ward:
@@ -250,6 +252,24 @@ RESETS = [
 @pytest.mark.parametrize(("words", "wait"), RESETS, ids=[case[0] for case in RESETS])
 def test_it_waits_until_the_time_that_the_last_words_name(words: str, wait: timedelta) -> None:
     here = Ward(*(died(f"x-{n}") for n in range(3)), words=words)
+    here.sweep()
+    assert here.breaker.until == NOW + wait
+
+
+LATE_RESETS = [
+    ("rate limited, try again in 300 seconds", timedelta(seconds=240)),
+    ("rate limited, try again in 30 seconds", FIRST_WAIT),
+    ("usage limit reached, resets 3am", timedelta(minutes=59)),
+    ("weekly limit reached, resets Apr 24, 10:00am (UTC)", timedelta(days=5, hours=11, minutes=24, seconds=14)),
+    (f"{'building · ' * 40} usage limit reached, try again in 300 seconds {'· ' * 150}", timedelta(seconds=240)),
+]
+
+
+@pytest.mark.parametrize(("words", "wait"), LATE_RESETS, ids=[case[0][:50] for case in LATE_RESETS])
+def test_the_time_is_reckoned_from_the_job_s_end_and_not_the_sweep(words: str, wait: timedelta) -> None:
+    here = Ward(*(died(f"x-{n}", ago=300) for n in range(3)))
+    ended = format_time(NOW - timedelta(seconds=60))
+    here.board.jobs = {f"x-{n}": failed(words, finished_at=ended) for n in range(3)}
     here.sweep()
     assert here.breaker.until == NOW + wait
 
