@@ -107,7 +107,12 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
         bead = decision.bead
         claimed_at = bead.record.claimed_at or bead.updated_at
         return Death(
-            bead.id, bead.record.attempt, bead.record.job, evidence.last_words(bead.id), format_time(claimed_at)
+            bead.id,
+            bead.record.attempt,
+            bead.record.job,
+            evidence.last_words(bead.id),
+            format_time(claimed_at),
+            service=decision.service,
         )
 
 

@@ -5,8 +5,8 @@ then use up the attempts of the whole queue. The breaker's state lives in the tr
 holds for every dispatcher and reaper.
 
     closed      `trip_after` early deaths of different beads, with no sign of an agent in between, open it. So do
-                as many POSTs in a row of which nobody knows what became of them, and as many early deaths of two
-                beads, where all have the same last words
+                as many POSTs in a row of which nobody knows what became of them, as many early deaths of two
+                beads, where all have the same last words, and as many of one bead by its agent's service
     open        nothing is dispatched until `until`, unless that is further ahead than any reset time is believed
     half-open   exactly one bead is dispatched; a sign of its agent closes the breaker, another early death opens it
 """
@@ -39,7 +39,8 @@ State = Literal["closed", "open", "half-open"]
 class Death(msgspec.Struct, frozen=True):
     """An early death: a job that ended, with its bead still in progress and no sign of its agent since the claim.
 
-    `unknown` marks a POST with an unknown outcome instead, whose job may never have started.
+    `unknown` marks a POST with an unknown outcome instead, whose job may never have started. `service` marks a job
+    whose agent's service failed, whatever the agent had done before.
     """
 
     bead: str
@@ -48,6 +49,7 @@ class Death(msgspec.Struct, frozen=True):
     words: str = ""
     claimed_at: str = ""
     unknown: bool = False
+    service: bool = False
 
     @property
     def since(self) -> datetime:
@@ -121,7 +123,8 @@ class Breaker(msgspec.Struct, frozen=True):
             return self
         deaths = (*self.deaths, death)[-REMEMBERED:]
         failed_trial = self.trial != "" and death.attempt == self.trial
-        tripped = trip_after > 0 and (len({known.bead for known in deaths}) >= trip_after or _alike(deaths, trip_after))
+        beads, of_service = len({known.bead for known in deaths}), sum(known.service for known in deaths)
+        tripped = trip_after > 0 and (max(beads, of_service) >= trip_after or _alike(deaths, trip_after))
         if not failed_trial and (self.until is not None or not tripped):
             return msgspec.structs.replace(self, deaths=deaths)
         waited = now + min(FIRST_WAIT * (1 << min(self.opened, 10)), LONGEST_WAIT)
@@ -181,6 +184,7 @@ def read(store: Mapping[str, Any]) -> Breaker:
             clean(d.words),
             clean(d.claimed_at, 40),
             d.unknown,
+            d.service,
         )
         for d in found.deaths
     )

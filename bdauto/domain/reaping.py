@@ -30,7 +30,8 @@ class ReapDecision(msgspec.Struct, frozen=True):
     """What the reaper decided about one bead: the action, the evidence in words, and the note to write.
 
     `by_age` marks a decision that rests on time alone. A wrong clock could cause it for every bead at once.
-    `early_death` marks a bead whose agent ended, or stalled, without a sign of life. `charged` is False for one that
+    `early_death` marks a bead whose agent ended, or stalled, without a sign of life, or whose agent's service failed
+    (`service`), whatever it had done before. `charged` is False for one that
     gets its attempt back. `gives_up` marks one whose job is called alive, and is not believed any more.
     """
 
@@ -40,6 +41,7 @@ class ReapDecision(msgspec.Struct, frozen=True):
     note: str = ""
     by_age: bool = False
     early_death: bool = False
+    service: bool = False
     charged: bool = True
     gives_up: bool = False
 
@@ -137,9 +139,12 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
         return _keep(bead, "ephemeral: not bdauto's to settle")
     if job_state == UNPREPARED:
         return _unprepared(bead, evidence.last_words(bead.id))
+    end = evidence.ends.get(bead.id)
+    if job_state in OVER and bead.record.attempt and end and end.why and end.why.of_service:
+        return _service_failed(bead, f"job {_job(bead)} {ended(job_state)}", end)
     if job_state in OVER and _silent(bead):
         return _early_death(bead, f"job {_job(bead)} {ended(job_state)}", settings, evidence.last_words(bead.id))
-    if job_state in OVER and _died_at_once(bead, evidence.ends.get(bead.id)):
+    if job_state in OVER and _died_at_once(bead, end):
         words = f"job {_job(bead)} {ended(job_state)} within {format_duration(AT_ONCE)}"
         return _early_death(bead, words, settings, evidence.last_words(bead.id), did="only signed the bead")
     if job_state in OVER:
@@ -278,6 +283,13 @@ def _unprepared(bead: Bead, words: str) -> ReapDecision:
     """Open a bead again for which git could not make a worktree: no agent ran, so nothing is charged."""
     evidence = f"job {_job(bead)} could not be prepared, so no agent ran" + (f": {words}" if words else "")
     return ReapDecision(bead, Action.release, evidence, f"reaper: {evidence} — released uncharged", charged=False)
+
+
+def _service_failed(bead: Bead, words: str, end: JobEnd) -> ReapDecision:
+    """Open a bead again whose agent's service failed. It is not the bead's fault, however far the agent had come."""
+    evidence = f"{words}, for its agent's service failed ({end.why})" + (f": {end.words}" if end.words else "")
+    note = f"reaper: {evidence} — released uncharged"
+    return ReapDecision(bead, Action.release, evidence, note, early_death=True, service=True, charged=False)
 
 
 def uncharged(decision: ReapDecision) -> ReapDecision:

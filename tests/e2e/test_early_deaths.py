@@ -162,13 +162,41 @@ def test_a_death_after_a_sign_of_life_does_not_count(either: Sandbox) -> None:
     assert ({status(either, bead) for bead in beads}, state(either)) == ({"blocked"}, "closed")
 
 
+def test_a_limit_in_the_middle_of_work_blocks_and_charges_no_bead(either: Sandbox) -> None:
+    """Five beads, two at a time: each agent notes something, and then meets a limit that ends in two hours."""
+    either.board.dies = None
+    beads = [either.create() for _ in range(5)]
+    ends = datetime.now(UTC) + timedelta(hours=2)
+    codes = []
+    for _ in range(2):
+        assert len(dispatch(either, "--max", "2", agent=True).outcomes) == 2
+        for job in [name for name, job in either.board.jobs.items() if job.status == "running"]:
+            either.board.progress(job, "half of it is done")
+            either.board.end(job, "failed", f"You've hit your limit · resets {ends:%H:%M} (UTC)\n/upgrade for more")
+        codes.append(reap(either, agent=True).code)
+    assert (codes, state(either)) == ([0, 4], "open")
+    assert {status(either, bead) for bead in beads} == {"open"}
+    assert {metadata(either, bead).get("attempts", 0) for bead in beads} == {0}
+    assert dispatch(either, "--max", "5", agent=True).json["outcome"] == "suspended"
+    found = the_breaker(either).until
+    assert found
+    assert abs(found - ends) < timedelta(minutes=1)
+    wait_is_over(either)
+    forget_backoff(either, *beads)
+    [tried] = dispatch(either, "--max", "5", agent=True).outcomes
+    [job] = [name for name, job in either.board.jobs.items() if job.status == "running"]
+    either.board.progress(job, "done")
+    assert (reap(either, agent=True).code, state(either)) == (0, "closed")
+    assert set(dispatch(either, "--max", "5", agent=True).outcomes) == {*beads} - {tried}
+
+
 def test_an_agent_that_only_signs_and_dies_at_once_does_not_use_up_the_queue(either: Sandbox) -> None:
     """A script signs for it and then finds that the key has expired."""
     either.board.dies = None
     beads = [either.create() for _ in range(4)]
     dispatch(either, "--max", "4", agent=True)
     for job in list(either.board.jobs):
-        either.board.end(job, "failed", WORDS)
+        either.board.end(job, "failed", "Killed")
     assert reap(either, agent=True).code == 4
     assert ({status(either, bead) for bead in beads}, state(either)) == ({"open"}, "open")
     assert {metadata(either, bead).get("attempts", 0) for bead in beads} == {0}
@@ -176,13 +204,14 @@ def test_an_agent_that_only_signs_and_dies_at_once_does_not_use_up_the_queue(eit
 
 
 def test_deaths_of_one_bead_quarantine_it_and_suspend_nothing(either: Sandbox) -> None:
+    either.board.dies = death("killed")
     bead = either.create()
     for _ in range(3):
         dispatch(either, agent=True)
         assert reap(either, agent=True).code == 0
         forget_backoff(either, bead)
     assert (status(either, bead), state(either)) == ("blocked", "closed")
-    assert f"{WORDS} — quarantined after 3 attempts" in either.notes(bead)[-1]
+    assert "Killed — quarantined after 3 attempts" in either.notes(bead)[-1]
 
 
 def test_a_loop_and_one_shot_commands_share_it(either: Sandbox) -> None:

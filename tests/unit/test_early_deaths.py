@@ -15,7 +15,7 @@ from bdauto.domain.times import format_time
 from bdauto.errors import AgentsDie, BdFailed
 from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, row
 
-WORDS = "Invalid API key · Please run /login"
+WORDS = "node: cannot find module bd-agent"
 
 
 def died(bead_id: str, *, ago: float = 60, attempts: int = 1, notes: str = "", **own: Any) -> dict[str, Any]:
@@ -254,6 +254,58 @@ def test_it_waits_until_the_time_that_the_last_words_name(words: str, wait: time
     here = Ward(*(died(f"x-{n}") for n in range(3)), words=words)
     here.sweep()
     assert here.breaker.until == NOW + wait
+
+
+SERVICE = [
+    ("limit", "You've hit your session limit · resets 11pm (UTC)"),
+    ("login", "Invalid API key · Please run /login"),
+    ("overloaded", "API Error: 529 Overloaded"),
+    ("network", "getaddrinfo EAI_AGAIN api.example.com"),
+]
+
+
+@pytest.mark.parametrize("notes", ["", "\nclaimed by agent x-1", "\nclaimed by agent x-1\nhalf of it is done"])
+@pytest.mark.parametrize(("why", "words"), SERVICE, ids=[case[0] for case in SERVICE])
+def test_a_bead_is_not_charged_for_its_agent_s_service(why: str, words: str, notes: str) -> None:
+    here = Ward(died("x-1", attempts=3, notes=notes), words=words)
+    here.board.jobs["x-1"] = failed(words, started_at=LATER, finished_at=SOON)
+    assert [one.outcome for one in here.sweep().beads] == ["released"]
+    bead = here.tracker.bead("x-1")
+    assert (bead.status, bead.record.attempts) == ("open", 2)
+    assert f"its agent's service failed ({why}): {words} — released uncharged" in here.tracker.notes("x-1")[-1]
+    assert [death.bead for death in here.breaker.deaths] == ["x-1"]
+    assert bead.record.runs[-1].why == why
+
+
+@pytest.mark.parametrize("words", ["I ran out of ideas", "too many turns"])
+def test_what_is_the_bead_s_own_is_judged_as_before(words: str) -> None:
+    here = Ward(died("x-1", notes="\nhalf of it is done"), words=words)
+    assert [one.outcome for one in here.sweep().beads] == ["blocked"]
+    assert here.tracker.store == {}
+
+
+def test_a_limit_in_the_middle_of_work_suspends_until_it_resets() -> None:
+    here = Ward(
+        *(died(f"x-{n}", notes="\nI have begun") for n in range(2)), words="usage limit reached, resets 11pm (UTC)"
+    )
+    assert (here.sweep().exit_code, here.state()) == (0, "closed")
+    for n in (2, 3):
+        here.tracker.rows[f"x-{n}"] = died(f"x-{n}", ago=30, notes="\nI have begun")
+        here.board.jobs[f"x-{n}"] = failed("usage limit reached, resets 11pm (UTC)")
+    assert here.sweep().exit_code == 4
+    assert here.breaker.until == NOW + timedelta(minutes=24, seconds=14)
+    beads = [here.tracker.bead(f"x-{n}") for n in range(4)]
+    assert {(bead.status, bead.record.attempts) for bead in beads} == {("open", 0)}
+
+
+def test_a_queue_of_one_bead_is_suspended_by_its_agent_s_service() -> None:
+    """It is not charged, so nothing else would end the attempts."""
+    here = Ward(died("x-1"), words="API Error: 529 Overloaded")
+    codes = []
+    for number in range(3):
+        here.tracker.rows["x-1"] = died("x-1", attempt=f"a{number}")
+        codes.append(here.sweep().exit_code)
+    assert (codes, here.state()) == ([0, 0, 4], "open")
 
 
 LATE_RESETS = [
