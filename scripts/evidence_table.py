@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from bdauto.domain import reaping
+from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import Action, FailedCheck, JobEvidence, ReapDecision
 from bdauto.domain.record import Result
@@ -40,11 +41,12 @@ class Evidence(msgspec.Struct, frozen=True):
     own: dict[str, Any] = {}
     runs_nothing: bool = False
     at_once: bool = False
+    why: Why | None = None
     fields: dict[str, Any] = {}
 
     def decide(self, age: timedelta, attempts: int = 1) -> ReapDecision:
         """Return what the reaper decides when the bead was updated so long ago."""
-        end = JobEnd(result=Result.failed, ended_at=NOW, seconds=9) if self.at_once else None
+        end = JobEnd(result=Result.failed, ended_at=NOW, seconds=9, why=self.why) if self.at_once else None
         evidence = JobEvidence(
             {"x-1": self.state} if self.state else {}, self.runs_nothing, {"x-1": end} if end else {}
         )
@@ -92,6 +94,18 @@ EVIDENCE: list[Evidence] = [
     *_each("`queued` or `running`; no note since the claim", ("queued", "running"), notes="silent"),
     Evidence("runs on this machine, with or without a note", "running", "silent", LOCAL),
     Evidence("runs on this machine, with or without a note", "running", "noted", LOCAL),
+    *(
+        Evidence(
+            "its agent's service failed (usage limit, key, overload, network)",
+            "failed",
+            at_once=True,
+            notes=notes,
+            why=why,
+        )
+        for why in Why
+        if why.of_service
+        for notes in NOTES
+    ),
     *_each("`failed`, `error` or `completed`; no note since the claim", OVER, notes="silent"),
     Evidence(
         "`failed` or `error` within a minute of its start, without a cost; the agent has only signed",
