@@ -93,6 +93,16 @@ def test_text_is_bounded_in_bytes() -> None:
         "claude -p x{prompt}",
         "claude -p '{prompt}\n{job}'",
         "sudo -u agent sh -ec {prompt}",
+        "bash -euo pipefail -c {prompt}",
+        "docker run image bash --rcfile .rc +e -O extglob -c {prompt}",
+        "python3 -X dev -W ignore -c {prompt}",
+        "su - agent -c {prompt}",
+        "runuser agent --command={prompt}",
+        "flock /run/agent.lock -c {prompt}",
+        "node20 -e {prompt}",
+        "bash-5.2 -c {prompt}",
+        "powershell.exe -Command {prompt}",
+        "tmux new-session -d {prompt}",
     ],
 )
 def test_a_prompt_that_would_be_run_as_code_is_refused(command: str) -> None:
@@ -116,6 +126,9 @@ def test_a_prompt_that_would_be_run_as_code_is_refused(command: str) -> None:
         "python -m aider -c {prompt}",
         "python agent.py -p {prompt}",
         "timeout 10m claude -c {prompt}",
+        "flock /run/agent.lock claude -c {prompt}",
+        "bash -euo pipefail agent.sh -p {prompt}",
+        "python -W ignore agent.py -p {prompt}",
     ],
 )
 def test_a_prompt_in_a_word_of_its_own_is_taken(command: str) -> None:

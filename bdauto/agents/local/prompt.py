@@ -19,12 +19,19 @@ IN_WORDS = re.compile(r"\{(id|job|prompt)\}")
 WHOLE = re.compile(r"(?:-{0,2}\w[\w.-]*=)?\{prompt\}")
 """A word that may hold a prompt: nothing else, or the value of an option or a variable."""
 INTERPRETERS = re.compile(
-    r"(?:ba|da|z|k|mk|fi|a|c|tc)?sh|busybox|(?:python|pypy)[\d.]*|perl|ruby|php|lua|node|deno|bun|pwsh|powershell"
-    r"|osascript|env|su|runuser|script|nix-shell"
+    r"(?:(?:ba|da|z|k|mk|fi|a|c|tc|xon)?sh|busybox|i?python|pypy|perl|ruby|php|lua|node|nodejs|deno|bun|pwsh|powershell"
+    r"|Rscript|julia|osascript|env|su|runuser|script|nix-shell)[\d.-]*t?(?:\.exe)?"
 )
-"""Programs that run the value of one of CODE."""
+"""Programs that run the value of one of CODE. A version may follow the name."""
+VALUED = re.compile(r"[-+]\w*[oOXW]|--(?:rcfile|init-file)")
+"""Options of INTERPRETERS, such as the last of `bash -euo pipefail`, that the next word belongs to."""
+WORD_FIRST = {"flock", "runuser", "script", "sg", "su"}
+"""Programs that take one word, such as a user, before the option that gives a command to a shell."""
 CODE = re.compile(r"-\w*[ceEprSC]|-Command|--(?:command|eval|execute|print|run|split-string)")
-JOINERS = {"autossh", "dbclient", "gmake", "just", "make", "parallel", "plink", "rsh", "ssh", "watch", "wsl", "wsl.exe"}
+JOINERS = {
+    "adb", "autossh", "clush", "concurrently", "dbclient", "entr", "gmake", "hyperfine", "just", "make", "nodemon",
+    "parallel", "pdsh", "plink", "pssh", "rsh", "ssh", "tmux", "watch", "watchexec", "wsl", "wsl.exe",
+}  # fmt: skip
 """Programs that join their words and give them to a shell, or that expand them, as make does."""
 IN_PROMPT = re.compile(r"\{(id|job|title|description|acceptance)\}")
 
@@ -106,9 +113,12 @@ def _is_code(word: str, before: Sequence[str]) -> bool:
     if not WHOLE.fullmatch(word) or JOINERS.intersection(names):
         return True
     options = [word.partition("=")[0]]
-    while names and names[-1].startswith("-"):
+    while names and (names[-1].startswith(("-", "+")) or any(map(VALUED.fullmatch, names[-2:-1]))):
         options.append(names.pop())
-    return bool(names and INTERPRETERS.fullmatch(names[-1]) and any(map(CODE.fullmatch, options)))
+    if not any(map(CODE.fullmatch, options)):
+        return False
+    programs = [name for name in names if not name.startswith("-")]
+    return any(map(INTERPRETERS.fullmatch, names[-1:])) or not WORD_FIRST.isdisjoint(programs[-2:-1])
 
 
 def plain(text: str) -> str:
