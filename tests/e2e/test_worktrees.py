@@ -161,7 +161,15 @@ def test_a_worktree_whose_folder_somebody_removed_is_made_anew(repository: Repos
     assert "no other branch has its commit" in call(repository.tree.prepare, code=1)
 
 
-@pytest.mark.parametrize("script", ["rm .git", "rm .git; $git init", "cd ..; mv x-1 y; ln -s ../../../repo x-1"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "rm .git",
+        "rm .git; $git init",
+        "cd ..; mv x-1 y; ln -s ../../../repo x-1",
+        "git config extensions.worktreeConfig true; git config --worktree core.worktree /",
+    ],
+)
 def test_what_is_no_worktree_any_more_is_neither_used_nor_removed(repository: Repository, script: str) -> None:
     """The jobs' folder may lie in a repository, which git finds where a worktree has lost its link."""
     subprocess.run(["git", "init", "-q", str(repository.root.parent)], check=True)

@@ -87,7 +87,9 @@ class Worktree:
     def _admin(self) -> str:
         """Return the git folder of the worktree. Raises Refused if what is at its path is none of this repository."""
         found = self._absolute(self.path, git(self.path, "rev-parse", "--git-dir"))
-        if self._tree_of(found) != self.path or self._common(self.path) != self.common:
+        # core.worktree may say otherwise
+        top = self._absolute(self.path, git(self.path, "rev-parse", "--show-toplevel"))
+        if {self._tree_of(found), top} != {self.path} or self._common(self.path) != self.common:
             raise Refused(f"{self.path} is not a worktree of {self.root}: move it away")
         return found
 
