@@ -47,31 +47,43 @@ class Results(msgspec.Struct, frozen=True):
             listed = self.bd.with_metadata(result=RUNNING, assignee=self.bd.settings.assignee).result().beads
             runs = [(bead, run) for bead in listed if (run := _unrecorded(bead))]
             asked = [_during(bead, run) for bead, run in runs]
-            recorded = self._record(runs, job_evidence(runner, asked)[0]) if runs else ()
-            self._mark(runner)
+            ended = [*_ended(runs, job_evidence(runner, asked)[0], self.runtime.now())] if runs else []
+            recorded = self._record(ended)
+            more = self._record(self._unmarked(runner))
         except BdError as error:
             log.warning("results-failed", error=error)
             self.writes.unread = error
             return (), True
-        return tuple(status for status in recorded if status != "in_progress"), len(recorded) < len(runs)
+        statuses = tuple(status for status in (*recorded, *more) if status != "in_progress")
+        return statuses, len(recorded) < len(runs)
 
-    def _mark(self, runner: "Runner") -> None:
-        """Mark the jobs whose end stands on their bead. Log the end of one whose bead was deleted, once."""
+    def _unmarked(self, runner: "Runner") -> list[tuple[Bead, Run, JobEnd]]:
+        """Mark the jobs whose end stands on their bead. Log the end of one whose bead was deleted, once.
+
+        Return one of the others for each bead: its agent has changed bdauto's metadata. A sweep settles the current
+        attempt of a bead in progress.
+        """
         if not (jobs := runner.unrecorded()):
-            return
+            return []
+        left: dict[str, tuple[Bead, Run, JobEnd]] = {}
         found = self.bd.read(sorted({bead_id for bead_id, _, _ in jobs})).result()
         beads = {bead.id: bead for bead in found.beads}
         for bead_id, job, end in jobs:
             bead = beads.get(bead_id)
-            if bead and any(run.attempt == job and run.ended_at for run in bead.record.runs):
+            if bead is None:
+                if not found.malformed:
+                    log_result(bead_id, job, "deleted", end)
+                    runner.mark_recorded(job, deleted=True)
+                continue
+            run = next((run for run in bead.record.all_runs if run.attempt == job), _run_of(job, end))
+            if run.ended_at and (run.result, run.cost_usd) == (end.result, end.cost_usd):
                 runner.mark_recorded(job, deleted=False)
-            elif bead is None and not found.malformed:
-                log_result(bead_id, job, "deleted", end)
-                runner.mark_recorded(job, deleted=True)
+            elif bead.status != "in_progress" or bead.record.attempt != job:
+                left.setdefault(bead_id, (bead, run, end))
+        return [*left.values()]
 
-    def _record(self, runs: Sequence[tuple[Bead, Run]], evidence: JobEvidence) -> tuple[str, ...]:
-        """Record the ends that are known, and return the status of each such bead."""
-        ended = [*_ended(runs, evidence, self.runtime.now())]
+    def _record(self, ended: Sequence[tuple[Bead, Run, JobEnd]]) -> tuple[str, ...]:
+        """Record these ends, and return the status of each such bead."""
         changes = [self._change(bead, run, end) for bead, run, end in ended]
         results = self.writes.each(changes)
         for (bead, run, end), result in zip(ended, results, strict=True):
@@ -81,9 +93,10 @@ class Results(msgspec.Struct, frozen=True):
 
     def _change(self, bead: Bead, run: Run, end: JobEnd) -> Change:
         """Write an end as a change that holds if bdauto has not changed the bead since: so each is counted once."""
+        record = bead.record.change(assignee=bead.record.assignee or self.bd.settings.assignee)
         return rewrite(
             bead,
-            bead.record.with_end(ended_run(run, end)),
+            record.with_end(ended_run(run, end)),
             act="record the result of",
             mark=self.runtime.unique(),
             note=end_note(bead, run, end),
@@ -118,6 +131,11 @@ def _unrecorded(bead: Bead) -> Run | None:
     """Return the oldest run whose end is not recorded. That of a bead in progress is not over, as far as is known."""
     record, running = bead.record, bead.status == "in_progress"
     return next((run for run in record.unended if not running or run.attempt != record.attempt), None)
+
+
+def _run_of(job: str, end: JobEnd) -> Run:
+    """Return the run of a job of which its bead says nothing."""
+    return Run(attempt=job, job=job, claimed_at=end.ended_at - timedelta(seconds=end.seconds or 0))
 
 
 def _during(bead: Bead, run: Run) -> Bead:

@@ -169,9 +169,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return after.change(result=RUNNING if after.unended else last.value if last else "")
 
     def with_end(self, ended: Run) -> "Record":
-        """Return the record with the end of one of its runs."""
-        runs = self.runs if any(run.attempt == ended.attempt for run in self.runs) else self.all_runs
-        return self.with_runs(tuple(ended if run.attempt == ended.attempt else run for run in runs))
+        """Return the record with the end of one of its runs, or of one that it does not have."""
+        kept = tuple(ended if run.attempt == ended.attempt else run for run in self.runs)
+        return self.with_runs(kept if ended in kept else (*kept, ended))
 
     def released(self) -> "Record":
         """Return the record of a bead that is open again: nothing is left of its claim, its counters and its errors."""

@@ -344,3 +344,32 @@ def test_the_end_of_a_job_whose_bead_was_deleted_is_logged_once(
         ("x-2", "deleted", 0.42),
     ]
     assert marks == {"a1": False, "w2": True}
+
+
+@pytest.mark.parametrize("status", ["closed", "open"])
+@pytest.mark.parametrize(
+    "forged",
+    [
+        dict.fromkeys(("attempt", "claimed_at", "job", "result", "assignee", "write")),
+        {"result": "completed"},
+        {"result": "completed", "attempt": "other", "job": "other"},
+        {"result": "completed", "runs": json.dumps([{"attempt": "a1", "ended": f"{NOW:%FT%TZ}", "cost": 0.01}])},
+        {"runs": json.dumps([{"attempt": "other"}])},
+    ],
+)
+def test_an_agent_that_edits_its_record_takes_no_cost_away(
+    monkeypatch: pytest.MonkeyPatch, forged: dict[str, Any], status: str
+) -> None:
+    """The jobs folder of this machine says how a job ended and what it cost. It is written once."""
+    end = JobEnd(result=Result.completed, ended_at=NOW, cost_usd=0.42, seconds=3)
+    marks: list[str] = []
+    monkeypatch.setattr(Services, "unrecorded", lambda _: [] if marks else [("x-1", "a1", end)])
+    monkeypatch.setattr(Services, "mark_recorded", lambda _, job, deleted: marks.append(job))
+    there = tracker(dispatched(status=status, **forged))
+    services = Board(jobs={}).services(agent=True)
+    reaper = Reaper(there, there, services, ReapSettings(), there.clock.runtime())
+    reports = [reaper.sweep() for _ in range(3)]
+    [bead] = there.read(["x-1"]).result().beads
+    assert [run.cost_usd for run in bead.record.runs if run.attempt == "a1"] == [0.42]
+    assert bead.record.assignee == "agent"
+    assert (reports[0].ended, reports[2].ended, marks) == ((status,), (), ["a1"])

@@ -177,13 +177,14 @@ class LocalAgent:
         return record.tracker == self._tracker and record.assignee in ("", self._assignee)
 
     def unrecorded(self) -> list[tuple[str, str, JobEnd]]:
-        """Return the bead, the job and the end of this tracker's jobs that ended within a day and have no mark."""
+        """Return the bead, the job and the end of this queue's jobs that ended within a day and have no mark."""
         now = datetime.now(UTC)
         try:
             return [
                 (record.bead, record.attempt, job_end(self.jobs.path / record.attempt, now))
                 for record, end in self.jobs.ends_of(self._tracker)
-                if now.timestamp() - end.ended < LATELY and not self.jobs.marked(record.attempt, RECORDED, DELETED)
+                if now.timestamp() - end.ended < LATELY and self._is_mine(record)
+                if not self.jobs.marked(record.attempt, RECORDED, DELETED)
             ]
         except ServiceDown:
             return []
