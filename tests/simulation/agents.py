@@ -7,6 +7,8 @@ from tests.simulation.world import Job, World
 
 LOCAL_TIME_LIMIT = 45 * MINUTE
 """After it a job on a host is ended."""
+SICK = ("500", "422", "401", "no answer", "too large")
+"""What a service may say of one job alone."""
 TIME_LIMIT = 15 * MINUTE
 """After it the service marks a job `timeout` and leaves its process alone."""
 
@@ -20,6 +22,9 @@ def begin_job(world: World, bead_id: str, attempt: str, host: str = "") -> Job:
     """Queue a job, whose process begins when there is a slot. One on a host has the attempt's id."""
     job = Job(attempt if host else f"j{len(world.jobs) + 1}", bead_id, attempt, world.scheduler.now, host=host)
     world.jobs[job.id] = job
+    rng = world.scheduler.rng(f"health of {job.id}")
+    if rng.random() < world.plan.sick_jobs and not world.quiet and world.scheduler.event(f"{job.id} cannot be shown"):
+        job.sick = rng.choice(SICK)
     if attempt in world.attempts:
         world.attempts[attempt].jobs.append(job)
     world.count("jobs")

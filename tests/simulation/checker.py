@@ -5,6 +5,7 @@ but for the values that the tracker holds.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 from bdauto.bd.change import Change, Moment
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
-from bdauto.domain.notes import AGENT_SIGN, UNKNOWN
+from bdauto.domain.breaker import Breaker
+from bdauto.domain.notes import AGENT_SIGN, FINISH_NOTE, UNKNOWN
 from bdauto.domain.reaping import ALIVE, FORGOTTEN, NO_ANSWER, NOT_STARTED, TOKEN_REFUSED, UNANSWERED
 from tests.simulation.plan import MINUTE, START
 from tests.simulation.process import IN_A_ROW, Process
 from tests.simulation.world import ASSIGNEE, Attempt, Job, Row, World
 
 ENDED = frozenset({"completed", "failed", "error", "timed out", "died"})
+NAMED = re.compile(r"^(claimed by agent |dispatched: job=)([\w.-]+)", re.MULTILINE)
 ROUNDING = timedelta(seconds=2)
 AFRESH = ("bdauto.attempt", "bdauto.retry_at", "bdauto.failures")
 """What a blocked bead must not keep, so that it is dispatched at once when somebody opens it again."""
@@ -30,6 +33,7 @@ UNCHARGED = frozenset({"busy", "not found", "not started", "misconfigured", ""})
 def check_change(world: World, process: Process, row: Row, change: Change) -> None:
     """Judge a change of bdauto's that is about to be made."""
     _check_blind(world, process, row, change)
+    _check_runs(world, process, row, change)
     if change.act == "claim":
         _check_claim(world, process, row, str(change.put["bdauto.attempt"]))
     elif change.note.rpartition("\n")[2].startswith("reaper: "):  # after the note of its job's end
@@ -47,6 +51,7 @@ def check_change(world: World, process: Process, row: Row, change: Change) -> No
         if job is None or job.attempt != row.bead.record.attempt:
             world.violate("fence", f"{process.name} records a job on another attempt of {row.bead.id}")
     elif change.act == "record the result of":
+        _check_pause(world, process, change)
         _check_result(world, process, row, change)
     elif change.act == "note unknown outcome of":
         _check_fence(world, process, row, change)
@@ -63,6 +68,7 @@ def changed(world: World, who: "Process | str", row: Row, before: Bead, change: 
     """Learn from a change that was made, by bdauto if there is a `change`."""
     bead = row.bead
     row.changed_at = world.scheduler.now
+    _learn_place(row, before, change)
     world.revision += 1
     if change is not None and change.act == "claim" and isinstance(who, Process):
         world.attempts[bead.record.attempt] = Attempt(
@@ -90,11 +96,32 @@ def changed(world: World, who: "Process | str", row: Row, before: Bead, change: 
             note_fitness(world, other)
 
 
+def _learn_place(row: Row, before: Bead, change: Change | None) -> None:
+    """Learn since when a bead waits, by the table of places in docs/reliability.md."""
+    bead = row.bead
+    if change is None:
+        soon = row.given_back and bead.updated_at - row.given_back <= timedelta(seconds=62)
+        if bead.status == "open":
+            row.place = None if soon else bead.updated_at
+    elif bead.status == "open" and change.act == "give back the charge of":
+        row.place, row.lost_place, row.given_back = row.lost_place, None, bead.updated_at
+    elif bead.status == "open" and before.status == "in_progress":
+        row.given_back = bead.updated_at
+        fewer = bead.record.attempts < before.record.attempts
+        if change.act == "requeue" or (change.note and before.record.job and not fewer):
+            row.lost_place, row.place = row.place, bead.updated_at
+    elif bead.status == "open" and bead.updated_at != before.updated_at:
+        row.place = None
+
+
 def _learn_restored(world: World, process: Process, bead: Bead, before: Bead) -> None:
     """Learn that a claim is back, or that a job that bdauto did not know of has got one: it has shown life before."""
     attempt, job = world.attempts.get(bead.record.attempt), world.jobs[bead.record.job]
     if process.jobs_told.get(job.id) not in ALIVE:
         world.violate("evidence", f"{process.name} claims {bead.id} for {job.id}, which was not said to run")
+    recorders = [row for row in world.rows.values() if row.bead.record.job == job.id and row.bead.id != bead.id]
+    if any(row.changed_at < process.begun for row in recorders):
+        world.violate("two beads", f"{process.name} claims {bead.id} for {job.id}, which another bead records")
     if bead.record.attempts != (attempt.before if attempt else before).record.attempts + 1:
         world.violate("charge", f"{process.name} claims {bead.id} for {job.id} with {bead.record.attempts} attempts")
     if attempt is None:
@@ -102,6 +129,9 @@ def _learn_restored(world: World, process: Process, bead: Bead, before: Bead) ->
             bead.record.attempt, bead.id, process.name, world.scheduler.now, before, answer="started", touched=0
         )
         attempt.jobs.append(job)
+        if job.bead != bead.id:  # somebody has signed for a job of another bead
+            world.attempts[bead.record.attempt] = attempt
+            return
         job.attempt, world.attempts[bead.record.attempt] = bead.record.attempt, attempt
     attempt.ended = ""
     attempt.noted_again = False  # it has a note of its own, which bd may lose too
@@ -122,9 +152,34 @@ def check_post(world: World, process: Process, bead_id: str) -> Attempt | None:
         other = world.attempts.get(job.attempt)
         if other and other is not attempt and _still_holds(world, process, other, job):
             world.violate("two jobs", f"{process.name} posts {bead_id} while job {job.id} of it runs")
+    paused, now = world.paused_at, world.scheduler.now
+    if paused is not None and now - paused > max(process.look_took, 2) + 1 and process.stood_still < paused:
+        world.violate("pause", f"{process.name} posts {bead_id} {now - paused:.1f} s after a pause has been set")
+    if world.plan.agent_service and not world.plan.hosts:
+        _check_questions(world, process, attempt)
     if row.bead.record.attempt == attempt.id and row.bead.status == "in_progress":
         world.count("posts under the claim")
     return attempt
+
+
+def _check_questions(world: World, process: Process, attempt: Attempt) -> None:
+    """Each job that the bead named is known to be over, or forgotten, or that of another bead."""
+    before = attempt.before
+    noted = [job for _, job in NAMED.findall(before.notes)]
+    named = (*noted[-20:], before.record.job, before.record.unclaimed)
+    for job in filter(None, named):
+        told, known = process.jobs_told.get(job, "not asked"), world.jobs.get(job)
+        waited = told == "timeout" and (f"{FINISH_NOTE}{job} timeout" in before.notes or _is_own(world, process, known))
+        others = any(r.bead.record.job == job for r in world.rows.values() if r.bead.id != before.id)
+        foreign = (others and job != before.record.job) or job == before.record.given_up
+        if told not in ENDED and told != FORGOTTEN and not waited and not foreign:
+            world.violate("question", f"{process.name} posts {before.id}, whose job {job} is {told!r}")
+
+
+def _is_own(world: World, process: Process, job: Job | None) -> bool:
+    """Whether the process has started the job itself: it knows when a reaper has settled it."""
+    known = world.attempts.get(job.attempt) if job else None
+    return known is not None and known.process == process.name
 
 
 def _still_holds(world: World, process: Process, other: Attempt, job: Job) -> bool:
@@ -147,6 +202,7 @@ def check_swap(world: World, process: Process, key: str, new: str | None) -> Non
     after = breaker.read(process.swapped)
     if after.trial:
         process.trials.add(after.trial)
+    _check_deaths(world, process, before, after)
     failed = {death.attempt for death in after.deaths} - {death.attempt for death in before.deaths}
     if after.until is None:
         world.openings = 0
@@ -157,6 +213,35 @@ def check_swap(world: World, process: Process, key: str, new: str | None) -> Non
             world.violate("breaker", f"{process.name} opens the breaker for {wait}, not {whole}")
         world.openings += 1
         process.opened = True
+
+
+def _check_deaths(world: World, process: Process, before: Breaker, after: Breaker) -> None:
+    """Only early deaths and unknown outcomes are counted, and as many beads as the limit never leave it closed."""
+    most = world.plan.trip_after
+    if after.until is None and most and len({death.bead for death in after.deaths}) >= most:
+        world.violate("breaker", f"{process.name} leaves the breaker closed after {len(after.deaths)} deaths")
+    for death in set(after.deaths) - set(before.deaths):
+        attempt, row = world.attempts.get(death.attempt), world.rows[death.bead]
+        if attempt is None or row.bead.record.adopted:
+            world.violate("breaker", f"{process.name} counts {death.bead}, whose job bdauto did not start")
+        elif not death.unknown and attempt.touched is not None and (listed := process.listed_as(death.bead)):
+            soon = any(job.ended and job.ended - attempt.at < 62 for job in attempt.jobs)  # it may only have signed
+            if attempt.touched <= row.version_of(listed) and not soon:
+                world.violate("breaker", f"{process.name} counts {death.bead} as an early death: its agent had written")
+
+
+def _check_runs(world: World, process: Process, row: Row, change: Change) -> None:
+    """The list of runs has each attempt once, 20 at most, and keeps the ends that it has."""
+    if "bdauto.runs" not in change.put:
+        return
+    before, after = _runs(row.bead.metadata), _runs(change.put)
+    attempts = [run["attempt"] for run in after]
+    kept = {run["attempt"]: run for run in after}
+    lost = [run for run in before[-19:] if run["attempt"] not in kept or (run["ended"] and kept[run["attempt"]] != run)]
+    if len(set(attempts)) != len(attempts) or len(after) > 20 or lost:
+        world.violate(
+            "runs", f"{process.name} ({change.act}) loses or doubles runs of {row.bead.id}: {lost or attempts}"
+        )
 
 
 def _check_blind(world: World, process: Process, row: Row, change: Change) -> None:
@@ -191,7 +276,7 @@ def _check_claim(world: World, process: Process, row: Row, attempt: str) -> None
     looked = process.looked_at
     if looked is None:
         world.violate("gate", f"{name} claims {bead.id} without a look at the pause switch since its last POST")
-    elif world.paused_at is not None and world.paused_at < looked:
+    elif world.paused_at is not None:
         world.violate("pause", f"{name} claims {bead.id} though it is paused")
     elif process.free is not None and process.started >= process.free:
         world.violate("capacity", f"{name} claims {bead.id} though there is no room")
@@ -255,8 +340,9 @@ def _check_order(world: World, process: Process, row: Row) -> None:
         waits = bead.status == "open" and not other.reverted and bead.id not in process.tried
         before = other.fit_since is not None and max(other.fit_since, other.changed_at) < process.begun
         ready = waits and before and (bead.record.retry_at is None or bead.record.retry_at <= began)
+        ready = ready and (bead.ends_by is None or bead.ends_by < world.now)  # its job may run in another place
         ready = ready and not any(_may_run(process, job) for job in world.jobs.values() if job.bead == bead.id)
-        if ready and not process.started and row.changed_at < process.begun and _rank(bead) < _rank(row.bead):
+        if ready and not process.started and row.changed_at < process.begun and _rank(other) < _rank(row):
             world.violate("order", f"{process.name} claims {row.bead.id} before {bead.id}")
 
 
@@ -265,13 +351,13 @@ def _may_run(process: Process, job: Job) -> bool:
     return process.jobs_told.get(job.id, FORGOTTEN) not in (*ENDED, FORGOTTEN, NOT_STARTED)
 
 
-def _rank(bead: Bead) -> tuple[object, ...]:
-    return bead.priority, bead.waiting_since, bead.id
+def _rank(row: Row) -> tuple[object, ...]:
+    return row.bead.priority, row.place or row.bead.waiting_since, row.bead.id
 
 
 def _check_pause(world: World, process: Process, change: Change) -> None:
-    looked = process.begun if process.looked_at is None else process.looked_at
-    if world.paused_at is not None and world.paused_at < looked:
+    """Once a pause has been set a sweep settles and records nothing: the switch is a condition of each write."""
+    if world.paused_at is not None:
         world.violate("pause", f"{process.name} reaps {change.bead.id} though it is paused")
 
 
@@ -342,8 +428,14 @@ def _check_settling(world: World, process: Process, row: Row, change: Change) ->
     if told in ALIVE or told == TOKEN_REFUSED:
         world.violate("evidence", f"{process.name} settles {bead.id} though it was told {told!r} of its job")
     known = world.jobs.get(bead.record.job or bead.record.attempt)
-    if told in ENDED and (known is None or known.attempt != bead.record.attempt):
+    if (
+        told in ENDED
+        and (known is None or known.bead == bead.id)
+        and (known is None or known.attempt != bead.record.attempt)
+    ):
         world.violate("evidence", f"{process.name} settles {bead.id} by {bead.record.job}, the job of another attempt")
+    if known and known.host not in ("", process.host) and known.alive:
+        world.violate("evidence", f"{process.name} settles {bead.id}, whose job runs on {known.host}")
     if told not in ENDED:
         limit, why = _limit(world, process, bead, told, silent)
         age = _age(world, process, bead)
@@ -408,6 +500,10 @@ def _age(world: World, process: Process, bead: Bead) -> timedelta:
 
 
 def _check_charge(world: World, process: Process, bead: Bead, change: Change) -> None:
+    if bead.record.adopted:
+        if change.status != "open" or _attempts_after(bead, change) != max(bead.record.attempts - 1, 0):
+            world.violate("charge", f"{process.name} charges {bead.id} for a job that bdauto did not start")
+        return
     if change.status == "blocked":
         kept = [key for key in AFRESH if key in bead.metadata and key not in change.drop]
         if kept or not change.put.get("bdauto.quarantined"):

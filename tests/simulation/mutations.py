@@ -14,13 +14,13 @@ from unittest.mock import patch
 import httpx
 import msgspec
 
-from bdauto.agents import beadboard, named_jobs
+from bdauto.agents import beadboard, job_questions, named_jobs
 from bdauto.agents.answers import Answer, NotStarted, Unknown
 from bdauto.agents.beadboard import Services
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.runner import Runner
 from bdauto.bd.change import Change, rewrite
-from bdauto.controllers import claims, early_deaths, endings, limits, ready_queue, reaper
+from bdauto.controllers import claims, dispatcher, early_deaths, endings, limits, ready_queue, reaper
 from bdauto.controllers.breaker_store import BreakerStore
 from bdauto.controllers.claims import Claim, Claims, Ended
 from bdauto.controllers.dispatcher import Dispatcher
@@ -30,13 +30,14 @@ from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.memory import Memory
 from bdauto.controllers.reaper import Reaper
 from bdauto.controllers.results import Results
-from bdauto.domain import breaker, reaping
+from bdauto.controllers.sweep_writes import SweepWrites
+from bdauto.domain import breaker, reaping, record
 from bdauto.domain import limits as limits_of_day
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.breaker import Breaker
 from bdauto.domain.limits import Limit
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Report
-from bdauto.domain.reaping import OVER, JobEvidence, ReapDecision
+from bdauto.domain.reaping import FORGOTTEN, OVER, JobEvidence, ReapDecision
 from bdauto.domain.record import Record, Run
 from bdauto.errors import ServiceError
 from bdauto.loop.pause_monitor import PauseMonitor
@@ -646,6 +647,104 @@ def _notes_all() -> Any:
 @_mutation("the note of a claim that came to nothing stays")
 def _claim_note() -> Any:
     return _changes(release=lambda c: msgspec.structs.replace(c, retracts_claim_note=False))
+
+
+@_mutation("the breaker counts every job that is over as an early death")
+def _all_over() -> Any:
+    original = early_deaths.EarlyDeaths.settle
+
+    def settle(self: Any, decisions: Sequence[ReapDecision], evidence: JobEvidence, store: Any) -> Any:
+        found = [
+            msgspec.structs.replace(decision, early_death=evidence.states.get(decision.bead.id) in OVER)
+            for decision in decisions
+        ]
+        return original(self, found, evidence, store)
+
+    return patch.object(early_deaths.EarlyDeaths, "settle", settle)
+
+
+@_mutation("a claim does not hold the pause switch")
+def _claim_unheld() -> Any:
+    return _changes(claim=lambda c: msgspec.structs.replace(c, if_store={}))
+
+
+@_mutation("the writes of a sweep do not hold the pause switch")
+def _sweep_unheld() -> Any:
+    return patch.object(SweepWrites, "apply", lambda self, changes: self._writer.apply(changes))
+
+
+@_mutation("the pause switch is not read again after a slow claim")
+def _slow_claim() -> Any:
+    return patch.object(dispatcher, "MAX_AGE", timedelta(days=1))
+
+
+@_mutation("an unknown outcome does not count for the breaker")
+def _unknown_uncounted() -> Any:
+    return patch.object(BreakerStore, "after_unknown", lambda self, death, trip_after: (Breaker(), False))
+
+
+@_mutation("unknown outcomes that open the breaker stay charged")
+def _unknown_charged() -> Any:
+    return patch.object(BreakerStore, "refunds", lambda self, found, *skip: [])
+
+
+@_mutation("a job that another bead records is adopted")
+def _anybodys_job() -> Any:
+    return patch.object(SimBd, "recorder_of", lambda self, job, besides: "")
+
+
+@_mutation("a bead is charged for a job that bdauto did not start")
+def _adopted_charged() -> Any:
+    def decide(*args: Any) -> ReapDecision:
+        return msgspec.structs.replace(original(*args), charged=True)
+
+    original = reaping.decide_reap
+    return patch.object(reaper, "decide_reap", decide)
+
+
+@_mutation("a bead that is given back loses its place")
+def _no_place() -> Any:
+    return patch.object(Record, "in_place", lambda self, armed_at: self)
+
+
+@_mutation("the list of runs keeps the last one alone")
+def _one_run() -> Any:
+    return patch.object(record, "KEPT_RUNS", 1)
+
+
+@_mutation("one job that cannot be shown ends the questions about the others")
+def _one_for_all() -> Any:
+    return patch.object(job_questions, "_silent", lambda word: isinstance(word, ServiceError))
+
+
+@_mutation("a job that cannot be shown counts as forgotten before a POST")
+def _unshown() -> Any:
+    original = named_jobs.ask_job
+
+    def ask(runner: Runner, job: str) -> tuple[str, ServiceError | None]:
+        state, error = original(runner, job)
+        return (FORGOTTEN, None) if error else (state, None)
+
+    return patch.object(named_jobs, "ask_job", ask)
+
+
+@_mutation("the latest end of a job in another place is overlooked")
+def _no_end() -> Any:
+    return patch.object(Bead, "ends_by", property(lambda self: None))
+
+
+@_mutation("a write of a sweep that failed is not reported")
+def _failed_unnamed() -> Any:
+    return patch.object(Reaper, "_report", _without_failed(Reaper._report))
+
+
+def _without_failed(original: Callable[..., Report]) -> Callable[..., Report]:
+    def report(self: Reaper, *args: Any) -> Report:
+        found = original(self, *args)
+        beads = tuple(bead for bead in found.beads if bead.outcome is not BeadOutcome.failed)
+        return msgspec.structs.replace(found, beads=beads)
+
+    return report
 
 
 def histories_until_found(name: str, first: int, most: int) -> int | None:

@@ -116,6 +116,8 @@ class _Person:
                 self._pause()
             case "clicks":
                 click(world, row.bead.id)
+            case "signs for another":
+                self._sign(row)
             case "restarts agent":
                 restart(world, self._task.rng.random() < 0.5)
             case "reverts":
@@ -129,6 +131,13 @@ class _Person:
 
     def _write(self, row: Row, *, note: str = "", **fields: object) -> None:
         write(self._world, "people", row.bead.id, note=note, skew=self._skew, **fields)
+
+    def _sign(self, row: Row) -> None:
+        """Note a job that another bead records."""
+        recorded = {other.bead.record.job for other in self._world.rows.values() if other is not row}
+        jobs = [job.id for job in self._world.jobs.values() if job.id in recorded and not job.host]
+        if jobs:
+            self._write(row, note=f"claimed by agent {self._task.rng.choice(jobs)}")
 
     def _block(self, row: Row) -> None:
         """Make a bead wait for one that somebody closes in some minutes; this does not move its last update."""

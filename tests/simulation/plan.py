@@ -99,6 +99,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What people do, and when: at some moment, or with the n-th of an event."""
     lives: tuple[str, ...]
     skews: dict[str, float]
+    sick_jobs: float
+    """Which part of the jobs the agent service can say nothing of, while the faults last."""
 
 
 def make_plan(seed: int) -> Plan:
@@ -115,6 +117,9 @@ def make_plan(seed: int) -> Plan:
     kinds = (("dispatcher", dispatchers), ("reaper", reapers), ("loop", loops))
     names = [f"{kind} {number}" for kind, count in kinds for number in range(1, count + 1)]
     skewed = rng.random() < 0.25
+    others = random.Random(f"{seed}/others")  # a source of its own: the rest of the plan stays as it is
+    sick = others.choice((0.0, 0.0, 0.0, 0.0, 0.3, 0.7))
+    signs = [("signs for another", others.choice(MOMENTS), others.randrange(1, 6))] if others.random() < 0.1 else []
     return Plan(
         seed=seed,
         beads=beads,
@@ -140,9 +145,10 @@ def make_plan(seed: int) -> Plan:
         reap_every=rng.choice((3, 5, 10)) * MINUTE,
         rates=_rates(rng),
         spells=_spells(rng),
-        acts=_acts(rng, reverts),
+        acts=(*_acts(rng, reverts), *signs),
         lives=_lives(rng),
         skews={name: rng.choice((-1200.0, -120.0, -3.0, 3.0, 120.0, 1200.0)) for name in names if skewed},
+        sick_jobs=sick if service and not hosts else 0.0,
     )
 
 

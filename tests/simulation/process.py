@@ -43,6 +43,16 @@ class Process:
         self.read_at: dict[str, float] = {}  # when each bead was last read by its id
         self.looked_at: float | None = None
         """When it first read the key-value store since it began or posted: later reads are not for the pause switch."""
+        self.look_took = 0.0
+        """How many seconds its last read of the key-value store took."""
+        self.stood_still = -1.0
+        """When it last went on after it had stood still."""
+        self.status_written: list[str] = []
+        """The beads of which it wrote the status, or may have."""
+        self.listed: tuple[Bead, ...] = ()
+        """The beads in progress that its sweep has read."""
+        self.service_silent = self.bd_failed = False
+        """Whether the agent service as a whole, or bd, has failed in its cycle or sweep."""
         self.store: dict[str, str] = {}
         self.posted_at: float | None = None
         self.refused_in_a_row = self.not_started_in_a_row = 0
@@ -63,7 +73,8 @@ class Process:
     def begin(self) -> None:
         """Begin a cycle or sweep: what it reads, is told and does in it counts."""
         self.begun = self.world.scheduler.now
-        self.changed = []
+        self.changed, self.status_written = [], []
+        self.listed, self.service_silent, self.bd_failed = (), False, False
         self.world.logged[self.task.name] = []
         self.jobs_told = {}
         self.runs_nothing = False
@@ -72,6 +83,10 @@ class Process:
         self.stops, self.troubled, self.opened = "", False, False
         self.tried = set()
         self.store, self.swapped = {}, {}
+
+    def listed_as(self, bead_id: str) -> Bead | None:
+        """Return a bead as its sweep has listed it, None if it has not."""
+        return next((bead for bead in self.listed if bead.id == bead_id), None)
 
     def hear(self, attempt: Attempt, answer: str) -> None:
         """Note what the answer to a POST means."""
@@ -131,6 +146,7 @@ class Process:
             self.tell("stands still for {:.0f} s", seconds)
             self.troubled = True  # there may be no time left to ask about a job
             self.wait(seconds)
+            self.stood_still = self.world.scheduler.now
 
     def tell(self, words: str, *values: object) -> None:
         """Note what this process does."""

@@ -29,6 +29,18 @@ from tests.simulation.world import ASSIGNEE
 UNREPORTED = ("give back the charge of", "record the result of")
 """Changes that no report names, but the log: they leave the status of the bead as it is."""
 RECORD_RETRY = MINUTE
+WRITTEN = frozenset(
+    {
+        BeadOutcome.released,
+        BeadOutcome.requeued,
+        BeadOutcome.blocked,
+        BeadOutcome.quarantined,
+        BeadOutcome.refused,
+        BeadOutcome.adopted,
+        BeadOutcome.reverted,
+    }
+)
+"""Outcomes that say that the status of a bead was written."""
 NEEDS_A_LOOK = frozenset(
     {BeadOutcome.unknown, BeadOutcome.unavailable, BeadOutcome.refused, BeadOutcome.misconfigured, BeadOutcome.failed}
 )
@@ -162,6 +174,14 @@ def check_report(process: Process, report: Report) -> None:
     for bead, act in process.changed:
         if bead not in reported and report.error is None and act not in UNREPORTED:
             world.violate("silent", f"{process.name} has changed {bead} ({act}) and does not report it")
+    if unnamed := set(process.status_written) - reported:
+        world.violate("silent", f"{process.name} has changed the status of {unnamed}, and no report names it")
+    for bead_report in report.beads:
+        if bead_report.outcome in WRITTEN and bead_report.id not in process.status_written:
+            world.violate("report", f"{process.name} reports {bead_report}, and has not written it")
+    _check_unknown(process, report)
+    if report.command == "reap" and report.exit_code != 3 and report.outcome is not Outcome.paused:
+        _check_asked(process)
     for dispatched in _dispatched(report):
         if (dispatched.id, "record") not in process.changed:
             world.violate("report", f"{process.name} reports {dispatched.id} as dispatched, which it did not record")
@@ -171,6 +191,35 @@ def check_report(process: Process, report: Report) -> None:
     _check_exit(process, report)
     if report.command == "reap" and report.error is None and report.outcome is not Outcome.paused:
         _check_life(process)
+
+
+def _check_unknown(process: Process, report: Report) -> None:
+    """An unknown outcome is counted by the breaker, and charged to no bead once that opens it."""
+    world = process.world
+    resumed = world.resumed_at is not None and world.resumed_at >= process.begun
+    if report.command != "dispatch" or not world.plan.trip_after or process.bd_failed or resumed:
+        return
+    stores = breaker.read(process.swapped), breaker.read(world.store)
+    deaths = {death.attempt for store in stores for death in store.deaths}
+    for bead in report.beads:
+        attempt = world.attempts.get(bead.attempt)
+        if bead.outcome is not BeadOutcome.unknown or attempt is None or attempt.touched is not None:
+            continue
+        if attempt.id not in deaths and world.last_life < attempt.before.updated_at:
+            world.violate("breaker", f"{process.name} does not count the unknown outcome of {bead.id}")
+        if process.opened and world.rows[bead.id].bead.record.died == attempt.id:
+            world.violate("charge", f"{process.name} opens the breaker, and {bead.id} stays charged")
+
+
+def _check_asked(process: Process) -> None:
+    """An answer speaks of its job alone: only a silent service, or no time, keeps others unasked."""
+    world = process.world
+    late = world.scheduler.now - process.begun > MINUTE or process.stood_still >= process.begun
+    if process.service_silent or late or world.plan.hosts or not world.plan.agent_service:
+        return
+    for bead in process.listed:
+        if bead.record.job and bead.record.job not in process.jobs_told:
+            world.violate("evidence", f"{process.name} has not asked about {bead.record.job}, the job of {bead.id}")
 
 
 def _dispatched(report: Report) -> list[BeadReport]:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from bdauto.agents import beadboard
 from bdauto.agents.beadboard import Reply, Services
 from bdauto.agents.job_questions import JobQuestions
 from bdauto.domain.reaping import NO_ANSWER
@@ -59,14 +60,19 @@ class SimServices(Services):
             return self._post(json["taskId"])
         process.jobs_told[url.rpartition("/")[2]] = NO_ANSWER
         troubled, process.troubled = process.troubled, True
+        sick = _sick(process.world, url)
+        if sick == "too large":
+            raise beadboard._TooLargeError("too large")
+        silent, process.service_silent = process.service_silent, True
         if process.happens("cannot connect"):
             process.tell("GET {}: cannot connect", url)
             raise httpx.ConnectError("connection refused")
-        if process.happens("request lost") or process.happens("answer lost"):
+        if sick == "no answer" or process.happens("request lost") or process.happens("answer lost"):
             process.tell("GET {}: no answer", url)
             process.wait(TIMEOUT)
             raise httpx.ReadTimeout("no answer")
-        reply = _get(process.world, url)
+        reply = _reply(int(sick), error="this job") if sick else _get(process.world, url)
+        process.service_silent = silent or reply.status == 401
         process.step()
         if process.happens("answer garbled"):
             process.tell("GET {}: garbage", url)
@@ -182,6 +188,12 @@ def _get(world: World, url: str) -> Reply:
         return _reply(404)
     ended = {} if job.state in ("queued", "running") else {"finished_at": format_time(_moment(job.ended))}
     return _reply(200, status=job.state, **ended)
+
+
+def _sick(world: World, url: str) -> str:
+    """Return what the service says of this job alone, "" where it says what it knows."""
+    job = None if world.quiet else world.jobs.get(url.rpartition("/")[2])
+    return job.sick if job and job.known and "agent service down" not in world.spells else ""
 
 
 def _moment(seconds: float) -> datetime:

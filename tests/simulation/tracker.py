@@ -45,6 +45,7 @@ def add_bead(world: World, plan: BeadPlan) -> None:
     row = Row(bead, (plan.blocker,) if plan.blocker else (), [bead], world.scheduler.now)
     world.revision += 1
     world.rows[plan.id] = row
+    row.place = created
     note_fitness(world, row)
     world.tell("people", "create {} priority {}", plan.id, plan.priority)
 
@@ -121,7 +122,18 @@ class SimBd(Bd):
     def in_progress(self) -> RunningCommand[BeadList]:
         """List the beads in progress."""
         self._of.world.moment("sweep")
-        return self._list(lambda bead: bead.status == "in_progress" and bead.assignee == ASSIGNEE)
+
+        def look() -> BeadList:
+            rows = self._of.world.rows.values()
+            return BeadList(
+                tuple(r.bead for r in rows if r.bead.status == "in_progress" and r.bead.assignee == ASSIGNEE)
+            )
+
+        def seen(found: BeadList, at: float) -> None:
+            self._of.listed = found.beads
+            self._see(found, at)
+
+        return Call(self._of, "list", look, seen)
 
     def assigned(self, statuses: Sequence[str]) -> RunningCommand[BeadList]:
         """List beads by status."""
@@ -170,9 +182,11 @@ class SimBd(Bd):
 
     def kv_list(self) -> RunningCommand[Mapping[str, Any]]:
         """Read the key-value store."""
+        began = self._of.world.scheduler.now
 
         def seen(found: Mapping[str, Any], at: float) -> None:
             self._of.store = dict(found)
+            self._of.look_took = self._of.world.scheduler.now - began
             self._of.looked_at = at if self._of.looked_at is None else self._of.looked_at
 
         return Call(self._of, "kv list", lambda: dict(self._of.world.store), seen)
@@ -208,7 +222,11 @@ class SimWriter:
         """Apply changes, all or none of them."""
         self._of.tried.update(change.bead.id for change in changes)
         act = " and ".join(f"{change.act} {change.bead.id}" for change in changes)
-        done = self._write(act, lambda writer: writer._apply(changes))
+        try:
+            done = self._write(act, lambda writer: writer._apply(changes))
+        except BdTimeout:  # perhaps it is written
+            self._of.status_written += [change.bead.id for change in changes if change.status]
+            raise
         if len(changes) > 1 and not all(done):
             raise BdFailed("a bead changed since it was read: none of them was written")
         return done
@@ -226,7 +244,7 @@ class SimWriter:
             ("conflict", BdConflict(f"a conflict at: {act}")),
         ):
             if process.happens(fault):
-                process.troubled = True
+                process.troubled = process.bd_failed = True
                 process.tell("{}: {}, nothing written", act, fault)
                 raise error
         if process.happens("write not made"):
@@ -245,7 +263,7 @@ class SimWriter:
 
     def _no_answer(self, act: str, words: str) -> NoReturn:
         self._of.tell("{}: {}", act, words)
-        self._of.troubled = True
+        self._of.troubled = self._of.bd_failed = True
         self._of.wait(BD_TIMEOUT)
         raise BdTimeout(f"bd did not answer: {act}")
 
@@ -295,6 +313,8 @@ class SimWriter:
         )
         process.tell("{} {}: {} {}", change.act, row.bead.id, row.bead.status, shown(put))
         process.changed.append((row.bead.id, change.act))
+        if status != before.status:
+            process.status_written.append(row.bead.id)
         process.seen[row.bead.id] = row.bead
         changed(world, process, row, before, change)
 
@@ -348,7 +368,7 @@ def _perhaps_fail(process: Process, call: str) -> None:
         error = BdTimeout(f"{call} did not answer")
     else:
         return
-    process.troubled = True
+    process.troubled = process.bd_failed = True
     process.tell("{}: {}", call, error)
     raise error
 

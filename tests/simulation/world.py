@@ -34,6 +34,8 @@ class Job:
     ended: float = 0.0
     host: str = ""
     check_failed: bool = False
+    sick: str = ""
+    """What the service answers about this job alone instead of its state, "" for its state."""
 
 
 @dataclass
@@ -67,6 +69,11 @@ class Row:
     changed_at: float = 0.0
     fit_since: float | None = None
     reverted: bool = False
+    place: datetime | None = None
+    """Since when it waits by the table of places, None where that is not told apart."""
+    lost_place: datetime | None = None
+    """Its place before it was charged for a death."""
+    given_back: datetime | None = None
     unfit_since: float | None = None
     """Since when it must not be dispatched, whatever its status and its backoff."""
 
