@@ -207,7 +207,8 @@ def _check_unknown(process: Process, report: Report) -> None:
             continue
         if attempt.id not in deaths and world.last_life < attempt.before.updated_at:
             world.violate("breaker", f"{process.name} does not count the unknown outcome of {bead.id}")
-        if process.opened and world.rows[bead.id].bead.record.died == attempt.id:
+        row = world.rows[bead.id].bead
+        if process.opened and row.record.died == attempt.id and row.status in ("open", "in_progress"):
             world.violate("charge", f"{process.name} opens the breaker, and {bead.id} stays charged")
 
 
