@@ -233,9 +233,10 @@ def _released(decision: ReapDecision, record: Record) -> tuple[int, Record]:
         deaths=deaths,
         died=record.attempt if decision.charged and (decision.early_death or record.died == record.attempt) else "",
     )
-    if not decision.bead.record.job or not decision.charged:  # it has not had its turn
+    unknown = record.attempt and record.died == record.attempt  # nobody knows what became of its POST
+    if not decision.charged or not (record.job or unknown):  # it has not had its turn
         after = after.in_place(record.armed_at)
-    elif decision.early_death:  # its charge may yet be given back, and its place with it
+    elif decision.early_death or unknown:  # its charge may yet be given back, and its place with it
         after = after.change(armed_at=record.armed_at)
     return max(failures, deaths), after  # a started job has reset the failures
 

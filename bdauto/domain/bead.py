@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from bdauto.domain.notes import AGENT_SIGN, CLAIM_NOTE, JOB_NOTE, UNKNOWN, WRITTEN
-from bdauto.domain.record import CLAIMED_AT, PENDING_NOTE, Record, nonsense, read_record
+from bdauto.domain.record import CLAIMED_AT, KEPT, PENDING_NOTE, Record, nonsense, read_record
 from bdauto.domain.record_values import unguarded
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z"
@@ -108,7 +108,7 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         else changes lets the wait begin anew: a new assignment, a bead that is opened by hand.
         """
         armed_at, released_at = self.record.armed_at, self.record.released_at
-        if armed_at is None or self.record.attempt or self.record.died or self.rearmed:
+        if armed_at is None or self.record.place != KEPT or self.rearmed:
             return self.updated_at
         if released_at and self.updated_at - released_at > OWN_UPDATE:
             return self.updated_at

@@ -108,7 +108,8 @@ def _learn_place(row: Row, before: Bead, change: Change | None) -> None:
     elif bead.status == "open" and before.status == "in_progress":
         row.given_back = bead.updated_at
         fewer = bead.record.attempts < before.record.attempts
-        if change.act == "requeue" or (change.note and before.record.job and not fewer):
+        had_turn = before.record.job or (before.record.attempt and before.record.died == before.record.attempt)
+        if change.act == "requeue" or (change.note and had_turn and not fewer):
             row.lost_place, row.place = row.place, bead.updated_at
     elif bead.status == "open" and bead.updated_at != before.updated_at:
         row.place = None

@@ -80,7 +80,9 @@ def test_slowest_and_dearest() -> None:
 
 def test_what_waits_longest_now() -> None:
     bare = bead("x-1", acceptance_criteria="", updated_at=NOW - 3 * HOUR)
-    refused = bead("x-2", updated_at=NOW - HOUR, metadata={"bdauto.armed_at": "2026-04-18T18:35:46Z"})
+    refused = bead(
+        "x-2", updated_at=NOW - HOUR, metadata={"bdauto.armed_at": "2026-04-18T18:35:46Z", "bdauto.place": "kept"}
+    )
     ran_before = bead("x-3", updated_at=NOW - 2 * HOUR)
     theirs = bead("x-4", assignee="ann", updated_at=NOW - 9 * HOUR)
     shown = told(theirs, ready=(bare, refused, ran_before))["waiting"]

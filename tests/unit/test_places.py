@@ -204,3 +204,14 @@ def test_a_place_that_an_embedded_bd_dated_a_little_later_is_kept() -> None:
 def test_a_place_is_never_later_than_the_last_update() -> None:
     ahead = bead(updated_at=BEFORE, metadata={"bdauto.armed_at": format_time(NOW)})
     assert ahead.waiting_since == BEFORE
+
+
+def test_a_bead_that_is_charged_for_an_unknown_outcome_loses_its_place() -> None:
+    """Else a gateway that gives up on every POST would be tried with this bead alone, until it is blocked."""
+    here = first()
+    here.board.script = [httpx.Response(504)]
+    here.cycle()
+    here.clock.time += LATER
+    Reaper(here.tracker, here.tracker, None, ReapSettings(), here.clock.runtime()).sweep()
+    assert here.tracker.bead("x-1").status == "open"
+    assert here.tracker.bead("x-1").waiting_since > BEFORE
