@@ -12,7 +12,11 @@ GIT = frozenset({
     "GIT_INTERNAL_SUPER_PREFIX", "GIT_NO_REPLACE_OBJECTS", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX",
     "GIT_REPLACE_REF_BASE", "GIT_SHALLOW_FILE", "GIT_SUPER_PREFIX", "GIT_WORK_TREE",
     # what else git tells its hooks: a namespace of refs, objects in quarantine, the date and name of what is under way
-    "GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE", "GIT_NAMESPACE", "GIT_QUARANTINE_PATH", "GIT_REFLOG_ACTION",
+    "GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE", "GIT_NAMESPACE", "GIT_PUSH_OPTION_COUNT", "GIT_QUARANTINE_PATH",
+    "GIT_REFLOG_ACTION",
+    # how one git command reads paths and attributes, and where that git has its programs
+    "GIT_ATTR_SOURCE", "GIT_EXEC_PATH", "GIT_GLOB_PATHSPECS", "GIT_ICASE_PATHSPECS", "GIT_LITERAL_PATHSPECS",
+    "GIT_NOGLOB_PATHSPECS", "GIT_OPTIONAL_LOCKS",
     "BD_GIT_HOOK",  # bd in a hook of git exports nothing
 })  # fmt: skip
 """Where a git command works that started bdauto, as from a hook."""
@@ -41,7 +45,7 @@ SERVICE = frozenset({
 })  # fmt: skip
 """What systemd tells the service that bdauto is (systemd.exec(5), sd_notify(3)). It is bdauto alone that may answer."""
 _DROPPED = GIT | SESSION | SERVICE
-_NUMBERED = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")
+_NUMBERED = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_", "GIT_PUSH_OPTION_")
 """Names that a number follows."""
 LEAVE_INDEX = {"BD_EXPORT_GIT_ADD": "false"}
 """Setting for bd, unless the environment has another: up to 1.0.4 it runs `git add` on its export after a write.
@@ -50,11 +54,17 @@ The index of the checkout is the user's, who may be about to commit something el
 """
 
 
-def is_foreign(name: str) -> bool:
-    """Return whether a variable describes where bdauto was started."""
-    return name in _DROPPED or name.rstrip("0123456789") in _NUMBERED
+def foreign(environment: Mapping[str, str]) -> set[str]:
+    """Return the names of those variables of an environment that describe where bdauto was started.
+
+    A hook of `git commit --author` has that author in its environment, beside the date of the commit.
+    """
+    found = {name for name in environment if name in _DROPPED or name.rstrip("0123456789") in _NUMBERED}
+    author = {"GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL"} if "GIT_AUTHOR_DATE" in found else set()
+    return found | (author & environment.keys())
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment without foreign variables, for what bdauto starts."""
-    return {name: value for name, value in environment.items() if not is_foreign(name)}
+    dropped = foreign(environment)
+    return {name: value for name, value in environment.items() if name not in dropped}

@@ -49,7 +49,7 @@ from bdauto.domain.local_settings import LocalAgentSettings
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence, who_knows
 from bdauto.domain.record import Run
 from bdauto.domain.results import JobEnd
-from bdauto.environment import LEAVE_INDEX, is_foreign
+from bdauto.environment import LEAVE_INDEX, foreign
 from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, UsageError
 from bdauto.sanitize import clean
 
@@ -89,7 +89,7 @@ class LocalAgent:
         self._ended: dict[str, Run] = {}
         folder = str(beads.resolve())
         self._tracker = tracker or folder
-        self.dropped = sorted(name for name in environment if is_foreign(name) or name in BD_NAMES)
+        self.dropped = sorted(foreign(environment) | {name for name in environment if name in BD_NAMES})
         kept = {name: value for name, value in environment.items() if name not in self.dropped}
         self._environment = LEAVE_INDEX | kept | {"BEADS_ACTOR": assignee, "BEADS_DIR": folder}
         self._directory = (settings.agent_dir or home or beads.parent).absolute()
