@@ -177,13 +177,18 @@ class LocalAgent:
         return record.tracker == self._tracker and record.assignee in ("", self._assignee)
 
     def unrecorded(self) -> list[tuple[str, str, JobEnd]]:
-        """Return the bead, the job and the end of this queue's jobs that ended within a day and have no mark."""
+        """Return the bead, the job and the end of this queue's jobs that ended within a day and have no mark.
+
+        A copy of the project's folder has the same tracker id and other beads, so jobs that began in another folder are
+        left to a sweep there.
+        """
         now = datetime.now(UTC)
         try:
             return [
                 (record.bead, record.attempt, job_end(self.jobs.path / record.attempt, now))
                 for record, end in self.jobs.ends_of(self._tracker)
                 if now.timestamp() - end.ended < LATELY and self._is_mine(record)
+                if record.home == str(self._directory)
                 if not self.jobs.marked(record.attempt, RECORDED, DELETED)
             ]
         except ServiceDown:
