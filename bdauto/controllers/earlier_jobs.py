@@ -63,10 +63,14 @@ class EarlierJobs:
     def _claim(self, bead: Bead, found: NamedJob, known: StartedJob | None, runner: "Runner") -> None:
         """Claim the bead for its job that runs: under the attempt that started it, or under a new one."""
         place = runner.place()
-        own = bool(place) or found.job == bead.record.job or f"{JOB_NOTE}{found.job}\n" in f"{bead.notes}\n"
+        signed = (
+            bool(bead.record.attempt) and not bead.record.job and found.job == bead.signed_job
+        )  # after a lost answer
+        current = signed or found.job == bead.record.job
+        own = bool(place) or current or f"{JOB_NOTE}{found.job}\n" in f"{bead.notes}\n"
         adopt = not own and found.job != bead.record.unclaimed and not (known and found.job == known.job)
         if known is None or found.job != known.job:
-            attempt = bead.record.attempt if found.job == bead.record.job else found.job if place else ""
+            attempt = bead.record.attempt if current else found.job if place else ""
             attempts = (
                 max(bead.record.attempts, 1) if own else bead.record.attempts + 1
             )  # an own job was charged when it was started

@@ -197,6 +197,21 @@ def test_a_running_bead_that_a_person_opens_is_claimed_again_for_its_job() -> No
     assert here.tracker.notes("x-1").count("dispatched: job=job-1") == 1
 
 
+def test_a_job_whose_start_was_not_answered_is_the_bead_s_own() -> None:
+    """Its agent has signed for it since. It is no job that somebody else started, and it is charged once."""
+    here = Desk(row("x-1"))
+    here.board.script = [httpx.ReadTimeout("slow")]
+    here.cycle()
+    here.clock.time += timedelta(minutes=5)
+    here.tracker.rows["x-1"].update(status="open", notes=f"{here.tracker.rows['x-1']['notes']}\nclaimed by agent j-1")
+    here.board.jobs = {"j-1": "running"}
+    attempt = here.tracker.bead("x-1").record.attempt
+    assert said(here.cycle()) == {"x-1": "reverted"}
+    record = here.tracker.bead("x-1").record
+    assert (record.attempt, record.attempts, record.job, record.adopted) == (attempt, 1, "j-1", "")
+    assert [run.attempt for run in record.all_runs] == [attempt]
+
+
 @pytest.mark.parametrize("named", ["signed", "signed by an earlier one", "noted", "recorded", "opened by a person"])
 def test_a_restore_that_loses_is_reported(named: str) -> None:
     here = Desk(row("x-1", **NAMES[named]), j_1="running")
