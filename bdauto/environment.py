@@ -1,4 +1,4 @@
-"""Variables of this process's environment that describe where bdauto was started, and must not reach what it starts.
+"""Environment variables that describe where bdauto was started, and must not reach the processes that it starts.
 
 Imports nothing: see `bdauto.__main__`. docs/local-agent.md lists what an agent inherits.
 """
@@ -19,7 +19,7 @@ GIT = frozenset({
     "GIT_NOGLOB_PATHSPECS", "GIT_OPTIONAL_LOCKS",
     "BD_GIT_HOOK",  # bd in a hook of git exports nothing
 })  # fmt: skip
-"""Where a git command works that started bdauto, as from a hook."""
+"""Variables of a git command that started bdauto, for example in a hook: where and how it works."""
 SESSION = frozenset({
     "AI_AGENT", "CLAUDECODE", "CLAUDE_AGENT_SDK_VERSION", "CLAUDE_CODE_CHILD_SESSION",
     "CLAUDE_CODE_DIAGNOSTICS_FILE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_EXECPATH",
@@ -34,7 +34,7 @@ SESSION = frozenset({
     "AUGMENT_AGENT", "CLINE_ACTIVE", "COPILOT_AGENT_SESSION_ID", "COPILOT_CLI", "CURSOR_AGENT",
     "CURSOR_INVOKED_AS", "CURSOR_SESSION_ID", "CURSOR_TRACE_ID", "GOOSE_TERMINAL", "QWEN_CODE",
 })  # fmt: skip
-"""The marks of a session of an agent. A CLI that finds them believes that it runs inside that session.
+"""Marks of an agent's session. An agent's CLI that finds them takes itself for a part of that session.
 
 Credentials and settings such as ANTHROPIC_API_KEY, CLAUDE_CONFIG_DIR and CODEX_HOME are not among them.
 """
@@ -43,14 +43,14 @@ SERVICE = frozenset({
     "MAINPID", "MANAGERPID", "MANAGERPIDFDID", "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "NOTIFY_SOCKET",
     "SYSTEMD_EXEC_PID", "WATCHDOG_PID", "WATCHDOG_USEC",
 })  # fmt: skip
-"""What systemd tells the service that bdauto is (systemd.exec(5), sd_notify(3)). It is bdauto alone that may answer."""
+"""What systemd tells the service that bdauto is (systemd.exec(5), sd_notify(3)). Only bdauto may answer it."""
 _DROPPED = GIT | SESSION | SERVICE
 _NUMBERED = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_", "GIT_PUSH_OPTION_")
-"""Names that a number follows."""
+"""Names that end in a number."""
 LEAVE_INDEX = {"BD_EXPORT_GIT_ADD": "false"}
 """Setting for bd, unless the environment has another: up to 1.0.4 it runs `git add` on its export after a write.
 
-The index of the checkout is the user's, who may be about to commit something else. The export itself goes on.
+The index belongs to the user, who may be about to commit something else. The export itself still happens.
 """
 
 

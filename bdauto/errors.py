@@ -88,7 +88,7 @@ class ServiceError(BdautoError):
 
 
 class ServiceDown(ServiceError):
-    """A service cannot be reached or fails. `silent`: there is no connection, or no whole answer in time."""
+    """A service cannot be reached or fails. `silent`: no connection, or no complete answer in time."""
 
     def __init__(self, message: str, *, hint: str = "", silent: bool = False) -> None:
         super().__init__(message, hint=hint)

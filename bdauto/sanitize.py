@@ -21,7 +21,7 @@ _KNOWN = "|".join(
         r"\d{8,10}:AA[\w-]{30,}|[MNO][\w-]{22,27}\.[\w-]{6}\.[\w-]{25,}",
     )
 )
-"""Formats of keys that are known by how they begin, as lists of secret formats have them: GitHub and GitLab, OpenAI and
+"""Formats of keys that have a known prefix, as lists of secret formats have them: GitHub and GitLab, OpenAI and
 Anthropic, Stripe, Slack, AWS and Google, JSON web tokens, package registries and others. No id and no hash begins so.
 """
 _SECRET = re.compile(
@@ -44,9 +44,9 @@ _NAMED = re.compile(
     r"|((?i:authorization)[\"']?\s*[=:]\s*[\"']?)(?=\S{0,99}\d)[^\s\"',;]{8,}"
     r"|((?i:cookie)[\"']?\s*:\s*[\"']?)[^\s=;\"']{1,99}=[^\"'\r\n]+"
 )
-"""What follows the name of a secret: after a token or a key something long, after a password anything.
+"""Matches what follows the name of a secret: something long after a token or a key, anything after a password.
 
-Where only a space is between, as in a sentence, a hash or an id is none.
+If only a space separates them, as in a sentence, a hash or an id is not taken for a secret.
 """
 
 

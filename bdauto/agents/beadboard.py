@@ -45,9 +45,9 @@ from bdauto.sanitize import clean, hide_secrets
 
 BODY_LIMIT = 1 << 20
 KEPT = 1 << 20
-"""Bytes that are kept of each text of a job's record which is larger than BODY_LIMIT, since all its output is in it."""
+"""Bytes to keep of each text in a job's record that is larger than BODY_LIMIT: it holds all output."""
 KEPT_LOG = 1 << 24
-"""The same where somebody wants to see the output."""
+"""The same, when the output is to be shown to a person."""
 SHORTEST_SECRET = 8
 """Bytes of a token that is looked for in answers; a shorter one is found in any text."""
 LIST_LIMIT = 1 << 26
@@ -164,11 +164,11 @@ class Services:
         return str(found["status"]) if found else None
 
     def job(self, job: str, *, keep: int = KEPT) -> dict[str, Any] | None:
-        """Return what the agent service knows of a job, its `status` for certain. None if it does not know the job.
+        """Return the agent service's record of a job, which always has a `status`. None if it does not know the job.
 
-        Of a record larger than BODY_LIMIT, the members that JobReader wants, and of each text at least the last `keep`
-        bytes. Raises ServiceDown that is `silent`; TokenRefused, also after the token was read again; or another
-        ServiceError, which speaks of this job alone.
+        A record larger than BODY_LIMIT is reduced to the members that JobReader wants, and each text to its end, at
+        least `keep` bytes. Raises ServiceDown with `silent` if there is no answer, and TokenRefused if the token is
+        refused and reading it anew does not help. Any other ServiceError concerns this job alone.
         """
         url, token = _join(self.settings.agent_url, f"/jobs/{quote(job, safe='')}"), self._token
         reply = self._get("the agent service", url, token, keep=keep)
@@ -210,7 +210,7 @@ class Services:
         return None
 
     def owns(self, bead: Bead) -> bool:
-        """Return whether the claim is none of a local agent's."""
+        """Return whether the claim was made for a service, and not for a local agent."""
         return not bead.local
 
     @property
@@ -219,11 +219,11 @@ class Services:
         return False
 
     def recent_runs(self, since: datetime) -> tuple[Run, ...]:
-        """Return nothing: the agent service names no jobs."""
+        """Return no runs: the agent service has no list of jobs."""
         return ()
 
     def unrecorded(self) -> tuple[tuple[str, str, JobEnd], ...]:
-        """Return nothing: the agent service keeps no jobs."""
+        """Return no jobs: the agent service keeps no files on this machine."""
         return ()
 
     def mark_recorded(self, job: str, *, deleted: bool) -> None:
@@ -238,10 +238,10 @@ class Services:
         return ""
 
     def check_start(self, *, dry_run: bool = False) -> None:
-        """Raise nothing: only the POST tells."""
+        """Do nothing: only the POST shows whether a bead can be started."""
 
     def problem_with(self, bead: Bead) -> str:
-        """Return "": only the POST tells."""
+        """Return "": only the POST shows whether this bead can be started."""
         return ""
 
     def jobs_of(self, bead: Bead) -> list[str]:
@@ -249,7 +249,7 @@ class Services:
         return recorded_jobs(bead)
 
     def jobs_here(self, bead_id: str) -> list[str]:
-        """Return nothing: only a bead names its jobs."""
+        """Return no jobs: the agent service has no list of a bead's jobs. The bead itself names them."""
         return []
 
     def output(self, job: str) -> JobOutput:
@@ -257,7 +257,7 @@ class Services:
         return ServiceOutput(lambda: self.job(job, keep=KEPT_LOG))
 
     def jobs_at_work(self, bead: Bead) -> list[str]:
-        """Return nothing: the agent service would have to be asked."""
+        """Return no jobs: finding them would take a request to the agent service."""
         return []
 
     def check_cancel(self, bead: Bead) -> None:
@@ -354,9 +354,10 @@ class Services:
 
 
 def _shortened(start: bytes | bytearray, rest: Iterator[bytes], keep: int) -> bytes:
-    """Return what JobReader keeps of a large record as JSON. Of one that breaks off, its state is enough.
+    """Return what JobReader keeps of a large record, as JSON. Reading stops early if the job is not over.
 
-    The rest of a job that is not over need not be read.
+    A record that breaks off is accepted if its `status` came before. Raises _TooLargeError for what is no JSON object,
+    and what the connection raised if the status is missing.
     """
     reader = JobReader(keep)
     try:
@@ -452,10 +453,10 @@ def _until(moment: float, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
-    """Raise _DeadlineError in the block after so many seconds, however slowly bytes trickle in.
+    """Raise _DeadlineError in the block after `seconds`, however slowly the answer comes.
 
-    httpx bounds each read. Only a signal bounds them all together. Off the main thread there are no signals: who asks
-    there must not wait longer than it wants to.
+    httpx bounds each single read, so a signal bounds the whole request. Signals reach only the main thread. In any
+    other thread nothing is raised, and the caller must bound its own wait.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

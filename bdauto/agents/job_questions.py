@@ -1,7 +1,7 @@
-"""Asks the agent service about jobs: several at a time, for a bounded time, and those first that waited longest.
+"""Asks the agent service about jobs: several at a time, for a bounded time. Jobs that waited longest come first.
 
-What the service says of one job, a failure too, speaks of that job alone. It is not asked further when it refuses the
-token, or gives no answer to one question while it answers no other.
+An answer, even a failure, concerns only the job in question. The questions stop when the service refuses the token, or
+when one gets no answer while no other is answered either.
 """
 
 import random
@@ -30,28 +30,27 @@ if TYPE_CHECKING:
 AT_ONCE = 4
 """Questions at a time. The answer to each may take some megabytes of memory."""
 BUDGET = timedelta(minutes=1)
-"""No further question is asked after so long. The reaper may ask twice in a sweep."""
+"""Seconds after which no further question is asked. The reaper may ask twice in a sweep."""
 REMEMBERED = timedelta(days=1)
-"""How long it is remembered when a job was asked about."""
+"""How long the time of a question about a job is remembered."""
 STATE_LIMIT = 40
 """Characters of a job's state, which may be one that nobody knows."""
 
 Word = Mapping[str, Any] | ServiceError | None
-"""What the service says of a job, None if it does not know it, or why it says nothing."""
+"""The service's record of a job, None if it does not know the job, or the error in place of an answer."""
 
 
 class _Question(msgspec.Struct, frozen=True):
     deadline: float
     answered: int
-    """How many answers had come when it was asked."""
+    """How many answers had arrived when this question was asked."""
 
 
 class JobQuestions:
-    """Asks about jobs by `ask`, which raises ServiceError, and remembers which waited longest.
+    """Asks about jobs with `ask`, which may raise ServiceError, and remembers when each job was asked about.
 
-    Each question has a thread of its own: signals bound a whole request in the main thread alone, so one that takes
-    longer than the `timeout` is left behind, and counts among those AT_ONCE until it ends. With `at_once` 0 there are
-    no threads.
+    Each question has its own thread. Signals can bound a request only in the main thread, so a question that takes
+    longer than `timeout` is abandoned. It counts towards AT_ONCE until it ends. With `at_once` 0 there are no threads.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class JobQuestions:
         self._open: set[object] = set()
 
     def words(self, jobs: Collection[str]) -> dict[str, Word]:
-        """Return the word on each of these jobs that could be asked about in time."""
+        """Return the answer about each of these jobs that could be asked about in time."""
         waiting, words = deque(self._in_turn(jobs)), dict[str, Word]()
         pending: dict[str, _Question] = {}
         answers = SimpleQueue[tuple[str, Word | Exception]]()
@@ -96,9 +95,9 @@ class JobQuestions:
                     silent = silent or word
 
     def _in_turn(self, jobs: Collection[str]) -> list[str]:
-        """Return the jobs, those first that were not asked about for the longest time, else in any order.
+        """Return the jobs, starting with those not asked about for the longest time. The order is otherwise random.
 
-        A command that asks once remembers nothing: by chance, too, each gets its turn.
+        A one-shot command remembers nothing, and the random order gives each job its turn.
         """
         since = self._monotonic() - REMEMBERED.total_seconds()
         self._asked = {job: at for job, at in self._asked.items() if at > since}
@@ -128,7 +127,7 @@ class JobQuestions:
     def _next(
         self, answers: "SimpleQueue[tuple[str, Word | Exception]]", pending: Mapping[str, _Question]
     ) -> tuple[str, Word]:
-        """Wait for an answer. Without one, the first question whose time is over has none."""
+        """Wait for an answer. If none comes in time, return the oldest question as unanswered."""
         job = min(pending, key=lambda job: pending[job].deadline)
         try:
             job, word = answers.get(timeout=max(pending[job].deadline - self._monotonic(), 0))
@@ -145,7 +144,7 @@ def services_evidence(
 ) -> tuple[JobEvidence, ServiceError | None]:
     """Ask the agent service about the jobs of beads. Also return why some could not be asked about, or None.
 
-    Whether it runs nothing at all is asked only if a claim without a job depends on it, and not where it is silent.
+    The service is asked whether it runs nothing at all only if a claim without a job depends on that, and it answers.
     `agent` is its answer to that, if already known.
     """
     if not services.settings.agent_url:
@@ -175,7 +174,7 @@ def _runs_nothing(services: "Services", agent: Agent | None) -> bool:
 
 
 def _trouble(failed: Collection[ServiceError], unasked: int) -> ServiceError | None:
-    """Return the one error for all jobs without an answer: what speaks of the service counts before the others."""
+    """Return one error for all jobs without an answer: an error of the service itself before one of a single job."""
     if failed:
         return min(failed, key=lambda error: (not isinstance(error, TokenRefused), not _silent(error)))
     if unasked:

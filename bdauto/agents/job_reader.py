@@ -1,7 +1,7 @@
-"""Reads a job's record from the agent service that is too large to be held: all that the agent printed is in it.
+"""Reads a job's record that is too large to be held in memory: it contains all that the agent printed.
 
-The record is a JSON object whose members may come in any order. Of those that are wanted, the texts are kept, and of a
-long one the end: the figures of a run are in its last line.
+The record is a JSON object whose members may come in any order. The texts of the wanted members are kept, and only the
+end of a long one, because the figures of a run are in its last line.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ TEXTS = frozenset({"status", "started_at", "finished_at"})
 LINES = frozenset({"output", "stderr", "error"})
 """Members that are one text, or a list of lines."""
 DEEPEST = 1_000
-"""Brackets in one another. No record has so many."""
+"""Depth of nested brackets that is accepted. No real record is nested so deeply."""
 
 _OUTSIDE = re.compile(rb'[^"\[\]{},]*+')
 _TEXT = re.compile(rb'(?:[^"\\]++|\\u.{4}|\\[^u])*+', re.DOTALL)
@@ -24,7 +24,7 @@ _ITEMS = re.compile(rb'(?:[^"\\]++|\\u.{4}|\\[^u]|"\s*,\s*")*+', re.DOTALL)
 """The rest of a text in a list of texts, and those that follow."""
 _BETWEEN = re.compile(rb'"\s*,\s*"')
 _PLAIN = re.compile(rb"\\n|[ !#-\[\]-~]{7}")
-"""What no character of a JSON text goes beyond: none is longer than `\\uXXXX`."""
+"""Where a text may be cut: after a newline or seven plain characters. No escape is longer than `\\uXXXX`."""
 _BACKSLASH = ord("\\")
 
 

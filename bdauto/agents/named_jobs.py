@@ -1,4 +1,4 @@
-"""The jobs that an open bead names, and what is known of them: before a POST each of them is asked about."""
+"""The jobs that an open bead names. Before a POST, bdauto asks about each of them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,40 +30,39 @@ if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
 
 STATE_LIMIT = 40
-"""Characters of a job's state, which may be one that nobody knows."""
+"""Characters kept of a job's state, which may be one that bdauto does not know."""
 IN_A_ROW = 3
-"""So many jobs one after another without an answer speak against the agent service, and not against the jobs."""
+"""After this many consecutive jobs without an answer the agent service is at fault, not the jobs."""
 MOST_SILENT = 6
-"""So many jobs without an answer take up the time of one cycle."""
+"""After this many jobs without an answer in all, a cycle asks no further: each takes a whole timeout."""
 UNTOLD = timedelta(minutes=30)
-"""So long after its claim a job may run that nobody can name. It is the default of --threshold."""
+"""How long after a claim its job may run without being known to anyone. It is the default of --threshold."""
 
 
 @dataclass
 class Patience:
-    """How many jobs had no answer in a cycle, at all and since the last answer. Then nobody is asked any more."""
+    """Counts a cycle's jobs without an answer, in all and since the last answer. Either can end the questions."""
 
     silent: int = 0
     in_a_row: int = 0
 
     @property
     def over(self) -> bool:
-        """Whether to ask about no further job."""
+        """True: ask about no further job."""
         return self.in_a_row >= IN_A_ROW or self.silent >= MOST_SILENT
 
     def count(self, error: ServiceError | None) -> None:
-        """Count a question. A refusal and a failure are answers, too."""
+        """Count the result of a question. A refusal and a failure are answers, too."""
         silent = isinstance(error, ServiceDown) and error.silent
         self.silent += silent
         self.in_a_row = self.in_a_row + 1 if silent else 0
 
 
 class NamedJob(msgspec.Struct, frozen=True):
-    """A job that may run, its state, and why the state is not known, or None.
+    """A job that may run, its state, and the error if the state could not be asked for.
 
-    `owner` is another bead that records the job. `place` says who alone can be asked about it, where that is not here,
-    and `until` when it has ended at the latest. `untold` is how long ago a claim was made whose job, if there is one,
-    nobody can name.
+    `owner` is another bead that records the job. If only another place can be asked about the job, `place` names it and
+    `until` is the latest end of the job. `untold` is the age of a claim that may have a job of which no id is known.
     """
 
     job: str
@@ -116,12 +115,12 @@ def job_in_the_way(
     extra: str = "",
     patience: Patience,
 ) -> NamedJob | None:
-    """Return the first job named by an open bead that may run and that belongs to this bead. None: it may be posted.
+    """Return the first job of an open bead that may run and belongs to this bead. None: the bead may be posted.
 
-    `owner` returns the id of another bead that records a job, or "". A job of another bead is no reason, unless this
-    bead records it as well. `extra` is a job that the bead does not name, or "". Once `patience` is over nobody is
-    asked. A claim that somebody has opened and whose job is not known may have been posted, see `_may_be_posted`.
-    Where nobody can be asked about jobs, one whose claim was gone counts for LONGEST_BELIEF.
+    `owner` returns the id of another bead that records a job, or "". A job of another bead does not count, unless this
+    bead records it as well. `extra` is a job that the bead does not name, or "". No question is asked once `patience`
+    is over. A re-opened claim without a known job may have been posted, see `_may_be_posted`. If no service can be
+    asked, an unclaimed job counts for LONGEST_BELIEF.
     """
     if until := _elsewhere_until(runner, bead, now):
         return NamedJob(bead.record.job or bead.record.attempt, ELSEWHERE, place=who_knows(bead), until=until)
@@ -141,9 +140,9 @@ def job_in_the_way(
 
 
 def _elsewhere_until(runner: "Runner | None", bead: Bead, now: datetime) -> datetime | None:
-    """Return how long a job of an open bead's claim may run in a place that is not asked here, None if it does not.
+    """Return the time until which a job may run in a place that cannot be asked here, or None.
 
-    Somebody has opened the bead since. A claim that does not say when its job ends counts for LONGEST_BELIEF.
+    The job is that of a claim which somebody has opened since. A claim without `ends_by` counts for LONGEST_BELIEF.
     """
     if bead.record.current is None or (runner.owns(bead) if runner else not bead.local):
         return None
@@ -160,10 +159,10 @@ def _asked(runner: "Runner", job: str, patience: Patience) -> tuple[str, Service
 
 
 def _may_be_posted(runner: "Runner", bead: Bead, now: datetime, grace: timedelta) -> bool:
-    """Whether somebody has opened a claim of a service that may have a job which nobody can name.
+    """True: somebody opened a bead that may have been posted, and no id of a job is known.
 
-    The POST's outcome is unknown, or its dispatcher was killed before the record, and the agent has not signed. It is
-    over after UNTOLD, or after `grace` if the agent service runs nothing at all.
+    The POST's outcome is unknown, or its dispatcher was killed before the record, and the agent has not signed. The
+    doubt ends after UNTOLD, or after `grace` if the agent service runs nothing at all.
     """
     claimed_at = bead.record.claimed_at
     if bead.record.current is None or claimed_at is None or bead.record.job or bead.signed_job or bead.local:
@@ -179,7 +178,7 @@ def _jobs(runner: "Runner", bead: Bead, extra: str) -> Iterator[str]:
 
 
 def ask_job(runner: "Runner", job: str) -> tuple[str, ServiceError | None]:
-    """Return the state of a job, and why it is not known, or None. See `domain.reaping` for what is no state."""
+    """Return the state of a job, or one of `domain.reaping` and the error if it is not known."""
     try:
         return clean(runner.job_state(job) or FORGOTTEN, STATE_LIMIT), None
     except TokenRefused as error:
@@ -189,9 +188,9 @@ def ask_job(runner: "Runner", job: str) -> tuple[str, ServiceError | None]:
 
 
 def _may_run(bead: Bead, job: str, state: str) -> bool:
-    """Whether a job may run. The agent service lets a `timeout` run on.
+    """True: a job may run. The agent service does not end the process of a job in state `timeout`.
 
-    The reaper has waited for one that it has noted, unless somebody has opened the bead before it was settled.
+    If the reaper has noted the timeout, it has also waited for the job, unless somebody opened the bead before that.
     """
     if state == "timeout":
         unsettled = bead.record.attempt != "" and bead.record.job == job

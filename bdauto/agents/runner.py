@@ -72,7 +72,7 @@ class Runner(Protocol):
         """
 
     def recent_runs(self, since: datetime) -> Sequence[Run]:
-        """Return the runs under way, and those that ended since then, which do not need their beads to be known."""
+        """Return the runs that still run or ended after `since`, as far as they are known without their beads."""
 
     def unrecorded(self) -> Sequence[tuple[str, str, JobEnd]]:
         """Return the bead, the job and the end of jobs that ended lately and are not marked as recorded."""
@@ -93,10 +93,10 @@ class Runner(Protocol):
         """Return whether the bead's claim was made for this runner. Only then does it know whether a job runs."""
 
     def check_start(self, *, dry_run: bool = False) -> None:
-        """Raise UsageError where no bead could be started. To be asked before a claim."""
+        """Raise UsageError if no bead could be started. Called before a claim."""
 
     def problem_with(self, bead: Bead) -> str:
-        """Return why this bead could not be started, "" if nothing is known against it. To be asked before a claim."""
+        """Return why this bead could not be started, or "" if no reason is known. Called before a claim."""
 
     def start(self, bead: Bead, attempt: str) -> Answer:
         """Start the agent once on a bead that is claimed under the id `attempt`, and say what came of it."""
@@ -108,7 +108,7 @@ class Runner(Protocol):
         """Return the ids of the bead's jobs that are known, the oldest first."""
 
     def jobs_here(self, bead_id: str) -> list[str]:
-        """Return the ids of the jobs that this machine keeps of a bead, which may be gone, the oldest first."""
+        """Return the ids of a bead's jobs on this machine, the oldest first. The bead may be deleted."""
 
     def output(self, job: str) -> JobOutput:
         """Return the output of a job."""
@@ -117,7 +117,7 @@ class Runner(Protocol):
         """Return the bead's jobs that are known to run, the oldest first. Asks no service. Raises nothing."""
 
     def check_cancel(self, bead: Bead) -> None:
-        """Raise ServiceError where the job of the bead's claim cannot be ended, or cannot be known of."""
+        """Raise ServiceError if the job of the bead's claim cannot be ended or looked up here."""
 
     def cancel(self, job: str, who: str) -> str:
         """End a job, wait for its end, and return its state then. Raises ServiceError."""

@@ -1,4 +1,4 @@
-"""The jobs of the agent service: which a bead had, what they wrote, and how they ended, as `GET /jobs/{id}` has it."""
+"""Jobs of the agent service, from `GET /jobs/{id}`: those of a bead, their output, and how they ended."""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -43,7 +43,7 @@ class ServiceOutput:
 def job_end(job: Mapping[str, Any], now: datetime) -> JobEnd | None:
     """Read the end of a job from the agent service's `GET /jobs/{id}`. None while it is not over.
 
-    `started_at` and `finished_at` are used if they make sense. A job that ends in the future has just ended. The zone
+    `started_at` and `finished_at` are used if they are plausible. An end in the future is taken as now. The zone
     of the machine that ran the agent is unknown.
     """
     status = job.get("status")

@@ -37,7 +37,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One change of one bead. The `if_…` fields that are given must still be true of the bead.
 
     `act` is what bd's record says was done, e.g. `claim`. `mark` is unique to the change: applied twice, it is written
-    once. A claim's note is CLAIM_NOTE and the time of the claim. A claim that comes to nothing takes it back.
+    once. A claim's note is CLAIM_NOTE and the time of the claim. A claim that is undone takes it back.
 
     A `quiet` change has no status and no note. It writes the metadata alone, and on a server it does not even move
     `updated_at`: so it never conflicts with a note that somebody else writes at that moment. `comment` is what its
@@ -61,15 +61,15 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     if_mark: str | None = None
     if_updated_at: datetime | None = None
     if_store: Mapping[str, str | None] = msgspec.field(default_factory=dict)
-    """Values that keys of the key-value store must still have, None for no value."""
+    """Values that keys of the key-value store must still have. None: the key must have no value."""
 
     def allowed_by(self, store: Mapping[str, Any]) -> bool:
-        """Whether the key-value store still is what this change expects."""
+        """True: the key-value store still has the values that this change expects."""
         return all((store.get(key) or None) == value for key, value in self.if_store.items())
 
     @property
     def ends_claim(self) -> bool:
-        """Whether no attempt is left on the bead."""
+        """True: no attempt is left on the bead."""
         return self.retracts_claim_note or ATTEMPT in self.drop
 
     def holds(self, bead: Bead) -> bool:
@@ -87,7 +87,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         return mark_of(bead) == self.mark
 
     def undone(self, mark: str) -> "Change":
-        """Return the change that puts back what this one wrote, as far as it is unchanged. Notes stay.
+        """Return the change that restores what this one wrote, unless it was changed since. Notes stay.
 
         A claim that is undone keeps the bead's place in the queue.
         """
@@ -164,19 +164,19 @@ class DryWriter:
 
 
 class LookBack:
-    """Looks once, after a write that failed, which of its changes are there all the same: each has its unique mark.
+    """After a failed write, reads its beads once and finds by their marks the changes that were made nevertheless.
 
-    `error` is the first failure that speaks of bd, and not of one bead.
+    `error` is the first failure of bd itself, as opposed to one of a single bead.
     """
 
     def __init__(self, read: Callable[[Sequence[str]], RunningCommand[BeadList]]) -> None:
         self._read = read
         self.error: BdError | None = None
         self.failed = 0
-        """Failures that speak of bd so far, and one more for each look that failed."""
+        """Failures of bd itself so far, and one more for each read that failed."""
 
     def after(self, error: BdError, changes: Sequence[Change]) -> list[bool | BdError]:
-        """Return for each change True if it is there, else the error with what is known of the change."""
+        """Return for each change True if it was made, else the error, which says if it may have been made."""
         if isinstance(error, BdTimeout | BdDrift | BdMissing | BdUnsupported):
             self.error = self.error or error
             self.failed += 1
@@ -201,7 +201,7 @@ class LookBack:
 def swap_and_look(
     writer: Writer, store: Callable[[], RunningCommand[Mapping[str, Any]]], key: str, old: str | None, new: str | None
 ) -> bool:
-    """Swap as Writer does. After a failure look once whether the new value is there. Raises BdError."""
+    """Swap as Writer does. After a failure read once whether the new value was written. Raises BdError."""
     try:
         return writer.swap(key, old, new)
     except BdError as error:
@@ -220,11 +220,11 @@ def in_doubt(error: BdError) -> BdError:
 
 
 def apply_each(writer: Writer, changes: Sequence[Change], look: LookBack | None = None) -> list[bool | BdError]:
-    """Apply the changes together, or where that fails one by one, so that one bead's failure is its own.
+    """Apply the changes together. If that fails, apply them one by one, so that one bead cannot fail the others.
 
-    Each change has its result, whatever fails. `look` finds those that were made though bd did not say so. After a
-    failure that speaks of bd, those that were tried together are not tried one by one, and after two the rest of those
-    that are tried one by one is not tried at all.
+    Returns a result for each change, whatever fails. `look` finds changes that were made although bd reported a
+    failure. After a failure of bd itself, changes that were applied together are not tried one by one. After two such
+    failures among single changes, the rest is not tried at all.
     """
     try:
         return list(writer.apply(changes)) if changes else []

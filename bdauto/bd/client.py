@@ -44,7 +44,7 @@ from bdauto.errors import (
 from bdauto.sanitize import clean, hide_secrets
 
 MOST_NAMED = 1_000
-"""Values that make no sense, and lines that bd said on stderr, are named in the log once each, up to so many."""
+"""Each invalid value, and each line that bd wrote on stderr, is logged once, up to this many."""
 SERVER_TIME = "SELECT UTC_TIMESTAMP() AS moment"
 
 T = TypeVar("T")
@@ -66,13 +66,13 @@ GUARD_MISMATCH = 13
 """Exit status of `bd update` when the bead is not as `--if-status` and `--if-assignee` say. Nothing was written."""
 _NO_READONLY = b"strict readonly is unavailable"
 _WARNING = re.compile(r"\s*warn(?!.* has permissions 0|.*beads\.role not configured)", re.IGNORECASE)
-"""A warning of bd that is no standing advice, which would be in the log of each tick.
+"""Matches a warning of bd, except two that bd repeats at each call, which are logged at debug.
 
-`doctor` says the one about the folder's permissions. The role is for people who create beads.
+`doctor` reports the folder's permissions. The role matters only to people who create beads.
 """
 _NO_CONFIGURATION = re.compile(rb"no beads configuration found in .{0,600}using default", re.DOTALL)
 SAID_BYTES = 1 << 14
-"""Bytes of what one call said on stderr that are logged, line by line."""
+"""Bytes of one call's stderr that are logged, line by line."""
 _REIMPORT = re.compile(rb"auto-importing .{0,600} into empty database", re.DOTALL)
 
 
@@ -80,7 +80,7 @@ class RunningCommand(Generic[T]):
     """A running `bd`; `result()` waits for its answer."""
 
     ahead = 0.0
-    """For how many seconds the child had been running when this object took it over: see `process.start_ahead`."""
+    """Seconds that the child had already run when this object took it over: see `process.start_ahead`."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class RunningCommand(Generic[T]):
         heard: Callable[[bytes], None],
         again: Callable[[], process.Process] | None = None,
     ) -> None:
-        """Take the started child; `heard` is called at its end, with what it said on stderr.
+        """Take the started child. `heard` is called at its end with its stderr.
 
-        `again` starts it once more without --readonly, for a bd that refuses that option here.
+        `again` starts it once more without --readonly, if bd refuses that option for this database.
         """
         self._process = child
         self.ahead = time.monotonic() - child.began
@@ -141,8 +141,8 @@ class Bd:
         """Take the settings as they are; `private` says that nobody else reads the database's folder.
 
         A `readonly` bd refuses every write. So does this class itself, because a proxied server takes no --readonly.
-        In a private folder bd's export of all issues after a write is switched off: it takes seconds. What a cleaner
-        of temporary files removes of it is made anew.
+        In a private folder bd's export of all issues after a write is switched off: it takes seconds. What a cleaner of
+        temporary files removes from it is restored.
         """
         self.settings = settings
         self._db = None if settings.db is None else redirected(settings.db)
@@ -511,7 +511,7 @@ _NO_PROCESS = {
     errno.ENOSPC: "let TMPDIR name a folder that can be written and has space",
     errno.EPERM: "a security profile forbids it: see that of the container or the service",
 }
-"""What to do where no process can be started at all, whether bd is there or not, by the error's number."""
+"""What to do when no process can be started at all, by errno. bd itself may be fine."""
 
 
 def _failure(verb: str, code: int, out: bytes, err: bytes) -> BdError:

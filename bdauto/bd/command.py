@@ -13,7 +13,7 @@ GO_SETTINGS = {"GOGC": "off", "GOMEMLIMIT": "128MiB"}
 bd exits before collection would pay off. This takes a fifth off the CPU time of a small read (docs/performance.md).
 """
 PROJECT_FILES = ("config.yaml", "embeddeddolt", "dolt")
-"""By these, beside metadata.json, bd takes a folder for its own."""
+"""Besides metadata.json, bd recognizes its folder by these files."""
 OWN_VARIABLES = ("BDAUTO_", "BEADBOARD_URL", "API_BEARER_TOKEN")
 """Prefixes of bdauto's own variables. They hold secrets, and nothing that bd or an agent needs."""
 

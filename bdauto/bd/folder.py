@@ -1,4 +1,4 @@
-"""A private `.beads` folder, made anew where a cleaner of /tmp removes it."""
+"""Restores a private `.beads` folder that a cleaner of /tmp has removed."""
 
 import os
 import stat
@@ -10,9 +10,9 @@ from bdauto.errors import BdFailed
 
 
 def restore_copy(db: Path, metadata: bytes) -> None:
-    """Make what is missing of a private `.beads` folder: itself, the folder that it is in, its metadata.json.
+    """Restore what is missing of a private `.beads` folder: its parent, the folder, its metadata.json.
 
-    Raises BdFailed where that fails, or somebody else has taken the place meanwhile.
+    Raises BdFailed if that fails, or if somebody else has made the folder meanwhile.
     """
     try:
         if is_database(str(db)) and is_private(db):
@@ -33,6 +33,6 @@ def restore_copy(db: Path, metadata: bytes) -> None:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether this is a folder, not a link, of this user, in which nobody else may write."""
+    """True: this is a folder and no link, it belongs to this user, and nobody else can write to it."""
     status = folder.lstat()
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022

@@ -9,16 +9,16 @@ from bdauto.bd.client import RunningCommand
 T = TypeVar("T")
 
 MAX_AGE = timedelta(seconds=2)
-"""An older look at the tracker is not acted upon: what has changed since counts (docs/reliability.md)."""
+"""Answers older than this are not acted upon, because the tracker may have changed (docs/reliability.md)."""
 
 
 def too_old(began: datetime, now: datetime) -> bool:
-    """Return whether a look that began then is older than MAX_AGE. One of the future is, too: the clock was set."""
+    """True: a read that began then is older than MAX_AGE, or in the future because the clock was set back."""
     return not timedelta() <= now - began <= MAX_AGE
 
 
 class Prefetch(Generic[T]):
-    """One read that may be started ahead of its use. If it `ages`, one older than MAX_AGE is made anew."""
+    """A read that may be started before it is needed. With `ages`, an answer older than MAX_AGE is read anew."""
 
     def __init__(
         self, read: Callable[[], RunningCommand[T]], now: Callable[[], datetime], *, ages: bool = True
@@ -46,7 +46,7 @@ class Prefetch(Generic[T]):
         return call.result()
 
     def close(self) -> None:
-        """End a read that is under way."""
+        """Kill a read that is under way."""
         if self._call:
             self._call.kill()
             self._call = None

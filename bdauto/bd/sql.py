@@ -35,7 +35,7 @@ _LOCAL = "DATE_FORMAT(NOW(), '%Y-%m-%d %H:%i:%s')"
 UTC_EVENTS = 61
 """From this version of the schema on, bd writes the time of an event in UTC. Before, a server fills in its local time.
 
-It came with ids of events that are made from their content (migration 61), which needs the time.
+Since migration 61 the id of an event is made from its content, including the time.
 """
 _METADATA = "IF(JSON_TYPE(metadata) = 'OBJECT', metadata, JSON_OBJECT())"
 """The metadata, empty where it is not an object. JSON_SET leaves a JSON null as it is, so nothing would be recorded."""

@@ -47,9 +47,9 @@ def redirected(folder: Path) -> Path:
 
 
 def _home(tracker: Path, db: Path | None) -> Path:
-    """Return the project's folder: where the `.beads` is that is named, or that leads to the tracker, even by a link.
+    """Return the project's folder: the one with the named `.beads`, or with a `.beads` that leads to the tracker.
 
-    A linked git worktree need not have one: then it is the worktree's root.
+    The `.beads` may be a link. In a linked git worktree without one it is the worktree's root.
     """
     named = db or os.environ.get("BEADS_DIR")
     if named:

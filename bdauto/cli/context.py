@@ -79,12 +79,12 @@ class LazyLocalAgent:
         return self._agent
 
     def at_work(self) -> int:
-        """Return how many jobs run on this machine, 0 where the agent was not needed."""
+        """Return how many jobs run on this machine, 0 if no agent of this machine was opened."""
         return self._agent.capacity().active if self._agent else 0
 
 
 def wait_for_jobs(runner: "LazyServices | LazyLocalAgent", runtime: Runtime) -> None:
-    """As process 1 of a container, wait for its jobs, which would end with it. A second signal ends the wait."""
+    """As process 1 of a container, wait for the jobs: they would end with it. A second signal ends the wait."""
     while os.getpid() == 1 and isinstance(runner, LazyLocalAgent) and (active := runner.at_work()):
         log.debug("waiting", jobs=active)
         runtime.sleep(1)
@@ -118,7 +118,7 @@ def open_runner(services: ServiceSettings, local: "LocalAgentSettings", bd: BdSe
     if local.agent_command or services.beadboard_url or services.agent_url:
         return lazy_runner(services, local, bd)()
     if has_jobs(local, bd):
-        with contextlib.suppress(UsageError, BdError):  # no tracker, or a bd that fails: it is asked again
+        with contextlib.suppress(UsageError, BdError):  # no tracker, or bd fails: the next use asks again
             agent = LazyLocalAgent(local, bd)()
             return agent if agent.has_jobs() else None
     return None

@@ -18,7 +18,7 @@ from bdauto.domain.life import sign_of_life
 TRIES = 8
 """Several dispatchers and reapers may change the breaker at once: each reads it anew after it lost."""
 RECENT = 50
-"""Beads that were updated last, among which agents are looked for that have shown life since."""
+"""How many of the last updated beads are searched for agents that have shown life since."""
 Life = tuple[str, datetime]
 """An attempt whose agent gave a sign of life, and when it was claimed."""
 
@@ -72,10 +72,10 @@ class BreakerStore(msgspec.Struct, frozen=True):
         return found, opened
 
     def refunds(self, found: Breaker, skip: Collection[str] = ()) -> list[Change]:
-        """Return the changes by which the beads of an open breaker get their charges back, but for those in `skip`.
+        """Return the changes that give the beads of an open breaker their charges back, except those in `skip`.
 
-        They are open after an early death, or still claimed after an unknown outcome. No charge is given back twice,
-        and what could not be written is among the changes of the next sweep, or of the next such answer.
+        The beads are open after an early death, or still claimed after an unknown outcome. No charge is given back
+        twice. A change that could not be written is returned again in the next sweep, or at the next unknown outcome.
         """
         attempts = {death.attempt for death in found.deaths} if found.until else set()
         beads = self.bd.read(sorted({death.bead for death in found.deaths})).result().beads if attempts else ()
@@ -139,7 +139,7 @@ def finished(bead: Bead) -> Life | None:
 
 
 def _without_started(before: Breaker, recent: Collection[Bead]) -> Breaker:
-    """Return the breaker after what the beads tell of POSTs that were answered, and of agents that live."""
+    """Return the breaker updated by the answered POSTs and the signs of life that the beads show."""
     for bead in sorted(recent, key=lambda bead: bead.updated_at):
         if life := life_of(bead) or finished(bead):
             before = before.after_life(*life)

@@ -39,9 +39,9 @@ class Ended(Enum):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """A bead as it was before it was claimed, for how many seconds it waited, and its record since.
+    """A bead as it was before its claim, the seconds that it had waited, and its record since.
 
-    The record is without the time of the claim, which only the tracker knows.
+    The record lacks the time of the claim, which only the tracker knows.
     """
 
     bead: Bead
@@ -72,10 +72,10 @@ class Claims(msgspec.Struct, frozen=True):
     def claim(
         self, bead: Bead, attempt: str, place: Place | None = None, store: Expected | None = None
     ) -> Claim | None:
-        """Claim a bead if it is unchanged since it was read, and charge the attempt. None if somebody was faster.
+        """Claim a bead if it is unchanged since it was read, and charge the attempt. None if it was changed.
 
         `place` is where the job will run, None if a service runs it. `store` is what the key-value store must still
-        say, which the claim itself looks at: no pause is overlooked.
+        say. The claim checks it in the same write, so no pause is missed.
         """
         error = "" if bead.record.error.startswith(UNKNOWN) else bead.record.error
         record = self._taken(bead, attempt, bead.record.attempts + 1, place).change(
@@ -98,9 +98,9 @@ class Claims(msgspec.Struct, frozen=True):
         return claim if self._apply(change) else None
 
     def record(self, claim: Claim, job: str) -> bool:
-        """Write the job on the bead, and let its note wait. Return False if the bead was changed meanwhile.
+        """Write the job on the bead, and queue its note. Return False if the bead was changed meanwhile.
 
-        The job runs by now, so a failing bd is asked again until RECORD_RETRY is over. Then its error is raised.
+        The job already runs, so a failing bd is retried until RECORD_RETRY is over. Then its error is raised.
         """
         change = rewrite(
             claim.bead,
@@ -115,10 +115,10 @@ class Claims(msgspec.Struct, frozen=True):
         return self._record(change, job)
 
     def mark_unclaimed(self, claim: Claim, job: str) -> bool:
-        """Note a job that runs though its claim is gone on its bead, if that looks as if it had never been posted.
+        """Write a running job on its bead if the claim is gone and the bead looks as if it was never posted.
 
-        As insistent as `record`. Return False if the bead is not there any more. A reaper that settled the attempt
-        leaves its charge. A bd that undoes the claim takes the charge back too.
+        Retries as `record` does. Returns False if the bead no longer exists. If a reaper settled the attempt, its
+        charge stays. If bd undid the claim, the charge is gone with it.
         """
         return self._insist(lambda: self._mark_unclaimed(claim, job), claim.bead, claim.attempt, job)
 
@@ -163,7 +163,7 @@ class Claims(msgspec.Struct, frozen=True):
         self._record(change)
 
     def _record(self, change: Change, job: str = "") -> bool:
-        """Write a record. If it is written, its comment waits to become a note."""
+        """Write a record. If it was written, queue its comment as a note."""
         written = self._insist(lambda: self._apply(change), change.bead, change.if_attempt, job)
         if written:
             late = Change(
@@ -172,7 +172,7 @@ class Claims(msgspec.Struct, frozen=True):
                 mark=self.runtime.unique(),
                 note=change.comment,
                 if_attempt=change.if_attempt,
-                if_mark=change.mark,  # else a sweep has written it meanwhile
+                if_mark=change.mark,  # otherwise a sweep has written it meanwhile
             )
             self.notes.add(late, self.runtime.monotonic())
         return written
@@ -194,7 +194,7 @@ class Claims(msgspec.Struct, frozen=True):
     def restore(self, bead: Bead, known: StartedJob, place: Place | None = None, *, adopt: bool = False) -> bool:
         """Claim a bead for the attempt whose job runs, at `place` or in a service. False if the bead has changed.
 
-        `adopt` says that bdauto did not start the job. A claim that somebody has opened keeps its times.
+        With `adopt`, bdauto did not start the job. A claim that somebody has opened keeps its times.
         """
         noted = f"{JOB_NOTE}{known.job}\n" in f"{bead.notes}\n"
         same = bool(bead.record.claimed_at) and bead.record.attempt == known.attempt
@@ -309,9 +309,9 @@ class Claims(msgspec.Struct, frozen=True):
         return Ended.moved
 
     def _apply(self, change: Change) -> bool:
-        """Apply a change. One that bd did not answer is looked for, and applied if it is there.
+        """Apply a change. If bd did not confirm it, read the bead, and count the change if it is there.
 
-        A claim whose answer is missing is none, because bd may fail at the record of its job, too.
+        A claim that bd did not confirm is never used, because bd may fail at the record of its job, too.
         """
         try:
             [written] = self.writer.apply([change])
@@ -329,7 +329,7 @@ class Claims(msgspec.Struct, frozen=True):
         return {"ends_by": Moment(place.longest + self.grace)} if place else {}
 
     def _taken(self, bead: Bead, attempt: str, attempts: int, place: Place | None) -> Record:
-        """Return the record of a bead that is claimed. A run before it whose end is not recorded stays in the list."""
+        """Return the record of a bead that is claimed. An earlier run without a recorded end stays in the list."""
         return bead.record.change(
             attempt=attempt,
             attempts=attempts,

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from bdauto.agents.runner import Place, Runner
 
 CLAIM_TRIES = 3
-"""A claim that the breaker's changed value may have prevented is tried again, this often in all."""
+"""How often a claim is tried in all, if a change of the breaker may have prevented it."""
 IN_A_ROW = 3
 """So many claims that fail one after another speak against bd, and not against the beads."""
 AT_CAPACITY = "the agent is at capacity"
@@ -51,9 +51,9 @@ AT_CAPACITY = "the agent is at capacity"
 class Dispatcher:
     """Runs one cycle. `runner` is called only when a bead is eligible, `gate` is asked before each bead.
 
-    `status` is what the services said: where the caller has just asked them, and after the cycle if that did.
-    `memory` is kept between cycles by a process that runs several. So are the `notes` that wait; without them, a cycle
-    writes its notes at its end.
+    `status` is what the services said, if the caller has just asked them. After the cycle it is what the cycle was
+    told. A process that runs several cycles keeps `memory` and the waiting `notes` between them. Without `notes`, a
+    cycle writes its notes at its end.
     """
 
     bd: Bd
@@ -198,14 +198,14 @@ class Dispatcher:
         return min(wanted, capacity.free) if capacity.counted or not capacity.free else wanted
 
     def _look_ahead(self, queue: Queue, bead: Bead | None) -> None:
-        """Start what a further bead is judged by, if it is known."""
+        """Start the reads that decide on the next bead, if that is known."""
         self.gate.look()
         self._limits.look()
         if bead:
             self._read_again(queue, bead).start()
 
     def _read_again(self, queue: Queue, bead: Bead) -> Prefetch[BeadList]:
-        """Return the read by which this bead is judged again."""
+        """Return the read of what decides on this bead."""
         if self._again is None or self._again[0] != bead.id:
             self._close_again()
             self._again = bead.id, Prefetch(lambda: queue.read_again(bead), self.runtime.now)
@@ -216,9 +216,9 @@ class Dispatcher:
             self._again[1].close()
 
     def _judged_again(self, queue: Queue, bead: Bead) -> Bead | None:
-        """Return the bead as a recent look finds it. None if it is not eligible any more, or a limit is reached.
+        """Return the bead as a recent read shows it. None if it is no longer eligible, or a limit is reached.
 
-        Everything slow has been asked by now, and a POST may lie between the bead and the read that it comes from.
+        The queue may have been read some time ago: slow questions, or the POST of another bead, lie in between.
         """
         if not self._further and not too_old(self._looked, self.runtime.now()):
             return bead
@@ -258,7 +258,7 @@ class Dispatcher:
             return self._held is None
         if self._taken(since, at) > MAX_AGE:
             self._held = self.gate.hold(again=True)
-        taken = self._taken(since, at)  # the last look at the clock before the POST: that look may be slow
+        taken = self._taken(since, at)  # the last check before the POST: `hold` may be slow
         if taken > self.settings.grace / 2:
             self._endings.too_late(claim, f"its claim took {format_age(taken)}, a reaper may release it: not posted")
             return self._held is None
@@ -280,11 +280,11 @@ class Dispatcher:
         return go_on
 
     def _taken(self, since: float, at: datetime) -> timedelta:
-        """Return how long ago that was, by the clock of this host that has gone further."""
+        """Return the time since then: the larger of what the monotonic clock and the wall clock of this host say."""
         return max(timedelta(seconds=self.runtime.monotonic() - since), self.runtime.now() - at)
 
     def _count_unknown(self, claim: Claim, error: str) -> None:
-        """Tell the breaker of a POST of which nobody knows what became of it."""
+        """Count a POST with an unknown outcome in the breaker."""
         bead, claimed_at = claim.bead.id, format_time(self.runtime.now())
         death = Death(bead, claim.attempt, words=clean(error), claimed_at=claimed_at, unknown=True)
         found, opened = self._breaker.after_unknown(death, self.settings.trip_after)
@@ -301,7 +301,7 @@ class Dispatcher:
                 self._endings.report(change.bead, BeadOutcome.failed, f"{change.act}: {result}")
 
     def _claim(self, bead: Bead, attempt: str) -> Claim | None:
-        """Claim a bead. Where that fails because of the switch or the breaker, `_held` says so, and not the report."""
+        """Claim a bead. If the switch or the breaker prevents it, `_held` is set and the report has no entry."""
         for _ in range(CLAIM_TRIES):
             expected = self.gate.expected
             try:
@@ -336,5 +336,5 @@ class Dispatcher:
 
 
 def _names(bead: Bead) -> tuple[str, ...]:
-    """Return what the jobs are found by that may run on a bead."""
+    """Return what finds the jobs that may run on a bead."""
     return (bead.record.attempt, *bead.named_jobs)

@@ -1,4 +1,4 @@
-"""Before a POST: does a job of an earlier attempt, or of somebody else, still run on the bead?"""
+"""Checks before a POST whether a job of an earlier attempt, or of somebody else, still runs on the bead."""
 
 from typing import TYPE_CHECKING
 
@@ -29,9 +29,9 @@ class EarlierJobs:
         self._patience = Patience()
 
     def hold_back(self, bead: Bead, runner: "Runner") -> bool:
-        """Return True, with the bead reported, if it is not to be posted: a job of it runs, or may run.
+        """Return True if the bead must not be posted, because a job of it runs or may run. Then it has been reported.
 
-        No answer about a job is no verdict. A job that another bead records is that bead's.
+        A job without an answer may run. A job that another bead records belongs to that bead.
         """
         known = self._memory.contradicts(bead)
         found = job_in_the_way(
@@ -86,5 +86,5 @@ class EarlierJobs:
 
 
 def _settled(bead: Bead, known: StartedJob, found: NamedJob) -> bool:
-    """Whether a reaper settled the attempt that this process started, or a person has armed the bead again since."""
+    """True: a reaper settled the attempt that this process started, or a person re-armed the bead since."""
     return found.error is None and (bead.record.attempts >= known.attempts or bead.rearmed)

@@ -64,7 +64,7 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
         lives: list[Life],
         store: Mapping[str, Any] | None,
     ) -> tuple[Breaker, bool]:
-        """Write the breaker. Return it, and whether it opened by this. `resets` has reset times by the attempts."""
+        """Write the breaker. Return it, and whether this opened it. `resets` has the reset times by attempt."""
         opened = 0
         looked = False
 
@@ -117,7 +117,7 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
 
 
 def _is_charged(decision: ReapDecision) -> bool:
-    """Whether a bead is charged for an early death, or settled without a sign of life after an unknown outcome."""
+    """True: the bead is charged for an early death, or for an unknown outcome without a sign of life."""
     bead = decision.bead
     unknown = (
         decision.action is not Action.keep and bead.record.died == bead.record.attempt != "" and life_of(bead) is None

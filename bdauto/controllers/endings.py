@@ -65,7 +65,7 @@ class Endings:
         Raises ServiceError if the answer is a fault of the service.
         """
         self._not_started = self._not_started + 1 if isinstance(answer, NotStarted) else 0
-        go_on = self._apply(claim, answer)  # first of all: a running job must be recorded, whatever else fails
+        go_on = self._apply(claim, answer)  # comes first: a running job must be recorded, whatever else fails
         if not isinstance(answer, Refused):
             self.charge_refused()
         return go_on
@@ -85,7 +85,7 @@ class Endings:
                 if self._not_started == IN_A_ROW:
                     raise ServiceDown(f"{IN_A_ROW} beads in a row were not started: {error}")
             case Misconfigured(error):
-                again = bool(claim.bead.record.error)  # it may be this bead: then the others have their turn before it
+                again = bool(claim.bead.record.error)  # this bead may be the cause, so the others go before it
                 if self._release(claim, BeadOutcome.misconfigured, error, error=error, back_off=again):
                     opened = f"; {claim.bead.id} is open again"
                     raise ServiceDrift(
@@ -135,9 +135,9 @@ class Endings:
         return ServiceDown(f"nothing was dispatched: {bad.id} is open{again}: {bad.detail}")
 
     def pass_over(self, bead: Bead, words: str, job: str = "", error: BdautoError | None = None) -> None:
-        """Leave a bead alone in this cycle, and say why. `error` is what the cycle comes to.
+        """Leave a bead alone in this cycle, and report why. `error` becomes the cycle's error.
 
-        A reason that was given in the cycle before is no warning any more.
+        The same reason as in the cycle before is logged as info, not as a warning.
         """
         self._passed_over = self._passed_over or error
         level = logging.WARNING if self._memory.is_news(bead.id, words) else logging.INFO
@@ -145,7 +145,7 @@ class Endings:
 
     @contextlib.contextmanager
     def naming(self, what: Claim | Bead) -> Iterator[None]:
-        """Report a bead at which bd fails, unless the block has done so, whatever was to be written."""
+        """Report the bead as failed if bd fails in the block, unless the block has reported it."""
         bead_id = what.bead.id if isinstance(what, Claim) else what.id
         try:
             yield
@@ -157,7 +157,7 @@ class Endings:
     def report(
         self, what: Claim | Bead, outcome: BeadOutcome, detail: str = "", job: str = "", level: int | None = None
     ) -> None:
-        """Report and log what became of a bead. The level is the outcome's unless it is given."""
+        """Report and log what became of a bead, at the outcome's log level unless `level` is given."""
         bead_id, attempt = (what.bead.id, what.attempt) if isinstance(what, Claim) else (what.id, "")
         self.reports.append(BeadReport(bead_id, outcome, job, detail, attempt))
         if self._dry_run and outcome is BeadOutcome.dispatched:
@@ -207,7 +207,7 @@ class Endings:
         )
 
     def _end_held(self, end: Callable[[Claim, str], object]) -> None:
-        """End each of the refused beads. One that bd fails at does not keep the next from it; a bd that hangs does."""
+        """End each of the refused beads. A failed write does not stop the others, but a bd that hangs does."""
         held, self._refused = self._refused, []
         failed: BdError | None = None
         for claim, refusal in held:

@@ -12,7 +12,7 @@ from bdauto.domain import breaker, pause
 from bdauto.domain.outcome import Outcome
 
 Expected = dict[str, str | None]
-"""Values that keys of the key-value store should have, None for no value."""
+"""Values that keys of the key-value store should have. None: no value."""
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -43,10 +43,10 @@ class Gate(Protocol):
         """Start finding out: `hold` will be asked soon."""
 
     def hold(self, *, again: bool = False) -> Hold | None:
-        """Return why not to go on, None to go on. `again`: the same bead is asked about once more. Raises BdError."""
+        """Return the reason to stop, or None. `again`: the question is repeated for the same bead. Raises BdError."""
 
     def close(self) -> None:
-        """End what was started for an answer that nobody asks for any more."""
+        """Stop reads that were started for an answer that is no longer needed."""
 
 
 class BreakerView(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ class BreakerView(msgspec.Struct, frozen=True):
     closed: bool = False
 
     def expected(self, store: Mapping[str, Any]) -> Expected:
-        """Return what a claim expects of the breaker. The place of a half-open one is taken by a write of its own."""
+        """Return what a claim expects of the breaker. Nothing if it is half open: then a separate write guards it."""
         return expected_values(store, breaker.KEY) if self.closed else {}
 
 

@@ -1,4 +1,4 @@
-"""The notes of dispatched beads, which wait a moment: see `LateNotes`."""
+"""Writes the notes of dispatched beads with a short delay: see `LateNotes`."""
 
 import math
 
@@ -10,7 +10,7 @@ DELAY = 0.5
 """Seconds between a record and its note. A script may note at once, a language model needs seconds to begin."""
 
 TRIES = 3
-"""So often a note is written that bd cannot write."""
+"""How often a note is tried that bd fails to write."""
 
 
 class LateNotes:
@@ -27,12 +27,12 @@ class LateNotes:
         """When to write, by the monotonic clock. Infinite if no note waits."""
 
     def add(self, change: Change, now: float) -> None:
-        """Let the note of a record wait that was written just now, by the monotonic clock."""
+        """Queue the note of a record that was just written. Its delay is counted by the monotonic clock."""
         self._changes.append(change)
         self.due = now + DELAY
 
     def write(self, writer: Writer, runtime: Runtime, *, at_once: bool = False) -> None:
-        """Wait until the notes are due, and write them. What fails is tried again, and in the end left to a sweep."""
+        """Wait until the notes are due, and write them. A failed note is retried, and finally left to a sweep."""
         changes, self._changes = self._changes, []
         self.due = runtime.monotonic() if at_once else self.due
         for _ in range(TRIES if changes else 0):

@@ -25,7 +25,7 @@ class StartedJob(msgspec.Struct, frozen=True):
 
 @dataclass
 class Memory:
-    """The jobs that this process started, by bead. `told` is why beads were passed over last.
+    """The jobs that this process started, by bead. `told` has the last reason for which each bead was passed over.
 
     `idle_at` is when it last read the queue and found nothing eligible in it.
     """
@@ -43,7 +43,7 @@ class Memory:
             del self.jobs[next(iter(self.jobs))]
 
     def is_news(self, bead_id: str, reason: str) -> bool:
-        """Remember why a bead was passed over. Return whether that was another reason the last time."""
+        """Remember why a bead was passed over. Return True if the reason differs from the last one."""
         news = self.told.pop(bead_id, None) != reason
         self.told[bead_id] = reason
         if len(self.told) > MOST_JOBS:
@@ -51,7 +51,7 @@ class Memory:
         return news
 
     def eligible_since(self, bead: Bead) -> datetime:
-        """Return since when a bead is eligible, as far as that is known: bd says nothing of a blocker that is gone."""
+        """Return when a bead became eligible, as far as is known: bd does not tell when a blocker was closed."""
         moments = (bead.updated_at, bead.record.retry_at, bead.defer_until, self.idle_at)
         return max(moment for moment in moments if moment)
 

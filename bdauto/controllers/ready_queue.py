@@ -1,8 +1,8 @@
-"""The queue in dispatch order, read only as far as it is looked at.
+"""The queue in dispatch order, read only as far as it is needed.
 
 bd sorts by priority and creation, bdauto by priority and wait: since the last update, or longer if bdauto has given the
-bead back. So a small page of a long queue can hide a better bead. The queue takes a page only for what it proves, and
-reads the rest when it matters.
+bead back. So a small page of a long queue can hide a better bead. The queue uses a page only as far as it proves the
+order, and reads more when it must.
 """
 
 import itertools
@@ -25,12 +25,12 @@ from bdauto.domain.settings import DispatchSettings
 from bdauto.domain.times import format_time
 
 BLOCKS = frozenset({"blocks", "conditional-blocks"})
-"""The dependencies that keep a bead waiting until the other bead is closed, and no longer."""
+"""Kinds of dependencies that block a bead exactly until the other bead is closed."""
 LOWEST_PRIORITY = 4
 FEW = 100
-"""Above this many older beads, reading more of the priority costs no more than telling them apart."""
+"""Above this many older beads, reading more of the priority costs no more than checking them one by one."""
 LARGE = 10
-"""How much larger the second page of a priority is, which is read before the whole of it."""
+"""How many times larger the second page of a priority is. After it, the whole priority is read."""
 
 
 class Queue(msgspec.Struct):
@@ -41,7 +41,7 @@ class Queue(msgspec.Struct):
     now: datetime
     malformed: set[str] = msgspec.field(default_factory=set)
     following: Bead | None = None
-    """The bead after the one that `eligible` yielded last, as far as it has read."""
+    """The bead after the one that `eligible` yielded last, if it has been read."""
     _short: bool = False
     _pages: list[Prefetch[BeadList]] = msgspec.field(default_factory=list)
     _waiting: dict[str, datetime | None] = msgspec.field(default_factory=dict)
@@ -101,7 +101,7 @@ class Queue(msgspec.Struct):
         return min((moment for moment in self._waiting.values() if moment), default=None)
 
     def read_again(self, bead: Bead) -> RunningCommand[BeadList]:
-        """Start to read what `judged_again` needs: in a long queue the bead and its blockers, or its siblings."""
+        """Start to read what `judged_again` needs: in a long queue the bead with its blockers, or its siblings."""
         if self._short:
             return self.bd.ready(limit=PAGE)
         if blockers := _blockers(bead):
@@ -127,9 +127,10 @@ class Queue(msgspec.Struct):
         return self.bd.ready(limit=0, priority=bead.priority, parent=parent)
 
     def _of_priority(self, priority: int, wanted: int) -> Iterator[list[Bead]]:
-        """Yield one priority's eligible beads in order: those that pages of two kinds prove, then all others.
+        """Yield one priority's eligible beads in order: first those whose place two pages prove, then all others.
 
-        The pages are of the oldest beads, and of those that bdauto gave back: their updates say nothing of their wait.
+        One page has the oldest beads, the other those that bdauto gave back, whose last update says nothing about their
+        wait.
         """
         taken = set[str]()
         for size in (_size(wanted), LARGE * _size(wanted)):
@@ -156,7 +157,7 @@ class Queue(msgspec.Struct):
             self._pages[-1].start()
 
     def _proven(self, ordered: list[Bead], known: Collection[str]) -> list[Bead]:
-        """Return those of these beads before which no bead outside `known` comes, ready or not."""
+        """Return the beads that no bead outside `known`, ready or not, can precede."""
         if not ordered:
             return []
         last = ordered[-1]
@@ -189,9 +190,9 @@ def _bead_of(beads: Iterable[Bead], wanted: Bead) -> Bead | None:
 
 
 def _blockers(bead: Bead) -> list[str]:
-    """Return the bead and those that block it, by which it can be judged, or [] if only bd knows whether it is ready.
+    """Return the bead and its blockers, which decide on it, or [] if only bd knows whether it is ready.
 
-    bd lets a parent's blockers count too, and has its own rules for `waits-for` and for beads of other trackers.
+    bd also counts a parent's blockers, and has its own rules for `waits-for` and for beads of other trackers.
     """
     needs = [other for other in bead.dependencies or () if other.type in (*BLOCKING, "parent-child")]
     if any(other.type not in BLOCKS or not re.match(ID_PATTERN, other.depends_on_id) for other in needs):
@@ -206,7 +207,7 @@ def _readiness(bead: Bead) -> tuple[object, ...]:
 
 
 def _size(wanted: int) -> int:
-    """Return how large the first page of a priority is: the place of a further bead is harder to prove."""
+    """Return the size of a priority's first page. It is larger for several beads: their places are harder to prove."""
     return PAGE if wanted == 1 else max(5 * PAGE, 2 * wanted)
 
 

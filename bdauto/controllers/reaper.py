@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 NOTE_DELAY = timedelta(seconds=30)
-"""So long after a claim its dispatcher may still write the note of its record."""
+"""How long after a claim its dispatcher may still write the note of its record."""
 SETTLED = frozenset({BeadOutcome.released, BeadOutcome.requeued, BeadOutcome.blocked})
 
 
@@ -157,14 +157,14 @@ class Reaper:
         return tuple(_outcome(decision, results.get(decision.bead.id), paused=paused) for decision in decisions)
 
     def _change(self, decision: ReapDecision, end: JobEnd | None, elsewhere: bool) -> Change:
-        """Write a decision as a change that holds only for the bead as it was seen, and with it its job's end.
+        """Turn a decision into a change, with the end of the job, that holds only for the bead as it was seen.
 
-        The run of a job that runs elsewhere stays in the list, so that its own place can record its end.
+        A run of another place stays in the list without an end, so that this place can record it.
         """
         bead, record, times = decision.bead, decision.bead.record, {}
         if end:
             record = record.with_end(ended_run(_run(decision), end))
-        elif elsewhere or bead.status == "closed":  # its job ran, though its end is not recorded
+        elif elsewhere or bead.status == "closed":  # its job ran, but its end is not recorded yet
             record = record.with_runs(record.all_runs)
         if decision.gives_up:
             record = record.change(given_up=bead.record.job)
@@ -193,9 +193,9 @@ class Reaper:
         )
 
     def _rewrite_lost_notes(self, decisions: list[ReapDecision]) -> None:
-        """Write the note of a record, once, if it is not there. Metadata is the record.
+        """Write the note of a record once if it is missing. The metadata is the record itself.
 
-        Its dispatcher was killed before it wrote the note, or a concurrent writer made bd lose it.
+        The dispatcher was killed before it wrote the note, or bd lost the note to a concurrent writer.
         """
         now = self.runtime.now()
         changes = [
@@ -224,7 +224,7 @@ def _run(decision: ReapDecision) -> Run:
 
 
 def _released(decision: ReapDecision, record: Record) -> tuple[int, Record]:
-    """Return the failures that the backoff grows with, and the record of the bead when it is open again."""
+    """Return the number of failures for the backoff, and the record of the re-opened bead."""
     failures = record.failures + 1
     deaths = record.deaths + 1 if decision.early_death else 0
     after = record.released().change(
@@ -248,12 +248,12 @@ def _kept(decision: ReapDecision, prefix: str = "") -> BeadReport:
 
 
 def _touched(beads: Iterable[BeadReport]) -> set[str]:
-    """Return the beads with which something was done, or tried."""
+    """Return the reports of beads that were changed, or were to be."""
     return {bead.id for bead in beads if bead.outcome is not BeadOutcome.kept}
 
 
 def _outcome(decision: ReapDecision, result: bool | BdError | None, *, paused: bool = False) -> BeadReport:
-    """Report a decision, and what its write came to: None if there was none."""
+    """Report a decision and the result of its write. None: nothing was written."""
     bead = decision.bead
     if result is None or decision.action is Action.keep:
         return _kept(decision)

@@ -40,8 +40,8 @@ class Results(msgspec.Struct, frozen=True):
     def record_missing(self, runner: "Runner") -> tuple[tuple[str, ...], bool]:
         """Record the ends of runs that are over: of beads no longer in progress, and of those claimed anew meanwhile.
 
-        Return the status of each bead whose job's end was recorded, as its agent left it, and whether some ends are
-        left to record. Where bd cannot list the runs, the sweep goes on and reports that. The next one tries again.
+        Return the status of each bead whose job's end was recorded, as its agent left it, and whether ends are left to
+        record. If bd cannot list the runs, the sweep goes on and reports that. The next one tries again.
         """
         try:
             listed = self.bd.with_metadata(result=RUNNING, assignee=self.bd.settings.assignee).result().beads
@@ -58,10 +58,10 @@ class Results(msgspec.Struct, frozen=True):
         return statuses, len(recorded) < len(runs)
 
     def _unmarked(self, runner: "Runner") -> list[tuple[Bead, Run, JobEnd]]:
-        """Mark the jobs whose end stands on their bead. Log the end of one whose bead was deleted, once.
+        """Mark the jobs whose end is recorded on their bead. Log once the end of a job whose bead was deleted.
 
-        Return one of the others for each bead: its agent has changed bdauto's metadata. A sweep settles the current
-        attempt of a bead in progress.
+        Return one unrecorded job for each other bead, whose agent has changed bdauto's metadata. The current attempt of
+        a bead in progress is left out, because a sweep settles it.
         """
         if not (jobs := runner.unrecorded()):
             return []
@@ -106,9 +106,9 @@ class Results(msgspec.Struct, frozen=True):
 
 
 def end_of_run(bead: Bead, evidence: JobEvidence, now: datetime) -> JobEnd | None:
-    """Return how the run of a bead in progress ended that is settled now.
+    """Return how the current run of a bead ended. The bead is in progress and settled now.
 
-    None if it never ran, if that is recorded, and if only another place knows: that may record it later.
+    None if it never ran, its end is recorded, or only another place knows the end and may record it later.
     """
     run = bead.record.current
     if bead.status != "in_progress" or run is None or runs_elsewhere(bead, evidence):
@@ -118,7 +118,7 @@ def end_of_run(bead: Bead, evidence: JobEvidence, now: datetime) -> JobEnd | Non
 
 
 def runs_elsewhere(bead: Bead, evidence: JobEvidence) -> bool:
-    """Return whether the bead's current attempt ran, and only another place knows how that ended."""
+    """True: the bead's current attempt ran, and only another place knows how it ended."""
     return evidence.states.get(bead.id) == ELSEWHERE and bead.record.current is not None and _ran(bead)
 
 
@@ -128,13 +128,13 @@ def _ran(bead: Bead) -> bool:
 
 
 def _unrecorded(bead: Bead) -> Run | None:
-    """Return the oldest run whose end is not recorded. That of a bead in progress is not over, as far as is known."""
+    """Return the oldest run without a recorded end. The current run of a bead in progress counts as not over."""
     record, running = bead.record, bead.status == "in_progress"
     return next((run for run in record.unended if not running or run.attempt != record.attempt), None)
 
 
 def _run_of(job: str, end: JobEnd) -> Run:
-    """Return the run of a job of which its bead says nothing."""
+    """Return a run for a job that its bead does not record."""
     return Run(attempt=job, job=job, claimed_at=end.ended_at - timedelta(seconds=end.seconds or 0))
 
 
@@ -148,7 +148,7 @@ def _during(bead: Bead, run: Run) -> Bead:
 def end_note(bead: Bead, run: Run, end: JobEnd) -> str:
     """Write the note of a job's end, after that of its record if that is missing.
 
-    What the agent said last is in it where the bead was not closed.
+    It quotes the agent's last words unless the bead was closed.
     """
     note = finish_note(run.job or run.attempt, end, words=bead.status != "closed")
     missing = bead.missing_note if run.attempt == bead.record.attempt else ""
@@ -161,7 +161,7 @@ def log_end(bead: Bead, run: Run, end: JobEnd) -> None:
 
 
 def log_result(bead_id: str, job: str, status: str, end: JobEnd) -> None:
-    """Log how a job ended, and the status of its bead then."""
+    """Log how a job ended, with the status of its bead at that time."""
     log.event(
         "result",
         bead=bead_id,
@@ -176,7 +176,7 @@ def log_result(bead_id: str, job: str, status: str, end: JobEnd) -> None:
 def _ended(
     runs: Sequence[tuple[Bead, Run]], evidence: JobEvidence, now: datetime
 ) -> Iterator[tuple[Bead, Run, JobEnd]]:
-    """Yield the runs that are over, each with its end. One that nobody knows any more is lost."""
+    """Yield the runs that are over, each with its end. The end of a job that no place knows is `lost`."""
     for bead, run in runs:
         end, state = evidence.ends.get(bead.id), evidence.states.get(bead.id, "")
         before = None if run == bead.record.current else run.claimed_at  # the bead was claimed anew since

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SignedJobs(msgspec.Struct, frozen=True):
-    """Asks about the jobs of beads in progress, and records those that are known by their agents' notes alone."""
+    """Asks about the jobs of beads in progress, and records jobs known only from their agents' notes."""
 
     bd: Bd
     writes: SweepWrites
@@ -30,7 +30,7 @@ class SignedJobs(msgspec.Struct, frozen=True):
     def ask(
         self, runner: "Runner | None", beads: Sequence[Bead]
     ) -> tuple[list[Bead], JobEvidence, ServiceError | None]:
-        """Ask about the beads' jobs. Return the beads as they are then, the answers, and why some are missing.
+        """Ask about the beads' jobs. Return the beads with new records, the answers, and the error if some are missing.
 
         A job that an agent has signed for is recorded on its bead if that names none: the POST had an unknown outcome,
         or its dispatcher was killed.
@@ -65,7 +65,7 @@ class SignedJobs(msgspec.Struct, frozen=True):
 
 
 def _only_signed(bead: Bead) -> bool:
-    """Whether an agent has signed for a job that is not recorded on the bead of a service's claim."""
+    """True: a service's claim has no recorded job, but an agent has signed for one."""
     return bool(bead.record.attempt and bead.signed_job and not bead.record.job and not bead.local)
 
 
@@ -75,5 +75,5 @@ def _with_signed_job(bead: Bead) -> Bead:
 
 
 def _is_known(bead: Bead, evidence: JobEvidence) -> bool:
-    """Whether the service may have the job that an agent has signed for."""
+    """True: the service may have the job that an agent has signed for."""
     return evidence.states.get(bead.id, FORGOTTEN) not in (FORGOTTEN, NOT_ASKED, ELSEWHERE)

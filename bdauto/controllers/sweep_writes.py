@@ -1,4 +1,4 @@
-"""What a sweep writes: nothing once dispatching is paused, and nothing in silence."""
+"""Writes for a sweep. It stops when dispatching is paused, and keeps every failure for the report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,17 +32,17 @@ class SweepWrites:
         self._expected: Expected | None = None if store is None else expected_values(store, pause.KEY)
         self.paused: Pause | None = None
         self.failures: dict[str, BeadReport] = {}
-        """The beads of which a change failed, by their ids."""
+        """Reports of the beads whose change failed, by id."""
         self.unread: BdError | None = None
-        """Why the sweep could not read all that it would have written of."""
+        """The error if the sweep could not read all beads that it may have to write."""
 
     @property
     def error(self) -> BdError | None:
-        """The first failure that speaks of bd, and not of one bead."""
+        """The first failure of bd itself, as opposed to one of a single bead."""
         return self._look_back.error or self.unread
 
     def each(self, changes: Sequence[Change]) -> list[bool | BdError]:
-        """Apply the changes, see `apply_each`, and note what failed. One that a pause has forestalled is False."""
+        """Apply the changes, see `apply_each`, and note failures. A change that a pause prevented is False."""
         results = apply_each(self, changes, self._look_back)
         for change, result in zip(changes, results, strict=True):
             if isinstance(result, BdError):
@@ -50,7 +50,7 @@ class SweepWrites:
         return results
 
     def fail(self, bead: Bead, words: str) -> None:
-        """Note why a bead is not as it should be."""
+        """Note why a bead could not be written."""
         self.failures[bead.id] = BeadReport(bead.id, BeadOutcome.failed, bead.record.job, words, bead.record.attempt)
 
     def prepare(self) -> None:
@@ -58,7 +58,7 @@ class SweepWrites:
         self._writer.prepare()
 
     def apply(self, changes: Sequence[Change]) -> list[bool]:
-        """Apply the changes while the switch is as it was read. If it is not, it is read anew, and tried once more."""
+        """Apply the changes if the pause switch is as it was read. If not, read it anew and try once more."""
         while self.paused is None:
             expected = self._expected
             written = self._writer.apply(
@@ -72,7 +72,7 @@ class SweepWrites:
         return [False] * len(changes)
 
     def swap(self, key: str, old: str | None, new: str | None) -> bool:
-        """Set or clear a key of the key-value store, as Writer says, unless a look at the switch says `paused`."""
+        """Set or clear a key of the key-value store as Writer does, unless the pause switch says `paused`."""
         if self._expected is not None:
             self._read_switch()
         return self.paused is None and self._writer.swap(key, old, new)

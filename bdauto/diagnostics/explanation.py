@@ -145,7 +145,7 @@ def story(bead: Bead) -> list[tuple[str, str]]:
 
 
 def _sums(bead: Bead) -> tuple[list[Run], int | None, float | None, int | None]:
-    """Return the runs that ended, and their seconds, cost and turns as far as any are known."""
+    """Return the runs that ended, and the sums of their known seconds, costs and turns. None: none is known."""
     ended = [run for run in bead.record.all_runs if run.ended_at]
     seconds = [run.seconds for run in ended if run.seconds is not None]
     costs = [run.cost_usd for run in ended if run.cost_usd is not None]

@@ -41,7 +41,7 @@ def local_checks(agent: "LocalAgent", now: float, bd: str = "bd") -> Iterator[Ch
 
 
 def _bd(agent: "LocalAgent", bd: str) -> Check:
-    """Look for bd as the agent will: by its own PATH, which under cron is short."""
+    """Look for bd on the PATH that the agent gets, which is short under cron."""
     name = "agent's bd"
     found, own = shutil.which("bd", path=agent.search_path), shutil.which(bd)
     if found is None:
@@ -55,7 +55,7 @@ def _bd(agent: "LocalAgent", bd: str) -> Check:
 
 
 def _repository(agent: "LocalAgent") -> Iterator[Check]:
-    """Try whether git would make a worktree and its branch."""
+    """Check that git would make a worktree and its branch."""
     try:
         if root := agent.check_repository():
             yield ok("repository", f"git makes branches in {root}")
@@ -67,7 +67,7 @@ def _repository(agent: "LocalAgent") -> Iterator[Check]:
 
 
 def _jobs(agent: "LocalAgent") -> Check:
-    """Check that a job could be begun in the jobs' folder, that it is the user's alone, and that locks work there."""
+    """Check that a job could be started in the jobs' folder, that it is private, and that locks work there."""
     name, path = "jobs", agent.jobs.path
     try:
         check_folder(path)

@@ -52,7 +52,7 @@ def record_checks(bd: Bd, topology: Topology) -> Iterator[Check]:
 
 
 def shared_job_checks(bd: Bd, now: datetime) -> Iterator[Check]:
-    """Warn of each job, up to NAMED, that more than one of the beads of the last week records."""
+    """Warn of jobs, up to NAMED, that more than one bead of the last week records."""
     try:
         shared = shared_jobs(bd.changed_since(now - WEEK).result().beads)
     except BdError as error:

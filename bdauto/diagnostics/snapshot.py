@@ -62,7 +62,7 @@ class Running:
 
     @property
     def verdict(self) -> str:
-        """What a table shows: the job's state, or who can be asked for it, or why the bead is not kept."""
+        """The text for a table: the job's state, who can be asked for it, or why the bead would be settled."""
         if self.state != "kept":
             return f"{self.state}: {self.decision.evidence}"
         return f"elsewhere: {who_knows(self.bead)}" if self.job_state == ELSEWHERE else self.job_state or "kept"
@@ -143,9 +143,9 @@ def gather(
 def with_jobs(
     bd: Bd, runner: "Runner | None", verdicts: Iterable[Verdict], dispatch: DispatchSettings, now: datetime
 ) -> Iterator[Verdict]:
-    """Judge eligible beads again by the jobs that they name, up to AT_ONCE of them, as a dispatch does.
+    """Check the jobs that eligible beads name, for up to AT_ONCE beads, as a dispatch does.
 
-    Nobody is asked any more when a dispatch would not ask, either.
+    The questions stop when those of a dispatch would stop.
     """
     asked, patience = 0, Patience()
     for found in verdicts:

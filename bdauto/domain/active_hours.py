@@ -52,7 +52,7 @@ class ActiveHours(msgspec.Struct, frozen=True):
         return any(window.contains(local.weekday(), minute) for window in self.windows)
 
     def next(self, moment: datetime) -> datetime:
-        """Return the moment from which beads may be dispatched again: this one, or the first of a window after it."""
+        """Return the first moment from `now` on at which beads may be dispatched."""
         if self.contain(moment):
             return moment.astimezone(UTC)
         begins = min(self._begin(window, moment) for window in self.windows)
@@ -61,7 +61,7 @@ class ActiveHours(msgspec.Struct, frozen=True):
         return begins
 
     def _begin(self, window: Window, moment: datetime) -> datetime:
-        """Return when a window begins next, or within the hour before that where the clock is put forward or back."""
+        """Return the next start of a window. It may be up to an hour early when the clocks change."""
         from dateutil.rrule import DAILY, rrule  # only who sets hours waits for it
 
         hour, minute = divmod(window.start, 60)

@@ -1,4 +1,4 @@
-"""What an agent's command said of its run: why it ended, its figures, its last words."""
+"""What an agent's command told about its run: why it ended, its figures, its last words."""
 
 import re
 from datetime import datetime
@@ -27,15 +27,15 @@ class Why(StrEnum):
 
     @property
     def of_service(self) -> bool:
-        """True where the service behind the agent is at fault. No bead is charged for that."""
+        """True: the service behind the agent is at fault, so no bead is charged."""
         return self in (Why.limit, Why.login, Why.overloaded, Why.network)
 
 
 class AgentEnd(msgspec.Struct, frozen=True, kw_only=True):
     """The end of a run as the agent's command told it. Unknown values are None.
 
-    `why` is None where the command did not say: its exit status decides then. `sessions` are in order, and the last one
-    can be resumed. `denied` are the tools that the command was not allowed to use. `reset_at` is when a limit ends.
+    `why` is None if the command did not tell it. Then its exit status decides. `sessions` are in order, and the last
+    one can be resumed. `denied` are the tools that the command was not allowed to use. `reset_at` is when a limit ends.
     """
 
     why: Why | None = None
@@ -72,7 +72,7 @@ _CAUSES = {
         r"unable to connect|certificate",
     ),
 }
-"""Words of error messages. The first cause with a match counts: a limit may come with any status."""
+"""Patterns of error messages. The first match counts, because a limit may come with any HTTP status."""
 _PATTERNS = {why: re.compile("|".join(words), re.ASCII | re.IGNORECASE) for why, words in _CAUSES.items()}
 
 

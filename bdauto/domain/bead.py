@@ -15,7 +15,7 @@ ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z"
 """Matches the ids that bd makes (prefix, hash, dotted children). They are safe in arguments and in SQL."""
 
 MOST_JOBS = 20
-"""Jobs that a bead is believed to name, the youngest: notes are written by anybody, and each job is asked about."""
+"""How many of a bead's named jobs count, the youngest. Anybody can write notes, and each job costs a question."""
 _JOB_ID = r"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?)"
 _SIGNED_JOB = re.compile(rf"^{AGENT_SIGN} {_JOB_ID}(?![A-Za-z0-9_-])", re.MULTILINE)
 _NAMED_JOB = re.compile(rf"^(?:{AGENT_SIGN} |{JOB_NOTE}){_JOB_ID}(?![A-Za-z0-9_-])", re.MULTILINE)
@@ -27,7 +27,7 @@ Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 OWN_UPDATE = timedelta(minutes=1)
-"""An update so soon after `released_at` is the release itself: an embedded bd dates it when it comes to write."""
+"""An update this soon after `released_at` is the release itself: an embedded bd sets the time when it writes."""
 
 
 class Dependency(msgspec.Struct, frozen=True):
@@ -73,12 +73,12 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def record(self) -> Record:
-        """What bdauto has written on the bead. That of a re-armed bead begins afresh."""
+        """What bdauto has written on the bead. The record of a re-armed bead starts empty."""
         return self._stored.change(attempts=0, quarantined="") if self.rearmed else self._stored
 
     @property
     def rearmed(self) -> bool:
-        """Whether bdauto blocked this bead and somebody has opened it again since. The next claim forgets it."""
+        """True: bdauto blocked this bead and somebody has opened it since. The next claim ends that."""
         return self.status not in ("blocked", "closed") and bool(self._stored.quarantined)
 
     @cached_property
@@ -97,15 +97,15 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def local(self) -> bool:
-        """Whether the current attempt belongs to an agent command on some machine, and not to a service."""
+        """True: the current attempt belongs to an agent command on some machine, not to a service."""
         return bool(self.jobs_folder or self.record.host)
 
     @property
     def waiting_since(self) -> datetime:
-        """When an open bead began to wait, which is its place in the queue: at its last update.
+        """When an open bead began to wait, which gives its place in the queue: its last update.
 
-        An update by which bdauto gave it back does not count, unless it is charged for an early death. Whatever anybody
-        else changes lets the wait begin anew: a new assignment, a bead that is opened by hand.
+        An update by which bdauto gave it back does not count, unless it is charged for an early death. Any other change
+        restarts the wait, such as a new assignment or opening the bead by hand.
         """
         armed_at, released_at = self.record.armed_at, self.record.released_at
         if armed_at is None or self.record.place != KEPT or self.rearmed:
@@ -153,10 +153,10 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def claim_place(self) -> int:
-        """The length of the notes at the current claim. 0 if somebody has rewritten the notes since.
+        """The length of the notes at the current claim. 0 if the notes were rewritten since.
 
-        A claim that did not record it is known by its note: the last one that is newer than the recorded time, or else
-        the first of that time.
+        If the claim did not record the length, the claim's note marks the place: the last one newer than the recorded
+        time, else the first of that time.
         """
         recorded = re.match(r"([0-9]{1,9}) (.*)", self._text(PENDING_NOTE))
         if recorded:

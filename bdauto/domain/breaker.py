@@ -1,4 +1,4 @@
-"""The circuit breaker: agents that die at once stop dispatching, not bead after bead.
+"""The circuit breaker: when agents die at once, dispatching stops instead of failing bead after bead.
 
 An expired key or a usage limit makes every job die within seconds while every POST succeeds. Rules for one bead would
 then use up the attempts of the whole queue. The breaker's state lives in the tracker beside the pause switch, so it
@@ -39,8 +39,8 @@ State = Literal["closed", "open", "half-open"]
 class Death(msgspec.Struct, frozen=True):
     """An early death: a job that ended, with its bead still in progress and no sign of its agent since the claim.
 
-    `unknown` marks a POST with an unknown outcome instead, whose job may never have started. `service` marks a job
-    whose agent's service failed, whatever the agent had done before.
+    `unknown` marks a POST with an unknown outcome, whose job may never have started. `service` marks a job whose
+    agent's service failed, even if the agent had worked before.
     """
 
     bead: str
@@ -113,11 +113,11 @@ class Breaker(msgspec.Struct, frozen=True):
     def after_death(
         self, death: Death, trip_after: int, now: datetime, *, resume_at: datetime | None = None
     ) -> "Breaker":
-        """Count an early death. The same attempt counts once. `trip_after` 0 never opens the breaker.
+        """Return the breaker with an early death. An attempt counts once. `trip_after` 0 never opens the breaker.
 
-        `resume_at` is when the agent's words say that it can work again. It replaces the doubling wait, but only
-        prolongs it when a trial has just failed: words that name the next second would have it posted for ever. One
-        that has passed by now changes nothing.
+        `resume_at` is when the agent's words say that it can work again. It replaces the doubling wait. After a failed
+        trial it can only prolong the wait, because an agent that always names the next second would be tried without
+        end. A time that has passed changes nothing.
         """
         if any(known.attempt == death.attempt for known in self.deaths):
             return self
@@ -149,7 +149,7 @@ class Breaker(msgspec.Struct, frozen=True):
         return self if left == self.deaths else msgspec.structs.replace(self, deaths=left)
 
     def after_start(self, claimed_at: datetime) -> "Breaker":
-        """Forget the unknown outcomes up to the claim of a bead whose POST was answered with a job."""
+        """Forget unknown outcomes that are older than the claim of a bead whose POST was answered with a job."""
         left = tuple(death for death in self.deaths if not death.unknown or death.since > claimed_at)
         return self if left == self.deaths else msgspec.structs.replace(self, deaths=left)
 
@@ -159,7 +159,7 @@ class Breaker(msgspec.Struct, frozen=True):
 
 
 def _alike(deaths: Sequence[Death], number: int) -> bool:
-    """Whether so many deaths, of more than one bead, all have the same last words, but for what has a digit in it."""
+    """True: this many deaths, of more than one bead, have the same last words. Words with a digit are ignored."""
     if any(death.unknown for death in deaths):
         return False
     words = {re.sub(r"\S*\d\S*", "#", death.words) for death in deaths}

@@ -1,9 +1,8 @@
-"""Signs of life: what somebody else than bdauto has noted on a bead since its claim.
+"""Signs of life: notes on a bead since its claim that bdauto did not write.
 
-bd's notes are one text, and programs write under names of their choice. So bdauto does not guess who wrote a note. Its
-metadata tells where the notes of the claim begin, and what bdauto has noted since: the claim and the record, one line
-each, and the ends of earlier runs. Whatever else is there was written by somebody else, even if it begins as bdauto's
-notes do.
+bd's notes are one text, and a program can write under any name. So bdauto does not guess the author of a note. Its
+metadata tells where the notes since the claim begin, and what bdauto has noted since: the claim and the record, one
+line each, and the ends of earlier runs. Everything else is by somebody else, even if it begins like a note of bdauto.
 """
 
 import re
@@ -14,18 +13,18 @@ from bdauto.domain.notes import AGENT_SIGN, FINISH_NOTE
 
 
 def sign_of_life(bead: Bead) -> bool:
-    """Whether anybody but bdauto has written a note since the claim, as an agent does first of all."""
+    """True: somebody other than bdauto has written a note since the claim, as agents do first."""
     return bool(notes_of_others(bead))
 
 
 def only_signed(bead: Bead) -> bool:
-    """Whether the agent's first note is all that was noted since the claim. A script may write it for an agent."""
+    """True: the agent's first note is the only one since the claim. A script may write it for the agent."""
     notes = notes_of_others(bead)
     return bool(notes) and all(line.startswith(AGENT_SIGN) for line in notes)
 
 
 def notes_of_others(bead: Bead) -> list[str]:
-    """Return the lines that were noted since the current claim, without those of bdauto."""
+    """Return the lines of notes since the current claim that bdauto did not write."""
     lines = [line for line in bead.notes_since_claim.splitlines() if line.strip()]
     for pattern in _own_notes(bead):
         own = next((line for line in lines if re.fullmatch(pattern, line)), None)

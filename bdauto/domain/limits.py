@@ -49,10 +49,10 @@ def outside_hours(settings: DispatchSettings, now: datetime) -> Limit | None:
 def reached(
     beads: Iterable[Bead], settings: DispatchSettings, assignee: str, now: datetime, here: Sequence["Run"] = ()
 ) -> Limit | None:
-    """Return the limit that the last 24 hours have reached, of two the one that lasts longer.
+    """Return the limit that the last 24 hours have reached, or None. Of two limits, the one that lasts longer.
 
     `beads` are those that were changed since LOOK_BACK, whoever has them. `here` are the runs that this machine knows
-    without them: an agent may have removed its bead, or its record.
+    itself, since an agent may have removed its bead or its record.
     """
     from bdauto.domain.runs import dispatched_for, histories_of  # only who sets a limit waits for it
 
@@ -71,7 +71,7 @@ def _runs(history: "History") -> Sequence["Run"]:
 
 
 def _merged(recorded: "Run", here: "Run | None") -> "Run":
-    """Return a run as it was recorded, with the end and the cost that the machine knows on which it ran."""
+    """Return a recorded run with the end and the cost from the machine that ran it."""
     if here is None:
         return recorded
     cost_usd = recorded.cost_usd if here.cost_usd is None else here.cost_usd

@@ -8,7 +8,7 @@ AGENT_SIGN = "claimed by agent"
 CLAIM_NOTE = "auto-dispatcher claimed at "
 """How the note of a claim begins; the time of the claim follows."""
 WRITTEN = "written"
-"""What the metadata has (`record.PENDING_NOTE`) in place of the claim's note once that is among the notes."""
+"""Replaces the claim's note in the metadata (`record.PENDING_NOTE`) once bd's notes have it."""
 JOB_NOTE = "dispatched: job="
 FINISH_NOTE = "agent finished: job="
 

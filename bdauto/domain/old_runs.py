@@ -1,4 +1,4 @@
-"""The runs of a database of November 2026, which had sums over all runs in place of a list. Goes on 2027-02-28."""
+"""Reads the runs in databases of November 2026, which had sums in place of a list. To be removed on 2027-02-28."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,10 @@ def has_old_runs(metadata: Mapping[str, Any]) -> bool:
 
 
 def old_run(record: "Record", metadata: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the fields of the one run that stands for all earlier ones, None where there are none.
+    """Return the fields of one run that stands for all earlier ones, or None if there are none.
 
-    It ended with the last of them. The notes told them apart and are not believed. It has no result while it runs.
+    Its end is that of the last one. The notes had single runs, but anybody can write notes. It has no result while it
+    runs.
     """
     if not record.attempt and record.job and record.result == "running":  # cancelled
         return {"attempt": record.job, "job": record.job, "claimed_at": record.claimed_at}

@@ -29,10 +29,10 @@ class Action(StrEnum):
 class ReapDecision(msgspec.Struct, frozen=True):
     """What the reaper decided about one bead: the action, the evidence in words, and the note to write.
 
-    `by_age` marks a decision that rests on time alone. A wrong clock could cause it for every bead at once.
+    `by_age` marks a decision based on time alone, which a wrong clock could cause for every bead at once.
     `early_death` marks a bead whose agent ended, or stalled, without a sign of life, or whose agent's service failed
-    (`service`), whatever it had done before. `charged` is False for one that
-    gets its attempt back. `gives_up` marks one whose job is called alive, and is not believed any more.
+    (`service`), even after work. `charged` is False if the bead gets its attempt back. `gives_up` marks a bead whose
+    job is called alive but no longer believed.
     """
 
     bead: Bead
@@ -51,7 +51,7 @@ ALIVE = frozenset({"queued", "running"})
 UNPREPARED = "unprepared"
 """The state of a job on a host whose agent never ran: git could not make the worktree for it."""
 OVER = frozenset({"failed", "error", "completed", "timed out", "cancelled", "died", UNPREPARED})
-"""A job in one of these states has ended. `timeout` is not one: the service marks the job, its process runs on.
+"""A job in one of these states has ended. `timeout` is not among them: the service leaves the process running.
 
 The last four are of an agent on a host, whose supervisor ends what it times out.
 """
@@ -59,20 +59,20 @@ The last four are of an agent on a host, whose supervisor ends what it times out
 FORGOTTEN, NO_ANSWER, TOKEN_REFUSED = "forgotten", "no answer", "token refused"
 """Instead of a job's state: the agent service does not know the job, did not answer, or did not accept the token."""
 NOT_ASKED = "not asked"
-"""Instead of a job's state: the time for questions was over. It is no evidence, and the next sweep asks."""
+"""In place of a job's state: there was no time to ask. It is no evidence, and the next sweep asks."""
 NOT_STARTED = "not started"
-"""Instead of a job's state: the jobs folder that the claim names knows of no job that was started under it."""
+"""In place of a job's state: the jobs folder that the claim names has no job of this claim."""
 ELSEWHERE = "elsewhere"
-"""Instead of a job's state: the claim names a place that is not asked here, so nothing is known of its job."""
+"""In place of a job's state: the claim names a place that cannot be asked here."""
 
 AT_ONCE = timedelta(minutes=1)
-"""An agent that has noted nothing but its sign, and ends within this time, has not begun to work."""
+"""An agent that only signed its bead and ended within this time has not begun to work."""
 CLOCK_ROUNDING = timedelta(seconds=2)
 """bd rounds a time to a second, which can lie ahead."""
 UNANSWERED = timedelta(hours=2)
 """A bead whose job nobody could be asked about is not condemned by its age before this long without an update."""
 LONGEST_BELIEF = timedelta(days=1)
-"""An agent service that calls a job alive, whose agent has noted nothing since the claim, is believed this long."""
+"""How long an agent service is believed that calls a job alive although its agent has noted nothing since the claim."""
 
 
 class JobEvidence(msgspec.Struct, frozen=True):
@@ -88,7 +88,7 @@ class JobEvidence(msgspec.Struct, frozen=True):
     others: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def without(self, beads: Collection[str]) -> "JobEvidence":
-        """Return the evidence without what it says of the jobs of these beads, named by their ids."""
+        """Return the evidence without the jobs of these beads, given by their ids."""
         states = {bead: state for bead, state in self.states.items() if bead not in beads}
         ends = {bead: end for bead, end in self.ends.items() if bead not in beads}
         return msgspec.structs.replace(self, states=states, ends=ends)
@@ -199,7 +199,7 @@ def _keep(bead: Bead, evidence: str) -> ReapDecision:
 
 
 def _silence(bead: Bead, job_state: str) -> str:
-    """Say in words what is known of a job that is no verdict."""
+    """Describe what is known of a job if that does not decide."""
     if job_state == ELSEWHERE:
         return f"; only {who_knows(bead)} can be asked about it"
     if job_state == NO_ANSWER:
@@ -210,7 +210,7 @@ def _silence(bead: Bead, job_state: str) -> str:
 
 
 def who_knows(bead: Bead) -> str:
-    """Return in words who can be asked about the job of a claim."""
+    """Describe the place that can be asked about the job of a claim."""
     if not bead.local:
         return "the agent service"
     return f"host {clean(bead.record.host, 60) or 'unknown'} (jobs folder {bead.jobs_folder or 'unknown'})"
@@ -229,7 +229,7 @@ def _silent(bead: Bead) -> bool:
 
 
 def _died_at_once(bead: Bead, end: JobEnd | None) -> bool:
-    """Whether the agent ended without success or cost before it did more than sign the bead.
+    """True: the agent ended without success or cost, and only signed the bead.
 
     A script may sign for an agent whose key has expired. A job that completed is left to a person: it may be done.
     """
@@ -280,13 +280,13 @@ def _early_death(
 
 
 def _unprepared(bead: Bead, words: str) -> ReapDecision:
-    """Open a bead again for which git could not make a worktree: no agent ran, so nothing is charged."""
+    """Open a bead again if git could not make its worktree. No agent ran, so nothing is charged."""
     evidence = f"job {_job(bead)} could not be prepared, so no agent ran" + (f": {words}" if words else "")
     return ReapDecision(bead, Action.release, evidence, f"reaper: {evidence} — released uncharged", charged=False)
 
 
 def _service_failed(bead: Bead, words: str, end: JobEnd) -> ReapDecision:
-    """Open a bead again whose agent's service failed. It is not the bead's fault, however far the agent had come."""
+    """Open a bead again whose agent's service failed. The bead is not charged, even if the agent had worked."""
     evidence = f"{words}, for its agent's service failed ({end.why})" + (f": {end.words}" if end.words else "")
     note = f"reaper: {evidence} — released uncharged"
     return ReapDecision(bead, Action.release, evidence, note, early_death=True, service=True, charged=False)

@@ -43,7 +43,7 @@ RUNNING = "running"
 
 
 class Result(StrEnum):
-    """How a job ended. `lost` means that it is over and nobody knows how."""
+    """How a job ended. `lost`: it is over, and nobody knows how."""
 
     completed = "completed"
     failed = "failed"
@@ -90,7 +90,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What bdauto has written on a bead. A field with its default is one that is not there.
+    """What bdauto has written on a bead. A field that is absent has its default.
 
     attempt: the unique id of the current attempt.
     attempts: dispatches charged since the bead was last re-armed.
@@ -102,7 +102,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     noted: the attempt whose lost note was written again.
     unclaimed: a job that was started and could not be recorded, because the claim was gone. The bead is open.
     adopted: the attempt that claims the bead for a job that bdauto did not start.
-    given_up: the job that was settled though the agent service called it alive. It is not believed again.
+    given_up: the job that was settled though the agent service called it alive. It no longer keeps the bead.
     armed_at: when the bead began to wait for its current or last claim. retry_at: not dispatched before this.
     place: KEPT on an open bead that waits since armed_at. released_at: when bdauto gave it back with its place.
     waited: seconds that it waited for its last dispatch. assignee: whose queue it was dispatched from.
@@ -137,7 +137,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def current(self) -> Run | None:
-        """The run of the current attempt, as long as its end is not recorded."""
+        """The run of the current attempt. None once its end is recorded."""
         if not self.attempt or any(run.attempt == self.attempt for run in self.runs):
             return None
         return Run(
@@ -150,7 +150,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def all_runs(self) -> tuple[Run, ...]:
-        """All runs that are known, the oldest first, with the current one."""
+        """All known runs with the current one, the oldest first."""
         return (*self.runs, self.current) if self.current else self.runs
 
     @property
@@ -169,7 +169,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return after.change(result=RUNNING if after.unended else last.value if last else "")
 
     def with_end(self, ended: Run) -> "Record":
-        """Return the record with the end of one of its runs, or of one that it does not have."""
+        """Return the record with this ended run, which replaces the run of the same attempt or is added."""
         kept = tuple(ended if run.attempt == ended.attempt else run for run in self.runs)
         return self.with_runs(kept if ended in kept else (*kept, ended))
 
@@ -181,12 +181,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def in_place(self, since: datetime | None) -> "Record":
         """Return the record of an open bead that keeps its place in the queue, having waited since then.
 
-        Whoever writes it writes `released_at` too. None is a bead without such a place.
+        The caller must write `released_at` too. None: the bead does not keep its place.
         """
         return self.change(armed_at=since, place=KEPT if since else "", released_at=None)
 
     def blocked(self, why: str) -> "Record":
-        """Return the record of a bead that bdauto blocks. How often, when and as which job it ran can still be read."""
+        """Return the record of a bead that bdauto blocks. Its attempts, times and job stay readable."""
         after = self.change(attempt="", retry_at=None, error="", failures=0, deaths=0).in_place(None)
         return after.change(quarantined=why, adopted="").with_runs(self.runs)
 
@@ -203,7 +203,7 @@ def read_record(metadata: Mapping[str, Any]) -> Record:
 
 
 def nonsense(metadata: Mapping[str, Any], record: Record) -> tuple[str, ...]:
-    """Return the keys of a record whose values make no sense."""
+    """Return the keys whose values are invalid and read as absent."""
     absent = (key for name, (key, _) in _FIELDS.items() if getattr(record, name) == _DEFAULTS[name])
     return tuple(key for key in absent if metadata.get(key) not in (None, "", 0, "0", "[]", []))
 

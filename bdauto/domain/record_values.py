@@ -1,4 +1,4 @@
-"""Reads single values of bdauto's metadata. Anybody can write metadata: a value that makes no sense is absent."""
+"""Reads single values of bdauto's metadata. Anybody can write metadata, so an invalid value is read as absent."""
 
 import math
 import re
@@ -62,14 +62,14 @@ def read_id(value: object) -> str:
 
 
 def read_count(value: object) -> int:
-    """Return a count of dispatches, 0 for what is none."""
+    """Return a count of dispatches, 0 if the value is not one."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,7}", value):  # some builds of bd store a number as text
         value = int(value)
     return value if type(value) is int and 0 <= value <= LARGEST_COUNT else 0
 
 
 def read_time(value: object) -> datetime | None:
-    """Return a time, None for what is none."""
+    """Return a time, None if the value is not one."""
     text = read_text(value)
     if not text:
         return None

@@ -12,11 +12,11 @@ from zoneinfo import ZoneInfo
 LOOKED_AT = 1 << 16
 """Characters of the text that are looked at, from its end."""
 LONGEST = timedelta(days=32)
-"""How far ahead a time is believed. Some plans have limits per month."""
+"""A time further ahead than this is not believed. Some plans have limits per month."""
 JUST_PASSED = timedelta(hours=1)
-"""A time of day without a date that passed this long before the end of the job is over. Earlier ones mean tomorrow."""
+"""A time of day that passed at most this long before the job's end is over. An earlier one means tomorrow."""
 UNKNOWN_ZONE = timedelta(hours=1)
-"""The wait for a time of day in an unknown zone: it cannot be believed to the hour, so a trial decides."""
+"""The wait for a time of day in an unknown zone. It may be hours off, so a trial decides."""
 
 _CUE = re.compile(
     r"""(?:
@@ -58,7 +58,7 @@ _ABBREVIATIONS = {
     "IST": 5.5, "SGT": 8, "HKT": 8, "JST": 9, "KST": 9, "AEST": 10, "AEDT": 11,
     "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7,
 }  # fmt: skip
-"""Abbreviations of zones in hours from UTC. An ambiguous one has the meaning that it has in American English."""
+"""Abbreviations of zones in hours from UTC. An ambiguous one is read as in American English."""
 _REGIONS = {
     "ET": "America/New_York",
     "CT": "America/Chicago",
@@ -70,9 +70,9 @@ _REGIONS = {
 def reset_time(text: str, ended: datetime, local: tzinfo | None) -> datetime | None:
     """Return when the agent can work again, as far as the text names it, or None.
 
-    Everything is reckoned from `ended`, when the job ended. `local` is the zone of a time that names none: that of the
-    machine that ran the agent, or None where it is unknown. A time that is not after `ended` has passed already. Of
-    several times the first that is still ahead counts.
+    All times are relative to `ended`, when the job ended. `local` is the zone for times without one: that of the
+    machine that ran the agent, or None if unknown. A time up to `ended` has passed. Of several times the first that is
+    still ahead counts.
     """
     named = [*_named(text[-LOOKED_AT:], ended, local)]
     ahead = [moment for moment in named if ended < moment <= ended + LONGEST]
@@ -157,7 +157,7 @@ def _date(text: str, start: int, ended: datetime, local: tzinfo | None) -> datet
 
 
 def _zone(text: str, end: int, local: tzinfo | None) -> tzinfo | None:
-    """Return the zone that is named at this place, `local` if none is, None if it is not known."""
+    """Return the zone named at this place, `local` if none is named, None if the name is unknown."""
     found = _ZONE.match(text, end)
     if not found:
         return local

@@ -1,6 +1,6 @@
 """How a job ended: its result, why, how long it ran, what it cost, and what it said last.
 
-What is not plausible is unknown here, and unknown is None, never zero.
+An implausible value counts as unknown, and an unknown value is None, never zero.
 """
 
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ LINE_LIMIT = 4000
 TEXT_LIMIT = 1 << 20
 """Characters of a text that are looked at, from its end."""
 _WHY = {Result.timeout: Why.timeout, Result.lost: Why.lost, Result.error: Why.error}
-"""Why a run ended whose result says so itself, whatever its agent said before."""
+"""Why a run ended, for results that tell it themselves. They count before what the agent said."""
 
 
 class JobEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +93,7 @@ def whole_seconds(duration: timedelta) -> int | None:
 
 
 def since_claim(run: Run, end: JobEnd) -> JobEnd:
-    """Return the end of a run, not before its claim: whoever tells it may have a wrong clock."""
+    """Return the end of a run, at the earliest its claim: the machine that told it may have a wrong clock."""
     claimed_at = run.claimed_at
     return msgspec.structs.replace(end, ended_at=claimed_at) if claimed_at and end.ended_at < claimed_at else end
 
@@ -136,6 +136,6 @@ def format_cost(cost_usd: float) -> str:
 
 
 def whole_milliseconds(milliseconds: object) -> int | None:
-    """Return milliseconds in whole seconds, None if they are no plausible duration."""
+    """Return milliseconds as whole seconds, None if they are not a plausible duration."""
     number = checked_number(milliseconds)
     return whole_seconds(timedelta(milliseconds=number)) if number is not None and number < 1e12 else None

@@ -1,4 +1,4 @@
-"""A bead with its runs, as its record has them: what reports and limits count."""
+"""A bead with the runs of its record, which reports and limits count."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -56,10 +56,10 @@ def history_of(bead: Bead) -> History:
 
 
 def histories_of(beads: Iterable[Bead]) -> list[History]:
-    """Return the histories of beads. An end of a job that several runs have costs something once: the first claimed.
+    """Return the histories of beads. If several runs have the same end of a job, only the first claimed has a cost.
 
-    It is one end if job and cost are the same: two beads recorded one job, or somebody has copied a bead. The time may
-    differ: a service that does not tell it leaves the time of the sweep.
+    Ends are the same if job and cost are: two beads recorded one job, or somebody copied a bead. The times may differ,
+    because a sweep uses its own time if the service tells none.
     """
     histories = [history_of(bead) for bead in beads]
     first: dict[_End, tuple[datetime, str, str]] = {}

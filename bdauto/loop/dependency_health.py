@@ -103,7 +103,7 @@ class DependencyHealth:
         self._telemetry.set(UP, self._up[target], target=target)
 
     def posts(self, report: Report) -> None:
-        """Note whether beads were started: what became of the last one counts that was claimed."""
+        """Note whether beads can be started. The outcome of the last claimed bead decides."""
         telling = [bead.outcome for bead in report.beads if bead.attempt and bead.outcome in STARTING + NOT_STARTING]
         if telling and telling[-1] in STARTING:
             self._answered("dispatch")

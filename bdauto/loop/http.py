@@ -34,9 +34,9 @@ ANSWER_TIMEOUT = 60.0
 """Seconds that a connection may be open whose request is being answered."""
 HEADER_LIMIT, BODY_LIMIT = 8192, 1024
 FOR_ALL = frozenset({"/healthz", "/readyz", "/metrics"})
-"""What answers any Host: probes and scrapers use addresses and names that nobody here knows, and no bead is in it."""
+"""Paths that answer any Host. Probes and scrapers use unknown addresses and names, and these pages show no bead."""
 NOT_PUBLIC = (".local", ".internal", ".svc", ".home.arpa", ".test", ".localdomain")
-"""Ends of names that nobody can register, and that name hosts of this network."""
+"""Suffixes that nobody can register in public DNS. They name hosts of the local network."""
 TEXT = "text/plain; charset=utf-8"
 
 
@@ -112,7 +112,7 @@ def _page(pages: Pages, folders: Folders, path: str) -> Page:
 
 
 def _tried(make: Callable[[], Page], path: str) -> Page:
-    """Return the page. One that fails is a defect, which the log names: whoever asks sees no details."""
+    """Return the page. A page that fails is a defect: the log has the details, and the client sees none."""
     try:
         return make()
     except Exception as error:
@@ -123,11 +123,11 @@ def _tried(make: Callable[[], Page], path: str) -> Page:
 
 
 def is_own_name(asked: str, listening: str) -> bool:
-    """Return whether a Host header names this listener, and not a name that somebody has pointed at its address.
+    """True: a Host header names this listener, not a foreign name that resolves to its address.
 
-    A page of another site in a browser can have its own name resolve to this address (DNS rebinding), and read the
-    answers. On loopback only loopback and the host of --listen are own names. Elsewhere every address is, because
-    nobody can rebind one, and of names the host's, and those that no public DNS has (RFC 6761, RFC 6762).
+    With DNS rebinding, a web page lets its own name resolve to this address and reads the answers. On loopback, own
+    names are loopback names and addresses and the host of --listen. Elsewhere every address is accepted, because
+    addresses cannot be rebound. So are the host's name and names that no public DNS has (RFC 6761, RFC 6762).
     """
     name = asked.rpartition(":")[0] if re.search(r":\d*\Z", asked) and not asked.endswith("]") else asked
     name = name.lower().rstrip(".")

@@ -185,7 +185,7 @@ class Loop:
         self._publish()
 
     def _failed_start(self, job: Job) -> Report | None:
-        """Return what fails where bd has not said yet which tracker it is: an agent on this machine must know that."""
+        """Open the runner if it is not open yet. Return a failed report if bd cannot name the tracker."""
         if self._found:
             return None
         try:

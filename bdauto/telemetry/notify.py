@@ -73,9 +73,9 @@ def _apprise() -> Any:
 
 
 def _ignore_proxies() -> None:
-    """Let `requests`, by which Apprise sends, heed neither proxy variables nor .netrc.
+    """Make `requests`, with which Apprise sends, ignore proxy variables and .netrc.
 
-    A proxy would see the secret in the URL's path. A login of .netrc would take the place of the URL's own.
+    A proxy would see the secret in the URL's path. A login in .netrc would replace the one in the URL.
     """
     import requests.sessions
 

@@ -1,4 +1,4 @@
 """The command lines of coding agents: how each is started, and what its output says.
 
-`stream` makes values of output, each adapter makes events of values, and `transcript` adds them up to one end.
+`stream` splits output into values, each adapter turns values into events, and `transcript` adds them up to one end.
 """

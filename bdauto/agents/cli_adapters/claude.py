@@ -20,7 +20,7 @@ _SUBJECTS = ("command", "file_path", "path", "pattern", "query", "url", "descrip
 
 
 def command(model: str, cost_usd: float | None, session: str) -> list[str]:
-    """Return the words that start it, with the prompt as its standard input. It may edit files and run `bd`."""
+    """Return the command line. The prompt is its standard input. It may edit files and run `bd`."""
     words = [PROGRAM, "-p", "--output-format", "stream-json", "--verbose", "--permission-mode", "acceptEdits"]
     words += ["--allowedTools", "Bash(bd:*)"]
     words += ["--model", model] if model else []
@@ -29,7 +29,7 @@ def command(model: str, cost_usd: float | None, session: str) -> list[str]:
 
 
 def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
-    """Read one object."""
+    """Turn one object of the output into events. None: it is not one of this command's."""
     kind = value.get("type")
     if not isinstance(kind, str | None):
         return None
@@ -46,7 +46,7 @@ def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
 
 
 def _result(value: dict[str, Any], run: Transcript) -> Iterator[Event] | None:
-    if "status" in value:  # another command's result
+    if "status" in value:  # the result of another command
         return None
     figures = run.figures(run.session(value.get("session_id")))
     cost = checked_cost(value.get("total_cost_usd"))
@@ -102,7 +102,7 @@ def tool(name: str, given: dict[str, Any]) -> Event:
 
 
 def _limit(info: dict[str, Any], run: Transcript) -> Iterable[Event]:
-    """Read a word on a limit: only `rejected` says that it is reached."""
+    """Read a report about a limit: only the status `rejected` means that it is reached."""
     if info.get("status") != "rejected":
         return ()
     at = info.get("resetsAt")

@@ -13,7 +13,7 @@ PROGRAM = "codex"
 
 
 def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # noqa: ARG001  # it has no such limit
-    """Return the words that start it, with the prompt as its standard input. It may write files and run `bd`."""
+    """Return the command line. The prompt is its standard input. It may write files and run `bd`."""
     words = [PROGRAM, "exec", "--json", "--skip-git-repo-check", "--sandbox", "workspace-write"]
     words += ["-c", "sandbox_workspace_write.network_access=true"]  # a Dolt server is reached over the network
     words += ["--model", model] if model else []
@@ -21,7 +21,7 @@ def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # n
 
 
 def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
-    """Read one object."""
+    """Turn one object of the output into events. None: it is not one of this command's."""
     match value.get("type"):
         case "thread.started":
             run.session(value.get("thread_id"))

@@ -17,7 +17,7 @@ PROGRAM = "gemini"
 
 
 def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # noqa: ARG001  # it has no such limit
-    """Return the words that start it, with the prompt as its standard input. It may edit files and run `bd`."""
+    """Return the command line. The prompt is its standard input. It may edit files and run `bd`."""
     words = [PROGRAM, "--output-format", "stream-json", "--approval-mode", "auto_edit"]
     words += ["--allowed-tools", "run_shell_command(bd)"]
     words += ["--model", model] if model else []
@@ -25,7 +25,7 @@ def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # n
 
 
 def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
-    """Read one object."""
+    """Turn one object of the output into events. None: it is not one of this command's."""
     kind = value.get("type")
     if kind is None and "stats" in value and {"response", "error"} & value.keys():
         return _whole(value, run)

@@ -16,14 +16,14 @@ PROGRAM = "opencode"
 
 
 def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # noqa: ARG001  # it has no such limit
-    """Return the words that start it, with the prompt as its standard input. Its configuration says what it may do."""
+    """Return the command line. The prompt is its standard input. Its configuration says what it may do."""
     words = [PROGRAM, "run", "--format", "json"]
     words += ["--model", model] if model else []
     return words + (["--session", session] if session else [])
 
 
 def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
-    """Read one object."""
+    """Turn one object of the output into events. None: it is not one of this command's."""
     if "sessionID" not in value and "part" not in value:
         return None
     session = run.session(value.get("sessionID")) or run.last_session or "session"

@@ -1,6 +1,6 @@
-"""An agent's output as values: each JSON object on its own, and each other line as text.
+"""Splits an agent's output into values: each JSON object is one, and each other line is one as text.
 
-Output is foreign. It may be cut anywhere, mixed with the lines of other programs, coloured, or in a broken encoding.
+Output is untrusted. It may be cut anywhere, mixed with lines of other programs, coloured, or wrongly encoded.
 """
 
 import codecs
@@ -23,7 +23,7 @@ Value = dict[str, Any] | str
 
 
 class Stream:
-    """Splits output into values. `feed` takes the bytes as they come, and `end` what is left."""
+    """Splits output into values. `feed` takes bytes as they arrive, and `end` returns what is left."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -50,7 +50,7 @@ class Stream:
         yield from self._give_up()
 
     def _take_rest(self) -> str:
-        """Return the line that is not complete yet, and forget it. It is put together once, however many its pieces."""
+        """Return the incomplete line and forget it. Its pieces are joined only once, to keep long lines cheap."""
         rest = "".join(self._rest)
         self._rest, self._rest_size = [], 0
         return rest
@@ -68,7 +68,7 @@ class Stream:
             yield line[:TEXT_LIMIT]
 
     def _continue(self, line: str) -> Iterator[Value]:
-        """Go on with an object over several lines. It ends with a bracket at the start of a line."""
+        """Continue an object over several lines. It ends with a bracket at the start of a line."""
         self._open.append(line)
         self._open_size += len(line)
         if line[:1] in ("}", "]"):
@@ -94,7 +94,7 @@ def values(chunks: Iterable[bytes]) -> Iterator[Value]:
 
 
 def _decoded(text: str) -> list[dict[str, Any]] | None:
-    """Return the objects of a JSON text: one, or those of an array. None if it is no such text."""
+    """Return the objects of a JSON text: one, or those of an array. None if it is neither."""
     if len(text) > LINE_LIMIT or text.lstrip()[:1] not in ("{", "["):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The table of adapters, and what is read of a command that is none of them."""
+"""The table of adapters, and how the output of any other command is read."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, tzinfo
@@ -33,7 +33,7 @@ ADAPTERS = {
 
 
 def reads_of(agent: str) -> tuple[Read, ...]:
-    """Return what reads the output of an agent. A plain command's objects are known by their shape."""
+    """Return the reader of an agent's output. For any other command, each object is recognized by its shape."""
     return (ADAPTERS[agent].read,) if agent else tuple(adapter.read for adapter in ADAPTERS.values())
 
 

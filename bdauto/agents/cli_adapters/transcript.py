@@ -1,4 +1,4 @@
-"""What the output of one job adds up to: events to show, and one end."""
+"""Adds up the output of one job: events to show, and one end."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -18,9 +18,9 @@ Kind = Literal["text", "tool", "limit", "error", "result"]
 MOST_NAMES = 20
 """Sessions and denied tools that are kept."""
 MOST_TEXT = 1 << 16
-"""Characters of error messages that are kept, the last ones."""
+"""The last characters of error messages, of which so many are kept."""
 LAST_LINES = 40
-"""Lines of text that are kept: in their end a plain command says why it failed."""
+"""Lines of text that are kept, the last ones: a plain command says there why it failed."""
 SUBJECT_LIMIT = 160
 _COST = re.compile(r"cost.{0,80}\$(\d+(?:\.\d+)?) session", re.ASCII | re.IGNORECASE)
 _NO_WORDS = re.compile(r"[\W\d_]*|[{}\[\],\"].*|tokens used:?[\s\d.,]*|\[… \d+ bytes cut …\]", re.ASCII | re.IGNORECASE)
@@ -43,7 +43,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct):
-    """The figures of one session. A later result of the same session replaces them: they are sums already."""
+    """The figures of one session. They are sums, so a later result of the same session replaces them."""
 
     cost_usd: float | None = None
     tokens: int | None = None
@@ -65,7 +65,7 @@ class Transcript:
         self._lines: list[str] = []
 
     def session(self, name: object) -> str:
-        """Note that what follows belongs to this session, and return its name, "" if it is none."""
+        """Note that what follows belongs to this session. Return its name, "" if `name` is not valid."""
         if not isinstance(name, str) or not re.fullmatch(r"[\w.:-]{1,100}", name, re.ASCII):
             return ""
         self._sessions.pop(name, None)
@@ -78,7 +78,7 @@ class Transcript:
         return next(reversed(self._sessions), "")
 
     def figures(self, session: str) -> Figures:
-        """Return the figures of a session, to be changed. Each result without a session counts for itself."""
+        """Return the figures of a session, which the caller fills in. A result without a session gets its own."""
         return self._figures.setdefault(session or f"#{len(self._figures)}", Figures())
 
     def said(self, text: object) -> Iterator[Event]:
@@ -131,7 +131,7 @@ class Transcript:
         yield Event("text", text)
 
     def end(self, ended: datetime, local: tzinfo | None) -> AgentEnd:
-        """Return the end of the run. `ended` and `local` are those of `reset_time`."""
+        """Return the end of the run. `ended` and `local` are passed to `reset_time`."""
         told = f"{self._errors}\n{self._words}" if self._why else "\n".join(self._lines)
         why = self._why
         resets = [*self._resets, *filter(None, [reset_time(told, ended, local)])]
@@ -149,7 +149,7 @@ class Transcript:
         )
 
     def failure(self) -> Why:
-        """Return why a command failed that ended with an error and said no reason of its own: by its last lines."""
+        """Return why a command failed that named no reason itself, judged by its last lines."""
         return cause("\n".join(self._lines)) or Why.error
 
     def _last_line(self) -> str:
@@ -158,7 +158,7 @@ class Transcript:
 
 
 Read = Callable[[dict[str, Any], Transcript], Iterable[Event] | None]
-"""Reads one object of a stream. None if it is not one of its own."""
+"""Reads one object of a stream. None if the object is not from this agent."""
 
 
 def events(chunks: Iterable[bytes], transcript: Transcript, reads: Iterable[Read]) -> Iterator[Event]:
@@ -169,7 +169,7 @@ def events(chunks: Iterable[bytes], transcript: Transcript, reads: Iterable[Read
 
 
 def event_of(value: Value, transcript: Transcript, reads: Iterable[Read]) -> Iterable[Event]:
-    """Return the events of one value. An object that nobody knows is no event: a tool may have printed it."""
+    """Return the events of one value. An unknown object is no event, because a tool may have printed it."""
     if isinstance(value, str):
         return transcript.line(value)
     found = (read(value, transcript) for read in reads)
@@ -177,7 +177,7 @@ def event_of(value: Value, transcript: Transcript, reads: Iterable[Read]) -> Ite
 
 
 def counts(*parts: object) -> int | None:
-    """Return the sum of those parts that are plausible counts, None if none is."""
+    """Return the sum of the plausible counts among the parts, None if there are none."""
     return _total(checked_count(part) for part in parts)
 
 

@@ -1,4 +1,4 @@
-"""Read the files of a job's folder. The agent can write there, so nothing in it need be what it should be."""
+"""Read the files of a job's folder. The agent can write there, so any file may be missing, replaced or damaged."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from bdauto import log
 
 MOST_NAMED = 100
-"""Jobs of which something cannot be read are named in the log once each, up to this many."""
+"""Each job with an unreadable file is named in the log once, up to this many jobs."""
 _named: set[Path] = set()
 """The folders of those jobs."""
 
@@ -42,7 +42,7 @@ def is_folder(path: Path) -> bool:
 
 
 def name_once(folder: Path, error: OSError) -> None:
-    """Log that something in a job's folder cannot be read and is passed over: once for each job in each process."""
+    """Log that a file in a job's folder cannot be read and is ignored: once for each job in each process."""
     if folder not in _named and len(_named) < MOST_NAMED:
         _named.add(folder)
         reason = "a symbolic link" if error.errno == errno.ELOOP else error.strerror or error

@@ -42,18 +42,18 @@ CHECK_LINES = 3
 PLACE = ".place"
 """The file in the jobs' folder with its id. A host's name can change, and a host can have several such folders."""
 PLACE_BYTES = 200
-"""More bytes of that file are not read."""
+"""Bytes of that file that are read."""
 RECORDED, DELETED = "recorded", "deleted"
 """Files that mark a job: its end stands on its bead, or its bead was deleted."""
 UNRECORDED_KEPT = 90 * 86_400.0
-"""Seconds that a job's folder is kept whose end does not stand on its bead: nowhere else is its cost."""
+"""Seconds to keep the folder of a job whose end is not recorded on its bead: its cost is recorded nowhere else."""
 NEW = ".new-"
 """How the name of a job's folder begins until everything is in it."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What was started: the agent's words, where, for which bead, and the commands that surround it.
+    """What was started: the agent's command line, its folder, its bead, and the commands that run before and after it.
 
     `tracker` is the id of the bead's tracker, `assignee` whose queue the bead was in. `home` is where the commands
     before and after the agent run. `timeout` is in seconds, `started` in seconds since the epoch. `stdin` says that the
@@ -116,7 +116,7 @@ class Jobs(msgspec.Struct, frozen=True):
     path: Path
 
     def folder(self, job: str) -> Path | None:
-        """Return a job's folder, None when there is none of this id. Raises OSError where that cannot be told."""
+        """Return a job's folder, None if there is none of this id. Raises OSError if the folder cannot be looked up."""
         folder = self.path / job
         if not _ID.fullmatch(job) or not is_folder(folder):
             return None
@@ -126,9 +126,9 @@ class Jobs(msgspec.Struct, frozen=True):
         return None
 
     def state(self, job: str) -> str | None:
-        """Return `running`, `died`, or the state of the job's end. None if this folder does not know the job.
+        """Return `running`, `died`, or the state in which the job ended. None if this folder does not know the job.
 
-        It is `unknown` where a file that tells it is not a regular file or cannot be read.
+        It is `unknown` if a file that is needed is not a regular file or cannot be read.
         """
         folder = self.path / job
         try:
@@ -153,7 +153,8 @@ class Jobs(msgspec.Struct, frozen=True):
     def make_place(self) -> str:
         """Return the folder's own id, and make folder and id if there are none. Raises UsageError.
 
-        The file appears whole, by a link to another one: of several processes that make it one wins.
+        The file is written under another name and then linked, so it is never half written, and one of several
+        processes wins.
         """
         private_folder(self.path)
         new = self.path / f"{NEW}{uuid.uuid4().hex}"
@@ -231,7 +232,7 @@ class Jobs(msgspec.Struct, frozen=True):
         return True
 
     def mark(self, job: str, mark: str) -> None:
-        """Mark a job as RECORDED or DELETED. What cannot be marked is kept for longer."""
+        """Mark a job as RECORDED or DELETED. If that fails, the job is kept for UNRECORDED_KEPT."""
         with contextlib.suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             os.close(os.open(self.path / job / mark, flags, 0o600))
@@ -241,7 +242,7 @@ class Jobs(msgspec.Struct, frozen=True):
         return any(os.path.lexists(self.path / job / mark) for mark in marks)
 
     def prune(self, before: float) -> None:
-        """Remove jobs that are over, whose end is recorded, not touched since `before`, and half-made ones.
+        """Remove jobs that are over, recorded and unchanged since `before`. Remove half-made ones, too.
 
         `before` is in seconds since the epoch. Jobs whose end is not recorded are kept for UNRECORDED_KEPT at least.
         """

@@ -56,11 +56,11 @@ from bdauto.sanitize import clean
 PATIENCE = 10.0
 """Seconds to wait, beyond the time between SIGTERM and SIGKILL, for a job that is cancelled."""
 LATELY = 86_400.0
-"""Seconds after its end in which a job is looked at by sweeps until it is marked as recorded."""
+"""Seconds after a job's end. Until then each sweep looks at it, unless it is marked as recorded."""
 DETACHED = ["/bin/sh", "-c", '"$@" &', "sh"]
 """Starts a program and ends at once, so that the program is nobody's child: `bdauto run` need not wait for it."""
 BD_NAMES = ("BD_ACTOR", "BD_DB", "BEADS_DB")
-"""Variables by which bd takes another writer or another tracker than BEADS_ACTOR and BEADS_DIR say."""
+"""Variables that override BEADS_ACTOR and BEADS_DIR in bd: another writer, or another tracker."""
 
 
 class LocalAgent:
@@ -119,8 +119,8 @@ class LocalAgent:
     def evidence(self, beads: Collection[Bead], agent: Agent | None = None) -> tuple[JobEvidence, ServiceError | None]:
         """Return what the jobs' folder knows of the beads that it owns.
 
-        A claim of this folder without a job in it is one that was never started, as long as it names no job. While any
-        job of a bead runs, the bead is not settled.
+        A claim that names this folder and no job, and has no job here, was never started. While any job of a bead runs,
+        the bead is not settled.
         """
         states: dict[str, str] = {}
         ends: dict[str, JobEnd] = {}
@@ -164,9 +164,9 @@ class LocalAgent:
             return True
 
     def recent_runs(self, since: datetime) -> list[Run]:
-        """Return the runs of this queue on this machine that go on, or ended since then, whatever became of the beads.
+        """Return this queue's runs on this machine that still run or ended after `since`, even if their beads are gone.
 
-        What an agent does to its bead, also to remove it, takes no run away.
+        They come from the jobs' folder, so an agent that edits or deletes its bead hides no run.
         """
         jobs = [job for job in self.jobs.ids() if (record := self.jobs.record(job)) and self._is_mine(record)]
         runs = [self._ended.get(job) or job_run(self.jobs, job, datetime.now(UTC)) for job in jobs]
@@ -177,7 +177,7 @@ class LocalAgent:
         return record.tracker == self._tracker and record.assignee in ("", self._assignee)
 
     def unrecorded(self) -> list[tuple[str, str, JobEnd]]:
-        """Return the bead, the job and the end of this queue's jobs that ended within a day and have no mark.
+        """Return bead, job and end of each job of this queue that ended within a day and has no mark.
 
         A copy of the project's folder has the same tracker id and other beads, so jobs that began in another folder are
         left to a sweep there.
@@ -236,13 +236,13 @@ class LocalAgent:
         self._template()
 
     def check_start(self, *, dry_run: bool = False) -> None:
-        """Raise UsageError where no job of any bead could be begun here. A dry run makes no folder to try it."""
+        """Raise UsageError if no job could be started here for any bead. A dry run makes no folder."""
         self.check()
         self.check_repository()
         (check_folder if dry_run else try_folder)(self.jobs.path)
 
     def problem_with(self, bead: Bead) -> str:
-        """Return why no job of this bead could be begun, "" if nothing is known against it."""
+        """Return why no job of this bead could be started, or "" if no reason is known."""
         if any(len(os.fsencode(word)) >= LONGEST_WORD for word in self._filled(bead, self.prompt(bead, bead.id))):
             return "its prompt is too long for a word of the command: leave {prompt} out, and read standard input"
         return worktree_problem(self._worktree(bead), self._environment) if self.settings.agent_worktree else ""
@@ -301,7 +301,7 @@ class LocalAgent:
         return LocalOutput(self.jobs, job)
 
     def jobs_at_work(self, bead: Bead) -> list[str]:
-        """Return the bead's jobs that run on this machine, whichever of them its claim names."""
+        """Return the bead's jobs that run on this machine, including those that its claim does not name."""
         own, found = bead.record.job or bead.record.attempt, []
         with contextlib.suppress(ServiceDown):  # `status` says that the folder cannot be read
             found = self.jobs.at_work(bead.id, self._tracker)

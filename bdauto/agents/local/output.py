@@ -105,7 +105,7 @@ def job_end(folder: Path, now: datetime) -> JobEnd:
 
 
 def _said(folder: Path, ended: datetime, *, failed: bool) -> AgentEnd:
-    """Return what the job's agent said. A time of day without a zone is that of this machine, on which it ran."""
+    """Return the end that the job's agent told. A time of day without a zone is in this machine's zone."""
     output = LocalOutput(Jobs(folder.parent), folder.name, (OUTPUT,)).read()
     return table.read_end(output, "", ended, ended.astimezone().tzinfo, failed=failed)
 
@@ -113,7 +113,7 @@ def _said(folder: Path, ended: datetime, *, failed: bool) -> AgentEnd:
 def job_run(jobs: Jobs, job: str, now: datetime) -> Run | None:
     """Return a job of this machine as a run, None where its record cannot be read.
 
-    One that died without an end ended at its time limit at the latest.
+    A job that died without recording its end has ended by its time limit at the latest.
     """
     record, state = jobs.record(job), jobs.state(job)
     if record is None:

@@ -1,6 +1,6 @@
-"""What can be known before a bead is claimed: whether a job could be begun here.
+"""Checks before a claim whether a job could be started on this machine.
 
-The words are the system's and git's.
+The error messages quote the system and git.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from bdauto.errors import UsageError
 from bdauto.sanitize import clean
 
 TRIAL_BYTES = 1 << 18
-"""A prompt and a record of what was started take about so much."""
+"""Bytes that a prompt and the record of a job take, roughly."""
 LONGEST_WORD = 1 << 17
 """Bytes of one word of a command line, its end included: MAX_ARG_STRLEN of Linux."""
 GIT_TIMEOUT = 20.0
@@ -38,7 +38,7 @@ def check_utf8(option: str, texts: Sequence[str]) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Raise UsageError if a folder for jobs could not be used as far as looking tells. Writes nothing."""
+    """Raise UsageError if a folder for jobs is known to be unusable. Writes nothing, so it may miss a reason."""
     place = next((folder for folder in (path, *path.parents) if os.path.lexists(folder)), path)
     try:
         status = place.stat()
@@ -54,7 +54,7 @@ def check_folder(path: Path) -> None:
 
 
 def try_folder(path: Path) -> None:
-    """Make and remove what a job's folder begins with, in the folder for jobs. Raises UsageError if that fails."""
+    """Make a job's first files in the folder for jobs, and remove them. Raises UsageError if that fails."""
     check_folder(path)
     new = path / f"{NEW}{uuid.uuid4().hex}"
     try:
@@ -80,7 +80,7 @@ def check_repository(root: Path, environment: Mapping[str, str]) -> None:
 
 
 def worktree_problem(tree: Worktree, environment: Mapping[str, str]) -> str:
-    """Return why git would make no worktree for this bead, "" if nothing is known against it."""
+    """Return why git would make no worktree for this bead, or "" if no reason is known."""
     if os.path.lexists(tree.path) and not tree.is_unfinished:
         return _leftover(tree, environment)
     if _git(tree.root, environment, "show-ref", "--verify", f"refs/heads/{tree.branch}"):
@@ -96,7 +96,7 @@ def worktree_problem(tree: Worktree, environment: Mapping[str, str]) -> str:
 
 
 def _leftover(tree: Worktree, environment: Mapping[str, str]) -> str:
-    """Return why what is at the place of a bead's worktree is not one, "" if it is."""
+    """Return why the path of a bead's worktree holds something else, or "" if it holds a worktree or nothing."""
     words = f"{tree.path} is in the way: it is not a worktree of {tree.root}"
     then = "keep what is worth it, and remove it"
     try:
@@ -116,7 +116,7 @@ def _common(path: Path, answer: bytes) -> Path:
 
 
 def _try_branch(root: Path, environment: Mapping[str, str], branch: str) -> str:
-    """Return why git would not make a branch, "" if it would. The transaction is prepared and given up."""
+    """Return why git would not make a branch, or "" if it would. It prepares a ref transaction and aborts it."""
     script = f"start\ncreate refs/heads/{branch} HEAD\nprepare\nabort\n"
     said = _git(root, environment, "update-ref", "--stdin", script=script)
     return "" if "unknown command" in said else said  # git before 2.27
@@ -145,7 +145,7 @@ def _words(done: "subprocess.CompletedProcess[bytes]") -> str:
 
 
 def _why_not(path: Path) -> str:
-    """Return the system's words for why a folder cannot be written."""
+    """Return the system's message for a folder that cannot be written."""
     try:
         read_only = os.statvfs(path).f_flag & os.ST_RDONLY
     except OSError as error:

@@ -22,9 +22,9 @@ INTERPRETERS = re.compile(
     r"(?:(?:ba|da|z|k|mk|fi|a|c|tc|xon)?sh|busybox|i?python|pypy|perl|ruby|php|lua|node|nodejs|deno|bun|pwsh|powershell"
     r"|Rscript|julia|osascript|env|su|runuser|script|nix-shell)[\d.-]*t?(?:\.exe)?"
 )
-"""Programs that run the value of one of CODE. A version may follow the name."""
+"""Programs that run the value of an option in CODE as code. A version may follow the name."""
 VALUED = re.compile(r"[-+]\w*[oOXW]|--(?:rcfile|init-file)")
-"""Options of INTERPRETERS, such as the last of `bash -euo pipefail`, that the next word belongs to."""
+"""Options of INTERPRETERS that take the next word as their value, such as `-o` in `bash -euo pipefail`."""
 WORD_FIRST = {"flock", "runuser", "script", "sg", "su"}
 """Programs that take one word, such as a user, before the option that gives a command to a shell."""
 CODE = re.compile(r"-\w*[ceEprSC]|-Command|--(?:command|eval|execute|print|run|split-string)")
@@ -96,7 +96,7 @@ def wants_stdin(words: Sequence[str]) -> bool:
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Raise UsageError where a program among a command's words would run a prompt, which anybody may write, as code.
+    """Raise UsageError if a command would run its prompt as code. Anybody who can write a bead can write the prompt.
 
     No list of programs is complete. Standard input is always safe.
     """

@@ -17,7 +17,7 @@ import sys
 import time
 
 JOB, END, LOCK, PROMPT, CONTROL = "job.json", "end.json", "lock", "prompt", "control"
-"""The files of a job's folder, but for the output."""
+"""The files of a job's folder, except the output."""
 BEFORE, OUTPUT, AFTER = "before.", "output.", "after."
 """Files of the output: of the commands before the agent, of the agent, and of its check and the commands after it.
 
@@ -60,7 +60,7 @@ class Output:
         self.begin(OUTPUT)
 
     def begin(self, name: str) -> None:
-        """From now on write to files whose names begin so. The first of them is made when there is output."""
+        """From now on write to files with this prefix. The first one is made when there is output."""
         self._close()
         self._name, self._number, self._size = name, -1, SEGMENT
 

@@ -32,7 +32,7 @@ class Worktree(msgspec.Struct, frozen=True):
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether what is at the path was left half made, so that the command that makes it begins anew."""
+        """Whether an earlier command left a half-made worktree at the path. The next one makes it anew."""
         return os.path.lexists(worktree_program.unfinished(str(self.path)))
 
     def _command(self, action: str) -> list[str]:

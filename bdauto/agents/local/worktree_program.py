@@ -1,8 +1,8 @@
 """Make or remove a bead's git worktree: a program, run as `python -I -S worktree_program.py ACTION ROOT PATH BRANCH`.
 
-The supervisor runs it before and after the agent. Nothing is removed by which work could be lost, and no other
-worktree of the repository is touched: `git worktree prune` would remove one on a disk that is not mounted. One lock
-for each repository is held meanwhile, because git's own commands fail when several make worktrees at once.
+The supervisor runs it before and after the agent. It removes nothing if work could be lost. It touches no other
+worktree of the repository: `git worktree prune` would remove one on a disk that is not mounted. It holds one lock for
+each repository, because git fails when several commands make worktrees at once.
 
 It imports nothing of bdauto.
 """
@@ -27,7 +27,7 @@ GITLINK = "160000"
 
 
 class Refused(Exception):
-    """Why nothing is done."""
+    """Raised with the reason when nothing is done."""
 
 
 class Worktree:
@@ -43,7 +43,7 @@ class Worktree:
         self._removed = os.path.join(folder, f".removed-{name}")
 
     def prepare(self) -> None:
-        """Make the worktree, or take the one that an earlier attempt left. One that was half made is made anew."""
+        """Make the worktree, or reuse the one of an earlier attempt. Make a half-made one anew. Raises Refused."""
         shutil.rmtree(self._removed, ignore_errors=True)
         if os.path.lexists(self._unfinished):
             self._discard()
@@ -69,9 +69,9 @@ class Worktree:
         os.unlink(self._unfinished)
 
     def remove(self) -> None:
-        """Remove the worktree, and its branch where another one has all of it. Raises Refused if work would be lost.
+        """Remove the worktree, and its branch if another branch has its commits. Raises Refused if work would be lost.
 
-        The commits of an agent on its branch are the usual end: the worktree stays, and nothing is said.
+        An agent usually leaves commits on its branch. Then the worktree stays, and nothing is printed.
         """
         if self._not_elsewhere(self.common, filter(None, [self._ref(f"refs/heads/{self.branch}")])):
             return
@@ -85,7 +85,7 @@ class Worktree:
             git(self.root, "branch", "--quiet", "-D", self.branch)  # refused where it is checked out
 
     def _admin(self) -> str:
-        """Return the git folder of the worktree. Raises Refused if what is at its path is none of this repository."""
+        """Return the git folder of the worktree. Raises Refused if the path holds no worktree of this repository."""
         found = self._absolute(self.path, git(self.path, "rev-parse", "--git-dir"))
         # core.worktree may say otherwise
         top = self._absolute(self.path, git(self.path, "rev-parse", "--show-toplevel"))
@@ -122,7 +122,7 @@ class Worktree:
             return ""
 
     def _unsaved(self, admin: str) -> str:
-        """Return what the worktree's git folder has that nothing else has, "" if nothing."""
+        """Return what would be lost with the worktree's git folder, or "" if nothing would be."""
         for name in UNDER_WAY:
             if os.path.lexists(os.path.join(admin, name)):
                 return f"it has {name}"
@@ -143,7 +143,7 @@ class Worktree:
         return git(self.root, f"--git-dir={gitdir}", "rev-list", "--max-count=1", *commits, *stays, "--")
 
     def _changes(self) -> str:
-        """Return what in the worktree's files is in no commit, "" if nothing."""
+        """Return what in the worktree's files is in no commit, or "" if everything is."""
         options = ("--porcelain", "--ignored", "--untracked-files=all", "--ignore-submodules=none")
         if changed := git(self.path, "-c", "core.fsmonitor=false", "status", "-z", *options):
             return f"{changed.split(chr(0))[0][3:]!r} is in no commit"

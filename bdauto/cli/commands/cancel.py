@@ -37,7 +37,7 @@ def cancel(
         agent, who = lazy_runner(services, local, bd)(), tracker.settings.actor
         try:
             found = read_bead(tracker, bead)
-        except NoSuchBead:  # its agent may have deleted it, and go on
+        except NoSuchBead:  # its agent may have deleted it and may still run
             jobs = [job for job in agent.jobs_here(bead) if agent.job_state(job) in ALIVE]
             if not jobs:
                 raise
@@ -62,7 +62,7 @@ def cancel(
 
 
 def _block(tracker: Bd, bead: Bead, jobs: list[str]) -> bool:
-    """Block a bead whose jobs are to be ended, and return whether it was in progress. Raises UsageError and BdError."""
+    """Block a bead before its jobs are ended. Return whether it was in progress. Raises UsageError and BdError."""
     if not jobs and bead.status != "in_progress":
         raise UsageError(f"nothing to cancel: {bead.id} is {bead.status}, and no job of it runs here")
     if not jobs and not bead.record.attempt:
@@ -74,7 +74,7 @@ def _block(tracker: Bd, bead: Bead, jobs: list[str]) -> bool:
 
 
 def _change(bead: Bead, job: str | None, who: str, mark: str) -> Change:
-    """Block the bead if it is still in progress for the same attempt. It keeps that: a sweep records the result."""
+    """Block the bead if it is still in progress for the same attempt. A sweep will record its result."""
     record = bead.record.change(retry_at=None, error="", failures=0, armed_at=None, deaths=0)
     return rewrite(
         bead,

@@ -55,8 +55,8 @@ def run(
 
     notify.check(telemetry.notify_urls)
     runner = lazy_runner(services, local, bd)
-    with suppress(BdError):  # an outage, for the loop to wait for
-        runner().check_start(dry_run=dispatch.dry_run)  # what can never work is reported now
+    with suppress(BdError):  # the loop waits for the end of an outage
+        runner().check_start(dry_run=dispatch.dry_run)  # reports at once what can never work
     begin("run", output, bd, local if local.agent_command else services, loop, dispatch, reap, telemetry)
     counting = bool(loop.listen) or telemetry.metrics
     jobs = Jobs(loop, dispatch, reap, counting)
