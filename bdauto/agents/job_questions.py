@@ -179,7 +179,7 @@ def _trouble(failed: Collection[ServiceError], unasked: int) -> ServiceError | N
         return min(failed, key=lambda error: (not isinstance(error, TokenRefused), not _silent(error)))
     if unasked:
         words = f"the agent service is slow: {unasked} jobs were not asked about within {format_duration(BUDGET)}"
-        return ServiceDown(words, hint="the next sweep may ask about them first; see why it takes so long")
+        return ServiceDown(words, hint="find out why it is slow; the next sweep may ask about them first")
     return None
 
 

@@ -478,7 +478,7 @@ def private_db(metadata: Path) -> Iterator[Path]:
                 file.write(content)
         except OSError as error:
             words = f"--metadata {metadata} cannot be copied: {error.strerror or error}"
-            raise UsageError(words, hint="let TMPDIR name a folder that can be written") from None
+            raise UsageError(words, hint="set TMPDIR to a writable folder") from None
         yield beads
     finally:
         if folder:
@@ -505,11 +505,11 @@ def _not_started(bd: str, error: OSError) -> BdError:
 
 _NO_PROCESS = {
     errno.EMFILE: "raise this process's limit of open files (`ulimit -n`)",
-    errno.ENFILE: "this host has no more open files to give: see what has opened them",
+    errno.ENFILE: "this host is out of open files: find the processes that hold them",
     errno.EAGAIN: "raise the limit of processes (`ulimit -u`, or the container's pids)",
     errno.ENOMEM: "give it more memory",
-    errno.ENOSPC: "let TMPDIR name a folder that can be written and has space",
-    errno.EPERM: "a security profile forbids it: see that of the container or the service",
+    errno.ENOSPC: "set TMPDIR to a writable folder with free space",
+    errno.EPERM: "a security profile forbids it: check that of the container or the service",
 }
 """What to do when no process can be started at all, by errno. bd itself may be fine."""
 

@@ -21,7 +21,7 @@ def restore_copy(db: Path, metadata: bytes) -> None:
         for folder in (db.parent, db):
             folder.mkdir(mode=0o700, exist_ok=True)
             if not is_private(folder):
-                raise BdFailed(f"{folder}, the private copy of --metadata, is not this user's alone", hint="remove it")
+                raise BdFailed(f"others can write to {folder}, the private copy of --metadata", hint="remove it")
         new = db / f"metadata.json.{threading.get_ident()}"
         file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(file, "wb") as copy:
@@ -29,7 +29,7 @@ def restore_copy(db: Path, metadata: bytes) -> None:
         new.replace(db / "metadata.json")
     except OSError as error:
         words = f"the private copy of --metadata was removed and cannot be made anew in {db}: {error.strerror}"
-        raise BdFailed(words, hint="let TMPDIR name a folder that can be written") from None
+        raise BdFailed(words, hint="set TMPDIR to a writable folder") from None
 
 
 def is_private(folder: Path) -> bool:

@@ -55,7 +55,7 @@ class EarlierJobs:
         words = f"{bead.id} is not posted: {found.describe()}"
         error: BdautoError | None = None
         if found.owner:
-            error = PartlyDone(words, hint="a job belongs to one bead: see both")
+            error = PartlyDone(words, hint="a job belongs to one bead: run `bdauto explain` on both")
         elif found.error:
             error = ServiceDown(words)
         self._endings.pass_over(bead, found.describe(), found.job, error)

@@ -175,7 +175,7 @@ class Endings:
             if not self._claims.mark_unclaimed(claim, job):
                 words = f"was deleted; its job {job} runs on, and its end will be in the log"
                 self.report(claim, BeadOutcome.failed, words, job)
-                raise PartlyDone(f"{claim.bead.id} {words}", hint="tell the agent to close its bead")
+                raise PartlyDone(f"{claim.bead.id} {words}", hint="tell the agent to close its bead, not delete it")
             problem: BdError = BdFailed("its claim is gone: bd, or somebody, has undone it")
         except BdError as error:
             problem = error

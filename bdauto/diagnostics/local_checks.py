@@ -50,7 +50,7 @@ def _bd(agent: "LocalAgent", bd: str) -> Check:
             name, f"the agent finds no bd on its PATH ({clean(agent.search_path)}), so it cannot close its bead", hint
         )
     if own and not Path(found).samefile(own):
-        return warn(name, f"the agent runs {found}, and bdauto runs {own}", "let both be the same")
+        return warn(name, f"the agent runs {found}, and bdauto runs {own}", "let both use the same bd")
     return ok(name, found)
 
 

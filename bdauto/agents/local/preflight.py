@@ -98,7 +98,7 @@ def worktree_problem(tree: Worktree, environment: Mapping[str, str]) -> str:
 def _leftover(tree: Worktree, environment: Mapping[str, str]) -> str:
     """Return why the path of a bead's worktree holds something else, or "" if it holds a worktree or nothing."""
     words = f"{tree.path} is in the way: it is not a worktree of {tree.root}"
-    then = "keep what is worth it, and remove it"
+    then = "save what you need from it, and remove it"
     try:
         if not os.path.lexists(tree.path / ".git"):
             return "" if not any(tree.path.iterdir()) else f"{words}; {then}"
