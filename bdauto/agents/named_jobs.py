@@ -75,7 +75,7 @@ class NamedJob(msgspec.Struct, frozen=True):
 
     @property
     def runs(self) -> bool:
-        """Whether the job runs for certain."""
+        """True: the job is known to run."""
         return self.state in ALIVE
 
     def fix(self, bead: Bead) -> str:

@@ -130,7 +130,7 @@ class RunningCommand(Generic[T]):
 
 
 class Bd:
-    """One way to run `bd`: the binary, the database, the actor, the timeout; `readonly` for a dry run.
+    """One way to run `bd`: the binary, the database, the actor and the timeout. `readonly` is for a dry run.
 
     `call_ended` is called when a call has ended, answered or not.
     """
@@ -138,7 +138,7 @@ class Bd:
     call_ended: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, settings: BdSettings, *, readonly: bool = False, private: bool = False) -> None:
-        """Take the settings as they are; `private` says that nobody else reads the database's folder.
+        """Take the settings. `private`: nobody else reads the database's folder.
 
         A `readonly` bd refuses every write. So does this class itself, because a proxied server takes no --readonly.
         In a private folder bd's export of all issues after a write is switched off: it takes seconds. What a cleaner of
@@ -157,7 +157,7 @@ class Bd:
     def ready(
         self, *, limit: int, priority: int | None = None, oldest: bool = False, place: str = "", parent: str = ""
     ) -> RunningCommand[BeadList]:
-        """List the assignee's open beads that bd calls ready; `limit` 0 is all of them.
+        """List the assignee's open beads that bd calls ready. `limit` 0 lists all of them.
 
         One `priority` is asked for only after the first page was read: beads of it that cannot be read are no drift.
         With `place` only beads whose PLACE is that, and with `parent` only the descendants of that bead.

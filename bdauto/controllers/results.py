@@ -38,7 +38,7 @@ class Results(msgspec.Struct, frozen=True):
     runtime: Runtime
 
     def record_missing(self, runner: "Runner") -> tuple[tuple[str, ...], bool]:
-        """Record the ends of runs that are over: of beads no longer in progress, and of those claimed anew meanwhile.
+        """Record the ends of runs that are over: of beads that are no longer in progress, or were claimed again.
 
         Return the status of each bead whose job's end was recorded, as its agent left it, and whether ends are left to
         record. If bd cannot list the runs, the sweep goes on and reports that. The next one tries again.

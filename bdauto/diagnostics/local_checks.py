@@ -21,7 +21,7 @@ ROOM = 1 << 30
 
 
 def local_checks(agent: "LocalAgent", now: float, bd: str = "bd") -> Iterator[Check]:
-    """Check the command, the folders, the disk and what earlier jobs left; `now` is in seconds since the epoch.
+    """Check the command, the folders, the disk and what earlier jobs left. `now` is in seconds since the epoch.
 
     `bd` is the program that bdauto itself runs.
     """

@@ -85,7 +85,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def local(self) -> bool:
-        """Whether an agent command on some machine ran it, and not a service."""
+        """True: an agent command on some machine ran it, not a service."""
         return bool(self.jobs_folder or self.runner)
 
 

@@ -33,7 +33,7 @@ _LIMIT = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _NEEDS_LIMIT = re.compile(r"available|back|again|resume", re.ASCII | re.IGNORECASE)
-"""Cues that speak of a limit only beside a word that names one."""
+"""Cues that count only near a word that names a limit."""
 _JOIN = re.compile(
     r"(?:[\s|:=·,\"'\\]|\b(?:again|at|in|on|after|until|about|is|be|will|the)\b)*", re.ASCII | re.IGNORECASE
 )

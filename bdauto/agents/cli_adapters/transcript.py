@@ -18,7 +18,7 @@ Kind = Literal["text", "tool", "limit", "error", "result"]
 MOST_NAMES = 20
 """Sessions and denied tools that are kept."""
 MOST_TEXT = 1 << 16
-"""The last characters of error messages, of which so many are kept."""
+"""How many characters of error messages are kept, the last ones."""
 LAST_LINES = 40
 """Lines of text that are kept, the last ones: a plain command says there why it failed."""
 SUBJECT_LIMIT = 160

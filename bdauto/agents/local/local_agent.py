@@ -147,7 +147,7 @@ class LocalAgent:
         return Place(self.jobs.make_place(), os.uname().nodename, longest)
 
     def owns(self, bead: Bead) -> bool:
-        """Return whether the claim names this jobs' folder. A job in the folder counts, whatever the claim says."""
+        """Return whether the claim names this jobs' folder, or the folder has its job or a running job of the bead."""
         if bead.jobs_folder and bead.jobs_folder == self.jobs.place():
             return True
         with contextlib.suppress(OSError):
@@ -293,7 +293,7 @@ class LocalAgent:
         return self.jobs_here(bead.id)
 
     def jobs_here(self, bead_id: str) -> list[str]:
-        """Return the ids of the bead's jobs in the jobs' folder, the oldest first, whether or not it still exists."""
+        """Return the ids of the bead's jobs in the jobs' folder, the oldest first, even if the bead is deleted."""
         return self.jobs.of_bead(bead_id, self._tracker)
 
     def output(self, job: str) -> JobOutput:
