@@ -55,7 +55,7 @@ CASES: list[Case] = [
     ("one bead of thirty", _many, ("dispatch",), False, 6, 12, 2),
     ("an idle sweep", _idle, ("reap",), False, 2, 2, 0),
     ("three healthy jobs", _healthy, ("reap",), True, 3, 3, 3),
-    ("ten stalled beads", _stalled, ("reap",), False, 5, 26, 0),
+    ("ten stalled beads", _stalled, ("reap",), False, 5, 36, 0),
     ("ten stalled beads, dry", _stalled, ("reap", "-n"), False, 3, 3, 0),
 ]
 

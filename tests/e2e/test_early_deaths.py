@@ -251,7 +251,7 @@ STEPS = [(write, when) for write in range(4) for when in WHEN]
 def test_a_sweep_killed_at_each_write_is_done_by_the_next(topology: Topology, step: tuple[int, When]) -> None:
     """One bead died in an earlier sweep and two die in this one: the breaker opens, and all get their charge back."""
     with Sandbox(topology=topology, capacity=10) as world:
-        world.board.dies = death("expired key")
+        world.board.dies = death("killed")
         beads = [world.create() for _ in range(3)]
         dispatch(world, agent=True)
         assert reap(world, agent=True).code == 0
