@@ -34,7 +34,7 @@ STATE_LIMIT = 40
 IN_A_ROW = 3
 """After this many consecutive jobs without an answer the agent service is at fault, not the jobs."""
 MOST_SILENT = 6
-"""After this many jobs without an answer in all, a cycle asks no further: each takes a whole timeout."""
+"""After this many jobs without an answer in all, a cycle asks about no further job: each takes a whole timeout."""
 UNTOLD = timedelta(minutes=30)
 """How long after a claim its job may run without being known to anyone. It is the default of --threshold."""
 

@@ -52,7 +52,7 @@ class ActiveHours(msgspec.Struct, frozen=True):
         return any(window.contains(local.weekday(), minute) for window in self.windows)
 
     def next(self, moment: datetime) -> datetime:
-        """Return the first moment from `now` on at which beads may be dispatched."""
+        """Return the first time from `moment` on at which beads may be dispatched."""
         if self.contain(moment):
             return moment.astimezone(UTC)
         begins = min(self._begin(window, moment) for window in self.windows)

@@ -137,7 +137,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def current(self) -> Run | None:
-        """The run of the current attempt. None once its end is recorded."""
+        """The run of the current attempt. None if there is no attempt, or once its end is recorded."""
         if not self.attempt or any(run.attempt == self.attempt for run in self.runs):
             return None
         return Run(
