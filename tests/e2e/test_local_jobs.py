@@ -204,7 +204,6 @@ KEPT = {
     "CLAUDE_CONFIG_DIR": "/c",
     "CODEX_HOME": "/c",
     "GEMINI_API_KEY": "k",
-    "GIT_AUTHOR_NAME": "Ann",
     "GIT_CONFIG_GLOBAL": "/g",
     "GIT_SSH_COMMAND": "ssh",
     "OPENCODE_CONFIG": "/c",
@@ -212,7 +211,14 @@ KEPT = {
 """Credentials and settings, which the agent needs."""
 DROPPED = (
     *LOCAL_VARIABLES,
-    *("GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_12", "GIT_AUTHOR_DATE", "GIT_QUARANTINE_PATH", "BD_GIT_HOOK"),
+    *(
+        "GIT_CONFIG_KEY_0",
+        "GIT_CONFIG_VALUE_12",
+        "GIT_AUTHOR_DATE",
+        "GIT_AUTHOR_NAME",
+        "GIT_QUARANTINE_PATH",
+        "BD_GIT_HOOK",
+    ),
     *("CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT", "CODEX_SANDBOX", "CODEX_THREAD_ID"),
     *("GEMINI_CLI", "OPENCODE", "OPENCODE_PID", "CURSOR_AGENT"),
     *("NOTIFY_SOCKET", "INVOCATION_ID", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC", "JOURNAL_STREAM"),
