@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bdauto.agents.service_output import job_end
-from bdauto.agents.service_status import Agent, agent_status
+from bdauto.agents.service_status import STATE_LIMIT, Agent, agent_status, state_after
 from bdauto.domain.bead import Bead
-from bdauto.domain.reaping import FORGOTTEN, NO_ANSWER, NOT_ASKED, TOKEN_REFUSED, JobEvidence
+from bdauto.domain.reaping import FORGOTTEN, NOT_ASKED, JobEvidence
 from bdauto.domain.results import JobEnd
 from bdauto.domain.values import format_duration
 from bdauto.errors import ServiceDown, ServiceError, TokenRefused
@@ -33,9 +33,6 @@ BUDGET = timedelta(minutes=1)
 """Seconds after which no further question is asked. The reaper may ask twice in a sweep."""
 REMEMBERED = timedelta(days=1)
 """How long the time of a question about a job is remembered."""
-STATE_LIMIT = 40
-"""Characters of a job's state, which may be one that nobody knows."""
-
 Word = Mapping[str, Any] | ServiceError | None
 """The service's record of a job, None if it does not know the job, or the error in place of an answer."""
 
@@ -191,5 +188,5 @@ def _state(word: Word) -> str:
     if word is None:
         return FORGOTTEN
     if isinstance(word, ServiceError):
-        return TOKEN_REFUSED if isinstance(word, TokenRefused) else NO_ANSWER
+        return state_after(word)
     return clean(str(word["status"]), STATE_LIMIT)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bdauto.agents.service_status import job_evidence
+from bdauto.agents.service_status import STATE_LIMIT, job_evidence, state_after
 from bdauto.domain.bead import MOST_JOBS, Bead
 from bdauto.domain.notes import FINISH_NOTE, format_age
 from bdauto.domain.reaping import (
@@ -18,19 +18,16 @@ from bdauto.domain.reaping import (
     NO_ANSWER,
     NOT_STARTED,
     OVER,
-    TOKEN_REFUSED,
     who_knows,
 )
 from bdauto.domain.record import ATTEMPT
 from bdauto.domain.times import format_time
-from bdauto.errors import ServiceDown, ServiceError, TokenRefused
+from bdauto.errors import ServiceDown, ServiceError
 from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
 
-STATE_LIMIT = 40
-"""Characters kept of a job's state, which may be one that bdauto does not know."""
 IN_A_ROW = 3
 """After this many consecutive jobs without an answer the agent service is at fault, not the jobs."""
 MOST_SILENT = 6
@@ -181,10 +178,8 @@ def ask_job(runner: "Runner", job: str) -> tuple[str, ServiceError | None]:
     """Return the state of a job, or one of `domain.reaping` and the error if it is not known."""
     try:
         return clean(runner.job_state(job) or FORGOTTEN, STATE_LIMIT), None
-    except TokenRefused as error:
-        return TOKEN_REFUSED, error
     except ServiceError as error:
-        return NO_ANSWER, error
+        return state_after(error), error
 
 
 def _may_run(bead: Bead, job: str, state: str) -> bool:

@@ -13,13 +13,17 @@ from bdauto.agents.capacity import Capacity
 from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import Condition, global_conditions
 from bdauto.domain.pause import Pause
-from bdauto.domain.reaping import ELSEWHERE, JobEvidence
+from bdauto.domain.reaping import ELSEWHERE, NO_ANSWER, TOKEN_REFUSED, JobEvidence
 from bdauto.domain.times import format_time
-from bdauto.errors import BdautoError, ServiceError, UsageError
+from bdauto.errors import BdautoError, ServiceError, TokenRefused, UsageError
 
 if TYPE_CHECKING:
     from bdauto.agents.beadboard import Services  # imports httpx, which is slow to load
     from bdauto.agents.runner import Runner
+
+
+STATE_LIMIT = 40
+"""Characters kept of a job's state, which may be one that bdauto does not know."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,11 @@ class ServiceStatus:
 def check_services(runner: "Runner | None") -> ServiceStatus:
     """Ask what runs the agent how it is. None is nothing that is configured."""
     return runner.status() if runner else ServiceStatus()
+
+
+def state_after(error: ServiceError) -> str:
+    """Return the state of a job about which the agent service gave this error in place of an answer."""
+    return TOKEN_REFUSED if isinstance(error, TokenRefused) else NO_ANSWER
 
 
 def job_evidence(
