@@ -47,7 +47,7 @@ from bdauto.agents.service_status import Agent, ServiceStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.local_settings import LocalAgentSettings
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence, who_knows
-from bdauto.domain.record import Run
+from bdauto.domain.record import Result, Run
 from bdauto.domain.results import JobEnd
 from bdauto.environment import LEAVE_INDEX, foreign
 from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, UsageError
@@ -87,6 +87,7 @@ class LocalAgent:
         self.jobs = Jobs((settings.agent_jobs or default_folder(environment)).absolute())
         self._assignee = assignee
         self._ended: dict[str, Run] = {}
+        self._ends: dict[str, JobEnd] = {}
         folder = str(beads.resolve())
         self._tracker = tracker or folder
         self.dropped = sorted(foreign(environment) | {name for name in environment if name in BD_NAMES})
@@ -133,7 +134,7 @@ class LocalAgent:
             elif job:
                 states[bead.id] = self.job_state(job) or (FORGOTTEN if bead.record.job else NOT_STARTED)
                 if states[bead.id] in OVER:
-                    ends[bead.id] = job_end(self.jobs.path / job, datetime.now(UTC))
+                    ends[bead.id] = self._end(job)
         return JobEvidence(states, ends=ends, others=others), None
 
     def place(self) -> Place:
@@ -185,7 +186,7 @@ class LocalAgent:
         now = datetime.now(UTC)
         try:
             return [
-                (record.bead, record.attempt, job_end(self.jobs.path / record.attempt, now))
+                (record.bead, record.attempt, self._end(record.attempt))
                 for record, end in self.jobs.ends_of(self._tracker)
                 if now.timestamp() - end.ended < LATELY and self._is_mine(record)
                 if record.home == str(self._directory)
@@ -193,6 +194,13 @@ class LocalAgent:
             ]
         except ServiceDown:
             return []
+
+    def _end(self, job: str) -> JobEnd:
+        """Return the end of a job that is over. Its output, up to 50 MiB, is read once."""
+        end = self._ends.get(job) or job_end(self.jobs.path / job, datetime.now(UTC))
+        if end.result is not Result.lost:  # a supervisor may yet write the end
+            self._ends[job] = end
+        return end
 
     def mark_recorded(self, job: str, *, deleted: bool) -> None:
         """Mark a job's folder: a recorded one is kept for --agent-keep, another for longer."""
