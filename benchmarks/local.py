@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bdauto.agents.answers import Started
 from bdauto.agents.local.local_agent import LocalAgent
-from bdauto.domain.local_settings import CommandLine, LocalAgentSettings
+from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from benchmarks.measure import Spread, high_water
 from tests.support.fakes import bead
 from tests.support.jobs import supervisor_of

@@ -11,7 +11,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "options.md"
 INTRODUCTION = """\
 # Options
 
-Generated from the command line by `make docs`. Do not edit it by hand: change `bdauto/domain/settings.py`.
+Generated from the command line by `make docs`. Do not edit it by hand: change `bdauto/domain/settings.py`,
+`bdauto/agents/local/settings.py` or `bdauto/agents/beadboard/settings.py`.
 
 A flag goes before its environment variable, and that before the default. Durations are `500ms`, `90s`, `30m`, `1h30m`,
 `2d`. Repeatable options may also hold several values separated by commas, in the flag and in the variable. URLs for

@@ -25,7 +25,7 @@ from bdauto.errors import ServiceDown, ServiceError, TokenRefused
 from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
-    from bdauto.agents.beadboard import Services  # imports httpx, which is slow to load
+    from bdauto.agents.beadboard.runner import Services  # imports httpx, which is slow to load
 
 AT_ONCE = 4
 """Questions at a time. The answer to each may take some megabytes of memory."""

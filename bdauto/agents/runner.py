@@ -1,6 +1,6 @@
 """What runs the agent on a bead, as the controllers and the views see it.
 
-There are two: `agents.beadboard.Services` (BeadBoard and the agent service) and `agents.local.local_agent.LocalAgent`
+There are two: `beadboard.runner.Services` (BeadBoard and the agent service) and `local.local_agent.LocalAgent`
 (a command on this machine). Whoever takes a `Runner` does not know which.
 """
 

@@ -18,7 +18,7 @@ from bdauto.domain.times import format_time
 from bdauto.errors import BdautoError, ServiceError, TokenRefused, UsageError
 
 if TYPE_CHECKING:
-    from bdauto.agents.beadboard import Services  # imports httpx, which is slow to load
+    from bdauto.agents.beadboard.runner import Services  # imports httpx, which is slow to load
     from bdauto.agents.runner import Runner
 
 

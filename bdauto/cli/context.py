@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bdauto import __version__, log
+from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.bd import process
 from bdauto.bd.change import DryWriter, Writer
 from bdauto.bd.client import Bd, private_db
@@ -18,14 +19,14 @@ from bdauto.cli.output import show
 from bdauto.cli.validation import exclude_each_other
 from bdauto.clock import Runtime
 from bdauto.domain.outcome import Report
-from bdauto.domain.settings import BdSettings, OutputSettings, ServiceSettings, TelemetrySettings, describe
+from bdauto.domain.settings import BdSettings, OutputSettings, TelemetrySettings, describe
 from bdauto.errors import BdError, UsageError
 
 if TYPE_CHECKING:
-    from bdauto.agents.beadboard import Services
+    from bdauto.agents.beadboard.runner import Services
     from bdauto.agents.local.local_agent import LocalAgent
+    from bdauto.agents.local.settings import LocalAgentSettings
     from bdauto.agents.runner import Runner
-    from bdauto.domain.local_settings import LocalAgentSettings
 
 
 @contextlib.contextmanager
@@ -53,7 +54,7 @@ class LazyServices:
     def __call__(self) -> "Services":
         """Return the open `Services`."""
         if self._services is None:
-            from bdauto.agents.beadboard import Services
+            from bdauto.agents.beadboard.runner import Services
 
             self._services = Services(self._settings)
         return self._services

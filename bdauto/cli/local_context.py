@@ -1,9 +1,9 @@
 """The agent command of this machine, as the options and the working folder say."""
 
 from bdauto.agents.local.local_agent import LocalAgent
+from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.bd.client import Bd
 from bdauto.bd.command import without_own
-from bdauto.domain.local_settings import LocalAgentSettings
 from bdauto.domain.settings import BdSettings
 from bdauto.errors import UsageError
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from rich.text import Text
 
 from bdauto.agents.local.local_agent import LocalAgent
+from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from bdauto.cli.story import Story
 from bdauto.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.reaper import Reaper
-from bdauto.domain.local_settings import CommandLine, LocalAgentSettings
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.errors import ServiceDown
 from bdauto.sandbox import AGENT_SCRIPT

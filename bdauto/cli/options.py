@@ -1,6 +1,6 @@
 """The options of a command, derived from the settings structs that its function takes.
 
-The options are defined in `bdauto.domain.settings`, and `bdauto.cli.validation` checks their values.
+They are defined in `bdauto.domain.settings` and in `bdauto.agents`, and `bdauto.cli.validation` checks their values.
 """
 
 import inspect

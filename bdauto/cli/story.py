@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bdauto.agents.beadboard import Services
+from bdauto.agents.beadboard.runner import Services
+from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.bd.change import DryWriter, Writer
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
@@ -21,7 +22,7 @@ from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.bead import Bead
 from bdauto.domain.outcome import Report
-from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, Secret, ServiceSettings
+from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, Secret
 from bdauto.sandbox import FakeReply, Sandbox
 from bdauto.sanitize import clean
 

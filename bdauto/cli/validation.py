@@ -7,11 +7,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.token import read_token
 from bdauto.bd.command import is_database, unconfigured_folder
 from bdauto.bd.tracker import redirected
-from bdauto.domain.local_settings import LocalAgentSettings
-from bdauto.domain.settings import BdSettings, ServiceSettings, TelemetrySettings
+from bdauto.domain.settings import BdSettings, TelemetrySettings
 from bdauto.domain.values import checked_url, full_url
 from bdauto.errors import UsageError
 from bdauto.extras import EXTRAS, how_to_install, missing

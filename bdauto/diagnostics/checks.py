@@ -38,7 +38,7 @@ from bdauto.extras import EXTRAS, how_to_install, missing
 from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
-    from bdauto.agents.beadboard import Services
+    from bdauto.agents.beadboard.runner import Services
     from bdauto.agents.capacity import Capacity
     from bdauto.agents.local.local_agent import LocalAgent
 

@@ -9,7 +9,7 @@ import msgspec
 from bdauto.bd.client import Bd
 
 if TYPE_CHECKING:
-    from bdauto.agents.beadboard import Services
+    from bdauto.agents.beadboard.runner import Services
 
 YOUNG = timedelta(minutes=2)
 """BeadBoard may read an export that is up to a minute old."""

@@ -1,6 +1,6 @@
-"""The settings of a command. A field with an `Option` is an option: this is the one place where options are defined.
+"""The settings of a command. A field with an `Option` is an option. The options of an agent's kind are in `agents/`.
 
-A command names the structs that it takes (`bdauto.cli.options`). A default stands here and nowhere else.
+A command names the structs that it takes (`bdauto.cli.options`). A default stands in its struct and nowhere else.
 """
 
 from collections.abc import Callable
@@ -106,55 +106,6 @@ class BdSettings(msgspec.Struct, frozen=True, kw_only=True):
             parse=parse_actor,
         ),
     ] = DISPATCHER
-
-
-class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where BeadBoard and the agent service are. `agent_token` is what `agent_token_file` or the environment holds."""
-
-    beadboard_url: Annotated[
-        str | None,
-        Option(
-            "BeadBoard, which starts the agent of each bead. Needed without --agent-command.",
-            SERVICES,
-            env="BEADBOARD_URL",
-            metavar="URL",
-        ),
-    ] = None
-    agent_url: Annotated[
-        str | None,
-        Option(
-            "The agent service, asked for its capacity and the state of jobs. (default: not asked)",
-            SERVICES,
-            metavar="URL",
-        ),
-    ] = None
-    agent_token_file: Annotated[
-        Path | None,
-        Option("File with the agent service's bearer token. (default: the variable API_BEARER_TOKEN)", SERVICES),
-    ] = None
-    timeout: Annotated[timedelta, Option("Time limit of each HTTP request as a whole.", SERVICES)] = timedelta(
-        seconds=30
-    )
-    agent_token: Secret | None = None
-
-
-class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The agent command of this machine, in words, and how it is run.
-
-    It runs in `directory`, by default the folder that holds `.beads`. `prompt` is a template, by default the built-in
-    one. `slots` bounds the number of jobs at a time, and `timeout` the time of each. A job's folder is kept for `keep`
-    after its end.
-    """
-
-    command: tuple[str, ...] = ()
-    slots: int = 1
-    timeout: timedelta = timedelta(minutes=45)
-    prompt: Path | None = None
-    directory: Path | None = None
-    worktree: bool = False
-    check: tuple[str, ...] = ()
-    jobs: Path = Path("~/.local/state/bdauto/jobs")
-    keep: timedelta = timedelta(days=7)
 
 
 class WorkSettings(msgspec.Struct, frozen=True, kw_only=True):

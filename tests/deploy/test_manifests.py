@@ -6,7 +6,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from bdauto.domain.settings import ServiceSettings
+from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.domain.values import parse_duration
 from tests.support.manifests import OVERLAYS, Object, pod_spec, render, workloads
 

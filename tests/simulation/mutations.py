@@ -14,9 +14,10 @@ from unittest.mock import patch
 import httpx
 import msgspec
 
-from bdauto.agents import beadboard, job_questions, named_jobs
+from bdauto.agents import job_questions, named_jobs
 from bdauto.agents.answers import Answer, NotStarted, Unknown
-from bdauto.agents.beadboard import Services
+from bdauto.agents.beadboard import runner as beadboard
+from bdauto.agents.beadboard.runner import Services
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.runner import Runner
 from bdauto.bd.change import Change, rewrite

@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 import msgspec
 
-from bdauto.agents import beadboard
-from bdauto.agents.beadboard import Reply, Services
+from bdauto.agents.beadboard import runner as beadboard
+from bdauto.agents.beadboard.runner import Reply, Services
+from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.agents.job_questions import JobQuestions
 from bdauto.domain.reaping import NO_ANSWER
-from bdauto.domain.settings import Secret, ServiceSettings
+from bdauto.domain.settings import Secret
 from bdauto.domain.times import format_time
 from tests.simulation.agents import begin_job, slots_taken
 from tests.simulation.checker import ENDED, VISIBLE, age_seen, check_post

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from bdauto.agents.beadboard import Services
+from bdauto.agents.beadboard.runner import Services
+from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.bd.change import MARK, Change, Moment
 from bdauto.bd.client import Bd, RunningCommand
 from bdauto.bd.parsing import parse_beads
@@ -17,7 +18,7 @@ from bdauto.clock import Runtime
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.notes import CLAIM_NOTE
 from bdauto.domain.record import CLAIMED_AT, PLACE
-from bdauto.domain.settings import BdSettings, Secret, ServiceSettings
+from bdauto.domain.settings import BdSettings, Secret
 
 T = TypeVar("T")
 

@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from bdauto.agents.answers import Misconfigured
-from bdauto.agents.beadboard import BODY_LIMIT, Services
+from bdauto.agents.beadboard.runner import BODY_LIMIT, Services
+from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.service_status import check_services
-from bdauto.domain.settings import Secret, ServiceSettings
+from bdauto.domain.settings import Secret
 from bdauto.domain.values import checked_url
 from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, TokenRefused, UsageError
 from tests.support.fakes import AGENT, BOARD, TOKEN, Reply, Wire, bead

@@ -10,14 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from bdauto.agents.beadboard import Services
+from bdauto.agents.beadboard.runner import Services
+from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.cli import tables
 from bdauto.clock import Runtime
 from bdauto.diagnostics import checks, findings
 from bdauto.diagnostics.checks import examine
 from bdauto.diagnostics.findings import Check, Level
 from bdauto.domain.breaker import KEY, Breaker, Death
-from bdauto.domain.settings import Secret, ServiceSettings
+from bdauto.domain.settings import Secret
 from bdauto.errors import BdFailed, BdMissing, ServiceDrift, UsageError
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.fake_bd.store import stamp

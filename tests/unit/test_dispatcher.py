@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 
-from bdauto.agents.beadboard import Services
+from bdauto.agents.beadboard.runner import Services
 from bdauto.agents.runner import Place
 from bdauto.bd.change import Change, DryWriter
 from bdauto.clock import Runtime

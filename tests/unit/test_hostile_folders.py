@@ -13,8 +13,8 @@ from bdauto.agents.local import files, supervisor
 from bdauto.agents.local.jobs import Jobs
 from bdauto.agents.local.local_agent import LocalAgent
 from bdauto.agents.local.output import LocalOutput, job_end, segments
+from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.supervisor import HEAD, SEGMENT, TAIL, Output
-from bdauto.domain.local_settings import LocalAgentSettings
 from bdauto.domain.reaping import Action, decide_reap
 from bdauto.domain.record import Result
 from bdauto.domain.settings import ReapSettings

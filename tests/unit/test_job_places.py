@@ -11,6 +11,7 @@ import pytest
 from bdauto.agents.answers import AtCapacity, Started
 from bdauto.agents.local.jobs import Jobs
 from bdauto.agents.local.local_agent import LocalAgent
+from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.agents.service_status import job_evidence
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import TrackerGate
@@ -18,7 +19,6 @@ from bdauto.controllers.reaper import Reaper
 from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.explanation import explanation
 from bdauto.diagnostics.snapshot import gather, weigh
-from bdauto.domain.local_settings import LocalAgentSettings, parse_command
 from bdauto.domain.notes import UNKNOWN
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import DispatchSettings, ReapSettings

@@ -8,11 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
-from bdauto.agents.beadboard import Services
+from bdauto.agents.beadboard.runner import Services
+from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.agents.job_questions import AT_ONCE, BUDGET, JobQuestions
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NO_ANSWER, NOT_ASKED, TOKEN_REFUSED
-from bdauto.domain.settings import Secret, ServiceSettings
+from bdauto.domain.settings import Secret
 from bdauto.errors import ServiceDown, ServiceDrift
 from tests.support.fakes import AGENT, TOKEN, Board, Clock, Reply, bead
 

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdauto.agents.beadboard import BODY_LIMIT, Services
+from bdauto.agents.beadboard.runner import BODY_LIMIT, Services
+from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.agents.job_reader import JobReader
 from bdauto.agents.service_output import job_end
-from bdauto.domain.settings import Secret, ServiceSettings
+from bdauto.domain.settings import Secret
 from bdauto.errors import ServiceDown, ServiceDrift
 from tests.support.fakes import AGENT, NOW, TOKEN, Wire, bead
 

@@ -20,9 +20,9 @@ from bdauto.agents.local import supervisor
 from bdauto.agents.local.jobs import Jobs, only_one, private_folder
 from bdauto.agents.local.local_agent import LocalAgent
 from bdauto.agents.local.output import LocalOutput, job_end
+from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.agents.local.supervisor import HEAD, TAIL, Output
 from bdauto.domain.agent_end import Why
-from bdauto.domain.local_settings import LocalAgentSettings, parse_command
 from bdauto.domain.record import Result
 from bdauto.domain.results import JobEnd
 from bdauto.errors import UsageError

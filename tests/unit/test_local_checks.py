@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from bdauto.agents.local.local_agent import LocalAgent
+from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from bdauto.diagnostics import local_checks as module
 from bdauto.diagnostics.findings import Check, Level
-from bdauto.domain.local_settings import CommandLine, LocalAgentSettings
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0

@@ -9,11 +9,12 @@ import msgspec
 import pytest
 import typer.main
 
+from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.cli import app
 from bdauto.cli.options import Offer, with_options
 from bdauto.cli.validation import check_bd, check_services
-from bdauto.domain.local_settings import LocalAgentSettings
-from bdauto.domain.settings import BdSettings, OnStall, Option, ReapSettings, Secret, ServiceSettings
+from bdauto.domain.settings import BdSettings, OnStall, Option, ReapSettings, Secret
 from bdauto.errors import UsageError
 from scripts import options_page
 

@@ -9,7 +9,7 @@ import httpx
 import msgspec
 import pytest
 
-from bdauto.agents.beadboard import Services
+from bdauto.agents.beadboard.runner import Services
 from bdauto.bd.change import MARK, Change
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.outcome import Report

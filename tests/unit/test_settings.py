@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, Secret, ServiceSettings, describe
+from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, Secret, describe
 from bdauto.domain.values import format_duration, parse_duration, redact
 from bdauto.errors import UsageError
 

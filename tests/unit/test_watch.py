@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bdauto.agents.beadboard import Services
+from bdauto.agents.beadboard.runner import Services
 from bdauto.domain.pause import KEY, Pause
 from bdauto.domain.reaping import FailedCheck
 from bdauto.domain.settings import RunSettings

@@ -41,11 +41,11 @@ from bdauto.agents.local.preflight import (
     worktree_problem,
 )
 from bdauto.agents.local.prompt import TEMPLATE, check_words, fill, render, wants_stdin
+from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
 from bdauto.agents.runner import JobOutput, Place
 from bdauto.agents.service_status import Agent, ServiceStatus
 from bdauto.domain.bead import Bead
-from bdauto.domain.local_settings import LocalAgentSettings
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence, who_knows
 from bdauto.domain.record import Result, Run
 from bdauto.domain.results import JobEnd

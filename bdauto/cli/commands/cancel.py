@@ -4,6 +4,8 @@ import sys
 from typing import Annotated
 
 from bdauto import log
+from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.bd.change import Change, rewrite
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
@@ -15,10 +17,9 @@ from bdauto.cli.output import envelope
 from bdauto.clock import Runtime
 from bdauto.diagnostics.explanation import read_bead
 from bdauto.domain.bead import Bead
-from bdauto.domain.local_settings import LocalAgentSettings
 from bdauto.domain.reaping import ALIVE
 from bdauto.domain.reaping import ended as how_it_ended
-from bdauto.domain.settings import BdSettings, OutputSettings, ServiceSettings
+from bdauto.domain.settings import BdSettings, OutputSettings
 from bdauto.errors import NoSuchBead, UsageError
 
 

@@ -1,11 +1,12 @@
 """`bdauto dispatch`."""
 
+from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.cli.context import begin, finish, lazy_runner, opened, telling, wait_for_jobs, writer
 from bdauto.cli.options import with_options
 from bdauto.cli.validation import require_runner
 from bdauto.clock import Runtime
-from bdauto.domain.local_settings import LocalAgentSettings
-from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ServiceSettings, TelemetrySettings
+from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, TelemetrySettings
 from bdauto.errors import BdautoError
 
 

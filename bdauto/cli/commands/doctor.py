@@ -4,6 +4,8 @@ import contextlib
 import sys
 from typing import Annotated
 
+from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.bd.client import Bd
 from bdauto.cli.context import LazyLocalAgent, LazyServices, opened, start_log
 from bdauto.cli.options import Offer, with_options
@@ -12,8 +14,7 @@ from bdauto.cli.telemetry_checks import telemetry_checks
 from bdauto.cli.validation import exclude_each_other, with_token
 from bdauto.clock import Runtime
 from bdauto.diagnostics.checks import as_json, examine
-from bdauto.domain.local_settings import LocalAgentSettings
-from bdauto.domain.settings import BdSettings, DoctorSettings, OutputSettings, ServiceSettings, TelemetrySettings
+from bdauto.domain.settings import BdSettings, DoctorSettings, OutputSettings, TelemetrySettings
 from bdauto.errors import UsageError
 
 

@@ -9,13 +9,14 @@ from typing import Annotated
 import msgspec
 import typer
 
+from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.cli.context import open_runner, opened, start_log
 from bdauto.cli.options import DISPATCHING, LOOKING, Offer, argument, bd_settings, with_options
 from bdauto.cli.output import envelope
 from bdauto.clock import Runtime
 from bdauto.diagnostics.explanation import as_json, explanation
-from bdauto.domain.local_settings import LocalAgentSettings
-from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ReapSettings, ServiceSettings
+from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ReapSettings
 from bdauto.errors import BdautoError
 from bdauto.sanitize import clean
 

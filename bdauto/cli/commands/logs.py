@@ -5,15 +5,16 @@ import time
 from typing import Annotated
 
 from bdauto import log
+from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.runner import JobOutput
 from bdauto.cli.commands.explain import complete
 from bdauto.cli.context import lazy_runner, opened, start_log
 from bdauto.cli.options import Offer, argument, with_options
 from bdauto.cli.streams import lost
 from bdauto.diagnostics.explanation import read_bead
-from bdauto.domain.local_settings import LocalAgentSettings
 from bdauto.domain.reaping import ALIVE, who_knows
-from bdauto.domain.settings import BdSettings, LogsSettings, OutputSettings, ServiceSettings
+from bdauto.domain.settings import BdSettings, LogsSettings, OutputSettings
 from bdauto.errors import BdFailed, UsageError
 from bdauto.sanitize import clean_lines
 

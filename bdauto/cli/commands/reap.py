@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
+from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.cli.context import begin, finish, has_jobs, lazy_runner, opened, telling, writer
 from bdauto.cli.options import Offer, with_options
 from bdauto.cli.validation import exclude_each_other
 from bdauto.clock import Runtime
 from bdauto.domain.defaults import REAPER
-from bdauto.domain.local_settings import LocalAgentSettings
-from bdauto.domain.settings import BdSettings, OutputSettings, ReapSettings, ServiceSettings, TelemetrySettings
+from bdauto.domain.settings import BdSettings, OutputSettings, ReapSettings, TelemetrySettings
 
 AS_REAPER = BdSettings(actor=REAPER)
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from typer.core import TyperCommand
 
+from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.cli import streams
 from bdauto.cli.context import open_runner, opened, start_log
 from bdauto.cli.options import DISPATCHING, LOOKING, Offer, with_options
@@ -15,15 +17,7 @@ from bdauto.clock import Runtime
 from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.snapshot import Snapshot, gather
 from bdauto.diagnostics.snapshot import as_json as status_json
-from bdauto.domain.local_settings import LocalAgentSettings
-from bdauto.domain.settings import (
-    BdSettings,
-    DispatchSettings,
-    OutputSettings,
-    ReapSettings,
-    ServiceSettings,
-    StatusSettings,
-)
+from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ReapSettings, StatusSettings
 from bdauto.errors import BdError, PartlyDone, UsageError
 
 

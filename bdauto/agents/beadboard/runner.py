@@ -27,6 +27,7 @@ import httpx
 
 from bdauto import log
 from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted, Refused, Started, Unknown
+from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.agents.job_questions import JobQuestions, services_evidence
 from bdauto.agents.job_reader import JobReader
 from bdauto.agents.runner import JobOutput, Place
@@ -38,7 +39,7 @@ from bdauto.domain.reaping import ALIVE, FailedCheck, JobEvidence
 from bdauto.domain.record import Run
 from bdauto.domain.record_values import JOB_PATTERN
 from bdauto.domain.results import JobEnd
-from bdauto.domain.settings import Secret, ServiceSettings
+from bdauto.domain.settings import Secret
 from bdauto.domain.values import checked_url, format_duration, redact
 from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, TokenRefused, UsageError
 from bdauto.sanitize import clean, hide_secrets
