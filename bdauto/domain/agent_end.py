@@ -52,7 +52,8 @@ class AgentEnd(msgspec.Struct, frozen=True, kw_only=True):
 _CAUSES = {
     Why.limit: (
         r"(?:usage|rate|session|weekly|daily|monthly|hour|spend(?:ing)?|token|request)[- _]?limits?\b",
-        r"limit (?:has been )?reached|hit your [\w -]{0,30}limit|rate_?limited|billing hard limit",
+        r"limit (?:has been )?reached|\blimits?\b.{0,40}\bresets?\b|hit your [\w -]{0,30}limit|billing hard limit",
+        r"rate[_ -]?limited|throttled",
         r"quota|too many requests|\b429\b|resource[_ ]exhausted|credit balance|(?:out of|insufficient|no) credits",
     ),
     Why.login: (

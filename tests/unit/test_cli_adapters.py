@@ -373,6 +373,13 @@ def test_aider_tells_the_cost_of_its_session() -> None:
     assert (end.cost_usd, end.words) == (0.04, "Applied edit to a.py")
 
 
+RESETS = "resets 3pm (Europe/Berlin)"
+HOOKS = "hook: formatted 3 files\nDone in 2.1s\n"
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}, "request_id": "req_1"}
+EXHAUSTED = {"error": {"code": 429, "message": "Quota exceeded", "status": "RESOURCE_EXHAUSTED", "details": []}}
+RETRY = {"error": {**EXHAUSTED["error"], "details": [{"@type": "type.example/RetryInfo", "retryDelay": "2475s"}]}}
+
+
 @pytest.mark.parametrize(
     ("output", "why"),
     [
@@ -380,12 +387,73 @@ def test_aider_tells_the_cost_of_its_session() -> None:
         (f"TypeError: fetch failed: getaddrinfo ENOTFOUND api.example\n{STACK}\n", Why.network),
         ("Error: 503 Service Unavailable\n", Why.overloaded),
         ("error: not logged in\n", Why.login),
+        ("API Error: 529 overloaded\n" + HOOKS, Why.overloaded),
+        (f"API Error: 529 {json.dumps(OVERLOADED)}\n", Why.overloaded),
+        ("[API Error: You exceeded your current quota, please check your plan]\n" + HOOKS, Why.limit),
+        ("API Error: Connection error.\n" + HOOKS, Why.network),
+        ("API Error (Request timed out. fetch failed) · Retrying in 4 seconds… (attempt 3/10)\n" + HOOKS, Why.network),
+        ("Failed to authenticate. API Error: 401 OAuth token has expired\n" + HOOKS, Why.login),
+        ("Invalid API key · Please run /login\n" + HOOKS, Why.login),
+        ("Credit balance is too low\n" + HOOKS, Why.limit),
+        (f"You've hit your limit · {RESETS}\n/upgrade to increase your usage limit\n", Why.limit),
+        ("You’ve reached your weekly limit\n" + HOOKS, Why.limit),
+        (f"5-hour limit reached ∙ {RESETS}\n" + HOOKS, Why.limit),
+        ("Claude AI usage limit reached|1796050000\n" + HOOKS, Why.limit),
+        (f"⚠ Weekly limit reached · {RESETS}\n" + HOOKS, Why.limit),
+        ("[2026-11-30T10:59:58] ERROR: You've hit your usage limit. Try again at 4:37 PM.\n" + HOOKS, Why.limit),
+        ("ERROR: unexpected status 401 Unauthorized: token expired\n" + HOOKS, Why.login),
+        ("ERROR: exceeded retry limit, last status: 429 Too Many Requests\n" + HOOKS, Why.limit),
+        ("stream error: stream disconnected before completion; retrying 5/5\n" + HOOKS, Why.network),
+        ("Attempt 3 failed with status 503. Retrying with backoff...\n" + HOOKS, Why.overloaded),
+        ("litellm.AuthenticationError: AnthropicException - invalid x-api-key\n" + HOOKS, Why.login),
+        ("openai.RateLimitError: Error code: 429 - {'error': {'code': 'insufficient_quota'}}\n", Why.limit),
+        ("The API provider has rate limited you. Try again later or check your quotas.\n" + HOOKS, Why.limit),
+        (json.dumps(OVERLOADED) + "\n" + HOOKS, Why.overloaded),
+        (json.dumps(OVERLOADED, indent=2) + "\n", Why.overloaded),
+        (json.dumps(EXHAUSTED) + "\n" + HOOKS, Why.limit),
+        ('{"type": "error", "message": "unexpected status 401 Unauthorized"}\n' + HOOKS, Why.login),
+        ("", Why.error),
         ("make: *** [all] Error 2\n", Why.error),
+        ("FAILED tests/test_login.py::test_401 - assert 401 == 200\n1 failed, 3 passed in 0.2s\n", Why.error),
+        ("E       AssertionError: 401 Unauthorized\n", Why.error),
+        ("test_quota.py::test_quota_exceeded FAILED\nmake: *** [test] Error 1\n", Why.error),
+        ("tests/certificate_test.go:14: certificate has expired\nFAIL\n", Why.error),
+        ("Error: 401 Unauthorized\n3 passing, 1 failing\n", Why.error),
+        ("Error: 503 Service Unavailable\nI could not mend the proxy.\n", Why.error),
+        ("  1) returns 429 when the quota is exceeded, retry after 30\n", Why.error),
+        ("expected 'rate limit reached, try again in 30 s' to be 'ok'\n", Why.error),
+        ("not ok 3 - overloaded server answers 503\n", Why.error),
+        ("src/limits.rs:12: usage limit reached, resets at 12\n", Why.error),
+        ("AssertionError: API Error: 529 was not raised\n", Why.error),
+        ("requests.exceptions.HTTPError: 401 Client Error: Unauthorized for url: http://localhost\n", Why.error),
+        ("I added the certificate, the quota and the login page. It answers 401 and 403 now.\n", Why.error),
+        ('{"error": {"message": "no such user", "code": 401}}\n', Why.error),
+        ('{"level": "error", "message": "quota exceeded", "type": "error"}\n', Why.error),
     ],
 )
 def test_why_a_plain_command_failed(output: str, why: Why) -> None:
     assert end_of(output, failed=True).why is why
     assert end_of(output).why is None
+
+
+@pytest.mark.parametrize(
+    ("output", "words", "reset_at"),
+    [
+        (f"You've hit your limit · {RESETS}\n{HOOKS}", f"You've hit your limit · {RESETS}", ENDED + timedelta(hours=3)),
+        (json.dumps(RETRY) + "\n", "API Error: Quota exceeded", ENDED + timedelta(seconds=2475)),
+        (json.dumps(RETRY, indent=2) + "\n", "API Error: Quota exceeded", ENDED + timedelta(seconds=2475)),
+        ("the room is available at 12:30\nmake: *** Error 2\n", "make: *** Error 2", None),
+    ],
+)
+def test_a_plain_command_is_quoted_by_its_error(output: str, words: str, reset_at: datetime | None) -> None:
+    end = end_of(output, failed=True)
+    assert end.words.startswith(words)
+    assert end.reset_at == reset_at
+
+
+def test_an_error_that_a_tool_printed_fails_no_run() -> None:
+    for value in ({"type": "error", "message": "no such user"}, OVERLOADED):
+        assert end_of(lines("working", value, "done")).why is None
 
 
 # Whatever comes

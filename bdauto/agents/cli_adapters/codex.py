@@ -10,6 +10,8 @@ from typing import Any
 from bdauto.agents.cli_adapters.transcript import Event, Transcript, counts, mapping
 
 PROGRAM = "codex"
+_ERROR = {"type", "message"}
+"""The members of its error event. A tool's object with others is not one."""
 
 
 def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # noqa: ARG001  # it has no such limit
@@ -35,7 +37,7 @@ def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
             return run.ended("")
         case "turn.failed":
             return run.failed(mapping(value.get("error")).get("message"))
-        case "error" if isinstance(value.get("message"), str) and "severity" not in value:
+        case "error" if isinstance(value.get("message"), str) and run.last_session and value.keys() <= _ERROR:
             return run.failed(value["message"])
         case "item.started" | "item.completed" as kind:
             return _item(mapping(value.get("item")), run, done=kind == "item.completed")

@@ -42,7 +42,4 @@ def read_end(chunks: Iterable[bytes], agent: str, ended: datetime, local: tzinfo
     transcript = Transcript()
     for _ in events(chunks, transcript, reads_of(agent)):
         pass
-    end = transcript.end(ended, local)
-    if failed and end.why is None:
-        return msgspec.structs.replace(end, why=transcript.failure())
-    return end
+    return transcript.end(ended, local, failed=failed)

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from bdauto.agents.cli_adapters.stream import Value, values
+from bdauto.agents.cli_adapters.plain import error_line, error_text, failure
+from bdauto.agents.cli_adapters.stream import TEXT_LIMIT, Value, values
 from bdauto.domain.agent_end import AgentEnd, Why, cause
 from bdauto.domain.record_values import checked_cost, checked_count
 from bdauto.domain.reset_time import reset_time
@@ -130,15 +131,19 @@ class Transcript:
             self._figures["text"] = Figures(cost_usd=checked_cost(cost[1]))
         yield Event("text", text)
 
-    def end(self, ended: datetime, local: tzinfo | None) -> AgentEnd:
-        """Return the end of the run. `ended` and `local` are passed to `reset_time`."""
+    def end(self, ended: datetime, local: tzinfo | None, *, failed: bool = False) -> AgentEnd:
+        """Return the end of the run. `ended` and `local` are passed to `reset_time`.
+
+        With `failed`, a command that did not say why it ended is judged by the last lines that it printed.
+        """
         told = f"{self._errors}\n{self._words}" if self._why else "\n".join(self._lines)
-        why = self._why
+        why = self._why or (failure(self._lines) if failed else None)
+        error = error_line(self._lines) if failed and not self._why else ""
         resets = [*self._resets, *filter(None, [reset_time(told, ended, local)])]
         figures = self._figures.values()
         return AgentEnd(
             why=why,
-            words=last_line(self._words) or self._last_line(),
+            words=last_line(error) or last_line(self._words) or self._last_line(),
             cost_usd=_sum(checked_cost(each.cost_usd) for each in figures),
             tokens=_total(each.tokens for each in figures),
             turns=_total(each.turns for each in figures),
@@ -148,9 +153,10 @@ class Transcript:
             reset_at=next(iter(resets), None) if why in (None, Why.limit, Why.overloaded) else None,
         )
 
-    def failure(self) -> Why:
-        """Return why a command failed that named no reason itself, judged by its last lines."""
-        return cause("\n".join(self._lines)) or Why.error
+    def unknown(self, value: dict[str, Any]) -> None:
+        """Note an object that no adapter knows. It counts if a provider of models reports an error in it."""
+        if text := error_text(value):
+            self._lines = [*self._lines[1 - LAST_LINES :], text[:TEXT_LIMIT]]
 
     def _last_line(self) -> str:
         telling = (line for line in reversed(self._lines) if not _NO_WORDS.fullmatch(line.strip()))
@@ -173,7 +179,10 @@ def event_of(value: Value, transcript: Transcript, reads: Iterable[Read]) -> Ite
     if isinstance(value, str):
         return transcript.line(value)
     found = (read(value, transcript) for read in reads)
-    return next((each for each in found if each is not None), ())
+    events = next((each for each in found if each is not None), None)
+    if events is None:
+        transcript.unknown(value)
+    return events or ()
 
 
 def counts(*parts: object) -> int | None:
