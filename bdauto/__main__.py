@@ -12,9 +12,20 @@ from bdauto.bd import command, process
 from bdauto.cli import streams
 from bdauto.domain import defaults
 
-READS = {"dispatch": defaults.DISPATCHER, "reap": defaults.REAPER}
+PREFETCHING = {"dispatch": defaults.DISPATCHER, "reap": defaults.REAPER}
 """The commands that begin with reads, and their default actor."""
-OTHERWISE = ("--db", "--metadata", "--bd", "--assignee", "--actor", "--ignore-pause", "--dry-run", "-n", "--help", "-h")
+OPTIONS_WITHOUT_PREFETCH = (
+    "--db",
+    "--metadata",
+    "--bd",
+    "--assignee",
+    "--actor",
+    "--ignore-pause",
+    "--dry-run",
+    "-n",
+    "--help",
+    "-h",
+)
 """Options that change the reads or need none."""
 
 
@@ -34,15 +45,15 @@ def main() -> None:
 
 
 def _start_reads(words: list[str]) -> None:
-    if not words or words[0] not in READS or os.environ.get("BDAUTO_METADATA"):
+    if not words or words[0] not in PREFETCHING or os.environ.get("BDAUTO_METADATA"):
         return
-    if any(word.startswith(OTHERWISE) for word in words):
+    if any(word.startswith(OPTIONS_WITHOUT_PREFETCH) for word in words):
         return
     bd, db = os.environ.get("BDAUTO_BD") or defaults.BD, os.environ.get("BDAUTO_DB")
     redirect = db and os.path.exists(os.path.join(db, "redirect"))  # noqa: PTH110, PTH118 - pathlib takes time to import
     if redirect or (not command.is_database(db) if db else command.unconfigured_folder()):
         return
-    prefix = command.prefix(bd, db, os.environ.get("BEADS_ACTOR") or READS[words[0]])
+    prefix = command.prefix(bd, db, os.environ.get("BEADS_ACTOR") or PREFETCHING[words[0]])
     assignee = os.environ.get("BDAUTO_ASSIGNEE") or defaults.ASSIGNEE
     reads = (
         [command.ready(assignee, command.PAGE)]

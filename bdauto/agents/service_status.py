@@ -83,7 +83,7 @@ class ServiceStatus:
     def conditions(self) -> tuple[Condition, ...]:
         """Return the conditions of dispatching any bead at all."""
         trouble = str(self.error or "")
-        shared = global_conditions(self.paused.words() if self.paused else "", self.free, trouble)
+        shared = global_conditions(self.paused.describe() if self.paused else "", self.free, trouble)
         return (
             *([Condition("breaker", False, self.suspended, "bdauto resume")] if self.suspended else []),
             *([Condition("limit", False, self.limited, "wait, or change the limit")] if self.limited else []),

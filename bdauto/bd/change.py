@@ -219,10 +219,10 @@ def in_doubt(error: BdError) -> BdError:
     return type(error)(f"{error.message}; the change may have been made", hint=error.hint)
 
 
-def apply_each(writer: Writer, changes: Sequence[Change], look: LookBack | None = None) -> list[bool | BdError]:
+def apply_each(writer: Writer, changes: Sequence[Change], look_back: LookBack | None = None) -> list[bool | BdError]:
     """Apply the changes together. If that fails, apply them one by one, so that one bead cannot fail the others.
 
-    Returns a result for each change, whatever fails. `look` finds changes that were made although bd reported a
+    Returns a result for each change, whatever fails. `look_back` finds changes that were made although bd reported a
     failure. After a failure of bd itself, changes that were applied together are not tried one by one. After two such
     failures among single changes, the rest is not tried at all.
     """
@@ -231,13 +231,13 @@ def apply_each(writer: Writer, changes: Sequence[Change], look: LookBack | None 
     except BdError as caught:
         error = caught
     if len(changes) == 1 or isinstance(error, BdTimeout | BdDrift | BdMissing | BdUnsupported):
-        return look.after(error, changes) if look else [in_doubt(error)] * len(changes)
+        return look_back.after(error, changes) if look_back else [in_doubt(error)] * len(changes)
     results: list[bool | BdError] = []
-    before = look.failed if look else 0
+    before = look_back.failed if look_back else 0
     for change in changes:
-        if look and look.failed - before > 1:
-            words = f"not tried, since bd failed before: {look.error}"
+        if look_back and look_back.failed - before > 1:
+            words = f"not tried, since bd failed before: {look_back.error}"
             results.append(BdFailed(words))
         else:
-            results += apply_each(writer, [change], look)
+            results += apply_each(writer, [change], look_back)
     return results

@@ -386,17 +386,17 @@ class Bd:
 
         def parse(answer: bytes) -> BeadList:
             found = parse_beads(answer, f"bd {verb}", understood=understood)
-            self._name_once(found.nonsense)
+            self._name_once(found.invalid_metadata)
             return found
 
         return self._start(command, verb, parse)
 
-    def _name_once(self, nonsense: Sequence[str]) -> None:
+    def _name_once(self, invalid_metadata: Sequence[str]) -> None:
         """Log what is read as absent; a bead is read many times."""
-        for line in nonsense:
+        for line in invalid_metadata:
             if line not in self._named and len(self._named) < MOST_NAMED:
                 self._named.add(line)
-                log.warning("nonsense", detail=line)
+                log.warning("invalid-metadata", detail=line)
 
     def _object(self, command: Sequence[str], verb: str, **variables: str) -> RunningCommand[Mapping[str, Any]]:
         return self._start(command, verb, lambda answer: parse_object(answer, f"bd {verb}"), **variables)

@@ -48,7 +48,7 @@ def parse_beads(answer: bytes, command: str, *, understood: bool = False) -> Bea
         raise BdDrift(
             f"{command}: {clean(str(error))}: expected a JSON list of issues", hint="check `bd version`"
         ) from None
-    beads, malformed, nonsense = [], [], []
+    beads, malformed, invalid_metadata = [], [], []
     for index, entry in enumerate(entries):
         try:
             bead = _bead.decode(entry)
@@ -58,12 +58,14 @@ def parse_beads(answer: bytes, command: str, *, understood: bool = False) -> Bea
             malformed.append(f"{command}: entry {index}{_name(entry)}: {clean(str(error))}")
         else:
             beads.append(bead)
-            nonsense += [f"{bead.id}: {key}={clean(str(bead.metadata[key]), 60)!r}" for key in bead.nonsense]
+            invalid_metadata += [
+                f"{bead.id}: {key}={clean(str(bead.metadata[key]), 60)!r}" for key in bead.invalid_metadata
+            ]
     if malformed and not beads and not understood and not any(map(_has_shape, entries)):
         raise BdDrift(
             f"{malformed[0]} (none of {len(entries)} can be read)", hint="check `bd version` against bdauto's"
         )
-    return BeadList(tuple(beads), tuple(malformed), tuple(nonsense))
+    return BeadList(tuple(beads), tuple(malformed), tuple(invalid_metadata))
 
 
 def _members_of(answer: bytes) -> list[bytes]:

@@ -15,7 +15,7 @@ from bdauto.bd import process
 from bdauto.bd.change import DryWriter, Writer
 from bdauto.bd.client import Bd, private_db
 from bdauto.bd.writer import BdWriter
-from bdauto.cli.output import show
+from bdauto.cli.printing import show
 from bdauto.cli.validation import exclude_each_other
 from bdauto.clock import Runtime
 from bdauto.domain.outcome import Report

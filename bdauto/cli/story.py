@@ -15,7 +15,7 @@ from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.bd.change import DryWriter, Writer
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
-from bdauto.cli.output import render
+from bdauto.cli.printing import render
 from bdauto.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import TrackerGate

@@ -103,7 +103,7 @@ def status_view(snapshot: Snapshot, limit: int, needs: Sequence[str]) -> Rendera
 
 def _around(snapshot: Snapshot) -> Table:
     table = Table.grid(padding=(0, 2))
-    for name, (style, words) in services(snapshot.surroundings):
+    for name, (style, words) in services(snapshot.services):
         table.add_row(name, _text(words, COLORS[style]))
     table.add_row("as of", _text(f"{snapshot.now:%Y-%m-%d %H:%M:%S}Z", "dim"))
     return table

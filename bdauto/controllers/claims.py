@@ -16,7 +16,7 @@ from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.gate import Expected
 from bdauto.controllers.late_notes import LateNotes
-from bdauto.controllers.memory import StartedJob
+from bdauto.controllers.started_jobs import StartedJob
 from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import backoff
 from bdauto.domain.life import sign_of_life
@@ -30,7 +30,7 @@ RECORD_RETRY = timedelta(seconds=60)
 """How long a record that bd cannot write just now is tried again, before it is left to the log."""
 
 
-class Ended(Enum):
+class ReleaseResult(Enum):
     """How it went to end a claim: it is `written`, the bead was `moved` by somebody else, or its agent is `alive`."""
 
     written = "written"
@@ -227,7 +227,7 @@ class Claims(msgspec.Struct, frozen=True):
         charged: bool = False,
         back_off: bool = False,
         again: timedelta | None = None,
-    ) -> Ended:
+    ) -> ReleaseResult:
         """Undo the claim: open the bead again, take the claim's note back, and note an error of a new kind.
 
         A bead that is not `charged` gets its attempt back. With `back_off` it waits before the next attempt, with
@@ -260,7 +260,7 @@ class Claims(msgspec.Struct, frozen=True):
         noted = error and (back_off or not again) and error_kind(error) != error_kind(bead.record.error)
         return self._end(claim, "release", "open", failure_note(error) if noted else "", released, times)
 
-    def quarantine(self, claim: Claim, error: str) -> Ended:
+    def quarantine(self, claim: Claim, error: str) -> ReleaseResult:
         """Block the bead and say why and how to re-arm it, as `release` does."""
         note = (
             f"{failure_note(error)} — quarantined after {claim.attempts} attempts; "
@@ -280,7 +280,7 @@ class Claims(msgspec.Struct, frozen=True):
         note: str,
         ended: Callable[[Record], Record],
         times: Mapping[str, Moment],
-    ) -> Ended:
+    ) -> ReleaseResult:
         for _ in range(END_TRIES):
             found = self.bd.read([claim.bead.id]).result().beads
             bead = found[0] if found else None
@@ -289,7 +289,7 @@ class Claims(msgspec.Struct, frozen=True):
             if bead.assignee != claim.bead.assignee:
                 break
             if sign_of_life(bead):
-                return Ended.alive
+                return ReleaseResult.alive
             change = rewrite(
                 bead,
                 ended(bead.record),
@@ -305,8 +305,8 @@ class Claims(msgspec.Struct, frozen=True):
                 if_updated_at=bead.updated_at,
             )
             if self._apply(change):
-                return Ended.written
-        return Ended.moved
+                return ReleaseResult.written
+        return ReleaseResult.moved
 
     def _apply(self, change: Change) -> bool:
         """Apply a change. If bd did not confirm it, read the bead, and count the change if it is there.

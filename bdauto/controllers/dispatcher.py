@@ -18,15 +18,15 @@ from bdauto.bd.client import Bd
 from bdauto.bd.command import PAGE
 from bdauto.bd.prefetch import MAX_AGE, Prefetch, too_old
 from bdauto.clock import Runtime
+from bdauto.controllers.answer_handler import AnswerHandler
 from bdauto.controllers.breaker_store import BreakerStore
 from bdauto.controllers.claims import Claim, Claims
 from bdauto.controllers.earlier_jobs import EarlierJobs
-from bdauto.controllers.endings import Endings
 from bdauto.controllers.gate import Gate, Hold
 from bdauto.controllers.late_notes import LateNotes
 from bdauto.controllers.limits import Limits
-from bdauto.controllers.memory import Memory, StartedJob
 from bdauto.controllers.ready_queue import Queue
+from bdauto.controllers.started_jobs import StartedJob, StartedJobs
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.breaker import Death
 from bdauto.domain.limits import outside_hours
@@ -52,8 +52,8 @@ class Dispatcher:
     """Runs one cycle. `runner` is called only when a bead is eligible, `gate` is asked before each bead.
 
     `status` is what the services said, if the caller has just asked them. After the cycle it is what the cycle was
-    told. A process that runs several cycles keeps `memory` and the waiting `notes` between them. Without `notes`, a
-    cycle writes its notes at its end.
+    told. A process that runs several cycles keeps `started_jobs` and the waiting `notes` between them. Without `notes`,
+    a cycle writes its notes at its end.
     """
 
     bd: Bd
@@ -62,7 +62,7 @@ class Dispatcher:
     settings: DispatchSettings
     runtime: Runtime
     gate: Gate
-    memory: Memory = field(default_factory=Memory)
+    started_jobs: StartedJobs = field(default_factory=StartedJobs)
     status: ServiceStatus | None = None
     notes: LateNotes | None = None
     next_at: datetime | None = field(default=None, init=False)
@@ -81,10 +81,10 @@ class Dispatcher:
         self._claims = Claims(self.bd, self.writer, self.runtime, self._notes, self.settings.grace)
         self._limits = Limits(self.bd, self.runner, self.settings, self.runtime.now)
         self._breaker = BreakerStore(self.bd, self.writer, self.runtime)
-        self._endings = Endings(
-            self._claims, self.memory, self.settings.max_attempts, self.runtime.now, dry_run=self.settings.dry_run
+        self._answers = AnswerHandler(
+            self._claims, self.started_jobs, self.settings.max_attempts, self.runtime.now, dry_run=self.settings.dry_run
         )
-        self._earlier_jobs = EarlierJobs(self.bd, self._claims, self._endings, self.memory, self.runtime)
+        self._earlier_jobs = EarlierJobs(self.bd, self._claims, self._answers, self.started_jobs, self.runtime)
 
     def cycle(self) -> Report:
         """Dispatch up to `max_beads` eligible beads. The report holds any error. Nothing expected is raised."""
@@ -99,9 +99,9 @@ class Dispatcher:
             self._close_again()
         if self.notes is None:
             self._notes.write(self.writer, self.runtime)
-        beads, malformed = tuple(self._endings.reports), tuple(sorted(self._malformed))
-        outcome, dispatched = hold.outcome, self._endings.dispatched
-        error = error or self._tripped or self._endings.failure() or partly(beads, malformed)
+        beads, malformed = tuple(self._answers.reports), tuple(sorted(self._malformed))
+        outcome, dispatched = hold.outcome, self._answers.dispatched
+        error = error or self._tripped or self._answers.failure() or partly(beads, malformed)
         if error:
             outcome = Outcome.partial if dispatched or isinstance(error, PartlyDone) else Outcome.failed
         elif dispatched:
@@ -118,7 +118,7 @@ class Dispatcher:
         page = first.result()
         self._looked = first.began
         if page.empty:  # nothing that a pause could hold back
-            self.memory.idle_at = began
+            self.started_jobs.idle_at = began
             return Hold(Outcome.idle)
         with contextlib.closing(Queue(self.bd, self.settings, self.runtime.now(), self._malformed)) as queue:
             return self._from_queue(queue, page, began)
@@ -126,12 +126,12 @@ class Dispatcher:
     def _from_queue(self, queue: Queue, page: BeadList, began: datetime) -> Hold:
         """Dispatch from a queue that begins with this page, unless no bead is eligible, or the gate holds it back."""
         if queue.none_eligible(page):
-            self.next_at, self.memory.idle_at = queue.next_at, began
+            self.next_at, self.started_jobs.idle_at = queue.next_at, began
             return Hold(Outcome.idle, queue.waiting())
-        self.gate.look()
+        self.gate.prefetch()
         if queue.promising(page):  # what a dispatch needs is got ready beside the look at the switch
             queue.read_ahead(page, self.settings.max_beads)
-            self._limits.look()
+            self._limits.prefetch()
             self.writer.prepare()
             self.runner()
         hold = self.gate.hold()
@@ -155,22 +155,22 @@ class Dispatcher:
                         return Hold(Outcome.busy, AT_CAPACITY)
                 else:
                     self._further = True
-                    self._look_ahead(queue, listed)
+                    self._prefetch_next(queue, listed)
                     if hold := self.gate.hold():
                         return hold
-                with self._endings.naming(listed):
+                with self._answers.naming(listed):
                     go_on = self._one(queue, listed, room)
-                if not go_on or self._endings.dispatched >= room:
+                if not go_on or self._answers.dispatched >= room:
                     break
         finally:
-            self._endings.charge_refused()
+            self._answers.charge_refused()
         if self._held:
             return self._held
-        if self._endings.at_capacity:
+        if self._answers.at_capacity:
             return Hold(Outcome.busy, AT_CAPACITY)
-        if not self._endings.reports:
+        if not self._answers.reports:
             return Hold(Outcome.idle, queue.waiting())
-        cut = room is not None and self._endings.dispatched == room < self.settings.max_beads
+        cut = room is not None and self._answers.dispatched == room < self.settings.max_beads
         return Hold(
             Outcome.idle, f"the free capacity is {room}, less than --max {self.settings.max_beads}" if cut else ""
         )
@@ -197,10 +197,10 @@ class Dispatcher:
         wanted = self.settings.max_beads
         return min(wanted, capacity.free) if capacity.counted or not capacity.free else wanted
 
-    def _look_ahead(self, queue: Queue, bead: Bead | None) -> None:
+    def _prefetch_next(self, queue: Queue, bead: Bead | None) -> None:
         """Start the reads that decide on the next bead, if that is known."""
-        self.gate.look()
-        self._limits.look()
+        self.gate.prefetch()
+        self._limits.prefetch()
         if bead:
             self._read_again(queue, bead).start()
 
@@ -222,7 +222,7 @@ class Dispatcher:
         """
         if not self._further and not too_old(self._looked, self.runtime.now()):
             return bead
-        self._limits.look()
+        self._limits.prefetch()
         read = self._read_again(queue, bead)
         read.start()
         self._held = self._limits.hold()
@@ -238,7 +238,7 @@ class Dispatcher:
         if _names(bead) != _names(listed) and self._earlier_jobs.hold_back(bead, self.runner()):
             return True
         if problem := self.runner().problem_with(bead):
-            self._endings.report(bead, BeadOutcome.unavailable, f"it was not claimed: {problem}")
+            self._answers.report(bead, BeadOutcome.unavailable, f"it was not claimed: {problem}")
             return True
         attempt = self.runtime.unique()
         if self.gate.half_open and not self.settings.dry_run and not self._breaker.take_trial(attempt, bead.id):
@@ -248,7 +248,7 @@ class Dispatcher:
         try:
             return self._attempt(queue, bead, attempt, room)
         finally:
-            if self.gate.half_open and not self._endings.may_run(attempt):
+            if self.gate.half_open and not self._answers.may_run(attempt):
                 self._breaker.return_trial(attempt)
 
     def _attempt(self, queue: Queue, bead: Bead, attempt: str, room: int) -> bool:
@@ -260,21 +260,21 @@ class Dispatcher:
             self._held = self.gate.hold(again=True)
         taken = self._taken(since, at)  # the last check before the POST: `hold` may be slow
         if taken > self.settings.grace / 2:
-            self._endings.too_late(claim, f"its claim took {format_age(taken)}, a reaper may release it: not posted")
+            self._answers.too_late(claim, f"its claim took {format_age(taken)}, a reaper may release it: not posted")
             return self._held is None
         if self._held:
-            self._endings.too_late(claim, f"{self._held.detail or 'asked to stop'}: not posted")
+            self._answers.too_late(claim, f"{self._held.detail or 'asked to stop'}: not posted")
             return False
         now = at + taken
-        waited = now - self.memory.eligible_since(bead)
+        waited = now - self.started_jobs.eligible_since(bead)
         self._waits.append(max(waited.total_seconds(), 0.0))
         answer = self._start(claim)
         log.debug("answered", bead=bead.id, attempt=claim.attempt, answer=type(answer).__name__)
         if isinstance(answer, Started):
-            self.memory.started(bead.id, StartedJob(claim.attempt, claim.attempts, answer.job))
-        if self._endings.dispatched + 1 < room:  # another bead may follow: look beside the record of this one
-            self._look_ahead(queue, queue.following)
-        go_on = self._endings.apply(claim, answer)
+            self.started_jobs.started(bead.id, StartedJob(claim.attempt, claim.attempts, answer.job))
+        if self._answers.dispatched + 1 < room:  # another bead may follow: look beside the record of this one
+            self._prefetch_next(queue, queue.following)
+        go_on = self._answers.apply(claim, answer)
         if isinstance(answer, Unknown) and self.settings.trip_after:
             self._count_unknown(claim, answer.error)
         return go_on
@@ -298,7 +298,7 @@ class Dispatcher:
     def _give_back(self, charges: Sequence[Change]) -> None:
         for change, result in zip(charges, apply_each(self.writer, charges, LookBack(self.bd.read)), strict=True):
             if isinstance(result, BdError):
-                self._endings.report(change.bead, BeadOutcome.failed, f"{change.act}: {result}")
+                self._answers.report(change.bead, BeadOutcome.failed, f"{change.act}: {result}")
 
     def _claim(self, bead: Bead, attempt: str) -> Claim | None:
         """Claim a bead. If the switch or the breaker prevents it, `_held` is set and the report has no entry."""
@@ -310,7 +310,7 @@ class Dispatcher:
                 self._claims_failed += 1
                 if self._claims_failed == IN_A_ROW:
                     raise
-                self._endings.report(bead, BeadOutcome.failed, str(error))
+                self._answers.report(bead, BeadOutcome.failed, str(error))
                 return None
             self._claims_failed = 0
             if claim or not expected:
@@ -319,7 +319,7 @@ class Dispatcher:
             if self._held or self.gate.expected == expected:
                 break
         if claim is None and self._held is None:
-            self._endings.report(bead, BeadOutcome.lost, "it changed since it was read: somebody else has it")
+            self._answers.report(bead, BeadOutcome.lost, "it changed since it was read: somebody else has it")
         return claim
 
     def _place(self) -> "Place | None":

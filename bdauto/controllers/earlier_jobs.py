@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from bdauto.agents.named_jobs import NamedJob, Patience, job_in_the_way
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
+from bdauto.controllers.answer_handler import AnswerHandler
 from bdauto.controllers.claims import Claims
-from bdauto.controllers.endings import Endings
-from bdauto.controllers.memory import Memory, StartedJob
+from bdauto.controllers.started_jobs import StartedJob, StartedJobs
 from bdauto.domain.bead import Bead
 from bdauto.domain.notes import JOB_NOTE
 from bdauto.domain.outcome import BeadOutcome
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 class EarlierJobs:
     """Asks about the jobs that a bead names, and claims the bead for one that runs. Every method may raise BdError."""
 
-    def __init__(self, bd: Bd, claims: Claims, endings: Endings, memory: Memory, runtime: Runtime) -> None:
+    def __init__(
+        self, bd: Bd, claims: Claims, answers: AnswerHandler, started_jobs: StartedJobs, runtime: Runtime
+    ) -> None:
         self._bd = bd
         self._claims = claims
-        self._endings = endings
-        self._memory = memory
+        self._answers = answers
+        self._started_jobs = started_jobs
         self._runtime = runtime
         self._patience = Patience()
 
@@ -33,7 +35,7 @@ class EarlierJobs:
 
         A job without an answer may run. A job that another bead records belongs to that bead.
         """
-        known = self._memory.contradicts(bead)
+        known = self._started_jobs.claim_was_reverted(bead)
         found = job_in_the_way(
             runner,
             bead,
@@ -58,7 +60,7 @@ class EarlierJobs:
             error = PartlyDone(words, hint="a job belongs to one bead: run `bdauto explain` on both")
         elif found.error:
             error = ServiceDown(words)
-        self._endings.pass_over(bead, found.describe(), found.job, error)
+        self._answers.pass_over(bead, found.describe(), found.job, error)
 
     def _claim(self, bead: Bead, found: NamedJob, known: StartedJob | None, runner: "Runner") -> None:
         """Claim the bead for its job that runs: under the attempt that started it, or under a new one."""
@@ -77,12 +79,12 @@ class EarlierJobs:
             known = StartedJob(attempt or self._runtime.unique(), attempts, found.job)
         if not self._claims.restore(bead, known, place, adopt=adopt):
             words = f"job {found.job} runs on it, and it changed since it was read: left as it is"
-            self._endings.report(bead, BeadOutcome.lost, words, found.job)
+            self._answers.report(bead, BeadOutcome.lost, words, found.job)
         elif adopt:
             words = "its job runs, and bdauto did not start it"
-            self._endings.report(bead, BeadOutcome.adopted, words, found.job)
+            self._answers.report(bead, BeadOutcome.adopted, words, found.job)
         else:
-            self._endings.report(bead, BeadOutcome.reverted, f"job {found.job} runs: the claim is back", found.job)
+            self._answers.report(bead, BeadOutcome.reverted, f"job {found.job} runs: the claim is back", found.job)
 
 
 def _settled(bead: Bead, known: StartedJob, found: NamedJob) -> bool:

@@ -39,7 +39,7 @@ class Gate(Protocol):
     def died(self) -> frozenset[str]:
         """The beads whose agents died, as far as the breaker knew at the last `hold`."""
 
-    def look(self) -> None:
+    def prefetch(self) -> None:
         """Start finding out: `hold` will be asked soon."""
 
     def hold(self, *, again: bool = False) -> Hold | None:
@@ -99,7 +99,7 @@ class TrackerGate:
         self._store = None if ignore_pause and ignore_breaker else Prefetch(bd.kv_list, now)
         self.expected: Expected = {}
 
-    def look(self) -> None:
+    def prefetch(self) -> None:
         """Start reading the switch."""
         if self._store:
             self._store.start()
@@ -113,7 +113,7 @@ class TrackerGate:
         store, now = self._store.result(), self._now()
         paused = None if self._ignore_pause else pause.read(store, now)
         if paused:
-            return Hold(Outcome.paused, paused.words(), paused.until)
+            return Hold(Outcome.paused, paused.describe(), paused.until)
         view = BreakerView() if self._ignore_breaker else view_breaker(store, now)
         self.half_open, self.died = view.half_open, view.died
         self.expected = view.expected(store) | ({} if self._ignore_pause else expected_values(store, pause.KEY))

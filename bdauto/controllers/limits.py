@@ -27,7 +27,7 @@ class Limits:
         self._now = now
         self._beads = Prefetch(lambda: bd.changed_since(now() - LOOK_BACK), now)
 
-    def look(self) -> None:
+    def prefetch(self) -> None:
         """Start the read that `hold` needs."""
         if counts_beads(self._settings):
             self._beads.start()

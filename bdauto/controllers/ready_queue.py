@@ -27,7 +27,7 @@ from bdauto.domain.times import format_time
 BLOCKS = frozenset({"blocks", "conditional-blocks"})
 """Kinds of dependencies that block a bead exactly until the other bead is closed."""
 LOWEST_PRIORITY = 4
-FEW = 100
+OLDER_LIMIT = 100
 """Above this many older beads, reading more of the priority costs no more than checking them one by one."""
 LARGE = 10
 """How many times larger the second page of a priority is. After it, the whole priority is read."""
@@ -165,8 +165,8 @@ class Queue(msgspec.Struct):
             f'assignee="{self.bd.settings.assignee}" AND status=open AND priority={last.priority} '
             f'AND updated<"{format_time(last.waiting_since + timedelta(seconds=1))}"'
         )
-        older = self.bd.query(expression, limit=FEW).result()
-        if not _complete(older, FEW):
+        older = self.bd.query(expression, limit=OLDER_LIMIT).result()
+        if not _complete(older, OLDER_LIMIT):
             return []
         hidden = [bead for bead in self._readable(older) if bead.id not in known and self._verdict(bead)]
         return [bead for bead in ordered if not outranks(hidden, known, bead)]

@@ -10,7 +10,7 @@ from bdauto.bd.change import NOW, Change, Moment, Writer, mark_of, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.early_deaths import EarlyDeaths
-from bdauto.controllers.results import Results, end_note, end_of_run, log_end, runs_elsewhere
+from bdauto.controllers.job_ends import JobEnds, end_note, end_of_run, log_end, runs_elsewhere
 from bdauto.controllers.signed_jobs import SignedJobs
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain import pause
@@ -69,7 +69,7 @@ class Reaper:
             store = switch.result() if switch else None
             paused = pause.read(store, self.runtime.now()) if store is not None else None
             if paused:
-                return Report("reap", Outcome.paused, self.settings.dry_run, detail=paused.words())
+                return Report("reap", Outcome.paused, self.settings.dry_run, detail=paused.describe())
             page = listing.result()
         finally:
             listing.kill()
@@ -85,7 +85,7 @@ class Reaper:
             return self._report(beads, page.malformed, unanswered or _suspicious(aged, self.settings.max_reap))
         self._rewrite_lost_notes(decisions)
         if self.runner and not self.settings.dry_run:
-            self._ended, self._unrecorded = Results(self.bd, self._writes, self.runtime).record_missing(self.runner())
+            self._ended, self._unrecorded = JobEnds(self.bd, self._writes, self.runtime).record_missing(self.runner())
         decisions += self._failed_checks()
         early = EarlyDeaths(self.bd, self._writes, self.settings, self.runtime)
         try:
@@ -109,7 +109,7 @@ class Reaper:
         reaped = any(bead.outcome in SETTLED for bead in beads)
         paused = self._writes.paused
         outcome = Outcome.partial if error else Outcome.reaped if reaped else Outcome.paused if paused else Outcome.idle
-        detail = f"{paused.words()}: the rest is left as it is" if paused else ""
+        detail = f"{paused.describe()}: the rest is left as it is" if paused else ""
         dry_run, ended, unrecorded = self.settings.dry_run, self._ended, self._unrecorded
         return Report("reap", outcome, dry_run, beads, detail, malformed, error, ended=ended, unrecorded=unrecorded)
 

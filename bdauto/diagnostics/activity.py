@@ -123,7 +123,7 @@ def activity(
     )
 
 
-Ended = tuple[datetime, History, Run]
+EndedRun = tuple[datetime, History, Run]
 
 
 def _results(runs: Iterable[Run]) -> dict[str, int]:
@@ -135,7 +135,7 @@ def _busiest(groups: Mapping[str, Figures]) -> dict[str, Figures]:
     return dict(sorted(groups.items(), key=lambda item: (-item[1].dispatched, -item[1].closed, item[0])))
 
 
-def _extremes(ended: Iterable[Ended]) -> list[Extreme]:
+def _extremes(ended: Iterable[EndedRun]) -> list[Extreme]:
     runs: dict[str, list[tuple[History, Run]]] = {}
     for _, history, run in ended:
         runs.setdefault(history.bead.id, []).append((history, run))

@@ -24,18 +24,18 @@ def active_alerts(snapshot: Snapshot) -> list[str]:
     in deploy/monitoring goes by the dispatcher's own count instead.
     """
     found = []
-    around = snapshot.surroundings
-    if around.beadboard and around.beadboard.error:
-        found.append(f"service down: {around.beadboard.error}")
-    if around.agent and around.agent.error:
-        found.append(f"service down: {around.agent.error}")
-    if around.suspended:
-        found.append(around.suspended)
+    services = snapshot.services
+    if services.beadboard and services.beadboard.error:
+        found.append(f"service down: {services.beadboard.error}")
+    if services.agent and services.agent.error:
+        found.append(f"service down: {services.agent.error}")
+    if services.suspended:
+        found.append(services.suspended)
     head = snapshot.queue[0] if snapshot.eligible else None
     if (
         head
-        and around.free
-        and not (around.paused or around.suspended or around.limited)
+        and services.free
+        and not (services.paused or services.suspended or services.limited)
         and _waited(head.bead, snapshot) > STARVED_AFTER
     ):
         waited = format_age(_waited(head.bead, snapshot))

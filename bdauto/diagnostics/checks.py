@@ -262,11 +262,11 @@ def _visible(bd: Bd, services: "Services", now: datetime) -> Iterator[Check]:
     if found is None:
         yield unchecked(name, "BeadBoard has no list of them")
     elif found.overdue:
-        yield fail(name, ServiceDrift(found.words()), hint)
+        yield fail(name, ServiceDrift(found.describe()), hint)
     elif found.missing:
-        yield warn(name, found.words(), "look again in two minutes")
+        yield warn(name, found.describe(), "look again in two minutes")
     else:
-        yield ok(name, found.words())
+        yield ok(name, found.describe())
 
 
 def _room(capacity: "Capacity") -> str:

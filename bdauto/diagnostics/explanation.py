@@ -37,7 +37,7 @@ class Explanation:
 
     now: datetime
     verdict: Verdict
-    surroundings: ServiceStatus
+    services: ServiceStatus
     place: int | None
     eligible: int
     running: Running | None
@@ -50,7 +50,7 @@ class Explanation:
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """All conditions: those of the bead, then those that all beads share."""
-        return self.verdict.conditions + self.surroundings.conditions()
+        return self.verdict.conditions + self.services.conditions()
 
     @property
     def headline(self) -> str:
@@ -66,7 +66,7 @@ class Explanation:
             return f"blocked, not by bdauto: {last_note(bead) or 'no note says why'}"
         if self.place is None:
             return f"waiting: {self.verdict.reason}" if bead.status in ("open", "deferred") else self.verdict.reason
-        held = next((condition.detail for condition in self.surroundings.conditions() if not condition.passed), "")
+        held = next((condition.detail for condition in self.services.conditions() if not condition.passed), "")
         return place_words(self.place) + (f", but nothing is dispatched now: {held}" if held else "")
 
 
@@ -82,7 +82,7 @@ def explanation(
     calls = bd.ready(limit=0), bd.kv_list()
     try:
         bead = _read(bd, bead_id)
-        around = replace(check_services(runner), limited=limited(bd, runner, dispatch, now))
+        services = replace(check_services(runner), limited=limited(bd, runner, dispatch, now))
         ready, store = calls[0].result(), calls[1].result()
     finally:
         for call in calls:
@@ -93,11 +93,11 @@ def explanation(
     queue = [v.bead.id for v in judge(ready.beads, {b.id for b in ready.beads}, assignee, dispatch, now) if v.eligible]
     running = None
     if bead.status == "in_progress":
-        running = weigh(bead, job_evidence(runner, [bead], around.agent)[0], reap, now)
+        running = weigh(bead, job_evidence(runner, [bead], services.agent)[0], reap, now)
     return Explanation(
         now,
         found,
-        replace(around, paused=pause.read(store, now), suspended=breaker.suspension(store, now)),
+        replace(services, paused=pause.read(store, now), suspended=breaker.suspension(store, now)),
         queue.index(bead.id) + 1 if found.eligible and bead.id in queue else None,
         len(queue),
         running,
@@ -199,5 +199,5 @@ def as_json(explained: Explanation) -> dict[str, Any]:
         "error": bead.record.error or None,
         "quarantined": bead.record.quarantined or None,
         "notes": bead.notes.splitlines(),
-        **explained.surroundings.as_json(),
+        **explained.services.as_json(),
     }

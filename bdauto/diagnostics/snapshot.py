@@ -76,7 +76,7 @@ class Snapshot:
     """
 
     now: datetime
-    surroundings: ServiceStatus
+    services: ServiceStatus
     queue: tuple[Verdict, ...]
     running: tuple[Running, ...]
     quarantined: tuple[Bead, ...]
@@ -124,18 +124,18 @@ def gather(
     """
     calls = bd.assigned(STATUSES), bd.ready(limit=0), bd.kv_list()
     try:
-        around = replace(check_services(runner), limited=limited(bd, runner, dispatch, now))
+        services = replace(check_services(runner), limited=limited(bd, runner, dispatch, now))
         listed, ready, store = calls[0].result(), calls[1].result(), calls[2].result()
     finally:
         for call in calls:
             call.kill()
-    evidence, _ = job_evidence(runner, _running(listed), around.agent)
+    evidence, _ = job_evidence(runner, _running(listed), services.agent)
     found = _judged(listed, ready, evidence, bd.settings.assignee, dispatch, reap, now)
     known = {bead.id: bead for bead in listed.beads}
     found = replace(found, queue=tuple(ranked(with_jobs(bd, runner, found.queue, dispatch, now))))
     return replace(
         found,
-        surroundings=replace(around, paused=pause.read(store, now), suspended=breaker.suspension(store, now)),
+        services=replace(services, paused=pause.read(store, now), suspended=breaker.suspension(store, now)),
         queue=tuple(_with_blockers(bd, found.queue, known, dispatch, now, limit)),
     )
 
@@ -297,7 +297,7 @@ def as_json(snapshot: Snapshot, limit: int) -> dict[str, Any]:
     cut = limit or None
     return {
         "now": format_time(snapshot.now),
-        **snapshot.surroundings.as_json(),
+        **snapshot.services.as_json(),
         "counts": snapshot.counts,
         "queue": [
             {

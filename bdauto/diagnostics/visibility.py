@@ -24,7 +24,7 @@ class Visibility(msgspec.Struct, frozen=True):
     missing: tuple[str, ...]
     overdue: tuple[str, ...]
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """Describe it in one line."""
         if not self.missing:
             return f"BeadBoard lists all of the assignee's beads ({self.listed})"

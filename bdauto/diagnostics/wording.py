@@ -41,37 +41,37 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def services(around: "ServiceStatus") -> Iterator[tuple[str, Words]]:
+def services(services: "ServiceStatus") -> Iterator[tuple[str, Words]]:
     """Yield the names of what all beads share, and how each of them is."""
-    held = around.paused.words() if around.paused else around.suspended or around.limited
+    held = services.paused.describe() if services.paused else services.suspended or services.limited
     yield "dispatching", ("warn", held) if held else ("good", "on")
-    if around.local:
-        yield "this machine", _agent(around)
+    if services.local:
+        yield "this machine", _agent(services)
         return
-    yield "BeadBoard", _beadboard(around)
-    yield "agent service", _agent(around)
+    yield "BeadBoard", _beadboard(services)
+    yield "agent service", _agent(services)
 
 
-def _beadboard(around: "ServiceStatus") -> Words:
-    if around.beadboard is None:
+def _beadboard(services: "ServiceStatus") -> Words:
+    if services.beadboard is None:
         return "muted", "not configured"
-    if around.beadboard.error:
-        return "bad", f"down: {around.beadboard.error}"
-    return ("warn", "up, busy") if around.beadboard.busy else ("good", "up, not busy")
+    if services.beadboard.error:
+        return "bad", f"down: {services.beadboard.error}"
+    return ("warn", "up, busy") if services.beadboard.busy else ("good", "up, not busy")
 
 
-def _agent(around: "ServiceStatus") -> Words:
-    if around.agent is None:
+def _agent(services: "ServiceStatus") -> Words:
+    if services.agent is None:
         return "muted", "not configured"
-    capacity = around.agent.capacity
+    capacity = services.agent.capacity
     if capacity is None:
-        return "bad", f"down: {around.agent.error}"
+        return "bad", f"down: {services.agent.error}"
     style = "good" if capacity.free else "warn"
-    if around.local and not capacity.counted:
+    if services.local and not capacity.counted:
         return style, f"{capacity.active} running"
     if not capacity.counted:
         return style, "up, not busy" if capacity.free else "up, busy"
-    if around.local:
+    if services.local:
         return style, f"{capacity.active} of {capacity.total} slots taken"
     counts = f"{capacity.active} of {capacity.total} running, {capacity.queued} queued, {capacity.free} free"
     return style, f"up, {counts}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from bdauto.domain.notes import AGENT_SIGN, CLAIM_NOTE, JOB_NOTE, UNKNOWN, WRITTEN
-from bdauto.domain.record import CLAIMED_AT, KEPT, PENDING_NOTE, Record, nonsense, read_record
+from bdauto.domain.record import CLAIMED_AT, KEPT, PENDING_NOTE, Record, invalid_metadata, read_record
 from bdauto.domain.record_values import unguarded
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z"
@@ -175,9 +175,9 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return self.notes[self.claim_place :]
 
     @property
-    def nonsense(self) -> tuple[str, ...]:
+    def invalid_metadata(self) -> tuple[str, ...]:
         """The keys of bdauto's own metadata whose values make no sense. A re-armed bead's are forgotten."""
-        return () if self.rearmed else nonsense(self.metadata, self.record)
+        return () if self.rearmed else invalid_metadata(self.metadata, self.record)
 
     def _text(self, key: str) -> str:
         value = self.metadata.get(key, "")
@@ -187,12 +187,12 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 class BeadList(msgspec.Struct, frozen=True):
     """The beads of one answer, and one line for each malformed entry.
 
-    `nonsense` has one line for each value of bdauto's own metadata that makes no sense and was read as absent.
+    `invalid_metadata` has one line for each value of bdauto's own metadata that makes no sense and was read as absent.
     """
 
     beads: tuple[Bead, ...]
     malformed: tuple[str, ...] = ()
-    nonsense: tuple[str, ...] = ()
+    invalid_metadata: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:

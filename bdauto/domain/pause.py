@@ -22,7 +22,7 @@ class Pause(msgspec.Struct, frozen=True):
     since: datetime | None = None
     until: datetime | None = None
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """Describe the pause in one line."""
         by = f" by {self.by}" if self.by else ""
         until = f" until {format_time(self.until)}" if self.until else ""

@@ -69,7 +69,7 @@ AT_ONCE = timedelta(minutes=1)
 """An agent that only signed its bead and ended within this time has not begun to work."""
 CLOCK_ROUNDING = timedelta(seconds=2)
 """bd rounds a time to a second, which can lie ahead."""
-UNANSWERED = timedelta(hours=2)
+NO_ANSWER_LIMIT = timedelta(hours=2)
 """A bead whose job nobody could be asked about is not condemned by its age before this long without an update."""
 LONGEST_BELIEF = timedelta(days=1)
 """How long an agent service is believed that calls a job alive although its agent has noted nothing since the claim."""
@@ -171,7 +171,7 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
         return _keep(
             bead, f"the agent service refuses the token, so nobody can be asked about job {bead.record.job}; {aged}"
         )
-    limit = max(settings.threshold, UNANSWERED) if job_state == NO_ANSWER else settings.threshold
+    limit = max(settings.threshold, NO_ANSWER_LIMIT) if job_state == NO_ANSWER else settings.threshold
     if age > limit:
         words = f"no progress for {format_age(age)} (threshold {format_duration(limit)}){_silence(bead, job_state)}"
         if _silent(bead) and job_state in ("", FORGOTTEN, NO_ANSWER, ELSEWHERE):

@@ -202,7 +202,7 @@ def read_record(metadata: Mapping[str, Any]) -> Record:
     return record.change(runs=(Run(**(old | result)),))
 
 
-def nonsense(metadata: Mapping[str, Any], record: Record) -> tuple[str, ...]:
+def invalid_metadata(metadata: Mapping[str, Any], record: Record) -> tuple[str, ...]:
     """Return the keys whose values are invalid and read as absent."""
     absent = (key for name, (key, _) in _FIELDS.items() if getattr(record, name) == _DEFAULTS[name])
     return tuple(key for key in absent if metadata.get(key) not in (None, "", 0, "0", "[]", []))

@@ -59,7 +59,7 @@ class DependencyHealth:
         """Whether bd, and what starts beads, answered when last asked."""
         return all(self._up.get(target) for target in ("bd", self._starts))
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """Say of each target, a line each, whether it answered when it was last asked, and how long ago that was."""
         now = self._now()
         return "".join(

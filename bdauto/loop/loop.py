@@ -15,8 +15,8 @@ from bdauto.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import Expected, Hold
 from bdauto.controllers.late_notes import LateNotes
-from bdauto.controllers.memory import Memory
 from bdauto.controllers.reaper import Reaper
+from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.diagnostics.snapshot import gather_queue
 from bdauto.domain.bead import BeadList
 from bdauto.domain.limits import outside_hours
@@ -84,21 +84,21 @@ class Loop:
         self._writer: Writer | None = None
         self._capacity: Capacity | None = None
         self._asked = 0
-        self._memory, self._notes = Memory(), LateNotes()
+        self._started_jobs, self._notes = StartedJobs(), LateNotes()
         self._probation = Probation(self.jobs.dispatch.trip_after)
-        self._pace = PollSchedule(self.jobs.run, self.runtime.rng)
-        self._switch = PauseMonitor(
+        self._schedule = PollSchedule(self.jobs.run, self.runtime.rng)
+        self._pauses = PauseMonitor(
             self.bd,
             self.runtime.now,
             self.telemetry,
-            self._pace.reset,
+            self._schedule.reset,
             ignore_pause=self.jobs.dispatch.ignore_pause,
             ignore_breaker=self.jobs.dispatch.trip_after == 0,
         )
-        self._complaints = RateLimitedWarnings(self.runtime.monotonic)
+        self._warnings = RateLimitedWarnings(self.runtime.monotonic)
         outages = Outages(self.runtime.monotonic, self.telemetry.tell)
-        self._vitals = DependencyHealth(self.telemetry, outages, self.runtime.now, self._pace.reset)
-        self._hunger = StarvationDetector(self.jobs.run)
+        self._health = DependencyHealth(self.telemetry, outages, self.runtime.now, self._schedule.reset)
+        self._starvation = StarvationDetector(self.jobs.run)
         self._resting = False
         self._next_at: datetime | None = None
         self._found: Runner | None = None
@@ -128,11 +128,11 @@ class Loop:
 
     def ready(self) -> bool:
         """Return True if bd and BeadBoard answered when last asked. Other threads may call this."""
-        return self._vitals.ready
+        return self._health.ready
 
     def known(self) -> str:
         """Say what is known of bd and the services, and how old that is. Other threads may call this."""
-        return self._vitals.words()
+        return self._health.describe()
 
     def _wait(self, until: float) -> bool:
         """Wait until a job is due. Return False before that, on a signal or when another job may be due earlier."""
@@ -152,7 +152,7 @@ class Loop:
     def _changed(self) -> None:
         """Look at the tracker soon, because it has changed: that may also be the sign of life that is waited for."""
         now = self.runtime.monotonic()
-        at = now + self._pace.after_change(now)
+        at = now + self._schedule.after_change(now)
         jobs: tuple[Job, ...] = ("dispatch", "reap") if self._probation.holds(now) else ("dispatch",)
         for job in jobs:
             self._due[job] = min(self._due[job], at)
@@ -172,7 +172,7 @@ class Loop:
             report = Report("reap", Outcome.idle, self.jobs.reap.dry_run)
             if not report.dry_run:
                 self.telemetry.set(LAST_SUCCESS, self.runtime.now().timestamp(), command="reap")
-            self._due[job] = started + self._pace.after_reap(report)
+            self._due[job] = started + self._schedule.after_reap(report)
             return
         try:
             with self.stop.interruptible():
@@ -200,11 +200,11 @@ class Loop:
 
     def _delay(self, report: Report) -> float:
         if report.command == "reap":
-            return self._pace.after_reap(report)
-        self._resting = at_rest(report) and not self._vitals.down
+            return self._schedule.after_reap(report)
+        self._resting = at_rest(report) and not self._health.down
         if self._resting and self.watcher.works:
-            return self._pace.quiet(self._timer())
-        return self._pace.after_dispatch(report, self._capacity, self._vitals.down, self._vitals.posts_fail)
+            return self._schedule.quiet(self._timer())
+        return self._schedule.after_dispatch(report, self._capacity, self._health.down, self._health.posts_fail)
 
     def _timer(self) -> float:
         """Return the seconds until time alone, as far as is known, makes it worth looking again."""
@@ -232,7 +232,7 @@ class Loop:
         now = self.runtime.monotonic()
         if self._probation.holds(now):
             self._due["reap"] = min(self._due["reap"], now + self._every)
-            return Report("dispatch", Outcome.busy, dry_run, detail=self._probation.words())
+            return Report("dispatch", Outcome.busy, dry_run, detail=self._probation.describe())
         if limit := outside_hours(self.jobs.dispatch, self.runtime.now()):  # nobody is asked anything
             self._next_at = limit.until
             return Report("dispatch", Outcome.limited, dry_run, detail=limit.describe())
@@ -245,7 +245,7 @@ class Loop:
             if status.free == 0:
                 return Report("dispatch", Outcome.busy, dry_run, detail="the agent is at capacity")
         try:
-            hold = self._switch.hold() if self._switch.on else None  # nothing but the switch is read while paused
+            hold = self._pauses.hold() if self._pauses.on else None  # nothing but the switch is read while paused
             if hold:
                 self._next_at = hold.until
                 return Report("dispatch", hold.outcome, dry_run, detail=hold.detail)
@@ -259,7 +259,7 @@ class Loop:
             self.jobs.dispatch,
             self.runtime,
             self,
-            self._memory,
+            self._started_jobs,
             status,
             self._notes,
         )
@@ -268,13 +268,13 @@ class Loop:
         if status is None and dispatcher.status:
             self._services(dispatcher.status)
         self._bd("dispatch", report.error)
-        self._vitals.posts(report)
-        self._probation.dispatched(report, self.runtime.monotonic(), trial=self._switch.half_open)
+        self._health.posts(report)
+        self._probation.dispatched(report, self.runtime.monotonic(), trial=self._pauses.half_open)
         return report
 
     def _services(self, status: ServiceStatus) -> None:
         self._probed = self.runtime.monotonic()
-        self._vitals.services(status)
+        self._health.services(status)
         self._capacity = status.capacity
 
     def _may_skip_sweep(self) -> bool:
@@ -294,7 +294,7 @@ class Loop:
         empty = report.outcome is Outcome.idle and not report.beads and not report.unrecorded
         self._nothing_to_reap = (revision if empty and not checking else None, began)
         if runner and report.outcome is not Outcome.paused and not isinstance(report.error, AgentsDie):
-            self._vitals.agent("jobs", report.error)
+            self._health.agent("jobs", report.error)
         return report
 
     def _wait_for_life(self, report: Report) -> None:
@@ -307,7 +307,7 @@ class Loop:
         self._probation.swept(report, others.beads)
 
     def _bd(self, user: str, error: BdautoError | None) -> None:
-        self._vitals.bd(user, error)
+        self._health.bd(user, error)
         if isinstance(error, BdError):
             self._writer = None  # a bd that comes back may be another version
 
@@ -318,25 +318,25 @@ class Loop:
 
     # The gate of the dispatcher
 
-    def look(self) -> None:
+    def prefetch(self) -> None:
         """Start reading the pause switch and the breaker."""
         if not self._ignores_store:
-            self._switch.look()
+            self._pauses.prefetch()
 
     @property
     def expected(self) -> Expected:
         """What the key-value store said when last asked."""
-        return self._switch.expected
+        return self._pauses.expected
 
     @property
     def half_open(self) -> bool:
         """Whether the circuit breaker lets exactly one bead through."""
-        return self._switch.half_open
+        return self._pauses.half_open
 
     @property
     def died(self) -> frozenset[str]:
         """The beads whose agents died, as far as the breaker knows."""
-        return self._switch.died
+        return self._pauses.died
 
     @property
     def _ignores_store(self) -> bool:
@@ -345,13 +345,13 @@ class Loop:
     def hold(self, *, again: bool = False) -> Hold | None:
         """Hold a bead back when asked to stop, when paused, and while one bead tries whether posts work again."""
         self._asked += not again
-        if self.stop.asked or (self._asked > 1 and self._vitals.posts_fail):
+        if self.stop.asked or (self._asked > 1 and self._health.posts_fail):
             return Hold(Outcome.idle)
-        return None if self._ignores_store else self._switch.hold()
+        return None if self._ignores_store else self._pauses.hold()
 
     def close(self) -> None:
         """End a read that is under way."""
-        self._switch.close()
+        self._pauses.close()
 
     # What is told
 
@@ -376,13 +376,13 @@ class Loop:
             detail=report.detail,
         )
         if not told:
-            self._complaints.say(report.command, str(report.error))
+            self._warnings.say(report.command, str(report.error))
 
     def _starve(self, report: Report) -> None:
         now = self.runtime.monotonic()
-        before, self._starved = self._starved, self._hunger.after(report, now)
+        before, self._starved = self._starved, self._starvation.after(report, now)
         if self._starved and not before:
-            log.error("starved", seconds=self._hunger.seconds(now), detail=str(report.error or ""))
+            log.error("starved", seconds=self._starvation.seconds(now), detail=str(report.error or ""))
             self.telemetry.tell("starved", "work is eligible and there is room, but nothing is dispatched")
         self.telemetry.set(STARVED, self._starved)
 
@@ -391,8 +391,8 @@ class Loop:
 
         Where the tracker is watched, that waits until it has changed, or a sweep has found beads in progress.
         """
-        now, doubts = self.runtime.monotonic(), self._hunger.doubts(report)
-        if self._vitals.bd_fails or self.stop.asked or (now - self._refreshed < REFRESH.total_seconds() and not doubts):
+        now, doubts = self.runtime.monotonic(), self._starvation.doubts(report)
+        if self._health.bd_fails or self.stop.asked or (now - self._refreshed < REFRESH.total_seconds() and not doubts):
             return
         revision = self.watcher.now()
         aged = doubts or (report.command == "reap" and report.beads)
@@ -402,20 +402,20 @@ class Loop:
         try:
             with self.stop.interruptible():
                 if not self._ignores_store:
-                    self._switch.hold()
+                    self._pauses.hold()
                 if self.jobs.counting:
                     self._count()
         except Stopped:
             return
         except BdError as error:
-            self._vitals.bd("refresh", error)
+            self._health.bd("refresh", error)
         else:
-            self._vitals.bd("refresh", None)
+            self._health.bd("refresh", None)
 
     def _count(self) -> None:
         """Count the queue; raises BdError."""
         found = gather_queue(self.bd, self.runner(), self.jobs.dispatch, self.jobs.reap, self.runtime.now())
-        self._hunger.eligible = found.eligible
+        self._starvation.eligible = found.eligible
         self.telemetry.queue(found.counts, found.oldest)
 
     def _publish(self) -> None:

@@ -71,4 +71,4 @@ class RateLimitedWarnings:
         before, when = self._said.get(command, ("", 0.0))
         if words != before or now - when >= REMINDER.total_seconds():
             self._said[command] = (words, now)
-            log.warning("alert", command=command, error=words)
+            log.warning("cycle-failed", command=command, error=words)

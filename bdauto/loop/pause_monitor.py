@@ -44,7 +44,7 @@ class PauseMonitor:
         """Whether it was on when last read."""
         return self._pause is not None
 
-    def look(self) -> None:
+    def prefetch(self) -> None:
         """Start reading it."""
         self._store.start()
 
@@ -52,7 +52,7 @@ class PauseMonitor:
         """Return the current pause, or the open breaker. Raises BdError."""
         store, now = self._store.result(), self._now()
         before, self._pause = self._pause, None if self._ignore_pause else read(store, now)
-        words = self._pause.words() if self._pause else ""
+        words = self._pause.describe() if self._pause else ""
         self._telemetry.set(PAUSED, self.on)
         if self._pause and self._pause != before:
             log.event("paused", detail=words)

@@ -56,7 +56,7 @@ class Probation:
         self._since = {bead: at for bead, at in self._since.items() if bead not in over}
         self._trial = self._trial and bool(self._since)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """Say what is waited for."""
         return f"waiting for a sign of life of the agents of {', '.join(sorted(self._since)[:5])}"
 

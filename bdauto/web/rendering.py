@@ -57,7 +57,7 @@ def front_page(snapshot: Snapshot, week: Week, assignee: str, shown: int) -> str
     values: dict[str, Any] = {
         "alerts": active_alerts(snapshot),
         "assignee": assignee,
-        "services": [(name, *found) for name, found in wording.services(snapshot.surroundings)],
+        "services": [(name, *found) for name, found in wording.services(snapshot.services)],
         "shown": shown,
         "rest": lambda total: f"… and {total - shown} more" if total > shown else "",
         "snapshot": snapshot,

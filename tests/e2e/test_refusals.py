@@ -307,7 +307,7 @@ def test_one_bead_s_content_never_decides_about_another(world: Sandbox, spoil: C
     done = dispatch(world, "--max", "2")
     assert (done.code, done.outcomes) == (5, {odd: "dispatched", good: "busy"}), done
     assert deep in done.complaint
-    assert sorted(event["detail"].split("=")[0] for event in done.events if event["event"] == "nonsense") == [
+    assert sorted(event["detail"].split("=")[0] for event in done.events if event["event"] == "invalid-metadata") == [
         f"{odd}: bdauto.attempts",
         f"{odd}: bdauto.retry_at",
     ]

@@ -15,7 +15,7 @@ from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
 from bdauto.domain.breaker import Breaker
 from bdauto.domain.notes import AGENT_SIGN, FINISH_NOTE, UNKNOWN
-from bdauto.domain.reaping import ALIVE, FORGOTTEN, NO_ANSWER, NOT_STARTED, TOKEN_REFUSED, UNANSWERED
+from bdauto.domain.reaping import ALIVE, FORGOTTEN, NO_ANSWER, NO_ANSWER_LIMIT, NOT_STARTED, TOKEN_REFUSED
 from tests.simulation.plan import MINUTE, START
 from tests.simulation.process import IN_A_ROW, Process
 from tests.simulation.world import ASSIGNEE, Attempt, Job, Row, World
@@ -25,7 +25,7 @@ NAMED = re.compile(r"^(claimed by agent |dispatched: job=)([\w.-]+)", re.MULTILI
 ROUNDING = timedelta(seconds=2)
 AFRESH = ("bdauto.attempt", "bdauto.retry_at", "bdauto.failures")
 """What a blocked bead must not keep, so that it is dispatched at once when somebody opens it again."""
-VISIBLE = timedelta(minutes=2)
+EXPORT_DELAY = timedelta(minutes=2)
 UNCHARGED = frozenset({"busy", "not found", "not started", "misconfigured", ""})
 """What a dispatcher can hear of its POST that leaves the attempt uncharged; "" is that it made none."""
 
@@ -418,7 +418,7 @@ def age_seen(world: World, process: Process, attempt: Attempt) -> timedelta:
 
 def _looks_old(world: World, process: Process, attempt: Attempt) -> bool:
     """Whether a bead that BeadBoard does not see is perhaps no new one by the dispatcher's clock."""
-    return attempt.answer == "not found" and age_seen(world, process, attempt) > VISIBLE - timedelta(minutes=1)
+    return attempt.answer == "not found" and age_seen(world, process, attempt) > EXPORT_DELAY - timedelta(minutes=1)
 
 
 def _check_settling(world: World, process: Process, row: Row, change: Change) -> None:
@@ -481,7 +481,7 @@ def _check_reopening(world: World, process: Process, row: Row, change: Change) -
 def _limit(world: World, process: Process, bead: Bead, told: str, silent: bool) -> tuple[timedelta, str]:
     settings = world.reap_settings
     if told == NO_ANSWER:
-        return max(settings.threshold, UNANSWERED), "the agent service does not answer"
+        return max(settings.threshold, NO_ANSWER_LIMIT), "the agent service does not answer"
     if (
         silent
         and not bead.record.job

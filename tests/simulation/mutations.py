@@ -21,16 +21,16 @@ from bdauto.agents.beadboard.runner import Services
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.runner import Runner
 from bdauto.bd.change import Change, rewrite
-from bdauto.controllers import claims, dispatcher, early_deaths, endings, limits, ready_queue, reaper
+from bdauto.controllers import answer_handler, claims, dispatcher, early_deaths, limits, ready_queue, reaper
+from bdauto.controllers.answer_handler import AnswerHandler
 from bdauto.controllers.breaker_store import BreakerStore
-from bdauto.controllers.claims import Claim, Claims, Ended
+from bdauto.controllers.claims import Claim, Claims, ReleaseResult
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.earlier_jobs import EarlierJobs
-from bdauto.controllers.endings import Endings
 from bdauto.controllers.gate import TrackerGate
-from bdauto.controllers.memory import Memory
+from bdauto.controllers.job_ends import JobEnds
 from bdauto.controllers.reaper import Reaper
-from bdauto.controllers.results import Results
+from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain import breaker, reaping, record
 from bdauto.domain import limits as limits_of_day
@@ -293,7 +293,7 @@ def _breaker_late() -> Any:
 def _uncharged() -> Any:
     original = Claims.release
 
-    def release(self: Claims, claim: Claim, **options: Any) -> Ended:
+    def release(self: Claims, claim: Claim, **options: Any) -> ReleaseResult:
         return original(self, claim, **(options | {"charged": False}))
 
     return patch.object(Claims, "release", release)
@@ -303,7 +303,7 @@ def _uncharged() -> Any:
 def _charged() -> Any:
     original = Claims.release
 
-    def release(self: Claims, claim: Claim, **options: Any) -> Ended:
+    def release(self: Claims, claim: Claim, **options: Any) -> ReleaseResult:
         return original(self, claim, **(options | {"charged": True}))
 
     return patch.object(Claims, "release", release)
@@ -313,7 +313,7 @@ def _charged() -> Any:
 def _no_backoff() -> Any:
     original = Claims.release
 
-    def release(self: Claims, claim: Claim, **options: Any) -> Ended:
+    def release(self: Claims, claim: Claim, **options: Any) -> ReleaseResult:
         return original(self, claim, **(options | {"back_off": False}))
 
     return patch.object(Claims, "release", release)
@@ -321,12 +321,14 @@ def _no_backoff() -> Any:
 
 @_mutation("a bead has one attempt more than it should")
 def _one_more() -> Any:
-    original = Endings.__init__
+    original = AnswerHandler.__init__
 
-    def begin(self: Endings, claims_: Claims, memory: Memory, most: int, *args: Any, **options: Any) -> None:
-        original(self, claims_, memory, most + 1, *args, **options)
+    def begin(
+        self: AnswerHandler, claims_: Claims, started_jobs: StartedJobs, most: int, *args: Any, **options: Any
+    ) -> None:
+        original(self, claims_, started_jobs, most + 1, *args, **options)
 
-    return patch.object(Endings, "__init__", begin)
+    return patch.object(AnswerHandler, "__init__", begin)
 
 
 @_mutation("a blocked bead keeps its counters")
@@ -356,13 +358,13 @@ def _record_once() -> Any:
 
 @_mutation("a lost bead is not reported")
 def _silent() -> Any:
-    original = Endings.report
+    original = AnswerHandler.report
 
-    def report(self: Endings, what: Any, outcome: BeadOutcome, *args: Any, **options: Any) -> None:
+    def report(self: AnswerHandler, what: Any, outcome: BeadOutcome, *args: Any, **options: Any) -> None:
         if outcome is not BeadOutcome.unavailable:
             original(self, what, outcome, *args, **options)
 
-    return patch.object(Endings, "report", report)
+    return patch.object(AnswerHandler, "report", report)
 
 
 @_mutation("the reaper overlooks a bead in progress without an attempt")
@@ -387,7 +389,7 @@ def _head_of_line() -> Any:
 
 @_mutation("a loop forgets the jobs that it started")
 def _memory() -> Any:
-    return patch.object(Memory, "contradicts", lambda self, bead: None)
+    return patch.object(StartedJobs, "claim_was_reverted", lambda self, bead: None)
 
 
 @_mutation("a signal breaks off a bead that is being changed")
@@ -425,8 +427,8 @@ def _no_limit() -> Any:
 
 @_mutation("the end of a job is recorded on whatever attempt the bead has by then")
 def _result_unfenced() -> Any:
-    original = Results._change
-    return patch.object(Results, "_change", lambda self, *run: _unconditional(original(self, *run)))
+    original = JobEnds._change
+    return patch.object(JobEnds, "_change", lambda self, *run: _unconditional(original(self, *run)))
 
 
 @_mutation("what a sweep settled is not in the log")
@@ -560,15 +562,15 @@ def _only_ended() -> Any:
 
 @_mutation("two reapers record the result of one job")
 def _result_twice() -> Any:
-    original = Results._change
+    original = JobEnds._change
     return patch.object(
-        Results, "_change", lambda self, *run: msgspec.structs.replace(original(self, *run), if_mark=None)
+        JobEnds, "_change", lambda self, *run: msgspec.structs.replace(original(self, *run), if_mark=None)
     )
 
 
 @_mutation("the result of a job is not recorded on a bead that its agent has closed")
 def _no_result() -> Any:
-    return patch.object(Results, "record_missing", lambda self, runner: ((), False))
+    return patch.object(JobEnds, "record_missing", lambda self, runner: ((), False))
 
 
 @_mutation("a reaper settles any number of beads by their age")
@@ -578,17 +580,17 @@ def _any_number() -> Any:
 
 @_mutation("a cycle goes on after an unknown outcome")
 def _goes_on() -> Any:
-    original = Endings._apply
+    original = AnswerHandler._apply
 
-    def apply(self: Endings, claim: Claim, answer: Answer) -> bool:
+    def apply(self: AnswerHandler, claim: Claim, answer: Answer) -> bool:
         return original(self, claim, answer) or isinstance(answer, Unknown)
 
-    return patch.object(Endings, "_apply", apply)
+    return patch.object(AnswerHandler, "_apply", apply)
 
 
 @_mutation("any number of refused beads in a row is charged")
 def _never_misdirected() -> Any:
-    return patch.object(endings, "IN_A_ROW", 99)
+    return patch.object(answer_handler, "IN_A_ROW", 99)
 
 
 @_mutation("a signal does not keep a cycle from its next bead")
@@ -632,12 +634,12 @@ def _notes_again() -> Any:
 
 @_mutation("a refused bead is not worth an exit status")
 def _exit() -> Any:
-    original = Endings.failure
+    original = AnswerHandler.failure
 
-    def failure(self: Endings) -> Any:
+    def failure(self: AnswerHandler) -> Any:
         return original(self) if any(r.outcome is not BeadOutcome.refused for r in self.reports) else None
 
-    return patch.object(Endings, "failure", failure)
+    return patch.object(AnswerHandler, "failure", failure)
 
 
 @_mutation("an outage is noted at each try")

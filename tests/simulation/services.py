@@ -19,7 +19,7 @@ from bdauto.domain.reaping import NO_ANSWER
 from bdauto.domain.settings import Secret
 from bdauto.domain.times import format_time
 from tests.simulation.agents import begin_job, slots_taken
-from tests.simulation.checker import ENDED, VISIBLE, age_seen, check_post
+from tests.simulation.checker import ENDED, EXPORT_DELAY, age_seen, check_post
 from tests.simulation.plan import START
 from tests.simulation.process import Process
 from tests.simulation.world import Attempt, Job, World
@@ -104,7 +104,7 @@ class SimServices(Services):
         finally:
             process.posted_at, process.looked_at = world.scheduler.now, None
         attempt.heard, answer = f"HTTP {reply.status}", _heard(reply)
-        if answer == "not found" and age_seen(world, process, attempt) > VISIBLE:
+        if answer == "not found" and age_seen(world, process, attempt) > EXPORT_DELAY:
             answer = "refused"
         process.hear(attempt, answer)
         process.tell("POST {}: HTTP {} {}: {}", bead_id, reply.status, reply.body.decode(), attempt.answer)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bdauto.bd.change import MARK
-from bdauto.controllers.claims import Claim, Claims, Ended
+from bdauto.controllers.claims import Claim, Claims, ReleaseResult
 from bdauto.controllers.late_notes import DELAY
 from bdauto.domain.notes import failure_note
 from bdauto.domain.times import format_time
@@ -119,8 +119,8 @@ def test_a_claim_that_somebody_else_ended_is_left_as_it_is(moved: dict[str, Any]
     tracker, claims, claim = claimed()
     tracker.rows["x-1"].update(moved)
     before = dict(tracker.rows["x-1"])
-    assert claims.release(claim, error="HTTP 502", back_off=True) is Ended.moved
-    assert claims.quarantine(claim, "HTTP 400") is Ended.moved
+    assert claims.release(claim, error="HTTP 502", back_off=True) is ReleaseResult.moved
+    assert claims.quarantine(claim, "HTTP 400") is ReleaseResult.moved
     assert tracker.rows["x-1"] == before
 
 
@@ -133,8 +133,8 @@ def test_a_claim_is_not_undone_once_somebody_has_written_on_the_bead(note: str, 
     tracker, claims, claim = claimed(notes=before)
     tracker.rows["x-1"].update(notes=f"{tracker.rows['x-1']['notes']}\n{note}", updated_at=NOW + timedelta(seconds=1))
     seen = dict(tracker.rows["x-1"])
-    assert claims.release(claim, error="HTTP 502", back_off=True) is Ended.alive
-    assert claims.quarantine(claim, "HTTP 400") is Ended.alive
+    assert claims.release(claim, error="HTTP 502", back_off=True) is ReleaseResult.alive
+    assert claims.quarantine(claim, "HTTP 400") is ReleaseResult.alive
     assert tracker.rows["x-1"] == seen
 
 
@@ -145,7 +145,7 @@ def test_a_note_that_comes_between_the_look_and_the_release_counts() -> None:
         tracker.rows["x-1"].update(notes=f"{NOTE}\nWorking on it…", updated_at=NOW + timedelta(seconds=1))
 
     tracker.before_write = write
-    assert claims.release(claim) is Ended.alive
+    assert claims.release(claim) is ReleaseResult.alive
     assert tracker.bead("x-1").status == "in_progress"
 
 
@@ -159,7 +159,7 @@ def test_a_label_that_comes_between_the_look_and_the_release_does_not_keep_the_c
             tracker.rows["x-1"].update(labels=["new"], updated_at=NOW + timedelta(seconds=1))
 
     tracker.before_write = touch
-    assert claims.release(claim) is Ended.written
+    assert claims.release(claim) is ReleaseResult.written
     assert (tracker.bead("x-1").status, len(writes)) == ("open", 2)
 
 

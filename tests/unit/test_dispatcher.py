@@ -16,7 +16,7 @@ from bdauto.bd.change import Change, DryWriter
 from bdauto.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import TrackerGate
-from bdauto.controllers.memory import Memory
+from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.pause import KEY
 from bdauto.domain.settings import DispatchSettings, TelemetrySettings
@@ -41,7 +41,7 @@ class Desk:
     settings: dict[str, Any] = field(default_factory=dict)
     writer: DryWriter | None = None
     stopping: Callable[[], bool] = lambda: False
-    memory: Memory = field(default_factory=Memory)
+    started_jobs: StartedJobs = field(default_factory=StartedJobs)
 
     def cycle(self, **settings: Any) -> Report:
         return self.dispatcher(**settings).cycle()
@@ -53,7 +53,7 @@ class Desk:
             self.tracker, self.clock.now, ignore_pause=chosen.ignore_pause, stopping=lambda: self.stopping()
         )
         runtime = self.clock.runtime(len(self.board.posts))  # else each cycle would draw the same attempts
-        return Dispatcher(self.tracker, self.writer or self.tracker, services, chosen, runtime, gate, self.memory)
+        return Dispatcher(self.tracker, self.writer or self.tracker, services, chosen, runtime, gate, self.started_jobs)
 
 
 def desk(*rows: dict[str, Any], script: list[Reply] | None = None, **settings: Any) -> Desk:
@@ -685,7 +685,7 @@ def reverted(*, agent: bool, state: str) -> Desk:
 
 def test_a_reverted_claim_whose_job_runs_is_written_back() -> None:
     here = reverted(agent=True, state="running")
-    attempt = here.memory.jobs["x-1"].attempt
+    attempt = here.started_jobs.jobs["x-1"].attempt
     report = here.cycle()
     assert (said(report), report.exit_code, here.board.posts) == ({"x-1": "reverted"}, 0, ["x-1"])
     bead = here.tracker.bead("x-1")

@@ -8,7 +8,7 @@ import pytest
 
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import TrackerGate
-from bdauto.controllers.memory import Memory
+from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.notes import UNKNOWN
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import DispatchSettings
@@ -48,12 +48,12 @@ class Desk:
         self.clock = Clock()
         self.tracker = Tracker(self.clock, *rows)
         self.board = Board(health=[ROOM], jobs={job.replace("_", "-"): state for job, state in jobs.items()})
-        self.memory = Memory()
+        self.started_jobs = StartedJobs()
 
     def cycle(self, *, agent: bool = True, **settings: Any) -> Report:
         runtime, chosen = self.clock.runtime(len(self.board.posts)), DispatchSettings(**settings)
         gate, services = TrackerGate(self.tracker, self.clock.now), self.board.services(agent=agent)
-        return Dispatcher(self.tracker, self.tracker, services, chosen, runtime, gate, self.memory).cycle()
+        return Dispatcher(self.tracker, self.tracker, services, chosen, runtime, gate, self.started_jobs).cycle()
 
 
 def said(report: Report) -> dict[str, str]:
@@ -242,7 +242,7 @@ def test_a_job_whose_claim_is_gone_is_remembered_on_its_bead() -> None:
     here = Desk(row("x-1"))
     here.board.posted = lambda bead_id: here.tracker.rows.update({bead_id: row(bead_id)})
     assert said(here.cycle(agent=False)) == {"x-1": "failed"}
-    here.memory = Memory()
+    here.started_jobs = StartedJobs()
     here.clock.time += timedelta(hours=23)
     assert said(here.cycle(agent=False)) == {"x-1": "kept"}
     here.board.jobs = {"job-1": "running"}

@@ -16,8 +16,8 @@ from bdauto.domain.reaping import (
     FORGOTTEN,
     LONGEST_BELIEF,
     NO_ANSWER,
+    NO_ANSWER_LIMIT,
     TOKEN_REFUSED,
-    UNANSWERED,
     Action,
     JobEvidence,
     ReapDecision,
@@ -149,7 +149,7 @@ def test_a_living_job_is_kept_a_dead_one_settled_and_a_young_bead_never_stalled(
         assert not decided.by_age
     elif age <= settings.grace or (age <= settings.threshold and (state or not idle)):
         assert decided.action is Action.keep
-    elif age > UNANSWERED or (age > settings.threshold and state != NO_ANSWER):
+    elif age > NO_ANSWER_LIMIT or (age > settings.threshold and state != NO_ANSWER):
         assert decided.action is not Action.keep
         assert decided.by_age
     assert bool(decided.note) == (decided.action is not Action.keep)

@@ -60,7 +60,7 @@ def test_a_waiting_bead_at_80_columns() -> None:
         notes="claimed by agent 9c1d2e3f4a5b\ndispatch failed HTTP 502: Agent service is unreachable.",
     )
     busy = replace(UP, paused=Pause("deploy", "ann"), agent=Agent(Capacity(0, True, 4, 0, 4)))
-    assert drawn(tables.explain_view(replace(found, surroundings=busy))) == dedent(
+    assert drawn(tables.explain_view(replace(found, services=busy))) == dedent(
         """\
         bd-a1  Export all reports of the last year as CSV, and let people choose the
         columns first
@@ -184,7 +184,7 @@ def test_headline(fields: dict[str, Any], headline: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("around", "why"),
+    ("services", "why"),
     [
         (replace(UP, paused=Pause("lunch", "ann")), "paused by ann: lunch"),
         (ServiceStatus(None, BeadBoard(busy=True)), "the agent is at capacity"),
@@ -193,8 +193,8 @@ def test_headline(fields: dict[str, Any], headline: str) -> None:
         (ServiceStatus(), "the URL of BeadBoard is not set; give --beadboard-url or BEADBOARD_URL"),
     ],
 )
-def test_an_eligible_bead_is_held_by_what_all_beads_share(around: ServiceStatus, why: str) -> None:
-    found = replace(explained(place=1), surroundings=around)
+def test_an_eligible_bead_is_held_by_what_all_beads_share(services: ServiceStatus, why: str) -> None:
+    found = replace(explained(place=1), services=services)
     assert found.headline == f"next, but nothing is dispatched now: {why}"
     assert [c.detail for c in found.conditions if not c.passed] == [why]
 
@@ -254,10 +254,12 @@ def test_an_unknown_id_is_an_error_of_bd() -> None:
 
 
 def test_an_open_breaker_is_a_failed_condition_and_stands_in_the_headline() -> None:
-    around = replace(UP, suspended="suspended until 2026-04-18T22:40:46Z: the agents of 3 beads died at once: bad key")
-    first = around.conditions()[0]
+    services = replace(
+        UP, suspended="suspended until 2026-04-18T22:40:46Z: the agents of 3 beads died at once: bad key"
+    )
+    first = services.conditions()[0]
     assert (first.name, first.passed, first.fix) == ("breaker", False, "bdauto resume")
-    assert around.as_json()["suspended"] == around.suspended
+    assert services.as_json()["suspended"] == services.suspended
     assert [condition.name for condition in UP.conditions()] == ["pause", "capacity"]
 
 

@@ -216,7 +216,7 @@ def test_the_look_at_the_limits_ages() -> None:
     clock = Clock()
     tracker = Tracker(clock)
     limits = Limits(tracker, Board().services(), DispatchSettings(max_per_day=5), clock.now)
-    limits.look()
+    limits.prefetch()
     clock.time += timedelta(seconds=3)
     limits.hold()
     assert [call.ended for call in tracker.calls] == [True, False]

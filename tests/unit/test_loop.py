@@ -231,7 +231,7 @@ def test_what_a_cycle_complains_of_is_said_once_in_ten_minutes(make: Make) -> No
     scene = make(row("x-1", acceptance_criteria=""), row("x-2"))
     scene.tracker.broken = {"x-2": {"priority": "high"}}
     scene.run(900)
-    said = scene.said("alert")
+    said = scene.said("cycle-failed")
     assert len([1 for _, _, fields in said if fields["command"] == "dispatch"]) == 2
     assert "x-2" in said[0][2]["error"]
 

@@ -121,7 +121,7 @@ def test_a_bead_that_is_nested_too_deeply_is_named_and_hides_no_other(deep: str,
 
 def test_a_value_of_ours_that_makes_no_sense_is_named() -> None:
     metadata = {"bdauto.retry_at": "tomorrow", "bdauto.attempts": [1], "bdauto.job": "j-1", "other": "tomorrow"}
-    [line, other] = parse_beads(json.dumps([GOOD | {"metadata": metadata}]).encode(), "bd list").nonsense
+    [line, other] = parse_beads(json.dumps([GOOD | {"metadata": metadata}]).encode(), "bd list").invalid_metadata
     assert (line, other) == ("x-1: bdauto.attempts='[1]'", "x-1: bdauto.retry_at='tomorrow'")
 
 
@@ -131,7 +131,7 @@ def test_a_job_that_is_no_id_is_absent(job: str) -> None:
     [bead] = parse_beads(
         json.dumps([GOOD | {"metadata": {"bdauto.job": job, "bdauto.attempt": job}}]).encode(), "x"
     ).beads
-    assert (bead.record.job, bead.record.attempt, len(bead.nonsense)) == ("", "", 2)
+    assert (bead.record.job, bead.record.attempt, len(bead.invalid_metadata)) == ("", "", 2)
 
 
 @pytest.mark.parametrize("note", ["5 x\u0000y", "5 a person wrote this", "5 written"])

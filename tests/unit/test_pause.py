@@ -44,7 +44,7 @@ def test_no_pause(store: dict[str, object]) -> None:
 def test_what_somebody_else_wrote_pauses_too(value: object) -> None:
     switch = read({KEY: value}, NOW)
     assert switch
-    assert "did not write" in switch.words()
+    assert "did not write" in switch.describe()
 
 
 @pytest.mark.parametrize(
@@ -56,10 +56,10 @@ def test_what_somebody_else_wrote_pauses_too(value: object) -> None:
     ],
 )
 def test_in_words(switch: Pause, words: str) -> None:
-    assert switch.words() == words
+    assert switch.describe() == words
 
 
 def test_a_pause_until_the_end_of_the_calendar_is_a_pause_in_one_line() -> None:
     found = read({KEY: '{"reason": "x", "until": "9999-12-31T23:59:59-14:00"}'}, NOW)
     assert found is not None
-    assert found.words().startswith("paused")
+    assert found.describe().startswith("paused")

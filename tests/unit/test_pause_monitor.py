@@ -42,12 +42,12 @@ def test_a_pause_ends_by_itself() -> None:
 def test_whoever_sets_the_key_by_hand_means_it(value: object) -> None:
     found = read({KEY: value}, NOW)
     assert found is not None
-    assert "did not write" in found.words()
+    assert "did not write" in found.describe()
 
 
 def test_words() -> None:
-    assert Pause("").words() == "paused"
-    assert Pause("deploy", "ann", NOW, NOW + HOUR).words() == "paused by ann until 2026-04-18T23:35:46Z: deploy"
+    assert Pause("").describe() == "paused"
+    assert Pause("deploy", "ann", NOW, NOW + HOUR).describe() == "paused by ann until 2026-04-18T23:35:46Z: deploy"
 
 
 @given(
@@ -56,4 +56,4 @@ def test_words() -> None:
 def test_what_is_shown_of_a_pause_is_one_harmless_line(reason: str, value: object) -> None:
     for stored in (Pause(reason, reason).encode(), value):
         found = read({KEY: stored}, NOW)
-        assert found is None or (found.words().isprintable() and len(found.words()) < 600)
+        assert found is None or (found.describe().isprintable() and len(found.describe()) < 600)

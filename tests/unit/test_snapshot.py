@@ -129,7 +129,7 @@ def test_everything_at_80_columns() -> None:
 
 def test_an_empty_queue_paused_and_no_services() -> None:
     paused = Pause("deploy", "ann", NOW, NOW + timedelta(hours=1))
-    assert drawn(tables.status_view(snapshot(surroundings=ServiceStatus(paused)), 20, [])) == dedent(
+    assert drawn(tables.status_view(snapshot(services=ServiceStatus(paused)), 20, [])) == dedent(
         """\
         dispatching    paused by ann until 2026-04-18T23:35:46Z: deploy
         BeadBoard      not configured
@@ -142,7 +142,7 @@ def test_an_empty_queue_paused_and_no_services() -> None:
 
 
 @pytest.mark.parametrize(
-    ("around", "board", "agent"),
+    ("services", "board", "agent"),
     [
         (ServiceStatus(None, BeadBoard(busy=True)), "up, busy", "not configured"),
         (ServiceStatus(None, BeadBoard(), Agent(Capacity(0))), "up, not busy", "up, busy"),
@@ -154,8 +154,8 @@ def test_an_empty_queue_paused_and_no_services() -> None:
         ),
     ],
 )
-def test_services(around: ServiceStatus, board: str, agent: str) -> None:
-    lines = drawn(tables.status_view(snapshot(surroundings=around), 20, [])).splitlines()
+def test_services(services: ServiceStatus, board: str, agent: str) -> None:
+    lines = drawn(tables.status_view(snapshot(services=services), 20, [])).splitlines()
     assert lines[1:3] == [f"BeadBoard      {board}", f"agent service  {agent}"]
 
 
@@ -221,18 +221,18 @@ class TestAttention:
         assert active_alerts(fine) == []
 
     @pytest.mark.parametrize(
-        "around",
+        "services",
         [ServiceStatus(None, BeadBoard(error=REFUSED)), replace(UP, agent=Agent(error=REFUSED))],
     )
-    def test_service_down(self, around: ServiceStatus) -> None:
-        assert active_alerts(snapshot(surroundings=around)) == ["service down: refused"]
+    def test_service_down(self, services: ServiceStatus) -> None:
+        assert active_alerts(snapshot(services=services)) == ["service down: refused"]
 
     def test_starved(self) -> None:
         [line] = active_alerts(snapshot(bead("bd-a1"), ready=("bd-a1",)))
         assert line == "starved: bd-a1 waited 60m with free capacity: is a dispatcher running?"
 
     @pytest.mark.parametrize(
-        "around",
+        "services",
         [
             replace(UP, paused=Pause("lunch")),
             replace(UP, beadboard=BeadBoard(busy=True)),
@@ -240,8 +240,8 @@ class TestAttention:
             ServiceStatus(),
         ],
     )
-    def test_not_starved_where_nothing_can_be_dispatched(self, around: ServiceStatus) -> None:
-        assert active_alerts(snapshot(bead("bd-a1"), ready=("bd-a1",), surroundings=around)) == []
+    def test_not_starved_where_nothing_can_be_dispatched(self, services: ServiceStatus) -> None:
+        assert active_alerts(snapshot(bead("bd-a1"), ready=("bd-a1",), services=services)) == []
 
     def test_not_starved_when_a_claim_was_made_lately_or_the_backoff_just_ended(self) -> None:
         lately = {"bdauto.claimed_at": "2026-04-18T22:30:00Z"}

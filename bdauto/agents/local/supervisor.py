@@ -42,7 +42,7 @@ GROUP_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 Job = dict[str, object]
 """What `job.json` says."""
-Ended = dict[str, object]
+CommandResult = dict[str, object]
 """How a command or the job ended; what `end.json` says."""
 
 
@@ -162,14 +162,14 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: self._stop(signal.Signals(number).name))
 
-    def run(self, job: Job) -> Ended:
+    def run(self, job: Job) -> CommandResult:
         """Run the commands before the agent's, the agent's, its check, and those after it. Return the job's end."""
         started = time.monotonic()
         end = self._all(job, float(str(job["timeout"])))
         seconds = round(time.monotonic() - started, 3)
         return {**end, "by": self.stopped, "seconds": seconds, "ended": time.time(), "lost": self.output.lost}
 
-    def _all(self, job: Job, timeout: float) -> Ended:
+    def _all(self, job: Job, timeout: float) -> CommandResult:
         home = str(job["home"])
         self.output.begin(BEFORE)
         for words in _commands(job["before"]):
@@ -192,7 +192,7 @@ class Supervisor:
                 break
         return end
 
-    def _one(self, words: list[str], directory: str, stdin: str, timeout: float) -> Ended:
+    def _one(self, words: list[str], directory: str, stdin: str, timeout: float) -> CommandResult:
         """Run one command to its end and describe it."""
         self._last = b""
         try:
@@ -244,7 +244,7 @@ class Supervisor:
         self.stopped = self.stopped or who
 
 
-def write_end(folder: str, end: Ended, output: Output) -> None:
+def write_end(folder: str, end: CommandResult, output: Output) -> None:
     """Write the end in one piece. On a full disk it makes room for it, and gives up when there is none to make."""
     name = f"{folder}/{END}"
     while True:

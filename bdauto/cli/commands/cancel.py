@@ -13,7 +13,7 @@ from bdauto.cli.commands.explain import complete
 from bdauto.cli.commands.pause_resume import BY_LOGIN, by_login
 from bdauto.cli.context import lazy_runner, opened, start_log
 from bdauto.cli.options import Offer, argument, with_options
-from bdauto.cli.output import envelope
+from bdauto.cli.printing import envelope
 from bdauto.clock import Runtime
 from bdauto.diagnostics.explanation import read_bead
 from bdauto.domain.bead import Bead

@@ -9,7 +9,7 @@ from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.bd.client import Bd
 from bdauto.cli.context import LazyLocalAgent, LazyServices, opened, start_log
 from bdauto.cli.options import Offer, with_options
-from bdauto.cli.output import envelope
+from bdauto.cli.printing import envelope
 from bdauto.cli.telemetry_checks import telemetry_checks
 from bdauto.cli.validation import exclude_each_other, with_token
 from bdauto.clock import Runtime

@@ -13,7 +13,7 @@ from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.cli.context import open_runner, opened, start_log
 from bdauto.cli.options import DISPATCHING, LOOKING, Offer, argument, bd_settings, with_options
-from bdauto.cli.output import envelope
+from bdauto.cli.printing import envelope
 from bdauto.clock import Runtime
 from bdauto.diagnostics.explanation import as_json, explanation
 from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ReapSettings

@@ -12,7 +12,7 @@ from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
 from bdauto.cli.context import opened, start_log
 from bdauto.cli.options import Offer, argument, with_options
-from bdauto.cli.output import SCHEMA_VERSION
+from bdauto.cli.printing import SCHEMA_VERSION
 from bdauto.clock import Runtime
 from bdauto.domain import breaker
 from bdauto.domain.pause import KEY, Pause, read
@@ -49,7 +49,7 @@ def pause(
             raise BdFailed(
                 "bd kv set: the pause switch reads back as something else", hint="see `bdauto status`, and try again"
             )
-    _show("pause", "paused", switch, switch.words(), output.json)
+    _show("pause", "paused", switch, switch.describe(), output.json)
 
 
 @with_options
@@ -67,7 +67,7 @@ def resume(*, bd: Annotated[BdSettings, Offer(without=("assignee",))] = BY_LOGIN
             _set(tracker, runtime, key, None)
         if _now(tracker, runtime) is not None:
             raise BdFailed("bd kv clear: the pause switch is still there", hint="see `bdauto status`, and try again")
-    words = [f"it was {before.words()}" if before else "", "the circuit breaker is closed" if suspended else ""]
+    words = [f"it was {before.describe()}" if before else "", "the circuit breaker is closed" if suspended else ""]
     _show("resume", "resumed", before, f"resumed; {' and '.join(filter(None, words))}", output.json)
 
 

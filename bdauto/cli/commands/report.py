@@ -6,7 +6,7 @@ from typing import Annotated
 
 from bdauto.cli.context import opened, start_log
 from bdauto.cli.options import ELIGIBILITY, with_options
-from bdauto.cli.output import envelope
+from bdauto.cli.printing import envelope
 from bdauto.cli.validation import need
 from bdauto.clock import Runtime
 from bdauto.diagnostics.activity import as_json, gather_activity

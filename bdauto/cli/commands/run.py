@@ -11,7 +11,7 @@ from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.cli.context import begin, lazy_runner, opened, wait_for_jobs, writer
 from bdauto.cli.options import with_options
-from bdauto.cli.output import show
+from bdauto.cli.printing import show
 from bdauto.cli.validation import need, require_runner
 from bdauto.clock import Runtime
 from bdauto.domain.settings import (

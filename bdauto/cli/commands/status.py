@@ -12,7 +12,7 @@ from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.cli import streams
 from bdauto.cli.context import open_runner, opened, start_log
 from bdauto.cli.options import DISPATCHING, LOOKING, Offer, with_options
-from bdauto.cli.output import envelope
+from bdauto.cli.printing import envelope
 from bdauto.clock import Runtime
 from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.snapshot import Snapshot, gather

@@ -24,7 +24,7 @@ class StartedJob(msgspec.Struct, frozen=True):
 
 
 @dataclass
-class Memory:
+class StartedJobs:
     """The jobs that this process started, by bead. `told` has the last reason for which each bead was passed over.
 
     `idle_at` is when it last read the queue and found nothing eligible in it.
@@ -55,7 +55,7 @@ class Memory:
         moments = (bead.updated_at, bead.record.retry_at, bead.defer_until, self.idle_at)
         return max(moment for moment in moments if moment)
 
-    def contradicts(self, bead: Bead) -> StartedJob | None:
+    def claim_was_reverted(self, bead: Bead) -> StartedJob | None:
         """Return the job that this process started for an open bead which bears no trace of that attempt.
 
         A bead that somebody sets `open` keeps its attempt. One that a reaper settled has none, but its job is over.

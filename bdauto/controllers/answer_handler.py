@@ -12,8 +12,8 @@ from typing import assert_never
 
 from bdauto import log
 from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted, Refused, Started, Unknown
-from bdauto.controllers.claims import Claim, Claims, Ended
-from bdauto.controllers.memory import Memory
+from bdauto.controllers.claims import Claim, Claims, ReleaseResult
+from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.bead import Bead
 from bdauto.domain.notes import UNKNOWN
 from bdauto.domain.outcome import BeadOutcome, BeadReport
@@ -21,22 +21,28 @@ from bdauto.errors import BdautoError, BdError, BdFailed, BdTimeout, PartlyDone,
 
 IN_A_ROW = 3
 """So many beads that fail one after another speak against the service, and not against the beads."""
-VISIBLE = timedelta(minutes=2)
+EXPORT_DELAY = timedelta(minutes=2)
 """BeadBoard may read an export that is up to a minute old: a bead created so lately may not be in it."""
-AGAIN = timedelta(minutes=1)
+NOT_VISIBLE_RETRY = timedelta(minutes=1)
 """A bead that BeadBoard does not see yet is tried again after this long: its export is at most a minute old then."""
 _NOT_FOUND = re.compile(r"\bnot found\b", re.IGNORECASE)
 
 
-class Endings:
+class AnswerHandler:
     """Ends attempts and keeps a report of each bead. Every method but `report` may raise BdError."""
 
     def __init__(
-        self, claims: Claims, memory: Memory, max_attempts: int, now: Callable[[], datetime], *, dry_run: bool = False
+        self,
+        claims: Claims,
+        started_jobs: StartedJobs,
+        max_attempts: int,
+        now: Callable[[], datetime],
+        *,
+        dry_run: bool = False,
     ) -> None:
         self.reports: list[BeadReport] = []
         self._claims = claims
-        self._memory = memory
+        self._started_jobs = started_jobs
         self._max_attempts = max_attempts
         self._now = now
         self._dry_run = dry_run
@@ -140,7 +146,7 @@ class Endings:
         The same reason as in the cycle before is logged as info, not as a warning.
         """
         self._passed_over = self._passed_over or error
-        level = logging.WARNING if self._memory.is_news(bead.id, words) else logging.INFO
+        level = logging.WARNING if self._started_jobs.is_news(bead.id, words) else logging.INFO
         self.report(bead, BeadOutcome.kept, words, job, level)
 
     @contextlib.contextmanager
@@ -184,9 +190,9 @@ class Endings:
         raise type(problem)(f"{claim.bead.id} {words}") from None
 
     def _refuse(self, claim: Claim, error: str) -> bool:
-        if _NOT_FOUND.search(error) and abs(self._now() - claim.bead.created_at) < VISIBLE:
+        if _NOT_FOUND.search(error) and abs(self._now() - claim.bead.created_at) < EXPORT_DELAY:
             words = f"not visible to BeadBoard yet: {error}"
-            return self._release(claim, BeadOutcome.not_visible, words, error=words, again=AGAIN)
+            return self._release(claim, BeadOutcome.not_visible, words, error=words, again=NOT_VISIBLE_RETRY)
         self._refused.append((claim, error))
         if len(self._refused) == IN_A_ROW:
             self._misdirected()
@@ -236,15 +242,15 @@ class Endings:
         ended = self._claims.release(claim, error=error, charged=charged, back_off=back_off, again=again)
         return self._ended(claim, ended, outcome, detail)
 
-    def _ended(self, claim: Claim, ended: Ended, outcome: BeadOutcome, detail: str) -> bool:
+    def _ended(self, claim: Claim, ended: ReleaseResult, outcome: BeadOutcome, detail: str) -> bool:
         """Report what became of the claim. Return False if a job of it may run."""
-        if ended is Ended.alive:
+        if ended is ReleaseResult.alive:
             self._unknown(claim, detail)
-        elif ended is Ended.moved:
+        elif ended is ReleaseResult.moved:
             self.report(claim, BeadOutcome.lost, f"it was changed meanwhile and is left as it is: {detail}")
         else:
             self.report(claim, outcome, detail)
-        return ended is not Ended.alive
+        return ended is not ReleaseResult.alive
 
     @property
     def _moved(self) -> bool:

@@ -26,11 +26,11 @@ from bdauto.errors import BdError
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
 
-UNANSWERED = timedelta(days=1)
+LOST_AFTER = timedelta(days=1)
 """A job that nobody could be asked about for so long is lost: the agent service forgets a job after an hour."""
 
 
-class Results(msgspec.Struct, frozen=True):
+class JobEnds(msgspec.Struct, frozen=True):
     """Records the results that are missing."""
 
     bd: Bd
@@ -180,7 +180,7 @@ def _ended(
     for bead, run in runs:
         end, state = evidence.ends.get(bead.id), evidence.states.get(bead.id, "")
         before = None if run == bead.record.current else run.claimed_at  # the bead was claimed anew since
-        silent = now - (before or bead.updated_at) > UNANSWERED
+        silent = now - (before or bead.updated_at) > LOST_AFTER
         unknown = not run.job and not run.local and before is not None  # nobody can be asked about it, now or later
         gone = unknown or state in (FORGOTTEN, NOT_STARTED) or (state not in (*ALIVE, NOT_ASKED) and silent)
         if end or gone:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bdauto.cli.output import align, render, show
+from bdauto.cli.printing import align, render, show
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
 from bdauto.errors import ServiceDown
 
