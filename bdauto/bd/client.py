@@ -246,15 +246,6 @@ class Bd:
         """Whether this bd's `update` knows `--if-status`, as from 1.3 on. Raises BdError."""
         return self._start(["update", "--help"], "update", lambda answer: b"--if-status" in answer).result()
 
-    def migrated_schema(self) -> int | None:
-        """Migrate the schema, and return its version if this bd tells it. Raises BdError."""
-
-        def version(answer: bytes) -> int | None:
-            found = re.search(rb"v(\d{1,6})\b", answer)
-            return int(found[1]) if found else None
-
-        return self._write(lambda: self._start(["migrate", "schema"], "migrate schema", version))
-
     def server_time(self) -> datetime | None:
         """Return the Dolt server's clock, None on an embedded database, which has this host's. Raises BdError."""
         try:

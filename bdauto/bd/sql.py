@@ -72,10 +72,6 @@ UNCOMMITTED = "SELECT table_name FROM dolt_status"
 """Query for the tables with changes in no Dolt commit."""
 
 
-SCHEMA_VERSION = "SELECT MAX(version) AS version FROM schema_migrations"
-"""Query for the version of the database's schema."""
-
-
 def expired_leases(assignee: str) -> str:
     """Return a query for an assignee's beads in progress that `bd reclaim` (1.3) would take back."""
     return (

@@ -1,28 +1,20 @@
-"""What `bdauto doctor` looks at where metrics and notifications go. It writes, pushes and sends nothing."""
+"""What `bdauto doctor` looks at where metrics and notifications go. It pushes and sends nothing."""
 
-import os
 from collections.abc import Iterator
 
 from bdauto.cli.validation import check_telemetry
-from bdauto.diagnostics.findings import Check, fail, ok, warn
+from bdauto.diagnostics.findings import Check, fail, ok
 from bdauto.domain.settings import TelemetrySettings
 from bdauto.errors import ServiceDown, UsageError
 
 
 def telemetry_checks(settings: TelemetrySettings) -> Iterator[Check]:
-    """Check what is configured: the metrics file's folder, the Pushgateway's answer, and the notification URLs."""
+    """Check what is configured: the Pushgateway's answer, and the notification URLs."""
     try:
         check_telemetry(settings)
     except UsageError as error:
         yield fail("telemetry", error)
         return
-    if file := settings.metrics_file:
-        if os.access(file.parent, os.W_OK):
-            yield ok("metrics file", str(file))
-        else:
-            yield warn(
-                "metrics file", f"{file.parent} cannot be written", "give bdauto's user the right to write there"
-            )
     if settings.pushgateway:
         from bdauto.telemetry.export import Pushgateway
 

@@ -73,11 +73,7 @@ def exclude_each_other(services: ServiceSettings, local: LocalAgentSettings) -> 
 
 
 def check_telemetry(settings: TelemetrySettings) -> TelemetrySettings:
-    """Check the file and the URLs, and that the extras they need are installed."""
-    if file := settings.metrics_file:
-        need("metrics", "--metrics-file")
-        if not file.parent.is_dir() or file.is_dir():
-            raise UsageError(f"--metrics-file {file}: name a file in a folder that exists")
+    """Check the URLs, and that the extras they need are installed."""
     if settings.pushgateway:
         need("metrics", "--pushgateway")
         try:

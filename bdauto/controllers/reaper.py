@@ -271,5 +271,5 @@ def _suspicious(aged: int, limit: int) -> PartlyDone:
     return PartlyDone(
         f"{aged} beads look stalled at once, more than --max-reap {limit}, so nothing was written: more likely this "
         "host's clock is wrong, or the database is stale",
-        hint="check both, then reap with --force",
+        hint="check both, then reap with --max-reap 0",
     )

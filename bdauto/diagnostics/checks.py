@@ -17,7 +17,7 @@ from bdauto.bd.client import Bd, RunningCommand
 from bdauto.bd.versions import check_version
 from bdauto.clock import Runtime
 from bdauto.diagnostics.findings import Check, Level, fail, ok, unchecked, warn
-from bdauto.diagnostics.record_checks import Topology, record_checks, shared_job_checks, upgrade_checks
+from bdauto.diagnostics.record_checks import Topology, record_checks, shared_job_checks
 from bdauto.diagnostics.visibility import compare
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
@@ -48,21 +48,13 @@ PROBE_JOB = "bdauto-doctor"
 """A job that no agent service has: asked for, it answers 404 to a token that it accepts."""
 
 
-def examine(
-    bd: Bd | UsageError,
-    runner: "Callable[[], Services | LocalAgent]",
-    runtime: Runtime,
-    upgrade: str | None = None,
-) -> Iterator[Check]:
-    """Check everything, one after another, without raising. `bd` is readonly, or the error that prevented it.
-
-    `upgrade` is another bd: check whether it will open the database.
-    """
+def examine(bd: Bd | UsageError, runner: "Callable[[], Services | LocalAgent]", runtime: Runtime) -> Iterator[Check]:
+    """Check everything, one after another, without raising. `bd` is readonly, or the error that prevented it."""
     if isinstance(bd, UsageError):
         yield fail("metadata.json", bd)
         yield unchecked("database", "metadata.json is not usable")
     else:
-        yield from _tracker(bd, runtime, upgrade)
+        yield from _tracker(bd, runtime)
         yield _actor(bd)
     try:
         opened = runner()
@@ -86,7 +78,7 @@ def _runner(bd: Bd | UsageError, runner: "Services | LocalAgent", runtime: Runti
             yield from _visible(bd, runner, runtime.now())
 
 
-def _tracker(bd: Bd, runtime: Runtime, upgrade: str | None) -> Iterator[Check]:
+def _tracker(bd: Bd, runtime: Runtime) -> Iterator[Check]:
     """Check bd, its version, metadata.json, the database, the features and the database's clock."""
     found = shutil.which(bd.settings.bd_path)
     if found is None:
@@ -117,8 +109,6 @@ def _tracker(bd: Bd, runtime: Runtime, upgrade: str | None) -> Iterator[Check]:
     yield from _breaker(bd, runtime.now())
     yield from record_checks(bd, topology)
     yield from shared_job_checks(bd, runtime.now())
-    if upgrade:
-        yield from upgrade_checks(bd, upgrade, folder, topology)
     yield _newest(newest, runtime.now())
 
 

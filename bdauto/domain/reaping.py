@@ -332,6 +332,6 @@ def _over(bead: Bead, words: str, settings: ReapSettings, by_age: bool = False) 
 
 
 def too_many(decisions: Iterable[ReapDecision], settings: ReapSettings) -> int:
-    """Return how many beads would be reaped by age alone if that is more than `--max-reap` allows, else 0."""
+    """Return how many beads would be reaped by age alone if that is more than `--max-reap`, which is not 0, else 0."""
     aged = sum(1 for decision in decisions if decision.by_age)
-    return 0 if settings.force or aged <= settings.max_reap else aged
+    return aged if settings.max_reap and aged > settings.max_reap else 0

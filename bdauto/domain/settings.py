@@ -198,19 +198,17 @@ class ReapSettings(WorkSettings, frozen=True, kw_only=True):
     max_reap: Annotated[
         int,
         Option(
-            "Abort the sweep if it would reap more than this many beads by age alone (guards against a wrong clock).",
+            "Abort the sweep if it would reap more than this many beads by age alone, as a wrong clock would. "
+            "0: no limit.",
             REAPING,
+            parse=parse_limit,
         ),
     ] = 10
-    force: Annotated[bool, Option("Reap even if more than --max-reap beads look stalled.", REAPING)] = False
 
 
 class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where metrics go (a file, a Pushgateway) and events (the notify URLs)."""
+    """Where metrics go (a Pushgateway) and events (the notify URLs)."""
 
-    metrics_file: Annotated[
-        Path | None, Option("Write metrics to this file, for node_exporter's textfile collector.", TELEMETRY)
-    ] = None
     pushgateway: Annotated[Secret | None, Option("Push metrics to this Pushgateway.", TELEMETRY)] = None
     pushgateway_instance: Annotated[
         str | None,
@@ -237,11 +235,6 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ()
 
-    @property
-    def metrics(self) -> bool:
-        """Whether metrics are to be written somewhere."""
-        return bool(self.metrics_file or self.pushgateway)
-
 
 class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How often `bdauto run` dispatches and reaps, and where it listens: (host, port), where port 0 is any free one."""
@@ -258,13 +251,6 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
             LOOP,
         ),
     ] = Watch.auto
-    watch_every: Annotated[timedelta, Option("Interval at which to ask whether the tracker has changed.", LOOP)] = (
-        timedelta(seconds=1)
-    )
-    probe_every: Annotated[
-        timedelta | None,
-        Option("Ask the services how they are at this interval while there is nothing to do. (default: not)", LOOP),
-    ] = None
     listen: Annotated[
         tuple[str, int] | None,
         Option(
@@ -305,14 +291,6 @@ class LogsSettings(msgspec.Struct, frozen=True, kw_only=True):
     follow: Annotated[bool, Option("Go on until the job ends.", OUTPUT, short="-f")] = False
     attempt: Annotated[
         int | None, Option("The first, second, … job of the bead that is known. (default: the last)", OUTPUT, env=None)
-    ] = None
-
-
-class DoctorSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What `doctor` checks besides."""
-
-    upgrade: Annotated[
-        str | None, Option("Also check whether this bd, a newer one, will open the database.", metavar="PATH")
     ] = None
 
 

@@ -102,7 +102,6 @@ class Loop:
         self._resting = False
         self._next_at: datetime | None = None
         self._found: Runner | None = None
-        self._probed = float("-inf")
         self._nothing_to_reap: tuple[str | None, float] = (None, 0.0)
         self._refreshed = self._published = float("-inf")
         self._refreshed_at: str | None = None
@@ -208,11 +207,7 @@ class Loop:
 
     def _timer(self) -> float:
         """Return the seconds until time alone, as far as is known, makes it worth looking again."""
-        probe = self.jobs.run.probe_every
-        left = probe.total_seconds() - (self.runtime.monotonic() - self._probed) if probe else float("inf")
-        if self._next_at is None:
-            return left
-        return min(left, (self._next_at - self.runtime.now()).total_seconds())
+        return (self._next_at - self.runtime.now()).total_seconds() if self._next_at else float("inf")
 
     def _longest_call(self) -> float:
         timeouts = (self.bd.settings.bd_timeout, self._found.longest_call if self._found else timedelta())
@@ -273,7 +268,6 @@ class Loop:
         return report
 
     def _services(self, status: ServiceStatus) -> None:
-        self._probed = self.runtime.monotonic()
         self._health.services(status)
         self._capacity = status.capacity
 

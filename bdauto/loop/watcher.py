@@ -17,6 +17,9 @@ SLOWEST_RETRY = timedelta(minutes=5)
 class Watcher:
     """Follows the tracker's revision. Where that fails, `works` is False, and it just lets the time pass."""
 
+    interval = 1.0
+    """Seconds between two questions whether the tracker has changed."""
+
     def __init__(
         self,
         settings: RunSettings,
@@ -27,7 +30,6 @@ class Watcher:
     ) -> None:
         """`open_revision` raises BdError. `pause` waits for so many seconds, or less when there is a reason to stop."""
         self._off = settings.watch is Watch.off
-        self._every = settings.watch_every.total_seconds()
         self._open = open_revision
         self._pause = pause
         self._monotonic = monotonic
@@ -84,7 +86,7 @@ class Watcher:
             self._pause(min(seconds, left))
         if self._monotonic() < self._look_at:
             return False
-        self._look_at = self._monotonic() + self._every * self._rng.uniform(0.9, 1.0)
+        self._look_at = self._monotonic() + self.interval * self._rng.uniform(0.9, 1.0)
         self._told = self.now() != self._seen
         return self._told
 

@@ -36,16 +36,13 @@ class Telemetry:
         self._show = show
         self._background = Background()
         self._notifier = Notifier(settings.notify_urls, self._background)
-        self.metrics = _metrics(*commands) if settings.metrics or counting else None
-        self._file = self._gateway = None
-        if settings.metrics:
-            from bdauto.telemetry.export import MetricsFile, Pushgateway
+        self.metrics = _metrics(*commands) if settings.pushgateway or counting else None
+        self._gateway = None
+        if settings.pushgateway:
+            from bdauto.telemetry.export import Pushgateway
 
-            if settings.metrics_file:
-                self._file = MetricsFile(settings.metrics_file)
-            if settings.pushgateway:
-                instance, namespace = settings.pushgateway_instance, settings.pushgateway_namespace
-                self._gateway = Pushgateway(settings.pushgateway, commands[0], instance=instance, namespace=namespace)
+            instance, namespace = settings.pushgateway_instance, settings.pushgateway_namespace
+            self._gateway = Pushgateway(settings.pushgateway, commands[0], instance=instance, namespace=namespace)
 
     def begin(self, *commands: Command, now: datetime) -> None:
         """Begin as a long-running process, whose last success is its start: one that never comes is then missed."""
@@ -93,9 +90,7 @@ class Telemetry:
         self._notifier.send(title, text)
 
     def publish(self) -> None:
-        """Write the metrics to the file, and push them soon."""
-        if self.metrics and self._file:
-            self._file.save(self.metrics.registry)
+        """Push the metrics soon."""
         if self.metrics and self._gateway:
             gateway, registry = self._gateway, self.metrics.registry
             self._background.put(lambda: gateway.push(registry))

@@ -113,7 +113,7 @@ def test_for_people(sandbox: Sandbox) -> None:
         (["reap", "--threshold", "half an hour"], "1h30m"),
         (["reap", "--grace", "-5m"], "duration"),
         (["reap", "--on-stall", "shrug"], "shrug"),
-        (["reap", "--max-reap", "0"], "--max-reap"),
+        (["reap", "--max-reap", "-1"], "--max-reap"),
         (["nonsense"], "nonsense"),
     ],
     ids=" ".join,

@@ -27,6 +27,7 @@ from tests.support.cli import (
     status,
     tell,
 )
+from tests.support.receiver import Receiver
 
 WORDS = "Invalid API key · Please run /login"
 
@@ -302,13 +303,14 @@ def test_a_dispatcher_killed_with_the_trial_in_hand_holds_it_for_ten_minutes_at_
 
 
 def test_one_shot_commands_show_it_in_their_metrics(sandbox: Sandbox) -> None:
-    file = sandbox.folder / "bdauto.prom"
     for _ in range(3):
         sandbox.create()
-    dispatch(sandbox, "--max", "3", "--metrics-file", str(file), agent=True)
-    assert "bdauto_suspended 0.0" in file.read_text()
-    reap(sandbox, "--metrics-file", str(file), agent=True)
-    assert "bdauto_suspended 1.0" in file.read_text()
-    run(sandbox, "resume")
-    dispatch(sandbox, "--metrics-file", str(file), agent=True)
-    assert "bdauto_suspended 0.0" in file.read_text()
+    with Receiver() as receiver:
+        gateway = "--pushgateway", f"http://{receiver.address}"
+        dispatch(sandbox, "--max", "3", *gateway, agent=True)
+        assert receiver.pushed("dispatch")["bdauto_suspended"] == 0
+        reap(sandbox, *gateway, agent=True)
+        assert receiver.pushed("reap")["bdauto_suspended"] == 1
+        run(sandbox, "resume")
+        dispatch(sandbox, *gateway, agent=True)
+        assert receiver.pushed("dispatch")["bdauto_suspended"] == 0

@@ -4,13 +4,11 @@ None of it decides what happens to a bead halfway: bdauto refuses before it writ
 """
 
 import contextlib
-import fcntl
 import os
 import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ import pytest
 from bdauto.sandbox import FakeReply, Sandbox
 from tests.support.cli import (
     BDAUTO,
-    Done,
     claimed,
     dispatch,
     finish,
@@ -171,33 +168,6 @@ def test_a_folder_that_is_no_database_is_refused_before_bd_is_asked(sandbox: San
         assert (sandbox.calls, sorted(path.name for path in checkout.iterdir())) == ([], before)
     done = run(sandbox, *command.split(), "--db", str(sandbox.folder / "nowhere"))
     assert (done.code, sandbox.calls) == (2, [])
-
-
-def spoiled(folder: Path, how: str) -> None:
-    """Make the place of the metrics file one that hangs, or that never ends."""
-    file = folder / "bdauto.prom"
-    if how == "fifo":
-        os.mkfifo(file)
-    elif how == "device":
-        file.symlink_to("/dev/full")
-
-
-@pytest.mark.parametrize("how", ["fifo", "device", "locked"])
-@pytest.mark.parametrize("command", [dispatch, reap])
-def test_a_metrics_file_that_cannot_be_written_is_a_warning(
-    sandbox: Sandbox, tmp_path: Path, how: str, command: Callable[..., Done]
-) -> None:
-    """The work is done and bdauto ends."""
-    sandbox.create()
-    spoiled(tmp_path, how)
-    lock = os.open(tmp_path, os.O_RDONLY)
-    if how == "locked":
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    done = command(sandbox, "--metrics-file", str(tmp_path / "bdauto.prom"))
-    os.close(lock)
-    assert done.code == 0
-    assert [event["target"] for event in done.events if event["event"] == "metrics-failed"] == ["file"]
-    assert (tmp_path / "bdauto.prom").is_fifo() is (how == "fifo")
 
 
 def test_a_beads_folder_that_has_lost_its_metadata_is_refused(world: Sandbox) -> None:

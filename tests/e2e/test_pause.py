@@ -3,13 +3,11 @@
 import getpass
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
-
-from prometheus_client.parser import text_string_to_metric_families
 
 from bdauto.sandbox import FakeReply, Sandbox
 from tests.support.cli import claimed, dispatch, reap, run, status, tell, written
+from tests.support.receiver import Receiver
 
 KEY = "bdauto.paused"
 
@@ -91,76 +89,68 @@ def test_a_duration_that_is_none_is_a_usage_error(sandbox: Sandbox) -> None:
         assert run(sandbox, "pause", "--for", text).code == 2
 
 
-def metrics(file: Path) -> dict[str, float]:
-    """Read a metrics file with prometheus_client's own parser; the label's value stands in brackets."""
-    return {
-        sample.name + "".join(f"[{value}]" for _, value in sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(file.read_text())
-        for sample in family.samples
-    }
+def gateway(receiver: Receiver) -> tuple[str, str]:
+    return "--pushgateway", f"http://{receiver.address}"
 
 
-def test_one_shot_commands_share_a_metrics_file(sandbox: Sandbox) -> None:
+def test_one_shot_commands_push_their_metrics(sandbox: Sandbox) -> None:
     sandbox.board.capacity = 4
-    first, _, waiting = sandbox.create(), sandbox.create(), sandbox.create(acceptance="")
-    file = sandbox.folder / "bdauto.prom"
-    for _ in range(2):
-        assert dispatch(sandbox, "--metrics-file", str(file), agent=True).code == 0
-    sandbox.age(first, 60)
-    assert reap(sandbox, "--metrics-file", str(file), "--max-reap", "1").outcomes[first] == "blocked"
-    found = metrics(file)
+    first, second, waiting = sandbox.create(), sandbox.create(), sandbox.create(acceptance="")
+    with Receiver() as receiver:
+        assert dispatch(sandbox, "--max", "2", *gateway(receiver), agent=True).outcomes.keys() == {first, second}
+        sandbox.age(first, 60)
+        assert reap(sandbox, "--max-reap", "1", *gateway(receiver)).outcomes[first] == "blocked"
+        found, swept = receiver.pushed("dispatch"), receiver.pushed("reap")
     assert found["bdauto_dispatches_total[dispatched]"] == 2
-    assert (found["bdauto_reaps_total[blocked]"], found["bdauto_reaps_total[kept]"]) == (1, 1)
-    assert found["bdauto_cycle_duration_seconds_count[dispatch]"] == 2
-    assert found["bdauto_cycle_duration_seconds_count[reap]"] == 1
-    states = ("eligible", "waiting", "in_progress", "stalled")
-    assert [found[f"bdauto_beads[{state}]"] for state in states] == [0, 1, 1, 0]
+    assert found["bdauto_cycle_duration_seconds_count[dispatch]"] == 1
+    assert [found[f"bdauto_beads[{state}]"] for state in ("eligible", "waiting", "in_progress")] == [0, 1, 2]
     assert [found[f"bdauto_up[{target}]"] for target in ("bd", "beadboard", "agent")] == [1, 1, 1]
     assert (found["bdauto_capacity_free"], found["bdauto_paused"], found["bdauto_starved"]) == (2, 0, 0)
-    assert waiting not in file.read_text()
-    assert file.stat().st_mode & 0o777 == 0o644
+    assert (swept["bdauto_reaps_total[blocked]"], swept["bdauto_reaps_total[kept]"]) == (1, 1)
+    assert swept["bdauto_cycle_duration_seconds_count[reap]"] == 1
+    assert [swept[f"bdauto_beads[{state}]"] for state in ("in_progress", "stalled")] == [1, 0]
+    assert waiting not in str(receiver.received)
 
 
-def test_a_failing_one_shot_command_writes_its_metrics_and_keeps_its_exit_status(sandbox: Sandbox) -> None:
+def test_a_failing_command_pushes_its_metrics_and_keeps_its_exit_status(sandbox: Sandbox) -> None:
     bead = sandbox.create()
     sandbox.age(bead, 10)
     sandbox.create()
-    file = sandbox.folder / "bdauto.prom"
     sandbox.board.reply_next("dispatch", FakeReply(502, "down"), times=9)
-    assert dispatch(sandbox, "--metrics-file", str(file)).code == 4
-    assert metrics(file)["bdauto_dispatches_total[unavailable]"] == 2
-    assert "bdauto_last_success_timestamp_seconds[dispatch]" not in metrics(file)
-    sandbox.fault("*", "exit", text="boom", times=-1)
-    assert dispatch(sandbox, "--metrics-file", str(file)).code == 3
-    assert metrics(file)["bdauto_up[bd]"] == 0
+    with Receiver() as receiver:
+        assert dispatch(sandbox, *gateway(receiver)).code == 4
+        assert receiver.pushed("dispatch")["bdauto_dispatches_total[unavailable]"] == 2
+        assert "bdauto_last_success_timestamp_seconds[dispatch]" not in receiver.pushed("dispatch")
+        sandbox.fault("*", "exit", text="boom", times=-1)
+        assert dispatch(sandbox, *gateway(receiver)).code == 3
+        assert receiver.pushed("dispatch")["bdauto_up[bd]"] == 0
 
 
 def test_paused_shows_in_the_metrics(sandbox: Sandbox) -> None:
-    file = sandbox.folder / "bdauto.prom"
     run(sandbox, "pause", "why")
-    assert dispatch(sandbox, "--metrics-file", str(file)).code == 0
-    assert metrics(file)["bdauto_paused"] == 1
+    with Receiver() as receiver:
+        assert dispatch(sandbox, *gateway(receiver)).code == 0
+        assert receiver.pushed("dispatch")["bdauto_paused"] == 1
 
 
 def test_starved_is_old_work_and_room_and_nothing_dispatched(sandbox: Sandbox) -> None:
-    file = sandbox.folder / "bdauto.prom"
     for _ in range(4):
         sandbox.age(sandbox.create(), 30)
     sandbox.board.reply_next("dispatch", FakeReply(502, "down"), times=3)
-    assert dispatch(sandbox, "--metrics-file", str(file)).code == 4
-    assert metrics(file)["bdauto_starved"] == 1
-    assert dispatch(sandbox, "--metrics-file", str(file)).code == 0
-    assert metrics(file)["bdauto_starved"] == 0
+    with Receiver() as receiver:
+        for code, starved in ((4, 1), (0, 0)):
+            assert dispatch(sandbox, *gateway(receiver)).code == code
+            assert receiver.pushed("dispatch")["bdauto_starved"] == starved
 
 
-def test_a_dry_run_counts_nothing(sandbox: Sandbox) -> None:
+def test_a_dry_run_pushes_nothing(sandbox: Sandbox) -> None:
     sandbox.create()
-    file = sandbox.folder / "bdauto.prom"
-    assert dispatch(sandbox, "--dry-run", "--metrics-file", str(file)).code == 0
-    assert not file.exists()
+    with Receiver() as receiver:
+        assert dispatch(sandbox, "--dry-run", *gateway(receiver)).code == 0
+    assert receiver.received == []
 
 
-def test_metrics_that_cannot_be_written_or_pushed_do_not_matter(sandbox: Sandbox) -> None:
+def test_metrics_that_cannot_be_pushed_do_not_matter(sandbox: Sandbox) -> None:
     bead = sandbox.create()
     done = dispatch(
         sandbox, "--pushgateway", "http://ann:s3cret@127.0.0.1:9", "--notify-url", "json://ann:s3cret@127.0.0.1:9"
@@ -169,4 +159,3 @@ def test_metrics_that_cannot_be_written_or_pushed_do_not_matter(sandbox: Sandbox
     assert done.code == 0
     assert "s3cret" not in done.out + done.err
     assert [event["target"] for event in done.events if event["event"] == "metrics-failed"] == ["pushgateway"]
-    assert dispatch(sandbox, "--metrics-file", str(sandbox.folder / "none" / "x.prom")).code == 2

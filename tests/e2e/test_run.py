@@ -9,7 +9,6 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from tests.support.cli import (
     status,
 )
 from tests.support.patience import duration
+from tests.support.receiver import Receiver
 from tests.support.running_loop import FAST, Loop, Start, request, samples, value
 
 
@@ -241,37 +241,6 @@ def test_the_tracker_sees_no_secret_and_the_log_neither(sandbox: Sandbox, loop: 
     assert "hunter" not in done.err + done.out
 
 
-class Receiver(ThreadingHTTPServer):
-    """A web hook and a Pushgateway: keeps what it is sent."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        self.received: list[tuple[str, str, str, bytes]] = []
-        super().__init__(("127.0.0.1", 0), Receiving)
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.server_address[1]}"
-
-
-class Receiving(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.received.append((self.command, self.path, self.headers.get("authorization", ""), body))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    do_PUT = do_POST
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 def test_notifications_and_pushed_metrics_arrive(sandbox: Sandbox, loop: Start) -> None:
     stalled = claimed(sandbox, 60, job="gone")
     sandbox.board.reply_next("status", FakeReply(drop="early"), times=2)
@@ -284,7 +253,6 @@ def test_notifications_and_pushed_metrics_arrive(sandbox: Sandbox, loop: Start) 
         running_loop.wait("recovered", target="beadboard")
         running_loop.wait("blocked", bead=stalled)
         assert running_loop.stop().code == 0
-        receiver.shutdown()
     titles = [json.loads(body)["title"] for _, path, _, body in receiver.received if path == "/hook"]
     assert sorted(titles) == sorted(
         ["bdauto: outage of beadboard", "bdauto: end of the outage of beadboard", f"bdauto: {stalled} reaped: blocked"]

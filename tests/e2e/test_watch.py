@@ -20,7 +20,7 @@ from tests.support.running_loop import Loop, Start
 from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.timeout(300)
-SLOW = ("--watch", "auto", "--watch-every", "100ms", "--dispatch-every", "10m", "--trip-after", "0", "--verbose")
+SLOW = ("--watch", "auto", "--dispatch-every", "10m", "--trip-after", "0", "--verbose")
 """What comes within the seconds of a test comes by watching."""
 
 

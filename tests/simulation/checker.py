@@ -441,7 +441,7 @@ def _check_settling(world: World, process: Process, row: Row, change: Change) ->
         limit, why = _limit(world, process, bead, told, silent)
         age = _age(world, process, bead)
         process.aged += 1
-        if process.aged > world.reap_settings.max_reap and not world.reap_settings.force:
+        if 0 < world.reap_settings.max_reap < process.aged:
             world.violate("max reap", f"{process.name} settles {process.aged} beads by their age")
         if age < limit - ROUNDING:
             world.violate("too early", f"{process.name} settles {bead.id} after {age}, not {limit} ({why})")

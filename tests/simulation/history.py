@@ -126,7 +126,7 @@ def _watch(world: World) -> None:
 def _calm(world: World) -> None:
     """End the faults: from here on people do nothing more, and agents finish."""
     world.quiet, world.rates = True, {}
-    world.reap_settings = msgspec.structs.replace(world.reap_settings, force=True)
+    world.reap_settings = msgspec.structs.replace(world.reap_settings, max_reap=0)
     world.tell("weather", "the faults end")
     for spell in sorted(world.spells):
         end_spell(world, spell)

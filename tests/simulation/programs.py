@@ -128,13 +128,13 @@ def run(process: Process) -> None:
         dispatch_every=timedelta(minutes=1),
         reap_every=timedelta(seconds=world.plan.reap_every),
         watch=Watch.auto if world.plan.watching else Watch.off,
-        watch_every=timedelta(seconds=15),
     )
     jobs = Jobs(settings, world.dispatch_settings, world.reap_settings, world.plan.counting)
     runner = _runner(process, agent=world.plan.agent_service)
     stop = SimStop(process)
     runtime = process.runtime
     watcher = Watcher(settings, lambda: SimRevision(process), stop.wait, runtime.monotonic, runtime.rng)
+    watcher.interval = 15.0  # with many histories, every second would be too often
     telemetry = SimTelemetry(process)
     with contextlib.closing(stop):
         Loop(SimBd(process), lambda: SimWriter(process), runner, jobs, runtime, stop, telemetry, watcher).run()

@@ -117,7 +117,7 @@ class Scene:
         **o: Any,
     ) -> Loop:
         """Run the loop for so long."""
-        options = ("dispatch_every", "reap_every", "probe_every")
+        options = ("dispatch_every", "reap_every")
         run = RunSettings(watch=Watch.auto if watch else Watch.off, **{k: o.pop(k) for k in options if k in o})
         reap = ReapSettings(**{k: o.pop(k) for k in ("threshold",) if k in o})
         telemetry = Telemetry(TelemetrySettings(), "dispatch", "reap", counting=True)

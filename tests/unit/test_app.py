@@ -168,7 +168,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("reap", "--threshold", "half an hour"), "write it as 500ms, 90s, 30m, 1h30m or 2d"),
     (("reap", "--grace=-1m"), "write it as 500ms, 90s, 30m, 1h30m or 2d"),
     (("reap", "--on-stall", "kill"), "--on-stall"),
-    (("reap", "--max-reap", "0"), "--max-reap"),
+    (("reap", "--max-reap", "-1"), "--max-reap"),
     (("reap", "--db", "/no/such/folder"), "--db"),
     (("reap", "--metadata", "/no/such/file"), "--metadata"),
     (("reap", "--log-format", "xml"), "--log-format"),
@@ -260,10 +260,10 @@ def test_a_dry_run_reads_readonly_and_has_a_writer_that_does_not_write(
     run: Callable[..., int], seen: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(*DISPATCH, "-n")
-    run("reap", "--dry-run", "--ignore-pause", "--force")
+    run("reap", "--dry-run", "--ignore-pause", "--max-reap", "0")
     assert [type(runner.writer._writer).__name__ for runner in seen] == ["DryWriter", "DryWriter"]
     assert ["--readonly" in runner.bd._prefix for runner in seen] == [True, True]
-    assert (seen[1].settings.ignore_pause, seen[1].settings.force) == (True, True)
+    assert (seen[1].settings.ignore_pause, seen[1].settings.max_reap) == (True, 0)
     assert "dry run: nothing was written" in capsys.readouterr().out
 
 

@@ -113,11 +113,11 @@ def test_ages_are_whole_minutes_rounded_down(age: timedelta, text: str) -> None:
     assert format_age(age) == text
 
 
-@pytest.mark.parametrize(("aged", "force", "counted"), [(10, False, 0), (11, False, 11), (11, True, 0), (0, False, 0)])
-def test_the_mass_guard(aged: int, force: bool, counted: int) -> None:
+@pytest.mark.parametrize(("aged", "limit", "counted"), [(10, 10, 0), (11, 10, 11), (11, 0, 0), (0, 10, 0)])
+def test_the_mass_guard(aged: int, limit: int, counted: int) -> None:
     by_age = [ReapDecision(bead(), Action.block, "", by_age=True)] * aged
     known = [ReapDecision(bead(), Action.block, "")] * 50
-    assert too_many([*by_age, *known], ReapSettings(force=force)) == counted
+    assert too_many([*by_age, *known], ReapSettings(max_reap=limit)) == counted
 
 
 ages = st.timedeltas(timedelta(days=-1), timedelta(days=400))

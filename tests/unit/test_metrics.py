@@ -1,9 +1,7 @@
-"""The metrics' numbers, and their ways out: the page, the file, the Pushgateway."""
+"""The metrics' numbers, and their ways out: the page, the Pushgateway."""
 
-import fcntl
 import json
 import os
-import threading
 from base64 import b64decode
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,8 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
 from bdauto.domain.settings import Secret
 from bdauto.errors import BdFailed
-from bdauto.telemetry import export
-from bdauto.telemetry.export import LARGEST_FILE, Key, MetricsFile, Pushgateway, collected, parse
+from bdauto.telemetry.export import Pushgateway
 from bdauto.telemetry.families import BEADS, DISPATCHES, DURATION, FAMILIES, LAST_SUCCESS, OUTCOMES, UP
 from bdauto.telemetry.metrics import Metrics
 
@@ -29,11 +26,6 @@ NOW = datetime(2026, 4, 18, 22, 35, 46, tzinfo=UTC)
 def report(command: str = "dispatch", *outcomes: BeadOutcome, error: BdFailed | None = None) -> Report:
     beads = tuple(BeadReport(f"x-{n}", outcome, "job", "text of a bead") for n, outcome in enumerate(outcomes))
     return Report(command, Outcome.idle, False, beads, error=error)
-
-
-def key(name: str, **labels: str) -> Key:
-    """Return the key of a series."""
-    return name, tuple(sorted(labels.items()))
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -91,120 +83,6 @@ def test_the_page_is_read_by_the_official_parser_and_holds_nothing_of_a_bead() -
     assert [float(bound) for bound in bounds] == sorted(float(bound) for bound in bounds)
     assert "x-0" not in text
     assert "text of a bead" not in text
-    assert parse(text) == collected(metrics.registry)
-
-
-def test_the_file_is_replaced_in_one_step_and_readable_by_others(tmp_path: Path) -> None:
-    target = tmp_path / "bdauto.prom"
-    target.write_text("")
-    before = target.stat().st_ino
-    mask = os.umask(0o077)
-    try:
-        MetricsFile(target).save(counted(BeadOutcome.dispatched).registry)
-    finally:
-        os.umask(mask)
-    assert target.stat().st_ino != before
-    assert target.stat().st_mode & 0o777 == 0o644
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_counters_add_up_over_runs_and_gauges_are_the_last_ones(tmp_path: Path) -> None:
-    target = tmp_path / "bdauto.prom"
-    for free in (3, 1):
-        metrics = counted(BeadOutcome.dispatched)
-        metrics.set(BEADS, free, state="eligible")
-        MetricsFile(target).save(metrics.registry)
-    sweep = Metrics("reap")
-    sweep.count(report("reap", BeadOutcome.kept), 1.0, NOW)
-    MetricsFile(target).save(sweep.registry)
-    found = parse(target.read_text())
-    assert found[key(DISPATCHES, outcome="dispatched")] == 2
-    assert found[key(f"{DURATION}_count", command="dispatch")] == 2
-    assert found[key(f"{DURATION}_bucket", command="dispatch", le="0.5")] == 2
-    assert found[key(BEADS, state="eligible")] == 1
-    assert found[key("bdauto_reaps_total", outcome="kept")] == 1
-
-
-def test_a_long_run_adds_what_is_new_each_time(tmp_path: Path) -> None:
-    target = tmp_path / "bdauto.prom"
-    file, metrics = MetricsFile(target), counted(BeadOutcome.dispatched)
-    file.save(metrics.registry)
-    file.save(metrics.registry)
-    MetricsFile(target).save(counted(BeadOutcome.dispatched).registry)
-    metrics.count(report("dispatch", BeadOutcome.dispatched), 1.0, NOW)
-    file.save(metrics.registry)
-    assert parse(target.read_text())[key(DISPATCHES, outcome="dispatched")] == 3
-
-
-@pytest.mark.parametrize("content", [b"not metrics {", b"bdauto_up{target= 1", b"\xff\xfe", b"bdauto_starved abc\n"])
-def test_a_file_that_is_none_begins_anew(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    target = tmp_path / "bdauto.prom"
-    target.write_bytes(content)
-    MetricsFile(target).save(counted(BeadOutcome.dispatched).registry)
-    assert parse(target.read_text())[key(DISPATCHES, outcome="dispatched")] == 1
-
-
-def test_what_is_not_ours_in_the_file_is_dropped(tmp_path: Path) -> None:
-    target = tmp_path / "bdauto.prom"
-    target.write_text('evil{bead="x"} 1\nbdauto_up{target="bd"} NaN\n')
-    MetricsFile(target).save(Metrics("dispatch").registry)
-    assert "evil" not in target.read_text()
-    assert "NaN" not in target.read_text()
-
-
-def test_a_file_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
-    MetricsFile(tmp_path / "gone" / "bdauto.prom").save(Metrics("dispatch").registry)
-    (tmp_path / "folder.prom").mkdir()
-    MetricsFile(tmp_path / "folder.prom").save(Metrics("dispatch").registry)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["folder.prom"]
-
-
-@pytest.mark.parametrize("kind", ["fifo", "device", "large", "link to a device"])
-def test_what_is_no_regular_file_is_left_alone(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    target = tmp_path / "bdauto.prom"
-    match kind:
-        case "fifo":
-            os.mkfifo(target)
-        case "large":
-            os.truncate(os.open(target, os.O_CREAT | os.O_WRONLY), LARGEST_FILE + 1)
-        case "device":
-            target = Path("/dev/full")
-        case _:
-            target.symlink_to("/dev/full")
-    before = target.lstat()
-    with caplog.at_level("WARNING", "bdauto"):
-        MetricsFile(target).save(counted(BeadOutcome.dispatched).registry)
-    assert [record.getMessage() for record in caplog.records] == ["metrics-failed"]
-    assert target.lstat().st_ino == before.st_ino
-
-
-def test_a_lock_that_another_program_holds_is_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(export, "LOCK_TIMEOUT", -1.0)
-    target, metrics = tmp_path / "bdauto.prom", counted(BeadOutcome.dispatched)
-    file, lock = MetricsFile(target), os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    with caplog.at_level("WARNING", "bdauto"):
-        file.save(metrics.registry)
-    assert [vars(record)["fields"]["target"] for record in caplog.records] == ["file"]
-    assert not target.exists()
-    os.close(lock)
-    file.save(metrics.registry)  # what was counted meanwhile is not lost
-    assert parse(target.read_text())[key(DISPATCHES, outcome="dispatched")] == 1
-
-
-def test_two_writers_at_once_lose_no_count(tmp_path: Path) -> None:
-    target = tmp_path / "bdauto.prom"
-    threads = [
-        threading.Thread(target=lambda: MetricsFile(target).save(counted(BeadOutcome.dispatched).registry))
-        for _ in range(12)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert parse(target.read_text())[key(DISPATCHES, outcome="dispatched")] == 12
 
 
 def pushed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:

@@ -366,7 +366,7 @@ def test_more_stalled_beads_than_max_reap_and_nothing_is_written() -> None:
     report = here.sweep()
     assert (report.outcome, report.exit_code, here.tracker.written) == (Outcome.partial, 5, [])
     assert set(said(report).values()) == {"kept"}
-    for word in ("11 beads", "--max-reap 10", "clock", "--force"):
+    for word in ("11 beads", "--max-reap 10", "clock", "--max-reap 0"):
         assert word in str(report.error)
 
 
@@ -379,10 +379,10 @@ def test_the_guard_counts_orphans_but_no_bead_whose_job_is_known() -> None:
     assert {r["status"] for r in here.tracker.rows.values()} == {"open", "blocked"}
 
 
-@pytest.mark.parametrize(("settings"), [{"force": True}, {"max_reap": 11}], ids=["--force", "a higher --max-reap"])
-def test_force_or_a_higher_limit_settles_them_all(settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("limit", [0, 11])
+def test_a_higher_limit_or_none_settles_them_all(limit: int) -> None:
     here = ward(*many(11))
-    assert set(said(here.sweep(**settings)).values()) == {"blocked"}
+    assert set(said(here.sweep(max_reap=limit)).values()) == {"blocked"}
 
 
 def test_a_lost_note_is_written_again_once() -> None:

@@ -73,11 +73,11 @@ def test_durations_are_written_as_the_notes_have_them(seconds: float, text: str)
 
 def test_a_secret_shows_nowhere() -> None:
     settings = ServiceSettings(agent_token=Secret("s3cret"), agent_url="http://me:s3cret@h/?key=s3cret")
-    shown = describe(settings, BdSettings(), DispatchSettings(labels=("a", "b")), ReapSettings(force=True))
+    shown = describe(settings, BdSettings(), DispatchSettings(labels=("a", "b")), ReapSettings(dry_run=True))
     assert "s3cret" not in f"{settings.agent_token} {settings.agent_token!r} {shown}"
     assert shown["agent_token"] == "***"
     assert shown["agent_url"] == "http://***@h/?***"
-    assert (shown["labels"], shown["threshold"], shown["force"]) == ("a,b", "30m", "true")
+    assert (shown["labels"], shown["threshold"], shown["dry_run"]) == ("a,b", "30m", "true")
     assert "db" not in shown, "what is not set is not shown"
 
 

@@ -1,7 +1,6 @@
 """What `doctor` says of where metrics and notifications go."""
 
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.error import HTTPError
@@ -20,15 +19,6 @@ def found(**settings: Any) -> list[Check]:
 
 def test_what_is_not_configured_is_not_named() -> None:
     assert found() == []
-
-
-def test_the_metrics_file_needs_a_folder(tmp_path: Path) -> None:
-    assert [check.level for check in found(metrics_file=tmp_path / "bdauto.prom")] == ["ok"]
-    [check] = found(metrics_file=tmp_path / "none" / "bdauto.prom")
-    assert (check.level, check.detail) == (
-        "fail",
-        f"--metrics-file {tmp_path}/none/bdauto.prom: name a file in a folder that exists",
-    )
 
 
 @pytest.mark.parametrize(

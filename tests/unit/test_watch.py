@@ -196,15 +196,6 @@ def test_a_resume_is_noticed_within_a_second(make: Make) -> None:
     assert posted == pytest.approx([1000], abs=1.1)
 
 
-def test_the_services_can_be_probed_while_there_is_nothing_to_do(make: Make) -> None:
-    scene = make()
-    scene.stop.at(1000, lambda: setattr(scene.board, "status", httpx.ConnectError("refused")))
-    scene.run(1500, watch=True, probe_every=timedelta(minutes=5))
-    [(moment, _, outage)] = scene.said("outage")
-    assert outage["target"] == "beadboard"
-    assert 1000 <= moment <= 1300
-
-
 def test_a_service_that_is_down_is_found_when_a_bead_comes_and_waited_for(make: Make) -> None:
     scene = make()
     scene.board.status = None

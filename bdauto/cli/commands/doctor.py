@@ -14,7 +14,7 @@ from bdauto.cli.telemetry_checks import telemetry_checks
 from bdauto.cli.validation import exclude_each_other, with_token
 from bdauto.clock import Runtime
 from bdauto.diagnostics.checks import as_json, examine
-from bdauto.domain.settings import BdSettings, DoctorSettings, OutputSettings, TelemetrySettings
+from bdauto.domain.settings import BdSettings, OutputSettings, TelemetrySettings
 from bdauto.errors import UsageError
 
 
@@ -24,7 +24,6 @@ def doctor(
     local: LocalAgentSettings,
     bd: BdSettings,
     telemetry: Annotated[TelemetrySettings, Offer(check=False)],
-    look: DoctorSettings,
     output: OutputSettings,
 ) -> None:
     """Check bd, the database, the services or the agent command, and the clocks. Say what to fix. Writes nothing."""
@@ -38,7 +37,7 @@ def doctor(
             tracker = stack.enter_context(opened(bd, readonly=True))
         except UsageError as error:
             tracker = error
-        checks = [*examine(tracker, runner, Runtime(), look.upgrade), *telemetry_checks(telemetry)]
+        checks = [*examine(tracker, runner, Runtime()), *telemetry_checks(telemetry)]
     if output.json:
         sys.stdout.write(envelope("doctor", as_json(checks)) + "\n")
     else:

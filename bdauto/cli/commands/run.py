@@ -58,7 +58,7 @@ def run(
     with suppress(BdError):  # the loop waits for the end of an outage
         runner().check_start(dry_run=dispatch.dry_run)  # reports at once what can never work
     begin("run", output, bd, local if local.agent_command else services, loop, dispatch, reap, telemetry)
-    counting = bool(loop.listen) or telemetry.metrics
+    counting = bool(loop.listen or telemetry.pushgateway)
     jobs = Jobs(loop, dispatch, reap, counting)
     runtime = Runtime()
     told = (lambda report: show(report, True)) if output.json else None

@@ -42,7 +42,6 @@ VERBS: dict[str, tuple[str, str, dict[str, str]]] = {
     "close": ("force", "reason", {"r": "reason"}),
     "delete": ("force", "", {}),
     "dep add": ("", "type blocked-by depends-on", {}),
-    "migrate schema": ("", "", {}),
     "dolt commit": ("", "message", {"m": "message"}),
     "kv get": ("", "", {}),
     "kv set": ("", "", {}),

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 TYPES = ("bug", "feature", "task", "epic", "chore", "decision", "gate", "message", "molecule", "merge-request", "event")
 GUARD_MISMATCH = 13
-SCHEMAS = {"1.0.5": 49, "1.2.2": 53}
 ROLE_WARNING = (
     "warning: beads.role not configured (GH#2950).\n"
     "  Fix: git config beads.role maintainer\n  Or:  git config beads.role contributor\n"
@@ -442,14 +441,6 @@ def dolt_commit(call: FakeCall) -> None:
     call.out += "Nothing to commit.\n"
 
 
-def migrate_schema(call: FakeCall) -> None:
-    """`bd migrate schema`, which bd knows from 1.0.5 on: plain text, also with --json."""
-    call.check_writable()
-    found = re.match(r"(\d+)\.(\d+)\.(\d+)", call.version)
-    version = SCHEMAS.get(found[0] if found else "", 65 if call.modern else 0)
-    call.out += f"✓ Schema already at v{version}\n" if version else "✓ Version updated\n"
-
-
 WRITES: dict[str, Callable[[FakeCall], None]] = {
     "init": init,
     "create": create,
@@ -460,7 +451,6 @@ WRITES: dict[str, Callable[[FakeCall], None]] = {
     "delete": delete,
     "dep add": dep_add,
     "dolt commit": dolt_commit,
-    "migrate schema": migrate_schema,
     "import": import_,
     "kv set": kv_set,
     "kv clear": kv_clear,
