@@ -36,8 +36,9 @@ NOW = Moment()
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One change of one bead. The `if_…` fields that are given must still be true of the bead.
 
-    `act` is what bd's record says was done, e.g. `claim`. `mark` is unique to the change: applied twice, it is written
-    once. A claim's note is CLAIM_NOTE and the time of the claim. A claim that is undone takes it back.
+    `if_attempt` and `if_mark` are "" where the bead must have none. `act` is what bd's record says was done, e.g.
+    `claim`. `mark` is unique to the change: applied twice, it is written once. A claim's note is CLAIM_NOTE and the
+    time of the claim. A claim that is undone takes it back.
 
     A `quiet` change has no status and no note. It writes the metadata alone, and on a server it does not even move
     `updated_at`: so it never conflicts with a note that somebody else writes at that moment. `comment` is what its
@@ -127,9 +128,17 @@ def _scalar(value: object) -> str | int | float:
 
 
 def mark_of(bead: Bead) -> str | None:
-    """Return the mark of the last change that bdauto made of the bead, None if there is none."""
-    mark = bead.metadata.get(MARK)
+    """Return the mark of the last change that bdauto made of the bead, "" if there is none, None if it is no text."""
+    mark = bead.metadata.get(MARK, "")
     return mark if isinstance(mark, str) else None
+
+
+def as_read(bead: Bead) -> dict[str, Any]:
+    """Return the conditions of `Change` by which it holds only for the bead as it was read.
+
+    The time of the last update is not enough. A record does not move it, and two changes within a second have one time.
+    """
+    return {"if_mark": mark_of(bead), "if_updated_at": bead.updated_at}
 
 
 class Writer(Protocol):

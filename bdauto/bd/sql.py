@@ -200,9 +200,9 @@ def _expectations(change: Change) -> Iterator[str]:
     if change.if_assignee is not None:
         yield f"assignee = {_text(change.if_assignee)}"
     if change.if_attempt is not None:
-        yield f"{_own(ATTEMPT)} = {_text(change.if_attempt)}"
+        yield f"COALESCE({_own(ATTEMPT)}, '') = {_text(change.if_attempt)}"
     if change.if_mark is not None:
-        yield f"{_own(MARK)} = {_text(change.if_mark)}"
+        yield f"COALESCE({_own(MARK)}, '') = {_text(change.if_mark)}"
     if change.if_updated_at is not None:
         yield f"updated_at = {_text(_sql_time(change.if_updated_at))}"
     yield from _store_expectations(change)

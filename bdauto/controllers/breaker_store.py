@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from bdauto import log
-from bdauto.bd.change import NOW, Change, Writer, rewrite, swap_and_look
+from bdauto.bd.change import NOW, Change, Writer, as_read, rewrite, swap_and_look
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.domain import breaker
@@ -96,7 +96,7 @@ class BreakerStore(msgspec.Struct, frozen=True):
             act="give back the charge of",
             mark=self.runtime.unique(),
             if_status=bead.status,
-            if_updated_at=bead.updated_at,
+            **as_read(bead),
         )
 
     def take_trial(self, attempt: str, bead: str) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 
 from bdauto import log
 from bdauto.agents.runner import Place
-from bdauto.bd.change import NOW, Change, LookBack, Moment, Writer, rewrite
+from bdauto.bd.change import NOW, Change, LookBack, Moment, Writer, as_read, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.gate import Expected
@@ -92,7 +92,7 @@ class Claims(msgspec.Struct, frozen=True):
             writes_claim_note=True,
             if_status="open",
             if_assignee=self.bd.settings.assignee,
-            if_updated_at=bead.updated_at,
+            **as_read(bead),
             if_store=store or {},
         )
         return claim if self._apply(change) else None
@@ -140,7 +140,7 @@ class Claims(msgspec.Struct, frozen=True):
                         act="note unclaimed job of",
                         mark=self.runtime.unique(),
                         if_status="open",
-                        if_updated_at=bead.updated_at,
+                        **as_read(bead),
                     )
                 )
             ):
@@ -215,7 +215,7 @@ class Claims(msgspec.Struct, frozen=True):
             note="" if noted else f"{JOB_NOTE}{known.job}",
             if_status="open",
             if_assignee=self.bd.settings.assignee,
-            if_updated_at=bead.updated_at,
+            **as_read(bead),
         )
         return self._apply(change)
 
@@ -302,7 +302,7 @@ class Claims(msgspec.Struct, frozen=True):
                 if_status="in_progress",
                 if_assignee=bead.assignee,
                 if_attempt=claim.attempt,
-                if_updated_at=bead.updated_at,
+                **as_read(bead),
             )
             if self._apply(change):
                 return ReleaseResult.written

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from bdauto import log
-from bdauto.bd.change import NOW, Change, Moment, Writer, mark_of, rewrite
+from bdauto.bd.change import NOW, Change, Moment, Writer, as_read, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.early_deaths import EarlyDeaths
@@ -188,8 +188,7 @@ class Reaper:
             ),
             if_status=bead.status,
             if_assignee=bead.assignee,
-            if_mark=mark_of(bead),  # a record does not move the time
-            if_updated_at=bead.updated_at,
+            **as_read(bead),
         )
 
     def _rewrite_lost_notes(self, decisions: list[ReapDecision]) -> None:
@@ -206,8 +205,7 @@ class Reaper:
                 mark=self.runtime.unique(),
                 note=bead.missing_note,
                 if_attempt=bead.record.attempt,
-                if_mark=mark_of(bead),  # another sweep may have written it within the same second
-                if_updated_at=bead.updated_at,
+                **as_read(bead),
             )
             for bead in (decision.bead for decision in decisions if decision.action is Action.keep)
             if bead.missing_note and (bead.record.claimed_at is None or now - bead.record.claimed_at > NOTE_DELAY)

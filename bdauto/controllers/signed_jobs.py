@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bdauto.agents.service_status import job_evidence
-from bdauto.bd.change import rewrite
+from bdauto.bd.change import as_read, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.sweep_writes import SweepWrites
@@ -52,7 +52,7 @@ class SignedJobs(msgspec.Struct, frozen=True):
                 mark=self.runtime.unique(),
                 if_status="in_progress",
                 if_attempt=bead.record.attempt,
-                if_updated_at=bead.updated_at,
+                **as_read(bead),
             )
             for bead in beads
             if not self.bd.recorder_of(bead.signed_job, bead.id)  # another bead's job is not this one's

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from bdauto.bd.change import MARK
+from bdauto.bd.change import MARK, as_read
 from bdauto.controllers.claims import Claim, Claims, ReleaseResult
 from bdauto.controllers.late_notes import DELAY
+from bdauto.controllers.memory import StartedJob
 from bdauto.domain.notes import failure_note
 from bdauto.domain.times import format_time
 from bdauto.errors import BdFailed
-from tests.support.fakes import NOW, Clock, Tracker, row
+from tests.support.fakes import NOW, Clock, Tracker, bead, row
 
 NOTE = "auto-dispatcher claimed at 2026-04-18T22:35:46Z"
 WAITED = format_time(NOW - timedelta(hours=1))
@@ -54,6 +55,25 @@ def test_of_two_claims_on_what_was_read_one_is_lost() -> None:
     claims = [Claims(tracker, tracker, tracker.clock.runtime(seed)).claim(seen, "w1") for seed in (1, 2)]
     assert [claim is not None for claim in claims] == [True, False]
     assert len(tracker.notes("x-1")) == 1
+
+
+@pytest.mark.parametrize("act", ["claim", "restore"])
+@pytest.mark.parametrize("earlier", [True, False], ids=["claimed before", "never claimed"])
+def test_a_claim_does_not_overlook_what_was_recorded_since(act: str, earlier: bool) -> None:
+    """A record does not move the time. The bead was opened during its POST, and a second dispatcher has read it."""
+    before = {"bdauto.attempt": "w1", MARK: "w-of-the-claim"} if earlier else {}
+    tracker = Tracker(Clock(), row("x-1", metadata=before))
+    seen = tracker.bead("x-1")
+    tracker.rows["x-1"]["metadata"] = before | {MARK: "w-of-the-record", "bdauto.attempt": "w1", "bdauto.job": "j-1"}
+    claims = Claims(tracker, tracker, tracker.clock.runtime())
+    assert not (claims.claim(seen, "w2") if act == "claim" else claims.restore(seen, StartedJob("w2", 1, "j-2")))
+    assert (tracker.bead("x-1").status, tracker.bead("x-1").record.job) == ("open", "j-1")
+
+
+@pytest.mark.parametrize("mark", [5, None, ["w"]])
+def test_a_mark_that_is_no_text_keeps_no_bead_from_its_claim(mark: Any) -> None:
+    assert as_read(bead(metadata={MARK: mark}))["if_mark"] is None
+    claimed(metadata={MARK: mark})
 
 
 def test_two_attempts_never_have_one_id() -> None:

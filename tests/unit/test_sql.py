@@ -144,6 +144,13 @@ def test_only_the_attempt_that_claimed_a_bead_may_end_its_claim(metadata: Any) -
     assert Rows(row("x-1", metadata={"bdauto.attempt": "a1"})).apply(change(if_attempt="a1")) == ""
 
 
+@pytest.mark.parametrize(("there", "written"), [({}, True), (None, True), ({MARK: "w0"}, False)])
+def test_a_bead_that_had_no_mark_is_not_written_once_it_has_one(there: Any, written: bool) -> None:
+    rows = Rows(row("x-1", metadata=there))
+    said = rows.apply(claim(bead("x-1"), if_mark="", if_attempt=""))
+    assert (NOT_WRITTEN not in said) is written
+
+
 @pytest.mark.parametrize("metadata", [None, [], [1], "text", 5, True])
 def test_metadata_that_is_no_object_is_taken_as_empty(metadata: Any) -> None:
     rows = Rows(row("x-1", metadata=metadata))
