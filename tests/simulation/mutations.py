@@ -547,7 +547,7 @@ def _gives_back_twice() -> Any:
     def rewritten(bead: Bead, record: Record, **fields: Any) -> Change:
         return rewrite(bead, record.change(died=bead.record.died), **fields)
 
-    return patch.object(early_deaths, "rewrite", rewritten)
+    return patch.object(breaker_store, "rewrite", rewritten)
 
 
 @_mutation("the limit of a day leaves out the jobs that run")

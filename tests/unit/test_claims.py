@@ -8,7 +8,7 @@ import pytest
 from bdauto.bd.change import MARK, as_read
 from bdauto.controllers.claims import Claim, Claims, ReleaseResult
 from bdauto.controllers.late_notes import DELAY
-from bdauto.controllers.memory import StartedJob
+from bdauto.controllers.started_jobs import StartedJob
 from bdauto.domain.notes import failure_note
 from bdauto.domain.times import format_time
 from bdauto.errors import BdFailed
