@@ -21,7 +21,16 @@ from bdauto.agents.beadboard.runner import Services
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.runner import Runner
 from bdauto.bd.change import Change, rewrite
-from bdauto.controllers import answer_handler, claims, dispatcher, early_deaths, limits, ready_queue, reaper
+from bdauto.controllers import (
+    answer_handler,
+    breaker_store,
+    claims,
+    dispatcher,
+    early_deaths,
+    limits,
+    ready_queue,
+    reaper,
+)
 from bdauto.controllers.answer_handler import AnswerHandler
 from bdauto.controllers.breaker_store import BreakerStore
 from bdauto.controllers.claims import Claim, Claims, ReleaseResult
