@@ -159,12 +159,15 @@ def _may_be_posted(runner: "Runner", bead: Bead, now: datetime, grace: timedelta
     """True: somebody opened a bead that may have been posted, and no id of a job is known.
 
     The POST's outcome is unknown, or its dispatcher was killed before the record, and the agent has not signed. The
-    doubt ends after UNTOLD, or after `grace` if the agent service runs nothing at all.
+    doubt ends after UNTOLD, or after `grace` if the agent service runs nothing at all, or the jobs folder has no job of
+    the claim: within it, the dispatcher may still start one.
     """
     claimed_at = bead.record.claimed_at
-    if bead.record.current is None or claimed_at is None or bead.record.job or bead.signed_job or bead.local:
+    if bead.record.current is None or claimed_at is None or bead.record.job or bead.signed_job:
         return False
     age = abs(now - claimed_at)
+    if bead.local:
+        return age <= grace and bead.record.attempt not in runner.jobs_of(bead)
     return age <= UNTOLD and (age <= grace or not job_evidence(runner, [bead])[0].runs_nothing)
 
 

@@ -13,6 +13,7 @@ from bdauto.agents.local.jobs import Jobs
 from bdauto.agents.local.local_agent import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.agents.service_status import job_evidence
+from bdauto.bd.change import DryWriter
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.reaper import Reaper
@@ -308,6 +309,21 @@ def test_what_this_place_can_be_asked_about_holds_nothing_up(here: LocalAgent) -
     ):
         queue = Queue(Clock(), found | {"status": "open"})
         assert explanation(queue, runner, "x-1", DispatchSettings(), ReapSettings(), NOW).verdict.eligible
+
+
+@pytest.mark.parametrize(("minutes", "ended", "posted"), [(3, False, False), (11, False, True), (3, True, True)])
+def test_an_opened_claim_waits_while_its_dispatcher_may_start_its_job(
+    here: LocalAgent, monkeypatch: pytest.MonkeyPatch, minutes: int, ended: bool, posted: bool
+) -> None:
+    """A person opened it at once, while its dispatcher stood still between claim and start."""
+    monkeypatch.setattr(LocalAgent, "check_start", lambda *_, **__: None)
+    if ended:
+        made(here.jobs, "w1", end=COMPLETED)
+    clock = Clock()
+    tracker = Tracker(clock, claimed(here, minutes=minutes) | {"status": "open"})
+    settings, gate = DispatchSettings(dry_run=True), TrackerGate(tracker, clock.now)
+    [said] = Dispatcher(tracker, DryWriter(), lambda: here, settings, clock.runtime(), gate).cycle().beads
+    assert said.outcome == ("dispatched" if posted else "kept")
 
 
 def test_jobs_of_another_tracker_are_other_beads(tmp_path: Path, here: LocalAgent) -> None:
