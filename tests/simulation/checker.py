@@ -99,7 +99,10 @@ def changed(world: World, who: "Process | str", row: Row, before: Bead, change: 
 
 
 def _learn_place(row: Row, before: Bead, change: Change | None) -> None:
-    """Learn since when a bead waits, by the table of places in docs/reliability.md."""
+    """Learn since when a bead waits, by the table of places in docs/decisions.md.
+
+    A bead that is requeued waits since then, even if it was closed, and its last result recorded, in the same second.
+    """
     bead = row.bead
     if change is None:
         soon = row.given_back and bead.updated_at - row.given_back <= timedelta(seconds=62)
@@ -107,7 +110,7 @@ def _learn_place(row: Row, before: Bead, change: Change | None) -> None:
             row.place = None if soon else bead.updated_at
     elif bead.status == "open" and change.act == "give back the charge of":
         row.place, row.lost_place, row.given_back = row.lost_place, None, bead.updated_at
-    elif bead.status == "open" and before.status == "in_progress":
+    elif bead.status == "open" and (before.status == "in_progress" or change.act == "requeue"):
         row.given_back = bead.updated_at
         fewer = bead.record.attempts < before.record.attempts
         had_turn = before.record.job or (before.record.attempt and before.record.died == before.record.attempt)
@@ -158,6 +161,8 @@ def check_post(world: World, process: Process, bead_id: str) -> Attempt | None:
     paused, now = world.paused_at, world.scheduler.now
     if paused is not None and now - paused > max(process.look_took, 2) + 1 and process.stood_still < paused:
         world.violate("pause", f"{process.name} posts {bead_id} {now - paused:.1f} s after a pause has been set")
+    if _perhaps_posted(world, process, attempt.before, now) and not process.runs_nothing:
+        world.violate("question", f"{process.name} posts {bead_id}, which may have been posted before")
     if world.plan.agent_service and not world.plan.hosts:
         _check_questions(world, process, attempt)
     if row.bead.record.attempt == attempt.id and row.bead.status == "in_progress":
@@ -170,8 +175,6 @@ def _check_questions(world: World, process: Process, attempt: Attempt) -> None:
     before = attempt.before
     noted = [job for _, job in NAMED.findall(before.notes)]
     named = (*noted[-20:], before.record.job, before.record.unclaimed)
-    if _perhaps_posted(world, process, before, world.scheduler.now) and not process.runs_nothing:
-        world.violate("question", f"{process.name} posts {before.id}, which may have been posted before")
     for job in filter(None, named):
         told, known = process.jobs_told.get(job, "not asked"), world.jobs.get(job)
         waited = told == "timeout" and (f"{FINISH_NOTE}{job} timeout" in before.notes or _is_own(world, process, known))
@@ -184,16 +187,18 @@ def _check_questions(world: World, process: Process, attempt: Attempt) -> None:
 def _perhaps_posted(world: World, process: Process, bead: Bead, at: float) -> bool:
     """Whether somebody has opened a bead during or after its POST, and no job of it was known at a time.
 
-    It is passed over for UNTOLD, or for the grace period while the agent service runs nothing (docs/decisions.md). The
-    end of the grace period is left to the unit tests.
+    It is passed over for UNTOLD, or for the grace period while the agent service runs nothing, or if it is a host's
+    (docs/decisions.md). That it is no longer with a service is left to the unit tests.
     """
     claimed_at, record = bead.record.claimed_at, bead.record
-    if not world.plan.agent_service or world.plan.hosts or claimed_at is None:
+    if not (world.plan.agent_service or world.plan.hosts) or claimed_at is None:
         return False
     signed = any(job.bead == bead.id and job.noted and job.attempt == record.attempt for job in world.jobs.values())
     ended = any(run.attempt == record.attempt for run in record.runs)
     unknown = bool(record.attempt) and not (record.job or signed or ended)
-    return unknown and abs(START + timedelta(seconds=at) + process.skew - claimed_at) < UNTOLD - ROUNDING
+    longest = timedelta(seconds=world.plan.grace) if world.plan.hosts else UNTOLD
+    known = any(job.attempt == record.attempt for job in world.jobs.values() if job.host)
+    return unknown and not known and abs(START + timedelta(seconds=at) + process.skew - claimed_at) < longest - ROUNDING
 
 
 def _is_own(world: World, process: Process, job: Job | None) -> bool:
@@ -442,7 +447,11 @@ def _looks_old(world: World, process: Process, attempt: Attempt) -> bool:
 
 
 def _check_settling(world: World, process: Process, row: Row, change: Change) -> None:
-    """A reaper settles a bead only on the evidence of docs/decisions.md."""
+    """A reaper settles a bead only on the evidence of docs/decisions.md.
+
+    A job that somebody started on a claimed bead by a click counts as that of the claim once its agent has signed for
+    it: nobody can tell it from the job of a POST whose dispatcher died.
+    """
     bead, attempt = row.bead, world.attempts.get(row.bead.record.attempt)
     told = process.jobs_told.get(bead.record.job or bead.record.attempt, "")
     silent = attempt is not None and attempt.touched is None
@@ -452,7 +461,7 @@ def _check_settling(world: World, process: Process, row: Row, change: Change) ->
     if (
         told in ENDED
         and (known is None or known.bead == bead.id)
-        and (known is None or known.attempt != bead.record.attempt)
+        and (known is None or known.attempt not in ("", bead.record.attempt))
     ):
         world.violate("evidence", f"{process.name} settles {bead.id} by {bead.record.job}, the job of another attempt")
     if known and known.host not in ("", process.host) and known.alive:

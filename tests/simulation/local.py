@@ -133,8 +133,8 @@ class SimLocal:
         return ""
 
     def jobs_of(self, bead: Bead) -> list[str]:
-        """Return nothing: nobody asks."""
-        return []
+        """Return the jobs of the bead on this host, the oldest first."""
+        return [job.id for job in self._jobs() if job.bead == bead.id]
 
     def jobs_here(self, bead_id: str) -> list[str]:
         """Return nothing: nobody asks."""
