@@ -8,9 +8,10 @@ import gc
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from tests.simulation.history import History, run
-from tests.simulation.mutations import MUTATIONS, RARE, histories_until_found
+from tests.simulation.mutations import MUTATIONS, RARE, look_for
 from tests.simulation.shrink import explain, shrink
 
 SPREAD = 10_000_000
@@ -33,7 +34,7 @@ def main() -> int:
         return _report(history) if history.violation else 0
     seeds = [int(seed) * SPREAD for seed in options.seeds.split(",")]
     if options.mutations:
-        return max(_mutation(name, seeds[0], options.number) for name in MUTATIONS if options.only in name)
+        return _look_for_all([name for name in MUTATIONS if options.only in name], seeds[0], options.number)
     met: Counter[tuple[str, str]] = Counter()
     possible: set[tuple[str, str]] = set()
     failed = 0
@@ -67,10 +68,20 @@ def _report(history: History) -> int:
     return 1
 
 
-def _mutation(name: str, first: int, number: int) -> int:
-    found = histories_until_found(name, RARE.get(name, first), number)
-    print(f"{name:70} {found or 'NOT FOUND'}", flush=True)
-    return 0 if found else 1
+def _look_for_all(names: Sequence[str], first: int, number: int) -> int:
+    """Print a row of docs/simulation.md for each mutation."""
+    print("| defect | histories | found by | kind of promise |\n|---|---|---|---|")
+    return max(_look_for(name, first, number) for name in names)
+
+
+def _look_for(name: str, first: int, number: int) -> int:
+    found = look_for(name, RARE.get(name, first), number)
+    if found is None:
+        print(f"| {name} | not in {number} | | |", flush=True)
+        return 1
+    histories = "kept" if name in RARE else found.histories
+    print(f"| {name} | {histories} | {found.history} | {found.kind} |", flush=True)
+    return 0
 
 
 sys.exit(main())

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.simulation.history import run
-from tests.simulation.mutations import MUTATIONS, histories_until_found
+from tests.simulation.mutations import look_for, mutated
 from tests.simulation.shrink import explain, shrink
 
 pytestmark = pytest.mark.timeout(900)  # nothing here waits, but a busy machine may take long
@@ -57,7 +57,7 @@ def test_what_was_mended_stays_mended(seed: int) -> None:
 
 @pytest.mark.parametrize("name", OFTEN)
 def test_a_defect_is_found(name: str) -> None:
-    assert histories_until_found(name, 0, 3_000)
+    assert look_for(name, 0, 3_000)
 
 
 def test_a_seed_is_one_history() -> None:
@@ -67,7 +67,7 @@ def test_a_seed_is_one_history() -> None:
 
 
 def test_a_broken_history_is_told_line_by_line() -> None:
-    with MUTATIONS["a POST is repeated after a time-out"]():
+    with mutated("a POST is repeated after a time-out"):
         broken = next(history for history in map(run, range(1_000)) if history.violation)
         shorter = shrink(broken)
     told = explain(shorter)
