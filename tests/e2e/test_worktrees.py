@@ -22,6 +22,8 @@ class Repository:
         subprocess.run(["git", "init", "-q", "-b", "main", str(self.root)], check=True)
         (self.root / "file").write_text("one\n")
         (self.root / ".gitignore").write_text("*.o\n")
+        (self.root / "sub").mkdir()
+        (self.root / "sub" / "file").write_text("one\n")
         self.git("add", ".")
         self.git("commit", "-qm", "first")
         self.tree = self.of("x-1")
@@ -86,9 +88,19 @@ WORK = {
     "a file, and status hides new ones": "git config status.showUntrackedFiles no; touch new",
     "an edit that git assumes away": "git update-index --assume-unchanged file; echo two > file",
     "an edit that git skips": "git update-index --skip-worktree file; echo two > file",
-    "a new nested repository": "git init sub",
-    "a nested repository": "git init sub; cd sub; $git commit --allow-empty -m work",
-    "an ignored nested repository": "git init sub.o; cd sub.o; $git commit --allow-empty -m work",
+    "a new nested repository": "git init new",
+    "a nested repository": "git init new; cd new; $git commit --allow-empty -m work",
+    "an ignored nested repository": "git init new.o; cd new.o; $git commit --allow-empty -m work",
+    "a repository in a folder of the outer one": "git init sub; git -C sub add .; cd sub; $git commit -m inner",
+    "a folder .git in a folder": "mkdir sub/.git; echo work > sub/.git/work",
+    "a file .git in a folder": "echo gitdir: elsewhere > sub/.git",
+    "a file whose name differs by case": "git config core.ignoreCase true; echo work > FILE",
+    "an edit that leaves size and time": "git config core.trustctime false; git config core.checkStat minimal; "
+    "touch -d 2001-01-01 file; git update-index --refresh; sleep 1.1; echo two > file; touch -d 2001-01-01 file",
+    "a commit that only the branch's reflog has": "c=$($git commit-tree -p HEAD -m x HEAD^{tree}); git checkout -b o; "
+    "git branch -f agent/x-1 $c; git branch -f agent/x-1 o",
+    "a commit that a replacement joins": "git checkout --detach; $git commit --allow-empty -m x; "
+    "git replace --graft main HEAD; git checkout -",
     "a bisection": "git bisect start",
     "a merge": "git checkout -b o; $git commit --allow-empty -m o; git checkout -; $git merge --no-commit --no-ff o",
     "a rebase": "GIT_SEQUENCE_EDITOR='sed -i 1ibreak' $git rebase -i --root",

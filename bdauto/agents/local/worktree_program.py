@@ -24,6 +24,8 @@ OWN_REFS = ("refs/bisect", "refs/worktree", "refs/rewritten")
 """Refs that each worktree has of its own. All others, refs/stash too, belong to the repository and stay."""
 GITLINK = "160000"
 """The mode of a submodule in git's index."""
+EXACT = ("core.fsmonitor=false", "core.ignoreCase=false", "core.trustctime=true", "core.checkStat=default")
+"""Settings with which `git status` overlooks no file. The repository or its user may have others."""
 
 
 class Refused(Exception):
@@ -75,7 +77,7 @@ class Worktree:
         """
         if self._not_elsewhere(self.common, filter(None, [self._ref(f"refs/heads/{self.branch}")])):
             return
-        if reason := self._unsaved(self._admin()) or self._changes():
+        if reason := self._unsaved(self._admin(), self.branch) or self._changes():
             raise Refused(f"{self.path} is kept: {reason}")
         shutil.rmtree(self._removed, ignore_errors=True)
         os.rename(self.path, self._removed)  # at once, so that no half of it is ever used
@@ -121,8 +123,8 @@ class Worktree:
         except OSError:
             return ""
 
-    def _unsaved(self, admin: str) -> str:
-        """Return what would be lost with the worktree's git folder, or "" if nothing would be."""
+    def _unsaved(self, admin: str, branch: str = "") -> str:
+        """Return what would be lost with the worktree's git folder, and with `branch`, or "" if nothing would be."""
         for name in UNDER_WAY:
             if os.path.lexists(os.path.join(admin, name)):
                 return f"it has {name}"
@@ -131,7 +133,8 @@ class Worktree:
             return f"it has {refs.splitlines()[0]}"
         try:
             head = git(self.root, own, "rev-parse", "--verify", "HEAD^{commit}", quiet=True)
-            seen = git(self.root, own, "reflog", "show", "--format=%H", "HEAD", "--").split()
+            names = ["HEAD", *([f"refs/heads/{branch}"] if branch and self._ref(f"refs/heads/{branch}") else [])]
+            seen = git(self.root, own, "reflog", "show", "--format=%H", *names, "--").split()
             lost = self._not_elsewhere(admin, [head, *dict.fromkeys(seen)])
         except subprocess.CalledProcessError:
             return "its commits cannot be looked up"
@@ -140,12 +143,14 @@ class Worktree:
     def _not_elsewhere(self, gitdir: str, commits: Iterable[str]) -> str:
         """Return a commit that neither a branch but this one nor the HEAD of `root` has, "" if there is none."""
         stays = ["--not", f"--exclude={self.branch}", "--branches", *filter(None, [self._ref("HEAD")])]
-        return git(self.root, f"--git-dir={gitdir}", "rev-list", "--max-count=1", *commits, *stays, "--")
+        own = ("--no-replace-objects", f"--git-dir={gitdir}")  # a replacement can join what nothing else joins
+        return git(self.root, *own, "rev-list", "--max-count=1", *commits, *stays, "--")
 
     def _changes(self) -> str:
         """Return what in the worktree's files is in no commit, or "" if everything is."""
         options = ("--porcelain", "--ignored", "--untracked-files=all", "--ignore-submodules=none")
-        if changed := git(self.path, "-c", "core.fsmonitor=false", "status", "-z", *options):
+        exact = [word for setting in EXACT for word in ("-c", setting)]
+        if changed := git(self.path, *exact, "status", "-z", *options):
             return f"{changed.split(chr(0))[0][3:]!r} is in no commit"
         for entry in filter(None, git(self.path, "ls-files", "-v", "--stage", "-z").split("\0")):
             facts, _, name = entry.partition("\t")
@@ -157,6 +162,9 @@ class Worktree:
                 return f"git was told to skip {name!r}"
             if mode == GITLINK and os.path.isdir(file) and os.listdir(file):
                 return f"the submodule {name!r} has files"
+        for folder, folders, files in os.walk(self.path):
+            if folder != self.path and ".git" in (*folders, *files):  # `git status` never looks at it
+                return f"{os.path.relpath(folder, self.path)!r} has a .git of its own"
         return ""
 
     def _ref(self, name: str) -> str:
