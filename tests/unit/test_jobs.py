@@ -79,11 +79,20 @@ def test_a_job_is_alive_while_its_lock_is_held(jobs: Jobs) -> None:
 
 @pytest.mark.parametrize("state", ["completed", "failed", "timeout", "cancelled", "error"])
 def test_the_written_end_is_the_state(jobs: Jobs, state: str) -> None:
-    folder = made(jobs, "w1", end=json.dumps({"state": state, "exit_code": 0}))
+    made(jobs, "w1", end=json.dumps({"state": state, "exit_code": 0}))
     assert jobs.state("w1") == state
-    with alive(folder):  # it takes a moment from the written end to the end of the process
-        assert jobs.state("w1") == state
-        assert jobs.running() == []
+
+
+def test_an_end_that_the_agent_writes_ends_no_job(jobs: Jobs) -> None:
+    """Neither its slot nor its bead is free for another agent, and its end is not recorded yet."""
+    folder = made(jobs, "w1", end=json.dumps({"state": "completed", "ended": time.time()}))
+    agent = LocalAgent(LocalAgentSettings(agent_jobs=jobs.path), Path("/p/.beads"), "agent", {})
+    with alive(folder):
+        assert jobs.state("w1") == "running"
+        assert jobs.running() == jobs.at_work("x-1", "/p/.beads") == ["w1"]
+        assert not list(jobs.ends_of("/p/.beads"))
+        assert [run.ended_at for run in agent.recent_runs(datetime.now(UTC) - timedelta(days=1))] == [None]
+    assert [record.attempt for record, _ in jobs.ends_of("/p/.beads")] == ["w1"]
 
 
 @pytest.mark.parametrize(

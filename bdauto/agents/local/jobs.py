@@ -128,19 +128,21 @@ class Jobs(msgspec.Struct, frozen=True):
     def state(self, job: str) -> str | None:
         """Return `running`, `died`, or the state in which the job ended. None if this folder does not know the job.
 
-        It is `unknown` if a file that is needed is not a regular file or cannot be read.
+        A job runs as long as its lock is held, whatever its agent wrote as its end. It is `unknown` if a file that is
+        needed is not a regular file or cannot be read.
         """
         folder = self.path / job
         try:
             if self.folder(job) is None:
                 return None
             os.close(open_file(folder / JOB))
-            locked = is_locked(folder / LOCK)
+            if is_locked(folder / LOCK):
+                return RUNNING
             end = _decoded(folder / END, EndRecord)  # looked at after the lock: a job may end in between
         except OSError as error:
             name_once(folder, error)
             return UNKNOWN
-        return end.state if end else RUNNING if locked else DIED
+        return end.state if end else DIED
 
     def place(self) -> str:
         """Return the folder's own id, which claims name. "" before the first claim."""
@@ -203,7 +205,7 @@ class Jobs(msgspec.Struct, frozen=True):
         """Yield the jobs of a tracker that have ended."""
         for job in self.ids():
             end, record = read_end(self.path / job), self.record(job)
-            if end and record and record.tracker == tracker:
+            if end and record and record.tracker == tracker and self.state(job) == end.state:
                 yield record, end
 
     def record(self, job: str) -> JobRecord | None:
