@@ -120,9 +120,11 @@ def test_the_claim_names_the_folder_and_the_latest_end_of_its_job(tmp_path: Path
     limit = timedelta(minutes=45)
     agent = place(tmp_path / "plain", agent_timeout=limit)
     checked = place(tmp_path / "checked", agent_timeout=limit, agent_check=parse_command("true"))
+    worktree = place(tmp_path / "worktree", agent_timeout=limit, agent_worktree=True)
     assert agent.place().id == agent.jobs.place()
     assert limit < agent.place().longest < limit + timedelta(minutes=1)
     assert checked.place().longest == 2 * agent.place().longest
+    assert worktree.place().longest == 2 * agent.place().longest  # a hook may run as long before the agent begins
 
 
 def test_a_job_in_the_folder_counts_whatever_the_host_is_called(here: LocalAgent, there: LocalAgent) -> None:

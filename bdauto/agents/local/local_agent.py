@@ -140,9 +140,9 @@ class LocalAgent:
     def place(self) -> Place:
         """Return the jobs' folder, with an id of its own. Makes both if need be. Raises UsageError.
 
-        A job has ended after the time limit of its agent, and then that of its check.
+        Each step of a job has the same time limit: making its worktree, its agent, its check.
         """
-        limits = 1 + (self.settings.agent_check is not None)
+        limits = 1 + self.settings.agent_worktree + (self.settings.agent_check is not None)
         grace = timedelta(seconds=supervisor.GRACE)
         longest = limits * (self.settings.agent_timeout + grace)
         return Place(self.jobs.make_place(), os.uname().nodename, longest)
