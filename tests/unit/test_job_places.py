@@ -1,6 +1,7 @@
 """Whose job it is: a jobs folder is known by its id, a job by its folder, and others know nothing of it."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -101,7 +102,8 @@ def test_of_two_that_make_the_id_at_once_one_wins(here: LocalAgent, monkeypatch:
         return write(path, text, **options)
 
     monkeypatch.setattr(Path, "write_text", raced)
-    assert here.jobs.make_place() == here.jobs.place() == "faster"
+    assert here.jobs.make_place() == here.jobs.place()
+    assert here.jobs.place().startswith("faster-")
 
 
 def test_an_id_that_is_none_is_refused(here: LocalAgent) -> None:
@@ -145,6 +147,22 @@ def test_before_the_latest_end_others_leave_the_bead_alone(here: LocalAgent, the
             [said] = sweep(tracker, reaper).beads
             assert (said.outcome, tracker.written) == ("kept", [])
             assert f"only host laptop (jobs folder {here.jobs.place()}) can be asked" in said.detail
+
+
+def test_a_copy_of_the_folder_is_another_place(here: LocalAgent, there: LocalAgent) -> None:
+    """A home folder that was copied to another host: nobody holds the copied lock of the job that runs."""
+    here.jobs.make_place()
+    folder = made(here.jobs, "w1")
+    shutil.copytree(here.jobs.path, there.jobs.path, ignore=shutil.ignore_patterns("control"), dirs_exist_ok=True)
+    assert there.jobs.state("w1") == "died"
+    with alive(folder):
+        for found in (running(here), claimed(here, attempt="w2")):
+            tracker = Tracker(Clock(), found)
+            [said] = sweep(tracker, there).beads
+            assert (said.outcome, tracker.written) == ("kept", [])
+            assert f"only host laptop (jobs folder {here.jobs.place()}) can be asked" in said.detail
+            with pytest.raises(ServiceDrift, match="alone can be asked"):
+                there.check_cancel(tracker.bead("x-1"))
 
 
 def test_after_the_latest_end_the_threshold_applies(here: LocalAgent, there: LocalAgent) -> None:

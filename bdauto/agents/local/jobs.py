@@ -145,12 +145,15 @@ class Jobs(msgspec.Struct, frozen=True):
         return end.state if end else DIED
 
     def place(self) -> str:
-        """Return the folder's own id, which claims name. "" before the first claim."""
+        """Return the folder's own id, which claims name. "" before the first claim.
+
+        It ends with the file's inode, so a copy of the folder, on another host say, has another id.
+        """
         try:
             text = read_file(self.path / PLACE, PLACE_BYTES).decode("ascii").strip()
+            return f"{text}-{(self.path / PLACE).stat().st_ino:x}" if _ID.fullmatch(text) else ""
         except (OSError, UnicodeDecodeError):
             return ""
-        return text if _ID.fullmatch(text) else ""
 
     def make_place(self) -> str:
         """Return the folder's own id, and make folder and id if there are none. Raises UsageError.

@@ -148,13 +148,17 @@ class LocalAgent:
         return Place(self.jobs.make_place(), os.uname().nodename, longest)
 
     def owns(self, bead: Bead) -> bool:
-        """Return whether the claim names this jobs' folder, or the folder has its job or a running job of the bead."""
-        if bead.jobs_folder and bead.jobs_folder == self.jobs.place():
+        """Return whether the claim names this jobs' folder, or a job of the bead runs in it.
+
+        Where the claim names no folder, its job is enough. A job of a claim on another folder may be a copy.
+        """
+        if self.jobs_at_work(bead):
             return True
+        if bead.jobs_folder:
+            return bead.jobs_folder == self.jobs.place()
         with contextlib.suppress(OSError):
-            if self.jobs.folder(bead.record.job or bead.record.attempt):
-                return True
-        return bool(self.jobs_at_work(bead))
+            return bool(self.jobs.folder(bead.record.job or bead.record.attempt))
+        return False
 
     @property
     def checking(self) -> bool:
