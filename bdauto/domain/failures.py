@@ -32,7 +32,7 @@ def reasons(ended: Iterable[tuple[History, Run]], histories: Iterable[History], 
 
     `ended` are the runs that ended, the last one first. Beads that never ran count too.
     """
-    failed = [(history.bead, why(history, run)) for history, run in ended if not history.succeeded(run)]
+    failed = [(history.bead, why(history, run)) for history, run in ended if history.failed(run)]
     failed += [
         (history.bead, clean(f"never started: {history.bead.record.quarantined}"))
         for history in histories

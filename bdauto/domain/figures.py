@@ -1,6 +1,7 @@
 """The figures of a report, from beads alone: what was dispatched, closed, failed, how long it took, what it cost.
 
-The last run of a closed bead succeeded, whatever its job's exit status says. Every other run that ended failed. Days
+The last run of a closed bead succeeded, whatever its job's exit status says. Every other run that ended failed, unless
+somebody stopped it. Days
 are days in UTC.
 """
 
@@ -12,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from bdauto.domain.record import Run
+from bdauto.domain.record import Result, Run
 from bdauto.domain.runs import History
 
 
@@ -62,6 +63,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: int = 0
     ended: int = 0
     failed: int = 0
+    stopped: int = 0
     waiting: Spread = Spread()
     running: Spread = Spread()
     cost_usd: float | None = None
@@ -139,7 +141,8 @@ class _Tally:
     def ended(self, run: Run, history: History) -> None:
         seconds = history.seconds(run)
         self.counts["ended"] += 1
-        self.counts["failed"] += not history.succeeded(run)
+        self.counts["failed"] += history.failed(run)
+        self.counts["stopped"] += run.result is Result.stopped
         if seconds is not None:
             self.ran.append(seconds)
         if run.cost_usd is not None:

@@ -142,6 +142,8 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
     end = evidence.ends.get(bead.id)
     if job_state in OVER and bead.record.attempt and end and end.why and end.why.of_service:
         return _service_failed(bead, f"job {_job(bead)} {ended(job_state)}", end)
+    if job_state in OVER and end and end.result is Result.stopped:
+        return _stopped(bead, end)
     if job_state in OVER and _silent(bead):
         return _early_death(bead, f"job {_job(bead)} {ended(job_state)}", settings, evidence.last_words(bead.id))
     if job_state in OVER and _died_at_once(bead, end):
@@ -290,6 +292,12 @@ def _service_failed(bead: Bead, words: str, end: JobEnd) -> ReapDecision:
     evidence = f"{words}, for its agent's service failed ({end.why})" + (f": {end.words}" if end.words else "")
     note = f"reaper: {evidence} — released uncharged"
     return ReapDecision(bead, Action.release, evidence, note, early_death=True, service=True, charged=False)
+
+
+def _stopped(bead: Bead, end: JobEnd) -> ReapDecision:
+    """Open a bead again whose job somebody has stopped, and which is still in progress. Nothing is charged."""
+    evidence = f"job {_job(bead)} was stopped" + (f": {end.words}" if end.words else "")
+    return ReapDecision(bead, Action.release, evidence, f"reaper: {evidence} — released uncharged", charged=False)
 
 
 def uncharged(decision: ReapDecision) -> ReapDecision:

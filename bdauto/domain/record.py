@@ -43,12 +43,13 @@ RUNNING = "running"
 
 
 class Result(StrEnum):
-    """How a job ended. `lost`: it is over, and nobody knows how."""
+    """How a job ended. `stopped`: somebody ended it. `lost`: it is over, and nobody knows how."""
 
     completed = "completed"
     failed = "failed"
     timeout = "timeout"
     error = "error"
+    stopped = "stopped"
     lost = "lost"
 
 

@@ -18,7 +18,7 @@ LINE_LIMIT = 4000
 """Characters of such a line that are looked at."""
 TEXT_LIMIT = 1 << 20
 """Characters of a text that are looked at, from its end."""
-_WHY = {Result.timeout: Why.timeout, Result.lost: Why.lost, Result.error: Why.error}
+_WHY = {Result.timeout: Why.timeout, Result.stopped: Why.stopped, Result.lost: Why.lost, Result.error: Why.error}
 """Why a run ended, for results that tell it themselves. They count before what the agent said."""
 
 

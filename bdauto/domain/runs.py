@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from bdauto.domain.bead import Bead
-from bdauto.domain.record import Run
+from bdauto.domain.record import Result, Run
 
 _End = tuple[str, float | None]
 
@@ -47,7 +47,11 @@ class History(msgspec.Struct, frozen=True):
 
     def succeeded(self, run: Run) -> bool:
         """Whether this run closed the bead."""
-        return run is self.last and self.closed_at is not None
+        return run is self.last and self.closed_at is not None and run.result is not Result.stopped
+
+    def failed(self, run: Run) -> bool:
+        """Whether this run ended without closing the bead, and nobody stopped it."""
+        return not self.succeeded(run) and run.result is not Result.stopped
 
 
 def history_of(bead: Bead) -> History:

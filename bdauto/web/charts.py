@@ -22,7 +22,7 @@ STYLE = Style(label_font_size=13, major_label_font_size=13, legend_font_size=13,
 def runs_chart(days: Mapping[str, Figures]) -> Markup:
     """Draw how many runs of each day closed their bead, and how many failed."""
     chart = _chart(pygal.StackedBar, days, lambda count: f"{count:g}")
-    chart.add("closed its bead", [day.ended - day.failed for day in days.values()])
+    chart.add("closed its bead", [day.ended - day.failed - day.stopped for day in days.values()])
     chart.add("failed", [day.failed for day in days.values()])
     return _drawn(chart, "Runs that ended, by day")
 

@@ -14,8 +14,8 @@ from tests.support.fakes import NOW, Clock, Tracker, bead, row
 from tests.unit.test_figures import HOUR, ended, ran
 
 FIGURES = {
-    "dispatched", "closed", "closed_first", "blocked", "quarantined", "ended", "failed", "waiting", "running",
-    "cost_usd", "costed", "cost_per_closed_usd",
+    "dispatched", "closed", "closed_first", "blocked", "quarantined", "ended", "failed", "stopped", "waiting",
+    "running", "cost_usd", "costed", "cost_per_closed_usd",
 }  # fmt: skip
 SPREAD = {"count", "p50_seconds", "p90_seconds", "max_seconds"}
 EXTREME = {"id", "title", "runs", "seconds", "cost_usd"}

@@ -293,9 +293,9 @@ ENDS: list[tuple[str, dict[str, Any], bytes, dict[str, Any]]] = [
     ("timeout", {"state": "timeout"}, CLAUDE[:9], {"result": Result.timeout, "why": Why.timeout, "words": "thinking"}),
     (
         "cancelled",
-        {"state": "cancelled", "by": "ann\x1b[1m"},
+        {"state": "cancelled", "by": "cancelled by ann\x1b[1m"},
         b"x",
-        {"result": Result.failed, "why": Why.stopped, "words": "cancelled by ann[1m"},
+        {"result": Result.stopped, "why": Why.stopped, "words": "cancelled by ann[1m"},
     ),
     (
         "not started",

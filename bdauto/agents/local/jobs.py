@@ -94,7 +94,7 @@ class CheckRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """How a job ended. `exit_code` is None after a signal. `by` asked for the end. `lost` is output, in bytes.
+    """How a job ended. `exit_code` is None after a signal. `by` says who asked for the end. `lost` is output, in bytes.
 
     `check` is None where none was run to its end.
     """
@@ -218,8 +218,11 @@ class Jobs(msgspec.Struct, frozen=True):
                 return _read(folder / JOB, JobRecord)
         return None
 
-    def stop(self, job: str, who: str) -> bool:
-        """Ask a job's supervisor to end it, which takes up to 10 s. Return False if the job does not run."""
+    def stop(self, job: str, why: str) -> bool:
+        """Ask a job's supervisor to end it, which takes up to 10 s. Return False if the job does not run.
+
+        `why` becomes `by` in the job's end.
+        """
         if self.state(job) != RUNNING:
             return False
         try:
@@ -229,7 +232,7 @@ class Jobs(msgspec.Struct, frozen=True):
         try:
             if not stat.S_ISFIFO(os.fstat(pipe).st_mode):
                 return False
-            os.write(pipe, clean(who, MESSAGE // 4).encode()[:MESSAGE] + b"\n")
+            os.write(pipe, clean(why, MESSAGE // 4).encode()[:MESSAGE] + b"\n")
         except OSError:  # it is full
             return False
         finally:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,9 +11,9 @@ import msgspec
 
 from bdauto.agents.cli_adapters import table
 from bdauto.agents.local.files import name_once, open_file
-from bdauto.agents.local.jobs import DIED, RUNNING, UNKNOWN, Jobs, read_end
+from bdauto.agents.local.jobs import DIED, RUNNING, UNKNOWN, EndRecord, Jobs, read_end
 from bdauto.agents.local.supervisor import AFTER, BEFORE, HEAD, OUTPUT, SEGMENT, TAIL
-from bdauto.domain.agent_end import AgentEnd, Why
+from bdauto.domain.agent_end import AgentEnd
 from bdauto.domain.reaping import UNPREPARED
 from bdauto.domain.record import RESULTS, Result, Run
 from bdauto.domain.results import JobEnd, ended_run, last_line, told_end, whole_seconds
@@ -91,17 +92,20 @@ def job_end(folder: Path, now: datetime) -> JobEnd:
         return told_end(Result.lost, now, _said(folder, now, failed=False))
     ended_at = _ended_at(end.ended, now)
     said = _said(folder, ended_at, failed=end.state == "failed")
-    stopped = f"cancelled by {end.by}" if end.by else ""
     return told_end(
-        Result.error
-        if end.state == UNPREPARED
-        else RESULTS.get(end.state, Result.failed),  # a cancelled one has failed
+        _result(end),
         ended_at,
         said,
         seconds=whole_seconds(timedelta(seconds=min(max(end.seconds, 0.0), LONGEST))),
-        words=last_line(end.detail or stopped),
-        why=Why.stopped if end.state == "cancelled" else None,
+        words=last_line(end.detail or end.by),
     )
+
+
+def _result(end: EndRecord) -> Result:
+    """Return the result of an end. A signal to the supervisor, as at a reboot, is nobody's wish to stop this job."""
+    if end.state == "cancelled":
+        return Result.error if end.by in signal.Signals.__members__ else Result.stopped
+    return Result.error if end.state == UNPREPARED else RESULTS.get(end.state, Result.failed)
 
 
 def _said(folder: Path, ended: datetime, *, failed: bool) -> AgentEnd:
