@@ -53,6 +53,14 @@ OUTCOMES = {
     ),
     BeadOutcome.requeued: ("stalled with `--on-stall requeue`, or its check failed", "open, with a backoff"),
     BeadOutcome.blocked: ("over or stalled, or its last attempt failed", "blocked, with a note"),
+    BeadOutcome.stopping: (
+        "somebody other than its agent changed it, so its job on this machine is asked to end",
+        "as that person left it",
+    ),
+    BeadOutcome.unclear: (
+        "it was changed or deleted, and bd does not tell by whom: its job on this machine goes on",
+        "as it was left",
+    ),
 }
 
 

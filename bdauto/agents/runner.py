@@ -13,6 +13,7 @@ import msgspec
 from bdauto.agents.answers import Answer
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FailedCheck, JobEvidence
+from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Run
 from bdauto.domain.results import JobEnd
 from bdauto.errors import ServiceError
@@ -115,6 +116,12 @@ class Runner(Protocol):
 
     def jobs_at_work(self, bead: Bead) -> list[str]:
         """Return the bead's jobs that are known to run, the oldest first. Asks no service. Raises nothing."""
+
+    def running_jobs(self) -> Sequence[RunningJob]:
+        """Return the jobs that run and can be stopped from here. Raises ServiceError."""
+
+    def stop(self, job: str, why: str) -> bool:
+        """Ask for the end of a job, for this reason, and wait for nothing. Return False if it does not run."""
 
     def check_cancel(self, bead: Bead) -> None:
         """Raise ServiceError if the job of the bead's claim cannot be ended or looked up here."""

@@ -45,6 +45,8 @@ from bdauto.sanitize import clean, hide_secrets
 
 MOST_NAMED = 1_000
 """Each invalid value, and each line that bd wrote on stderr, is logged once, up to this many."""
+EVENTS = 200
+"""Recorded changes that are read at most, the last ones."""
 SERVER_TIME = "SELECT UTC_TIMESTAMP() AS moment"
 
 T = TypeVar("T")
@@ -241,6 +243,26 @@ class Bd:
     def select(self, query: str) -> list[Mapping[str, Any]]:
         """Return what a query gives on a Dolt server. Raises BdError."""
         return self._start(["sql", query], "sql", _parse_rows).result()
+
+    def events(self, ids: Sequence[str]) -> list[Mapping[str, Any]] | None:
+        """Return the rows in which a Dolt server has the changes of these beads, None on an embedded database.
+
+        Raises BdError.
+        """
+        listed = ", ".join(f"'{checked_id(bead)}'" for bead in ids)
+        columns = "issue_id, actor, event_type, new_value, comment, created_at"
+        query = f"SELECT {columns} FROM events WHERE issue_id IN ({listed}) ORDER BY created_at DESC LIMIT {EVENTS}"  # noqa: S608
+        try:
+            return self.select(query)
+        except BdFailed as error:
+            if no_sql(error):
+                return None
+            raise
+
+    def history_events(self, bead_id: str) -> list[Mapping[str, Any]]:
+        """Return the last recorded changes of a bead, as from bd 1.3 on. Raises BdError, also where bd is older."""
+        words = ["history", checked_id(bead_id), "--events", "--limit", str(EVENTS)]
+        return self._start(words, "history", _parse_rows).result()
 
     def has_guards(self) -> bool:
         """Whether this bd's `update` knows `--if-status`, as from 1.3 on. Raises BdError."""

@@ -19,7 +19,7 @@ from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain.bead import Bead
 from bdauto.domain.life import sign_of_life
 from bdauto.domain.reaping import ALIVE, ELSEWHERE, FORGOTTEN, NOT_ASKED, NOT_STARTED, JobEvidence
-from bdauto.domain.record import RUNNING, Run, metadata_of
+from bdauto.domain.record import RUNNING, Result, Run, metadata_of
 from bdauto.domain.results import JobEnd, ended_run, finish_note, lost, since_claim
 from bdauto.errors import BdError
 
@@ -45,7 +45,7 @@ class JobEnds(msgspec.Struct, frozen=True):
         """
         try:
             listed = self.bd.with_metadata(result=RUNNING, assignee=self.bd.settings.assignee).result().beads
-            runs = [(bead, run) for bead in listed if (run := _unrecorded(bead))]
+            runs = [(bead, run) for bead in listed if (run := _unrecorded(bead, self.bd.settings.assignee))]
             asked = [_during(bead, run) for bead, run in runs]
             ended = [*_ended(runs, job_evidence(runner, asked)[0], self.runtime.now())] if runs else []
             recorded = self._record(ended)
@@ -66,6 +66,7 @@ class JobEnds(msgspec.Struct, frozen=True):
         if not (jobs := runner.unrecorded()):
             return []
         left: dict[str, tuple[Bead, Run, JobEnd]] = {}
+        assignee = self.bd.settings.assignee
         found = self.bd.read(sorted({bead_id for bead_id, _, _ in jobs})).result()
         beads = {bead.id: bead for bead in found.beads}
         for bead_id, job, end in jobs:
@@ -78,7 +79,7 @@ class JobEnds(msgspec.Struct, frozen=True):
             run = next((run for run in bead.record.all_runs if run.attempt == job), _run_of(job, end))
             if run.ended_at and (run.result, run.cost_usd) == (end.result, end.cost_usd):
                 runner.mark_recorded(job, deleted=False)
-            elif bead.status != "in_progress" or bead.record.attempt != job:
+            elif (bead.status, bead.assignee, bead.record.attempt) != ("in_progress", assignee, job):
                 left.setdefault(bead_id, (bead, run, end))
         return [*left.values()]
 
@@ -127,9 +128,12 @@ def _ran(bead: Bead) -> bool:
     return bool(bead.record.job or sign_of_life(bead))
 
 
-def _unrecorded(bead: Bead) -> Run | None:
-    """Return the oldest run without a recorded end. The current run of a bead in progress counts as not over."""
-    record, running = bead.record, bead.status == "in_progress"
+def _unrecorded(bead: Bead, assignee: str) -> Run | None:
+    """Return the oldest run without a recorded end. The current run of a bead in progress is left to the sweep.
+
+    A sweep does not settle beads that were given to somebody else.
+    """
+    record, running = bead.record, bead.status == "in_progress" and bead.assignee == assignee
     return next((run for run in record.unended if not running or run.attempt != record.attempt), None)
 
 
@@ -148,9 +152,9 @@ def _during(bead: Bead, run: Run) -> Bead:
 def end_note(bead: Bead, run: Run, end: JobEnd) -> str:
     """Write the note of a job's end, after that of its record if that is missing.
 
-    It quotes the agent's last words unless the bead was closed.
+    It quotes the agent's last words unless the bead was closed, and always why the job was stopped.
     """
-    note = finish_note(run.job or run.attempt, end, words=bead.status != "closed")
+    note = finish_note(run.job or run.attempt, end, words=bead.status != "closed" or end.result is Result.stopped)
     missing = bead.missing_note if run.attempt == bead.record.attempt else ""
     return "\n".join(filter(None, [missing, note]))
 

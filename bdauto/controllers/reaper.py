@@ -1,5 +1,6 @@
 """One sweep of the reaper: list the beads in progress, weigh the evidence, settle each that is over or stalled."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,6 +12,7 @@ from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.early_deaths import EarlyDeaths
 from bdauto.controllers.job_ends import JobEnds, end_note, end_of_run, log_end, runs_elsewhere
+from bdauto.controllers.reconciler import Reconciler
 from bdauto.controllers.signed_jobs import SignedJobs
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain import pause
@@ -31,7 +33,7 @@ from bdauto.domain.record import Record, Run
 from bdauto.domain.results import JobEnd, ended_run
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
-from bdauto.errors import BdautoError, BdError, PartlyDone
+from bdauto.errors import BdautoError, BdError, PartlyDone, ServiceError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
@@ -44,14 +46,19 @@ SETTLED = frozenset({BeadOutcome.released, BeadOutcome.requeued, BeadOutcome.blo
 
 @dataclass
 class Reaper:
-    """Runs sweeps. `runner` is None when nobody can be asked about jobs: then they are no evidence."""
+    """Runs sweeps. `runner` is None when nobody can be asked about jobs: then they are no evidence.
+
+    A process that sweeps more than once keeps `reconciler`.
+    """
 
     bd: Bd
     writer: Writer
     runner: "Callable[[], Runner] | None"
     settings: ReapSettings
     runtime: Runtime
+    reconciler: Reconciler | None = None
     _ended: tuple[str, ...] = field(default=(), init=False)
+    _reconciled: tuple[BeadReport, ...] = field(default=(), init=False)
     _unrecorded: bool = field(default=False, init=False)
     _writes: SweepWrites = field(init=False)
 
@@ -73,6 +80,8 @@ class Reaper:
             page = listing.result()
         finally:
             listing.kill()
+        if self.runner:
+            self._reconcile(self.runner())
         self._writes = SweepWrites(self.writer, self.bd, self.runtime, store)
         signed = SignedJobs(self.bd, self._writes, self.runtime, self.settings.dry_run)
         listed, evidence, unanswered = signed.ask(self.runner() if self.runner else None, page.beads)
@@ -94,14 +103,26 @@ class Reaper:
             return self._report(tuple(_outcome(decision, error) for decision in decisions), page.malformed, error)
         return self._report(self._settle(decisions, evidence), page.malformed, unanswered or tripped)
 
+    def _reconcile(self, runner: "Runner") -> None:
+        """Stop the jobs whose beads others have changed. Their ends are recorded by a later sweep."""
+        settings = self.settings
+        reconciler = self.reconciler or Reconciler(
+            self.bd, None, settings.agent_linger, self.runtime, dry_run=settings.dry_run
+        )
+        with contextlib.suppress(ServiceError):  # the evidence names it
+            self._reconciled = tuple(reconciler.look(runner))
+
     def _report(
         self, beads: tuple[BeadReport, ...], malformed: tuple[str, ...], error: BdautoError | None = None
     ) -> Report:
+        told = {bead.id for bead in self._reconciled}
+        beads = tuple(bead for bead in beads if bead.outcome is not BeadOutcome.kept or bead.id not in told)
         failures = {bead: failure for bead, failure in self._writes.failures.items() if bead not in _touched(beads)}
         beads = (*(bead for bead in beads if bead.id not in failures), *failures.values())
+        beads += self._reconciled
         for bead in beads:
             facts = {"bead": bead.id, "job": bead.job, "attempt": bead.attempt, "detail": bead.detail}
-            if self.settings.dry_run and bead.outcome in SETTLED:
+            if self.settings.dry_run and bead.outcome in (*SETTLED, BeadOutcome.stopping):
                 log.event("would-reap", outcome=bead.outcome, **facts)
             else:
                 log.event(bead.outcome, bead.outcome.level, **facts)

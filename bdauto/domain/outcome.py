@@ -41,6 +41,8 @@ class BeadOutcome(StrEnum):
     released = "released"
     requeued = "requeued"
     blocked = "blocked"
+    stopping = "stopping"
+    unclear = "unclear"
 
     @property
     def level(self) -> int:
@@ -53,6 +55,7 @@ class BeadOutcome(StrEnum):
             BeadOutcome.lost,
             BeadOutcome.busy,
             BeadOutcome.kept,
+            BeadOutcome.stopping,
         )
         return logging.INFO if self in ordinary else logging.WARNING
 

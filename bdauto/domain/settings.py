@@ -194,6 +194,9 @@ class ReapSettings(WorkSettings, frozen=True, kw_only=True):
     threshold: Annotated[timedelta, Option("A bead that has had no update for this long is stalled.", REAPING)] = (
         timedelta(minutes=30)
     )
+    agent_linger: Annotated[
+        timedelta, Option("Let an agent go on for this long after it has closed its bead, then end its job.", REAPING)
+    ] = timedelta(minutes=2)
     on_stall: Annotated[OnStall, Option("What to do with a stalled bead.", REAPING)] = OnStall.block
     max_reap: Annotated[
         int,

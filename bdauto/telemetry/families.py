@@ -60,6 +60,8 @@ OUTCOMES: Mapping[str, tuple[str, ...]] = {
         BeadOutcome.kept,
         BeadOutcome.released,
         BeadOutcome.requeued,
+        BeadOutcome.stopping,
+        BeadOutcome.unclear,
         BeadOutcome.blocked,
         BeadOutcome.lost,
         BeadOutcome.failed,

@@ -9,6 +9,7 @@ from bdauto.agents.runner import JobOutput, Place
 from bdauto.agents.service_status import Agent, ServiceStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence
+from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import RESULTS, Result, Run
 from bdauto.domain.results import JobEnd
 from bdauto.errors import ServiceDrift, ServiceError
@@ -147,6 +148,14 @@ class SimLocal:
     def jobs_at_work(self, bead: Bead) -> list[str]:
         """Return the jobs of the bead that run on this host."""
         return [job.id for job in self._jobs() if job.bead == bead.id and job.state == "running"]
+
+    def running_jobs(self) -> list[RunningJob]:
+        """Return no jobs: nobody stops any."""
+        return []
+
+    def stop(self, job: str, why: str) -> bool:
+        """Return False: nobody stops any."""
+        return False
 
     def check_cancel(self, bead: Bead) -> None:
         """Do nothing: nobody asks."""

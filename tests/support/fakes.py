@@ -110,6 +110,7 @@ class Tracker(Bd):
         self.server_clock: datetime | None = None
         self.blocked: set[str] = set()
         self.broken: dict[str, dict[str, Any]] = {}
+        self.recorded: list[Mapping[str, Any]] = []
         self.before_read: Callable[[str], None] = lambda verb: None
         self.before_write: Callable[[Change], None] = lambda change: None
         self.after_write: Callable[[Sequence[Change]], None] = lambda changes: None
@@ -130,6 +131,10 @@ class Tracker(Bd):
         if not oldest:
             rows.sort(key=lambda r: r["priority"])
         return self._answer("ready", rows[:limit] if limit else rows, understood=priority is not None)
+
+    def events(self, ids: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Return what a test says that bd has recorded of these beads."""
+        return [one for one in self.recorded if one["issue_id"] in ids]
 
     def in_progress(self) -> RunningCommand[BeadList]:
         return self._answer("list", self._rows("in_progress"))

@@ -32,4 +32,11 @@ def test_lost_and_kept_beads_are_no_failure() -> None:
 def test_what_needs_a_person_is_logged_louder_than_what_does_not() -> None:
     levels = {outcome: outcome.level for outcome in BeadOutcome}
     assert {o for o in levels if levels[o] == logging.ERROR} == {"unknown", "failed", "misconfigured"}
-    assert {o for o in levels if levels[o] == logging.INFO} == {"dispatched", "adopted", "lost", "busy", "kept"}
+    assert {o for o in levels if levels[o] == logging.INFO} == {
+        "dispatched",
+        "adopted",
+        "lost",
+        "busy",
+        "kept",
+        "stopping",
+    }

@@ -36,6 +36,7 @@ from bdauto.agents.service_status import Agent, ServiceStatus, services_status
 from bdauto.agents.token import read_token
 from bdauto.domain.bead import MALFORMED, Bead
 from bdauto.domain.reaping import ALIVE, FailedCheck, JobEvidence
+from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Run
 from bdauto.domain.record_values import JOB_PATTERN
 from bdauto.domain.results import JobEnd
@@ -260,6 +261,14 @@ class Services:
     def jobs_at_work(self, bead: Bead) -> list[str]:
         """Return no jobs: finding them would take a request to the agent service."""
         return []
+
+    def running_jobs(self) -> list[RunningJob]:
+        """Return no jobs: the agent service cannot stop any."""
+        return []
+
+    def stop(self, job: str, why: str) -> bool:
+        """Return False: the agent service cannot stop a job."""
+        return False
 
     def check_cancel(self, bead: Bead) -> None:
         """Raise: no job can be ended there."""

@@ -47,6 +47,7 @@ from bdauto.agents.runner import JobOutput, Place
 from bdauto.agents.service_status import Agent, ServiceStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence, who_knows
+from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Result, Run
 from bdauto.domain.results import JobEnd
 from bdauto.environment import LEAVE_INDEX, foreign
@@ -319,6 +320,17 @@ class LocalAgent:
             found = self.jobs.at_work(bead.id, self._tracker)
         return [*found, *([own] if own not in found and self.job_state(own) == RUNNING else [])]
 
+    def running_jobs(self) -> list[RunningJob]:
+        """Return this queue's jobs that run on this machine. Raises ServiceDown."""
+        records = [record for job in self.jobs.running() if (record := self.jobs.record(job)) and self._is_mine(record)]
+        return [
+            RunningJob(record.bead, record.attempt, datetime.fromtimestamp(record.started, UTC)) for record in records
+        ]
+
+    def stop(self, job: str, why: str) -> bool:
+        """Ask the job's supervisor to end it, for this reason. Waits for nothing. Return False if it does not run."""
+        return self.jobs.stop(job, why)
+
     def check_cancel(self, bead: Bead) -> None:
         """Raise ServiceDrift where the bead's claim names another place."""
         if bead.status == "in_progress" and bead.record.attempt and not self.owns(bead):
@@ -330,8 +342,9 @@ class LocalAgent:
     def cancel(self, job: str, who: str) -> str:
         """Ask the job's supervisor to end it, and wait until it has. Raises ServiceDown when it does not."""
         deadline, asked = time.monotonic() + supervisor.GRACE + PATIENCE, False
+        why = f"cancelled by {who}"
         while (state := self.jobs.state(job) or DIED) == RUNNING:
-            asked = asked or self.jobs.stop(job, who)
+            asked = asked or self.jobs.stop(job, why)
             if time.monotonic() > deadline:
                 raise ServiceDown(f"job {job} does not end", hint=f"see {self.jobs.path / job}")
             time.sleep(0.05)

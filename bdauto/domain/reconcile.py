@@ -1,0 +1,118 @@
+"""Decide whether a job may go on, from what has become of its bead since the claim.
+
+An agent's own changes of its bead never stop its job. What bd has recorded decides whose change it was. If it is not
+known, the job goes on and the bead is named.
+"""
+
+from collections.abc import Collection, Iterator
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import msgspec
+
+from bdauto.domain.bead import Bead
+from bdauto.domain.edits import Edit, author
+from bdauto.domain.reaping import CLOCK_ROUNDING
+from bdauto.domain.settings import DispatchSettings
+from bdauto.domain.values import format_duration
+from bdauto.sanitize import clean
+
+RUNNING = ("in_progress", "open")
+"""Statuses of a bead whose job goes on. An open one gets its claim back before it is dispatched again."""
+
+
+class RunningJob(msgspec.Struct, frozen=True):
+    """A job that runs on this machine, the bead that it was started for, and when it was started."""
+
+    bead: str
+    job: str
+    started: datetime
+
+
+class Fate(StrEnum):
+    """What becomes of a running job."""
+
+    goes_on = "goes-on"
+    unclear = "unclear"
+    stopped = "stopped"
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What becomes of a running job, and why in words."""
+
+    running: RunningJob
+    fate: Fate
+    why: str = ""
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One way in which a bead is not as its job needs it: the field's value now, and who did what in words."""
+
+    field: str
+    value: str
+    did: str
+
+
+def differences(
+    bead: Bead, running: RunningJob, assignee: str, settings: DispatchSettings | None = None
+) -> Iterator[Difference]:
+    """Yield what is different from a bead that may have this job. `settings` say which beads are dispatched at all."""
+    if bead.status not in RUNNING:
+        did = "closed the bead" if bead.status == "closed" else f"set the bead to {clean(bead.status, 40)}"
+        yield Difference("status", bead.status, did)
+    if bead.assignee != assignee:
+        did = f"gave the bead to {clean(bead.assignee, 60)}" if bead.assignee else "took the bead from the agent"
+        yield Difference("assignee", bead.assignee, did)
+    if bead.status == "in_progress" and _claimed_since(bead, running):
+        yield Difference("status", "in_progress", f"gave the bead to another attempt, {bead.record.attempt}")
+    if settings is None:
+        return
+    labels = set(bead.labels or ())
+    for label in settings.labels:
+        if label not in labels:
+            yield Difference("label", f"-{label}", f"took the label {clean(label, 60)} away")
+    for label in settings.exclude_labels:
+        if label in labels:
+            yield Difference("label", f"+{label}", f"gave it the label {clean(label, 60)}")
+    if bead.issue_type in settings.exclude_types:
+        yield Difference("issue_type", bead.issue_type, f"made it of type {clean(bead.issue_type, 40)}")
+
+
+def decide(
+    running: RunningJob,
+    bead: Bead | None,
+    edits: Collection[Edit],
+    assignee: str,
+    settings: DispatchSettings | None,
+    *,
+    linger: timedelta,
+    now: datetime,
+) -> Decision:
+    """Decide about a running job. `bead` is None if it was deleted. `assignee` is also the name the agent writes as.
+
+    `linger` is how long an agent may go on after it has closed its bead itself.
+    """
+    if bead is None:
+        return Decision(running, Fate.unclear, "the bead was deleted, and bd does not tell by whom")
+    found = [
+        (one, author(edits, bead.id, one.field, one.value)) for one in differences(bead, running, assignee, settings)
+    ]
+    for difference, actor in found:
+        if actor and actor != assignee:
+            return Decision(running, Fate.stopped, f"{clean(actor, 60)} {difference.did}")
+    for difference, actor in found:
+        if actor is None:
+            return Decision(running, Fate.unclear, f"somebody {difference.did}, and bd does not tell who")
+    closed_at = bead.closed_at or bead.updated_at
+    if bead.status == "closed" and now - closed_at > linger:
+        return Decision(
+            running, Fate.stopped, f"its agent closed the bead and did not end within {format_duration(linger)}"
+        )
+    return Decision(running, Fate.goes_on)
+
+
+def _claimed_since(bead: Bead, running: RunningJob) -> bool:
+    """True: the bead was claimed for another attempt after this job had started."""
+    record = bead.record
+    other = record.attempt not in ("", running.job) and record.job != running.job
+    return other and record.claimed_at is not None and record.claimed_at > running.started + CLOCK_ROUNDING
