@@ -34,6 +34,7 @@ from bdauto.agents.local.jobs import (
 from bdauto.agents.local.output import LocalOutput, job_end, job_run
 from bdauto.agents.local.preflight import (
     LONGEST_WORD,
+    branch_state,
     check_folder,
     check_repository,
     check_utf8,
@@ -46,6 +47,7 @@ from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
 from bdauto.agents.runner import JobOutput, Place
 from bdauto.agents.service_status import Agent, ServiceStatus
 from bdauto.domain.bead import Bead
+from bdauto.domain.earlier_attempts import describe_earlier
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence, who_knows
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Result, Run
@@ -291,8 +293,19 @@ class LocalAgent:
         return Started(attempt)
 
     def prompt(self, bead: Bead, attempt: str) -> str:
-        """Return the prompt for a bead."""
-        return render(self._template(), bead, attempt)
+        """Return the prompt for a bead, with what is known of its earlier attempts."""
+        return render(self._template(), bead, attempt, self._earlier(bead))
+
+    def _earlier(self, bead: Bead) -> str:
+        if not bead.record.runs:
+            return ""
+        checks = {
+            record.attempt: end.check.words
+            for record, end in self.jobs.ends_of(self._tracker)
+            if record.bead == bead.id and end.check and end.check.state != "completed"
+        }
+        branch = branch_state(self._worktree(bead), self._environment) if self.settings.agent_worktree else ""
+        return describe_earlier(bead, checks, branch)
 
     def has_jobs(self) -> bool:
         """Return whether there may be a job of this tracker in the jobs' folder."""

@@ -16,7 +16,7 @@ from bdauto.agents.local.jobs import NEW, private_folder
 from bdauto.agents.local.supervisor import CONTROL, JOB, LOCK
 from bdauto.agents.local.worktree import Worktree
 from bdauto.errors import UsageError
-from bdauto.sanitize import clean
+from bdauto.sanitize import clean, hide_secrets
 
 TRIAL_BYTES = 1 << 18
 """Bytes that a prompt and the record of a job take, roughly."""
@@ -93,6 +93,19 @@ def worktree_problem(tree: Worktree, environment: Mapping[str, str]) -> str:
         if f"branch refs/heads/{tree.branch}" in facts and Path(place) != tree.path.resolve():
             return f"the branch {tree.branch} is checked out in {clean(place)}"
     return ""
+
+
+def branch_state(tree: Worktree, environment: Mapping[str, str]) -> str:
+    """Say in words how far the branch of a bead's worktree is ahead, "" if there is none or git does not tell."""
+    try:
+        done = _run(tree.root, environment, "log", "--format=%h %s", f"HEAD..{tree.branch}", "--")
+    except UsageError:
+        return ""
+    commits = done.stdout.decode(errors="replace").splitlines()
+    if done.returncode or not commits:
+        return ""
+    last = clean(hide_secrets(commits[0]), 200)
+    return f"Your worktree is on the branch {tree.branch}. Commits on it so far: {len(commits)}, the last: “{last}”."
 
 
 def _leftover(tree: Worktree, environment: Mapping[str, str]) -> str:

@@ -33,7 +33,7 @@ JOINERS = {
     "parallel", "pdsh", "plink", "pssh", "rsh", "ssh", "tmux", "watch", "watchexec", "wsl", "wsl.exe",
 }  # fmt: skip
 """Programs that join their words and give them to a shell, or that expand them, as make does."""
-IN_PROMPT = re.compile(r"\{(id|job|title|description|acceptance)\}")
+IN_PROMPT = re.compile(r"\{(id|job|title|description|acceptance|previous)\}")
 
 TEMPLATE = f"""\
 You are working alone on bead {{id}}, an issue in the bd tracker of this project. Your job is {{job}}.
@@ -51,7 +51,7 @@ Acceptance criteria:
 {{acceptance}}
 
 (The bead ends here.)
-
+{{previous}}
 While you work, write what you have found and done with `bd note {{id}} "..."`, at least every ten minutes: a bead
 that nothing is noted on looks abandoned. Nobody can answer a question.
 
@@ -68,14 +68,20 @@ Do not change other beads.
 """
 
 
-def render(template: str, bead: Bead, job: str) -> str:
-    """Return the prompt for a bead: the template with its placeholders replaced, each once."""
+def render(template: str, bead: Bead, job: str, previous: str = "") -> str:
+    """Return the prompt for a bead: the template with its placeholders replaced, each once.
+
+    `previous` is about the earlier attempts. The built-in template has it as paragraphs of its own.
+    """
+    if template is TEMPLATE and previous:
+        previous = f"\n{previous}\n"
     values = {
         "id": bead.id,
         "job": job,
         "title": plain(bead.title).replace("\n", " "),
         "description": plain(bead.description) or "(none)",
         "acceptance": plain(bead.acceptance_criteria),
+        "previous": previous,
     }
     return _fill(IN_PROMPT, template, values)
 

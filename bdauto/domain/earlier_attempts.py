@@ -1,0 +1,64 @@
+"""What the prompt of a further attempt says about the earlier ones: how each ended, and what was written since.
+
+It is text of agents and people, so it is bounded, cleaned and quoted line by line.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from bdauto.domain.bead import CLAIM_LINE, Bead
+from bdauto.domain.notes import AGENT_SIGN, FINISH_NOTE, JOB_NOTE
+from bdauto.domain.record import Result, Run
+from bdauto.domain.results import format_seconds
+from bdauto.domain.times import format_time
+from bdauto.sanitize import clean, hide_secrets
+
+MOST_RUNS = 5
+"""Earlier runs that are described, the last ones."""
+MOST_LINES = 40
+"""Lines of notes that are quoted, the last ones."""
+LINE_LIMIT = 500
+"""Characters of a quoted line."""
+_OWN = re.compile(rf"{CLAIM_LINE}|(?:{JOB_NOTE}|{FINISH_NOTE}|{AGENT_SIGN} |reaper: |dispatch failed).*")
+"""Matches lines that bdauto writes, and an agent's signature. They say nothing that is not said of the runs."""
+
+
+def describe_earlier(bead: Bead, checks: Mapping[str, str], branch: str = "") -> str:
+    """Return the paragraphs about the bead's earlier attempts, "" if there were none.
+
+    `checks` has the last lines of the failed check of each job, by its id. `branch` says where the work stands.
+    """
+    runs = bead.record.runs
+    if not runs:
+        return ""
+    lines = [f"This is attempt {len(runs) + 1} on this bead. How the earlier ones ended:", ""]
+    first = max(len(runs) - MOST_RUNS, 0)
+    for number, run in enumerate(runs[first:], first + 1):
+        lines += _run(number, run, checks.get(run.job or run.attempt, ""))
+    if noted := _noted(bead):
+        lines += ["", "What was written on the bead, the newest last:", "", *noted]
+    if branch:
+        lines += ["", branch]
+    return "\n".join([*lines, "", "(The earlier attempts end here. Go on from what they have done.)"])
+
+
+def _run(number: int, run: Run, check: str) -> Iterator[str]:
+    result = run.result or Result.lost
+    why = f" ({run.why})" if run.why and run.why not in ("ok", result) else ""
+    took = f" after {format_seconds(run.seconds)}" if run.seconds is not None else ""
+    at = f" at {format_time(run.ended_at)}" if run.ended_at else ""
+    yield f"{number}. {result}{why}{took}{at}."
+    if run.words:
+        yield f"   Its last words: {_quoted(run.words)}"
+    if check:
+        yield f"   Its check failed: {_quoted(check)}"
+
+
+def _noted(bead: Bead) -> list[str]:
+    """Return the lines of the notes that bdauto has not written, quoted."""
+    lines = [line for line in bead.notes.splitlines() if line.strip() and not _OWN.fullmatch(line.strip())]
+    return [f"> {clean(hide_secrets(line), LINE_LIMIT)}" for line in lines[-MOST_LINES:]]
+
+
+def _quoted(text: str) -> str:
+    return f"“{clean(hide_secrets(text), LINE_LIMIT)}”"
