@@ -130,7 +130,7 @@ def _mounts(container: Object) -> dict[str, Object]:
 
 def _mount(volume: Object, content: Path, path: str) -> str:
     """Return the shell line that mounts a volume: a piece of memory, or the folder with its content."""
-    if volume.get("emptyDir", {}).get("medium") == "StartedJobs":
+    if volume.get("emptyDir", {}).get("medium") == "Memory":
         return f"mount -t tmpfs -o mode=1777,size={volume['emptyDir']['sizeLimit'].removesuffix('i')} tmpfs {path}"
     return f"mount --bind {content} {path}"
 

@@ -86,9 +86,7 @@ def test_container_has_its_settings_and_its_limits(overlay: str) -> None:
         assert metadata["readOnly"] is True
         content = config_maps[volumes[metadata["name"]]["configMap"]["name"]]["data"]["metadata.json"]
         assert json.loads(content)["dolt_mode"] == "server"
-        assert volumes[mounts["/tmp"]["name"]]["emptyDir"]["medium"] == "StartedJobs", (
-            "an idle bdauto writes to no disk"
-        )
+        assert volumes[mounts["/tmp"]["name"]]["emptyDir"]["medium"] == "Memory", "an idle bdauto writes to no disk"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
