@@ -67,7 +67,7 @@ bench: $(STAMP) ## measure against benchmarks/incumbent.sh and write docs/perfor
 docs: $(STAMP) ## write docs/options.md and the tables of docs/decisions.md, and redraw the pictures in docs/
 	$(BIN)/python -m scripts.options_page
 	$(BIN)/python -m scripts.decision_tables
-	$(BIN)/python scripts/pictures.py
+	$(BIN)/python -m scripts.pictures
 
 e2e-k8s: $(STAMP) ## manifests, Terraform module and Helm chart on a real control plane (by hand; see CONTRIBUTING.md)
 	$(BIN)/python -m scripts.e2e_k8s

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bdauto.sandbox import Sandbox
-from bdauto.sandbox.history import weeks_until
+from scripts.history import weeks_until
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 BDAUTO = Path(sys.executable).with_name("bdauto")

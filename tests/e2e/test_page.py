@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bdauto.sandbox import Sandbox
-from bdauto.sandbox.history import weeks_until
+from scripts.history import weeks_until
 from tests.support.cli import dispatch, tell
 from tests.support.patience import seconds
 from tests.support.running_loop import Loop, Start

@@ -7,7 +7,7 @@ import pytest
 
 from bdauto.domain.bead import Bead
 from bdauto.domain.runs import history_of
-from bdauto.sandbox.history import weeks_until
+from scripts.history import weeks_until
 from tests.support.fakes import NOW
 
 
