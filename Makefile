@@ -12,7 +12,7 @@ BUILDER ?= $(firstword $(foreach name,buildah podman docker,$(shell command -v $
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit simulate static matrix matrix-unit check format bench docs real-bd e2e-k8s image lock release clean
+.PHONY: help demo test unit simulate static matrix matrix-unit check format bench docs manifests real-bd e2e-k8s image lock release clean
 
 help: ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ docs: $(STAMP) ## write docs/options.md and the tables of docs/decisions.md, and
 	$(BIN)/python -m scripts.options_page
 	$(BIN)/python -m scripts.decision_tables
 	$(BIN)/python -m scripts.pictures
+
+manifests: $(STAMP) ## write deploy/kustomize's objects as the Helm chart prints them (helm on PATH, or from .ci/tools)
+	PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m scripts.manifests
 
 e2e-k8s: $(STAMP) ## manifests, Terraform module and Helm chart on a real control plane (by hand; see CONTRIBUTING.md)
 	$(BIN)/python -m scripts.e2e_k8s

@@ -140,9 +140,10 @@ COMPONENT = DEPLOY / "kustomize" / "components" / "monitoring"
 
 
 def test_prometheus_rule_has_the_same_groups() -> None:
-    rule = yaml.safe_load((COMPONENT / "prometheusrule.yaml").read_text())
+    objects = yaml.safe_load_all((COMPONENT / "monitoring.yaml").read_text())
+    [rule] = [item for item in objects if item["kind"] == "PrometheusRule"]
     groups = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
-    assert rule["spec"]["groups"] == groups, "change rules.yaml, then copy its groups into the PrometheusRule"
+    assert rule["spec"]["groups"] == groups, "run `make manifests`"
 
 
 def test_pod_monitor_finds_the_deployments_pods() -> None:

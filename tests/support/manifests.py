@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 TERRAFORM = DEPLOY / "terraform"
 CHART = DEPLOY / "helm" / "bdauto"
+HELM = "`.ci/tools`"
+"""What brings helm."""
 OVERLAYS = ("base", "overlays/suspended", "overlays/run")
 
 Object = dict[str, Any]
@@ -41,7 +43,7 @@ def render(overlay: str) -> list[Object]:
 
 def render_chart(*values: str) -> list[Object]:
     """Return the objects of the Helm chart with these `name=value` settings; skips without helm."""
-    helm = tool("helm", "go build helm.sh/helm/v4/cmd/helm")
+    helm = tool("helm", HELM)
     text = helm("template", "bdauto", str(CHART), "--namespace=beads-server", *(f"--set={value}" for value in values))
     return [item for item in yaml.safe_load_all(str(text)) if item]
 
