@@ -35,6 +35,12 @@ locals {
   # Without the agent service there is no use for its token.
   token_folders = var.agent_url == null ? [] : ["/etc/beads-agent"]
 
+  # The folder of each volume in the container.
+  mounts = merge(
+    { beads-metadata = "/etc/beads-metadata", tmp = "/tmp" },
+    { for folder in local.token_folders : "agent-token" => folder },
+  )
+
   env = merge(
     { HOME = "/tmp", BDAUTO_METADATA = "/etc/beads-metadata/metadata.json" },
     { for folder in local.token_folders : "BDAUTO_AGENT_TOKEN_FILE" => "${folder}/token" },

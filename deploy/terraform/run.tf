@@ -169,24 +169,13 @@ resource "kubernetes_deployment_v1" "run" {
             }
           }
 
-          volume_mount {
-            name       = "beads-metadata"
-            mount_path = "/etc/beads-metadata"
-            read_only  = true
-          }
-
           dynamic "volume_mount" {
-            for_each = local.token_folders
+            for_each = local.mounts
             content {
-              name       = "agent-token"
+              name       = volume_mount.key
               mount_path = volume_mount.value
-              read_only  = true
+              read_only  = volume_mount.key != "tmp"
             }
-          }
-
-          volume_mount {
-            name       = "tmp"
-            mount_path = "/tmp"
           }
         }
 

@@ -43,6 +43,13 @@ run "two_cron_jobs_by_default" {
     error_message = "metadata.json names the Dolt server."
   }
   assert {
+    condition = alltrue([for job in kubernetes_cron_job_v1.this : toset([
+      for mount in job.spec[0].job_template[0].spec[0].template[0].spec[0].container[0].volume_mount :
+      "${mount.name} ${mount.mount_path} ${mount.read_only}"
+    ]) == toset(["beads-metadata /etc/beads-metadata true", "tmp /tmp false"])])
+    error_message = "Without the agent service no token is mounted, and only /tmp is written."
+  }
+  assert {
     condition     = output.workloads == ["cronjob/beads-dispatcher", "cronjob/beads-reaper"] && output.metrics_address == null
     error_message = "The outputs name the two CronJobs."
   }
