@@ -25,11 +25,15 @@ class Probation:
 
     def holds(self, now: float) -> bool:
         """Return whether a sign of life is waited for. `now` is the monotonic clock, in seconds."""
-        self._since = {bead: at for bead, at in self._since.items() if now - at < LONGEST.total_seconds()}
+        self._forget_old(now)
         return self._most > 0 and len(self._since) >= (1 if self._trial else self._most)
 
     def dispatched(self, report: Report, now: float, *, trial: bool) -> None:
-        """Note what a cycle dispatched. A `trial` of a half-open breaker is waited for alone."""
+        """Note what a cycle dispatched. A `trial` of a half-open breaker is waited for alone.
+
+        The cycle may have taken long. What is no longer waited for by then says nothing of these beads.
+        """
+        self._forget_old(now)
         if not report.dry_run:
             started = [bead.id for bead in report.beads if bead.outcome is BeadOutcome.dispatched]
             self._since |= dict.fromkeys(started, now)
@@ -55,6 +59,9 @@ class Probation:
             self._since.clear()
         self._since = {bead: at for bead, at in self._since.items() if bead not in over}
         self._trial = self._trial and bool(self._since)
+
+    def _forget_old(self, now: float) -> None:
+        self._since = {bead: at for bead, at in self._since.items() if now - at < LONGEST.total_seconds()}
 
     def describe(self) -> str:
         """Say what is waited for."""

@@ -36,6 +36,16 @@ def test_so_many_may_be_out_without_a_sign() -> None:
     assert [out(*"abcd"[:count]).holds(1.0) for count in range(5)] == [False, False, False, True, True]
 
 
+def test_the_sign_of_an_agent_no_longer_waited_for_is_not_that_of_later_ones() -> None:
+    """The loop stood still in the middle of a cycle, and its next sweep finds the first agent long finished."""
+    probation = out("a", most=2)
+    probation.dispatched(cycle("b"), LONGEST.total_seconds() + 1, trial=False)
+    assert probation.unlisted(sweep(b="kept")) == []
+    probation.swept(sweep(b="kept"), [bead("a", status="closed")])
+    probation.dispatched(cycle("c"), LONGEST.total_seconds() + 2, trial=False)
+    assert probation.holds(LONGEST.total_seconds() + 3)
+
+
 @pytest.mark.parametrize("probation", [out("a", "b", "c", "d", most=0), Probation(3)])
 def test_it_holds_nothing_back(probation: Probation) -> None:
     probation.dispatched(cycle("x", "y", "z", dry_run=True), 0.0, trial=False)
