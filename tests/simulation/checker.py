@@ -57,7 +57,11 @@ def check_change(world: World, process: Process, row: Row, change: Change) -> No
         _check_result(world, process, row, change)
     elif change.act == "note unknown outcome of":
         _check_fence(world, process, row, change)
+    elif change.act == "record signed job of":
+        _check_pause(world, process, change)
+        _check_recorder(world, process, row, str(change.put["bdauto.job"]))
     elif change.act == "note job of":
+        _check_pause(world, process, change)
         attempt = world.attempts[row.bead.record.attempt]
         if attempt.noted_again:
             world.violate("twice", f"{process.name} writes the lost note of {row.bead.id} again for the second time")
@@ -125,9 +129,7 @@ def _learn_restored(world: World, process: Process, bead: Bead, before: Bead) ->
     attempt, job = world.attempts.get(bead.record.attempt), world.jobs[bead.record.job]
     if process.jobs_told.get(job.id) not in ALIVE:
         world.violate("evidence", f"{process.name} claims {bead.id} for {job.id}, which was not said to run")
-    recorders = [row for row in world.rows.values() if row.bead.record.job == job.id and row.bead.id != bead.id]
-    if any(row.changed_at < process.begun for row in recorders):
-        world.violate("two beads", f"{process.name} claims {bead.id} for {job.id}, which another bead records")
+    _check_recorder(world, process, world.rows[bead.id], job.id)
     if bead.record.attempts != (attempt.before if attempt else before).record.attempts + 1:
         world.violate("charge", f"{process.name} claims {bead.id} for {job.id} with {bead.record.attempts} attempts")
     if attempt is None:
@@ -141,6 +143,13 @@ def _learn_restored(world: World, process: Process, bead: Bead, before: Bead) ->
         job.attempt, world.attempts[bead.record.attempt] = bead.record.attempt, attempt
     attempt.ended = ""
     attempt.noted_again = False  # it has a note of its own, which bd may lose too
+
+
+def _check_recorder(world: World, process: Process, row: Row, job: str) -> None:
+    """A job that another bead has recorded since before the cycle or sweep is not taken for a bead."""
+    others = [other for other in world.rows.values() if other is not row and other.bead.record.job == job]
+    if any(other.changed_at < process.begun for other in others):
+        world.violate("two beads", f"{process.name} takes {job} for {row.bead.id}, and another bead records it")
 
 
 def check_post(world: World, process: Process, bead_id: str) -> Attempt | None:
@@ -159,7 +168,8 @@ def check_post(world: World, process: Process, bead_id: str) -> Attempt | None:
         if other and other is not attempt and _still_holds(world, process, other, job):
             world.violate("two jobs", f"{process.name} posts {bead_id} while job {job.id} of it runs")
     paused, now = world.paused_at, world.scheduler.now
-    if paused is not None and now - paused > max(process.look_took, 2) + 1 and process.stood_still < paused:
+    suspended = process.stood_still > process.written_at  # since its claim: it may have been behind its last look
+    if paused is not None and now - paused > max(process.look_took, 2) + 1 and not suspended:
         world.violate("pause", f"{process.name} posts {bead_id} {now - paused:.1f} s after a pause has been set")
     if _perhaps_posted(world, process, attempt.before, now) and not process.runs_nothing:
         world.violate("question", f"{process.name} posts {bead_id}, which may have been posted before")

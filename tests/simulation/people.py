@@ -91,6 +91,8 @@ class _Person:
         row = self._task.rng.choice(rows)
         if act == "re-opens":
             row = self._task.rng.choice([r for r in rows if r.bead.status not in ("open", "closed")] or rows)
+        if act == "signs for another":
+            row = self._task.rng.choice([r for r in rows if r.bead.status == "open"] or rows)
         world.tell("people", "somebody {} ({}, {})", act, row.bead.id, row.bead.status)
         match act:
             case "notes":
@@ -133,11 +135,12 @@ class _Person:
         write(self._world, "people", row.bead.id, note=note, skew=self._skew, **fields)
 
     def _sign(self, row: Row) -> None:
-        """Note a job that another bead records."""
+        """Note a job that another bead records, rather one that runs."""
         recorded = {other.bead.record.job for other in self._world.rows.values() if other is not row}
         jobs = [job.id for job in self._world.jobs.values() if job.id in recorded and not job.host]
         if jobs:
-            self._write(row, note=f"claimed by agent {self._task.rng.choice(jobs)}")
+            running = [job for job in jobs if self._world.jobs[job].alive]
+            self._write(row, note=f"claimed by agent {self._task.rng.choice(running or jobs)}")
 
     def _block(self, row: Row) -> None:
         """Make a bead wait for one that somebody closes in some minutes; this does not move its last update."""

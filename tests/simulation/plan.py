@@ -34,6 +34,10 @@ SPELLS = (
     "token refused",
     "agents die at once",
 )
+GATEWAY = "POSTs time out"
+"""A spell in which a gateway with a short time-out answers every POST, and no job is started."""
+SLOW = "bd slow"
+"""A fault: bd takes longer than an answer may be old, and does what it is asked."""
 ACTS = (
     "notes", "edits", "takes", "re-opens", "closes", "defers", "adds a blocker", "pauses", "clicks", "restarts agent",
     "resumes",
@@ -120,6 +124,10 @@ def make_plan(seed: int) -> Plan:
     others = random.Random(f"{seed}/others")  # a source of its own: the rest of the plan stays as it is
     sick = others.choice((0.0, 0.0, 0.0, 0.0, 0.3, 0.7))
     signs = [("signs for another", others.choice(MOMENTS), others.randrange(1, 6))] if others.random() < 0.1 else []
+    looks = [("pauses", "look", others.randrange(1, 12))] if others.random() < 0.1 else []
+    clicks = [("clicks", others.choice(MOMENTS), others.randrange(1, 6))] if service and others.random() < 0.05 else []
+    gateway = (GATEWAY,) if others.random() < 0.04 else ()
+    slow = {SLOW: others.choice((0.02, 0.08))} if others.random() < 0.15 else {}
     return Plan(
         seed=seed,
         beads=beads,
@@ -143,9 +151,9 @@ def make_plan(seed: int) -> Plan:
         max_per_day=rng.choice((1, 2, 4)) if rng.random() < 0.1 else None,
         faults_until=rng.choice((20, 40, 40, 70)) * MINUTE,
         reap_every=rng.choice((3, 5, 10)) * MINUTE,
-        rates=_rates(rng),
-        spells=_spells(rng),
-        acts=(*_acts(rng, reverts), *signs),
+        rates=_rates(rng) | slow,
+        spells=(*_spells(rng), *gateway),
+        acts=(*_acts(rng, reverts), *signs, *looks, *clicks),
         lives=_lives(rng),
         skews={name: rng.choice((-1200.0, -120.0, -3.0, 3.0, 120.0, 1200.0)) for name in names if skewed},
         sick_jobs=sick if service and not hosts else 0.0,

@@ -45,6 +45,8 @@ class Process:
         """When it first read the key-value store since it began or posted: later reads are not for the pause switch."""
         self.look_took = 0.0
         """How many seconds its last read of the key-value store took."""
+        self.written_at = 0.0
+        """When its last write returned."""
         self.stood_still = -1.0
         """When it last went on after it had stood still."""
         self.status_written: list[str] = []

@@ -20,7 +20,7 @@ from bdauto.domain.settings import Secret
 from bdauto.domain.times import format_time
 from tests.simulation.agents import begin_job, slots_taken
 from tests.simulation.checker import ENDED, EXPORT_DELAY, age_seen, check_post
-from tests.simulation.plan import START
+from tests.simulation.plan import GATEWAY, START
 from tests.simulation.process import Process
 from tests.simulation.world import Attempt, Job, World
 
@@ -155,6 +155,8 @@ def _dispatch(world: World, bead_id: str, attempt: str) -> Reply:
         return _reply(400, error=f"Bead {bead_id} not found.")
     if (plan and plan.refused) or not row.bead.acceptance_criteria.strip():
         return _reply(400, error=f"Bead {bead_id} is missing acceptance criteria.")
+    if GATEWAY in world.spells:
+        return _reply(504, error="upstream timed out")
     if "agent service down" in world.spells:
         return _reply(502, error="agent unreachable")
     if slots_taken(world) >= world.plan.capacity + QUEUE:

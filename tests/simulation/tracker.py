@@ -18,7 +18,7 @@ from bdauto.domain.record import CLAIMED_AT, PENDING_NOTE, PLACE
 from bdauto.domain.settings import BdSettings
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdTimeout
 from tests.simulation.checker import changed, check_change, check_swap, note_fitness
-from tests.simulation.plan import MINUTE, BeadPlan
+from tests.simulation.plan import MINUTE, SLOW, BeadPlan
 from tests.simulation.process import Process
 from tests.simulation.world import ASSIGNEE, Row, World, shown
 
@@ -79,6 +79,7 @@ class Call(RunningCommand[T], Generic[T]):
         process = self._of
         process.at = self._verb_name
         process.step()
+        _perhaps_slow(process)
         _perhaps_fail(process, f"bd {self._verb_name}")
         answer, at = self._early or (self._look(), process.world.scheduler.now)
         self._seen(answer, at)
@@ -188,6 +189,7 @@ class SimBd(Bd):
             self._of.store = dict(found)
             self._of.look_took = self._of.world.scheduler.now - began
             self._of.looked_at = at if self._of.looked_at is None else self._of.looked_at
+            self._of.world.moment("look")
 
         return Call(self._of, "kv list", lambda: dict(self._of.world.store), seen)
 
@@ -258,7 +260,9 @@ class SimWriter:
         if process.happens("write unanswered"):
             self._no_answer(act, "no answer from bd, though it was written")
         process.step()
+        _perhaps_slow(process)
         process.perhaps_suspended()
+        process.written_at = world.scheduler.now
         return done
 
     def _no_answer(self, act: str, words: str) -> NoReturn:
@@ -355,6 +359,11 @@ class SimRevision:
 def _late(process: Process, act: str, effect: Callable[[SimWriter], object]) -> None:
     process.tell("{}: bd writes it only now", act)
     effect(SimWriter(process))
+
+
+def _perhaps_slow(process: Process) -> None:
+    if process.happens(SLOW):
+        process.wait(process.task.rng.uniform(2, BD_TIMEOUT / 2))
 
 
 def _perhaps_fail(process: Process, call: str) -> None:
