@@ -25,7 +25,7 @@ from bdauto.errors import ServiceDown, ServiceError, TokenRefused
 from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
-    from bdauto.agents.beadboard.runner import Services  # imports httpx, which is slow to load
+    from bdauto.agents.service_runner import ServiceRunner  # imports httpx, which is slow to load
 
 AT_ONCE = 4
 """Questions at a time. The answer to each may take some megabytes of memory."""
@@ -137,7 +137,7 @@ class JobQuestions:
 
 
 def services_evidence(
-    services: "Services", beads: Collection[Bead], agent: Agent | None = None
+    services: "ServiceRunner", beads: Collection[Bead], agent: Agent | None = None
 ) -> tuple[JobEvidence, ServiceError | None]:
     """Ask the agent service about the jobs of beads. Also return why some could not be asked about, or None.
 
@@ -165,7 +165,7 @@ def services_evidence(
     return JobEvidence(states, runs_nothing, ends), _trouble(failed, [*states.values()].count(NOT_ASKED))
 
 
-def _runs_nothing(services: "Services", agent: Agent | None) -> bool:
+def _runs_nothing(services: "ServiceRunner", agent: Agent | None) -> bool:
     capacity = (agent or agent_status(services)).capacity
     return capacity is not None and capacity.counted and capacity.active == capacity.queued == 0
 

@@ -1,7 +1,6 @@
 """What runs the agent on a bead, as the controllers and the views see it.
 
-There are two: `beadboard.runner.Services` (BeadBoard and the agent service) and `local.local_agent.LocalAgent`
-(a command on this machine). Whoever takes a `Runner` does not know which.
+A kind of agent is a subclass of `Runner` (docs/architecture.md). Whoever takes a `Runner` does not know which.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from bdauto.agents.answers import Answer
+from bdauto.agents.answers import Answer, NotStarted
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FailedCheck, JobEvidence
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Run
 from bdauto.domain.results import JobEnd
-from bdauto.errors import ServiceError
+from bdauto.errors import ServiceDrift, ServiceError
 
 if TYPE_CHECKING:
     from bdauto.agents.service_status import Agent, ServiceStatus
@@ -43,26 +42,53 @@ class JobOutput(Protocol):
         """Return the job's state in one word. Raises ServiceError."""
 
 
-class Runner(Protocol):
-    """Starts the agent on beads, and knows about its jobs."""
+class Runner:
+    """Starts the agent on beads, and knows about its jobs. What a kind of agent does not define, it cannot do."""
 
-    call_ended: Callable[[], None]
+    call_ended: Callable[[], None] = staticmethod(lambda: None)
     """Called when a call of a service has ended, answered or not, in any thread."""
 
     @property
     def knows_jobs(self) -> bool:
-        """Whether the state of jobs can be asked for."""
+        """True: the state of jobs can be looked up."""
+        return False
 
     @property
     def checking(self) -> bool:
-        """Whether a job runs whose check may yet fail, however its bead looks by now."""
+        """True: a job runs whose check may yet fail, whatever its bead says by now."""
+        return False
 
     @property
     def longest_call(self) -> timedelta:
-        """How long one of the calls below may take."""
+        """How long a call of a method may take. `cancel` may take longer."""
+        return timedelta(seconds=1)
 
     def status(self) -> "ServiceStatus":
-        """Ask everything that is configured how it is. Raises nothing."""
+        """Return how everything is that takes part in starting agents. Raises nothing."""
+        raise NotImplementedError
+
+    def check_start(self, *, dry_run: bool = False) -> None:
+        """Raise UsageError if no bead could be started. Called before a claim."""
+
+    def problem_with(self, bead: Bead) -> str:
+        """Return why this bead could not be started, or "" if no reason is known. Called before a claim."""
+        return ""
+
+    def place(self) -> Place | None:
+        """Return where the job of a claim made now will run, None if a service runs it. Raises UsageError."""
+        return None
+
+    def prompt(self, bead: Bead, attempt: str) -> str:
+        """Return the prompt of the agent, or "" if another program writes it."""
+        return ""
+
+    def start(self, bead: Bead, attempt: str) -> Answer:
+        """Start the agent once on a bead that was claimed under the id `attempt`. Return the result."""
+        return NotStarted(f"no agent can be started on {bead.id}")
+
+    def owns(self, bead: Bead) -> bool:
+        """Return True if the bead's claim was made for this runner. Only then does it know whether a job runs."""
+        return not bead.local
 
     def evidence(
         self, beads: Collection[Bead], agent: "Agent | None" = None
@@ -71,60 +97,55 @@ class Runner(Protocol):
 
         `agent` is its part of `status`, if that is known already.
         """
-
-    def recent_runs(self, since: datetime) -> Sequence[Run]:
-        """Return the runs that still run or ended after `since`, as far as they are known without their beads."""
-
-    def unrecorded(self) -> Sequence[tuple[str, str, JobEnd]]:
-        """Return the bead, the job and the end of jobs that ended lately and are not marked as recorded."""
-
-    def mark_recorded(self, job: str, *, deleted: bool) -> None:
-        """Note that the end of a job stands on its bead, or that its bead is `deleted`."""
-
-    def failed_checks(self) -> Sequence[FailedCheck]:
-        """Return the jobs whose check failed after their agent had ended."""
+        return JobEvidence(), None
 
     def job_state(self, job: str) -> str | None:
         """Return the state of a job, None if nobody knows the job. Raises ServiceError."""
-
-    def place(self) -> Place | None:
-        """Return where the job of a claim made now will run, None if a service runs it. Raises UsageError."""
-
-    def owns(self, bead: Bead) -> bool:
-        """Return whether the bead's claim was made for this runner. Only then does it know whether a job runs."""
-
-    def check_start(self, *, dry_run: bool = False) -> None:
-        """Raise UsageError if no bead could be started. Called before a claim."""
-
-    def problem_with(self, bead: Bead) -> str:
-        """Return why this bead could not be started, or "" if no reason is known. Called before a claim."""
-
-    def start(self, bead: Bead, attempt: str) -> Answer:
-        """Start the agent once on a bead that is claimed under the id `attempt`, and say what came of it."""
-
-    def prompt(self, bead: Bead, attempt: str) -> str:
-        """Return what the agent would be asked, "" when that is not decided here."""
+        return None
 
     def jobs_of(self, bead: Bead) -> list[str]:
         """Return the ids of the bead's jobs that are known, the oldest first."""
+        return []
 
     def jobs_here(self, bead_id: str) -> list[str]:
         """Return the ids of a bead's jobs on this machine, the oldest first. The bead may be deleted."""
-
-    def output(self, job: str) -> JobOutput:
-        """Return the output of a job."""
+        return []
 
     def jobs_at_work(self, bead: Bead) -> list[str]:
-        """Return the bead's jobs that are known to run, the oldest first. Asks no service. Raises nothing."""
+        """Return the bead's jobs that run on this machine, the oldest first. Asks no service. Raises nothing."""
+        return []
+
+    def output(self, job: str) -> JobOutput:
+        """Return the output of a job. Raises ServiceError."""
+        raise ServiceDrift(f"the output of job {job} cannot be read")
+
+    def recent_runs(self, since: datetime) -> Sequence[Run]:
+        """Return the runs that still run or ended after `since`, if they are known without their beads."""
+        return ()
+
+    def unrecorded(self) -> Sequence[tuple[str, str, JobEnd]]:
+        """Return bead, job and end of jobs that ended lately and are not marked as recorded."""
+        return ()
+
+    def mark_recorded(self, job: str, *, deleted: bool) -> None:
+        """Mark a job of `unrecorded`: its end was written to its bead, or its bead is `deleted`."""
+
+    def failed_checks(self) -> Sequence[FailedCheck]:
+        """Return the jobs whose check failed after their agent had ended."""
+        return ()
 
     def running_jobs(self) -> Sequence[RunningJob]:
         """Return the jobs that run and can be stopped from here. Raises ServiceError."""
+        return ()
 
     def stop(self, job: str, why: str) -> bool:
         """Ask for the end of a job, for this reason, and wait for nothing. Return False if it does not run."""
+        return False
 
     def check_cancel(self, bead: Bead) -> None:
-        """Raise ServiceError if the job of the bead's claim cannot be ended or looked up here."""
+        """Raise ServiceError if the job of the bead's claim cannot be ended here."""
+        raise ServiceDrift(f"the job of {bead.id} cannot be ended")
 
     def cancel(self, job: str, who: str) -> str:
         """End a job, wait for its end, and return its state then. Raises ServiceError."""
+        raise ServiceDrift(f"job {job} cannot be ended")

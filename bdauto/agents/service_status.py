@@ -18,8 +18,9 @@ from bdauto.domain.times import format_time
 from bdauto.errors import BdautoError, ServiceError, TokenRefused, UsageError
 
 if TYPE_CHECKING:
-    from bdauto.agents.beadboard.runner import Services  # imports httpx, which is slow to load
+    from bdauto.agents.beadboard.runner import BeadBoardRunner  # imports httpx, which is slow to load
     from bdauto.agents.runner import Runner
+    from bdauto.agents.service_runner import ServiceRunner
 
 
 STATE_LIMIT = 40
@@ -145,7 +146,7 @@ def job_evidence(
     return msgspec.structs.replace(evidence, states={**evidence.states, **others}), error
 
 
-def services_status(services: "Services") -> ServiceStatus:
+def services_status(services: "BeadBoardRunner") -> ServiceStatus:
     """Ask BeadBoard and the agent service, as far as they are configured, how they are."""
     return ServiceStatus(
         beadboard=_beadboard(services) if services.settings.beadboard_url else None,
@@ -153,14 +154,14 @@ def services_status(services: "Services") -> ServiceStatus:
     )
 
 
-def _beadboard(services: "Services") -> BeadBoard:
+def _beadboard(services: "BeadBoardRunner") -> BeadBoard:
     try:
         return BeadBoard(busy=services.beadboard_busy())
     except BdautoError as error:
         return BeadBoard(error=error)
 
 
-def agent_status(services: "Services") -> Agent:
+def agent_status(services: "ServiceRunner") -> Agent:
     """Ask the agent service how it is."""
     try:
         return Agent(services.agent_capacity())

@@ -23,7 +23,7 @@ from bdauto.domain.settings import BdSettings, OutputSettings, TelemetrySettings
 from bdauto.errors import BdError, UsageError
 
 if TYPE_CHECKING:
-    from bdauto.agents.beadboard.runner import Services
+    from bdauto.agents.beadboard.runner import BeadBoardRunner
     from bdauto.agents.local.local_agent import LocalAgent
     from bdauto.agents.local.settings import LocalAgentSettings
     from bdauto.agents.runner import Runner
@@ -49,14 +49,14 @@ class LazyServices:
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
-        self._services: Services | None = None
+        self._services: BeadBoardRunner | None = None
 
-    def __call__(self) -> "Services":
-        """Return the open `Services`."""
+    def __call__(self) -> "BeadBoardRunner":
+        """Return the open services."""
         if self._services is None:
-            from bdauto.agents.beadboard.runner import Services
+            from bdauto.agents.beadboard.runner import BeadBoardRunner
 
-            self._services = Services(self._settings)
+            self._services = BeadBoardRunner(self._settings)
         return self._services
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bdauto.agents.beadboard.runner import Services
+from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.bd.change import DryWriter, Writer
 from bdauto.bd.client import Bd
@@ -80,14 +80,14 @@ class Story:
         settings = DispatchSettings(max_beads=max_beads, dry_run=dry_run)
         options = (" --dry-run" if dry_run else "") + (f" --max {max_beads}" if max_beads > 1 else "")
         bd, writer = self._tracker(dry_run)
-        with Services(self._services()) as services:
+        with BeadBoardRunner(self._services()) as services:
             gate = TrackerGate(bd, Runtime().now)
             report = Dispatcher(bd, writer, lambda: services, settings, Runtime(), gate).cycle()
         self._show(f"bdauto dispatch{options}", report)
 
     def _reap(self) -> None:
         bd, writer = self._tracker(dry_run=False)
-        with Services(self._services()) as services:
+        with BeadBoardRunner(self._services()) as services:
             report = Reaper(bd, writer, lambda: services, ReapSettings(), Runtime()).sweep()
         self._show("bdauto reap --threshold 30m", report)
 

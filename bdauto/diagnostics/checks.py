@@ -38,7 +38,7 @@ from bdauto.extras import EXTRAS, how_to_install, missing
 from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
-    from bdauto.agents.beadboard.runner import Services
+    from bdauto.agents.beadboard.runner import BeadBoardRunner
     from bdauto.agents.capacity import Capacity
     from bdauto.agents.local.local_agent import LocalAgent
 
@@ -48,7 +48,9 @@ PROBE_JOB = "bdauto-doctor"
 """A job that no agent service has: asked for, it answers 404 to a token that it accepts."""
 
 
-def examine(bd: Bd | UsageError, runner: "Callable[[], Services | LocalAgent]", runtime: Runtime) -> Iterator[Check]:
+def examine(
+    bd: Bd | UsageError, runner: "Callable[[], BeadBoardRunner | LocalAgent]", runtime: Runtime
+) -> Iterator[Check]:
     """Check everything, one after another, without raising. `bd` is readonly, or the error that prevented it."""
     if isinstance(bd, UsageError):
         yield fail("metadata.json", bd)
@@ -65,7 +67,7 @@ def examine(bd: Bd | UsageError, runner: "Callable[[], Services | LocalAgent]", 
     yield from _extras()
 
 
-def _runner(bd: Bd | UsageError, runner: "Services | LocalAgent", runtime: Runtime) -> Iterator[Check]:
+def _runner(bd: Bd | UsageError, runner: "BeadBoardRunner | LocalAgent", runtime: Runtime) -> Iterator[Check]:
     from bdauto.agents.local.local_agent import LocalAgent
 
     if isinstance(runner, LocalAgent):
@@ -208,7 +210,7 @@ def _actor(bd: Bd) -> Check:
     return ok(name, f"{settings.actor}, for beads of {settings.assignee}")
 
 
-def _services(services: "Services", runtime: Runtime) -> Iterator[Check]:
+def _services(services: "BeadBoardRunner", runtime: Runtime) -> Iterator[Check]:
     """Check BeadBoard and the agent service, each alone and then together, and their clocks."""
     settings = services.settings
     busy: bool | None = None
@@ -239,7 +241,7 @@ def _services(services: "Services", runtime: Runtime) -> Iterator[Check]:
             yield _clock(services, name, base.rstrip("/") + path, runtime)
 
 
-def _visible(bd: Bd, services: "Services", now: datetime) -> Iterator[Check]:
+def _visible(bd: Bd, services: "BeadBoardRunner", now: datetime) -> Iterator[Check]:
     """Compare BeadBoard's list of beads with bd's. BeadBoard may read an export, or another database."""
     name, hint = "BeadBoard's beads", "let BeadBoard read the same database as bd; a POST of such a bead is refused"
     try:
@@ -265,7 +267,7 @@ def _room(capacity: "Capacity") -> str:
     return f"answers as expected: {capacity.active} of {capacity.total} running, {capacity.queued} queued"
 
 
-def _token(services: "Services") -> Check:
+def _token(services: "BeadBoardRunner") -> Check:
     hint = "give its token in --agent-token-file or API_BEARER_TOKEN"
     try:
         services.job_state(PROBE_JOB)
@@ -294,12 +296,12 @@ def _believable(busy: bool | None, capacity: "Capacity | None", configured: bool
         yield ok(name, "BeadBoard and the agent service agree")
 
 
-def _clock(services: "Services", service: str, url: str, runtime: Runtime) -> Check:
+def _clock(services: "BeadBoardRunner", service: str, url: str, runtime: Runtime) -> Check:
     """Compare this host's clock with the Date header, which is whole seconds, of an answer."""
     name = f"clock: {service}"
     before = runtime.now()
     try:
-        date = services.get(service, url).date
+        date = services.http.get(service, url).date
     except ServiceError as error:
         return fail(name, error)
     between = before + (runtime.now() - before) / 2

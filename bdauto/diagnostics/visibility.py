@@ -9,7 +9,7 @@ import msgspec
 from bdauto.bd.client import Bd
 
 if TYPE_CHECKING:
-    from bdauto.agents.beadboard.runner import Services
+    from bdauto.agents.beadboard.runner import BeadBoardRunner
 
 YOUNG = timedelta(minutes=2)
 """BeadBoard may read an export that is up to a minute old."""
@@ -33,7 +33,7 @@ class Visibility(msgspec.Struct, frozen=True):
         return f"BeadBoard does not list {len(self.missing)} of {self.listed} beads of the assignee ({names}){young}"
 
 
-def compare(bd: Bd, services: "Services", now: datetime) -> Visibility | None:
+def compare(bd: Bd, services: "BeadBoardRunner", now: datetime) -> Visibility | None:
     """Compare BeadBoard's list of beads with bd's. None if BeadBoard has no such list.
 
     Raises BdError or ServiceError.

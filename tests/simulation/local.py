@@ -1,18 +1,17 @@
 """An agent command on the machine of a process, as `bdauto.agents.local` runs it: the job's id is the attempt's."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted, Started
 from bdauto.agents.capacity import Capacity
-from bdauto.agents.runner import JobOutput, Place
+from bdauto.agents.runner import Place, Runner
 from bdauto.agents.service_status import Agent, ServiceStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence
-from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import RESULTS, Result, Run
 from bdauto.domain.results import JobEnd
-from bdauto.errors import ServiceDrift, ServiceError
+from bdauto.errors import ServiceError
 from tests.simulation.agents import LOCAL_TIME_LIMIT, begin_job
 from tests.simulation.checker import check_post
 from tests.simulation.plan import START
@@ -20,15 +19,17 @@ from tests.simulation.process import Process
 from tests.simulation.world import Job
 
 
-class SimLocal:
+class SimLocal(Runner):
     """The agents of one host, as a process on it sees them. See `bdauto.agents.runner.Runner`."""
 
     def __init__(self, process: Process) -> None:
         self._of = process
         self.host = process.host
-        self.knows_jobs = True
-        self.longest_call = timedelta(seconds=1)
-        self.call_ended: Callable[[], None] = lambda: None
+
+    @property
+    def knows_jobs(self) -> bool:
+        """True: a host can look up its jobs."""
+        return True
 
     def status(self) -> ServiceStatus:
         """Return how many slots are free."""
@@ -82,13 +83,6 @@ class SimLocal:
         ]
         return [run for run in runs if run.ended_at is None or run.ended_at > since]
 
-    def unrecorded(self) -> Sequence[tuple[str, str, JobEnd]]:
-        """Return nothing: no bead is deleted here."""
-        return ()
-
-    def mark_recorded(self, job: str, *, deleted: bool) -> None:
-        """Do nothing."""
-
     def failed_checks(self) -> Sequence[FailedCheck]:
         """Return the jobs on this host whose check failed."""
         jobs = [job for job in self._of.world.jobs.values() if job.host == self.host and job.check_failed]
@@ -100,13 +94,6 @@ class SimLocal:
         state = self._state(job)
         self._of.jobs_told[job] = state or "forgotten"
         return state
-
-    def check_start(self, *, dry_run: bool = False) -> None:
-        """Raise nothing: what can be known before a claim is no matter of order or time."""
-
-    def problem_with(self, bead: Bead) -> str:
-        """Return "", for the same reason."""
-        return ""
 
     def start(self, bead: Bead, attempt: str) -> Answer:
         """Start the agent, unless this attempt's was started."""
@@ -129,40 +116,13 @@ class SimLocal:
         process.hear(claim, "started")
         return Started(attempt)
 
-    def prompt(self, bead: Bead, attempt: str) -> str:
-        """Return nothing."""
-        return ""
-
     def jobs_of(self, bead: Bead) -> list[str]:
         """Return the jobs of the bead on this host, the oldest first."""
         return [job.id for job in self._jobs() if job.bead == bead.id]
 
-    def jobs_here(self, bead_id: str) -> list[str]:
-        """Return nothing: nobody asks."""
-        return []
-
-    def output(self, job: str) -> JobOutput:
-        """Raise: nobody asks."""
-        raise ServiceDrift(job)
-
     def jobs_at_work(self, bead: Bead) -> list[str]:
         """Return the jobs of the bead that run on this host."""
         return [job.id for job in self._jobs() if job.bead == bead.id and job.state == "running"]
-
-    def running_jobs(self) -> list[RunningJob]:
-        """Return no jobs: nobody stops any."""
-        return []
-
-    def stop(self, job: str, why: str) -> bool:
-        """Return False: nobody stops any."""
-        return False
-
-    def check_cancel(self, bead: Bead) -> None:
-        """Do nothing: nobody asks."""
-
-    def cancel(self, job: str, who: str) -> str:
-        """Raise: nobody asks."""
-        raise ServiceDrift(job)
 
     def _capacity(self) -> Capacity:
         slots = self._of.world.plan.capacity

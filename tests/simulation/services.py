@@ -8,12 +8,11 @@ import random
 from datetime import datetime, timedelta
 from typing import Any
 
-import httpx
 import msgspec
 
-from bdauto.agents.beadboard import runner as beadboard
-from bdauto.agents.beadboard.runner import Reply, Services
+from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.http import HttpClient, NotSentError, Reply, RequestError, TooLargeError
 from bdauto.agents.job_questions import JobQuestions
 from bdauto.domain.reaping import NO_ANSWER
 from bdauto.domain.settings import Secret
@@ -39,19 +38,28 @@ def _reply(status: int, /, **fields: object) -> Reply:
     return Reply(status, msgspec.json.encode(fields))
 
 
-class SimServices(Services):
+class SimServices(BeadBoardRunner):
     """The services as one process calls them."""
 
     def __init__(self, process: Process, *, agent: bool) -> None:
         """Leave out the HTTP client."""
         self.settings = ServiceSettings(beadboard_url=BOARD, agent_url=AGENT if agent else None)
-        self._token = Secret(TOKEN)
         self._process = process
+        self.http = SimHttp(process)
         clock, rng = process.runtime.monotonic, random.Random(0)
         self.questions = JobQuestions(self.job, timedelta(seconds=TIMEOUT), clock, rng, at_once=0)
 
-    def _request(
-        self, method: str, url: str, *, json: Any = None, token: Secret | None = None, limit: int = 0, keep: int = 0
+
+class SimHttp(HttpClient):
+    """The network as one process sees it."""
+
+    def __init__(self, process: Process) -> None:
+        """Leave out the sockets."""
+        self.token = Secret(TOKEN)
+        self._process = process
+
+    def request(
+        self, method: str, url: str, *, json: Any = None, authorized: bool = False, limit: int = 0, keep: int = 0
     ) -> Reply:
         """Send a request over the simulated network."""
         process = self._process
@@ -63,15 +71,15 @@ class SimServices(Services):
         troubled, process.troubled = process.troubled, True
         sick = _sick(process.world, url)
         if sick == "too large":
-            raise beadboard._TooLargeError("too large")
+            raise TooLargeError("too large")
         silent, process.service_silent = process.service_silent, True
         if process.happens("cannot connect"):
             process.tell("GET {}: cannot connect", url)
-            raise httpx.ConnectError("connection refused")
+            raise NotSentError("connection refused")
         if sick == "no answer" or process.happens("request lost") or process.happens("answer lost"):
             process.tell("GET {}: no answer", url)
             process.wait(TIMEOUT)
-            raise httpx.ReadTimeout("no answer")
+            raise RequestError("no answer")
         reply = _reply(int(sick), error="this job") if sick else _get(process.world, url)
         process.service_silent = silent or reply.status == 401
         process.step()
@@ -92,12 +100,12 @@ class SimServices(Services):
         world.count("posts")
         try:
             reply = self._transmit(bead_id, attempt)
-        except httpx.ConnectError:
+        except NotSentError:
             attempt.heard = "cannot connect"
             process.hear(attempt, "not started")
             process.tell("POST {}: cannot connect", bead_id)
             raise
-        except httpx.ReadTimeout:
+        except RequestError:
             process.hear(attempt, "unknown")
             process.tell("POST {}: no answer", bead_id)
             raise
@@ -113,15 +121,15 @@ class SimServices(Services):
     def _transmit(self, bead_id: str, attempt: Attempt) -> Reply:
         process, world = self._process, self._process.world
         if process.happens("cannot connect"):
-            raise httpx.ConnectError("connection refused")
+            raise NotSentError("connection refused")
         if process.happens("request lost"):
             process.wait(TIMEOUT)
-            raise httpx.ReadTimeout("no answer")
+            raise RequestError("no answer")
         if process.happens("request late"):
             delay = TIMEOUT + process.task.rng.uniform(-5, LATE)
             world.scheduler.later(delay, lambda: _dispatch(world, bead_id, attempt.id))
             process.wait(TIMEOUT)
-            raise httpx.ReadTimeout("no answer")
+            raise RequestError("no answer")
         process.step()
         reply = _dispatch(world, bead_id, attempt.id)
         if process.happens("request doubled"):
@@ -129,7 +137,7 @@ class SimServices(Services):
             _dispatch(world, bead_id, attempt.id)
         if process.happens("answer lost"):
             process.wait(TIMEOUT)
-            raise httpx.ReadTimeout("no answer")
+            raise RequestError("no answer")
         process.step(2.0)
         if process.happens("answer slow"):
             process.wait(process.task.rng.uniform(2, TIMEOUT - 5))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from bdauto.agents.beadboard.runner import Services
+from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.bd.change import MARK, Change, Moment
 from bdauto.bd.client import Bd, RunningCommand
@@ -287,12 +287,12 @@ class Board:
         job = self.jobs.get(path.removeprefix("/jobs/"), httpx.Response(404))
         return _raise(httpx.Response(200, json={"status": job}) if isinstance(job, str) else job)
 
-    def services(self, *, agent: bool = False) -> Callable[[], Services]:
+    def services(self, *, agent: bool = False) -> Callable[[], BeadBoardRunner]:
         """Return what opens the services: BeadBoard, and with `agent` the agent service too."""
         settings = ServiceSettings(
             beadboard_url=BOARD, agent_url=AGENT if agent else None, agent_token=Secret(TOKEN) if agent else None
         )
-        services = Services(settings, httpx.MockTransport(self))
+        services = BeadBoardRunner(settings, httpx.MockTransport(self))
         return lambda: services
 
     def _dispatch(self, bead_id: str) -> Reply:
@@ -325,6 +325,6 @@ def _raise(reply: Reply) -> httpx.Response:
     return httpx.Response(reply.status_code, headers=reply.headers, stream=Wire(reply.content))
 
 
-def no_services() -> Services:
+def no_services() -> BeadBoardRunner:
     """Stand for the services where nobody may ask them."""
     raise AssertionError("the services were asked")

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from bdauto.agents.answers import Misconfigured
-from bdauto.agents.beadboard.runner import BODY_LIMIT, Services
+from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.agents.capacity import Capacity
+from bdauto.agents.http import BODY_LIMIT
 from bdauto.agents.service_status import check_services
 from bdauto.domain.settings import Secret
 from bdauto.domain.values import checked_url
@@ -34,16 +35,16 @@ class Web:
             return answer
         return httpx.Response(answer.status_code, headers=answer.headers, stream=Wire(answer.content))
 
-    def services(self, **settings: Any) -> Services:
+    def services(self, **settings: Any) -> BeadBoardRunner:
         plain: dict[str, Any] = {"beadboard_url": BOARD, "agent_url": AGENT, "agent_token": Secret(TOKEN)}
-        return Services(ServiceSettings(**(plain | settings)), httpx.MockTransport(self))
+        return BeadBoardRunner(ServiceSettings(**(plain | settings)), httpx.MockTransport(self))
 
 
 def health(**fields: Any) -> httpx.Response:
     return httpx.Response(200, json={"status": "ok"} | fields)
 
 
-def capacity_of(services: Services) -> Capacity:
+def capacity_of(services: BeadBoardRunner) -> Capacity:
     """Return what a dispatch takes for the capacity; raises what it fails with."""
     status = check_services(services)
     if status.error:
@@ -186,7 +187,7 @@ def test_a_rotated_token_is_read_again_after_a_401(tmp_path: Path) -> None:
     file, web = tmp_path / "token", Guarded("new")
     file.write_text("new")
     settings = ServiceSettings(agent_url=AGENT, agent_token=Secret("old"), agent_token_file=file)
-    assert Services(settings, httpx.MockTransport(web)).job_state("j-1") == "running"
+    assert BeadBoardRunner(settings, httpx.MockTransport(web)).job_state("j-1") == "running"
     assert web.asked == ["old", "new"]
 
 
@@ -197,7 +198,7 @@ def test_a_token_that_cannot_be_read_again_stays_and_is_tried_once(content: byte
         file.write_bytes(content)
     settings = ServiceSettings(agent_url=AGENT, agent_token=Secret("old"), agent_token_file=file)
     with pytest.raises(TokenRefused):
-        Services(settings, httpx.MockTransport(web)).job_state("j-1")
+        BeadBoardRunner(settings, httpx.MockTransport(web)).job_state("j-1")
     assert web.asked == ["old"]
 
 
@@ -273,8 +274,8 @@ def test_a_dispatch_is_one_post_of_the_bead_s_id() -> None:
 def test_a_server_s_clock_comes_with_its_answer() -> None:
     date = "Sat, 18 Apr 2026 22:35:46 GMT"
     web = Web(health=httpx.Response(200, json={}, headers={"date": date}))
-    assert web.services().get("the agent service", f"{AGENT}/health").date == date
-    assert Web().services().get("the agent service", f"{AGENT}/health").date == ""
+    assert web.services().http.get("the agent service", f"{AGENT}/health").date == date
+    assert Web().services().http.get("the agent service", f"{AGENT}/health").date == ""
 
 
 @pytest.mark.parametrize("url", ["http://h", "https://h:8443/base", "http://[::1]:3000/", "http://u:p@h"])

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bdauto.agents.beadboard.runner import Services
+from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.cli import tables
 from bdauto.clock import Runtime
@@ -62,9 +62,9 @@ class Site:
         content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         return httpx.Response(status, headers=headers, stream=Wire(content))
 
-    def services(self, beadboard: str | None = BOARD, agent: str | None = AGENT) -> Callable[[], Services]:
+    def services(self, beadboard: str | None = BOARD, agent: str | None = AGENT) -> Callable[[], BeadBoardRunner]:
         settings = ServiceSettings(beadboard_url=beadboard, agent_url=agent, agent_token=Secret(TOKEN))
-        return lambda: Services(settings, httpx.MockTransport(self))
+        return lambda: BeadBoardRunner(settings, httpx.MockTransport(self))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 
-from bdauto.agents.beadboard.runner import Services
+from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.runner import Place
 from bdauto.bd.change import Change, DryWriter
 from bdauto.clock import Runtime
@@ -701,7 +701,7 @@ def test_a_reverted_claim_whose_job_runs_is_written_back() -> None:
 def test_a_claim_that_is_written_back_names_the_place_of_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sweep could ask for the job otherwise: the bead would be settled by its age, and no end recorded."""
     here = reverted(agent=True, state="running")
-    monkeypatch.setattr(Services, "place", lambda _: Place("f-1", "machine-1", timedelta(minutes=45)))
+    monkeypatch.setattr(BeadBoardRunner, "place", lambda _: Place("f-1", "machine-1", timedelta(minutes=45)))
     assert said(here.cycle()) == {"x-1": "reverted"}
     bead = here.tracker.bead("x-1")
     assert (bead.jobs_folder, bead.record.host, bead.ends_by) == ("f-1", "machine-1", NOW + timedelta(minutes=56))
@@ -894,7 +894,7 @@ def test_the_look_at_the_switch_does_not_outlive_a_cycle_that_fails() -> None:
     here = desk(row("x-1"))
     dispatcher = here.dispatcher()
 
-    def services() -> Services:
+    def services() -> BeadBoardRunner:
         raise UsageError("not a URL")
 
     dispatcher.runner = services
@@ -994,7 +994,7 @@ def test_a_bead_is_not_dispatched_before_its_backoff_is_over() -> None:
 
 
 def test_a_bead_that_cannot_be_started_is_not_claimed_and_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Services, "problem_with", lambda _, bead: "in the way" if bead.id == "x-1" else "")
+    monkeypatch.setattr(BeadBoardRunner, "problem_with", lambda _, bead: "in the way" if bead.id == "x-1" else "")
     there = desk(*queue(2))
     report = there.cycle()
     assert {bead.id: bead.outcome for bead in report.beads} == {"x-1": "unavailable", "x-2": "dispatched"}

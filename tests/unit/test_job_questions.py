@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bdauto.agents.beadboard.runner import Services
+from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.agents.job_questions import AT_ONCE, BUDGET, JobQuestions
 from bdauto.domain.bead import Bead
@@ -154,7 +154,7 @@ def test_a_command_that_asks_once_asks_in_an_order_of_chance() -> None:
 
 
 def test_a_bead_whose_job_there_was_no_time_to_ask_about_is_said_to_be() -> None:
-    clock, services = Clock(), Services(ServiceSettings(agent_url=AGENT, agent_token=Secret(TOKEN)))
+    clock, services = Clock(), BeadBoardRunner(ServiceSettings(agent_url=AGENT, agent_token=Secret(TOKEN)))
 
     def ask(_job: str) -> None:
         clock.sleep(50)

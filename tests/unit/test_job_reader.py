@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdauto.agents.beadboard.runner import BODY_LIMIT, Services
+from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.http import BODY_LIMIT
 from bdauto.agents.job_reader import JobReader
 from bdauto.agents.service_output import job_end
 from bdauto.domain.settings import Secret
@@ -28,14 +29,14 @@ LINES: list[Any] = [
 ]
 
 
-def services(answer: httpx.Response | Exception) -> Services:
+def services(answer: httpx.Response | Exception) -> BeadBoardRunner:
     def reply(_request: httpx.Request) -> httpx.Response:
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     settings = ServiceSettings(agent_url=AGENT, agent_token=Secret(TOKEN))
-    return Services(settings, httpx.MockTransport(reply))
+    return BeadBoardRunner(settings, httpx.MockTransport(reply))
 
 
 @pytest.mark.parametrize("output", LINES, ids=["lines", "a long line", "no newline", "a text", "hostile"])

@@ -41,10 +41,10 @@ def at_status(here: Desk, what: Callable[[], None], took: timedelta = SLOW) -> N
 def _services(here: Desk, handler: Callable[[Any], Any]) -> Callable[[], Any]:
     import httpx
 
-    from bdauto.agents.beadboard.runner import Services
+    from bdauto.agents.beadboard.runner import BeadBoardRunner
     from bdauto.agents.beadboard.settings import ServiceSettings
 
-    services = Services(ServiceSettings(beadboard_url="http://board.test:3000"), httpx.MockTransport(handler))
+    services = BeadBoardRunner(ServiceSettings(beadboard_url="http://board.test:3000"), httpx.MockTransport(handler))
     return lambda: services
 
 

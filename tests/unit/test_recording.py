@@ -9,7 +9,7 @@ import httpx
 import msgspec
 import pytest
 
-from bdauto.agents.beadboard.runner import Services
+from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.bd.change import MARK, Change
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.outcome import Report
@@ -332,9 +332,9 @@ def test_the_end_of_a_job_whose_bead_was_deleted_is_logged_once(
     left = {"a1": "x-1", "w2": "x-2", "w3": "x-3"}
     marks: dict[str, bool] = {}
     monkeypatch.setattr(
-        Services, "unrecorded", lambda _: [(bead, job, end) for job, bead in left.items() if job not in marks]
+        BeadBoardRunner, "unrecorded", lambda _: [(bead, job, end) for job, bead in left.items() if job not in marks]
     )
-    monkeypatch.setattr(Services, "mark_recorded", lambda _, job, deleted: marks.update({job: deleted}))
+    monkeypatch.setattr(BeadBoardRunner, "mark_recorded", lambda _, job, deleted: marks.update({job: deleted}))
     there = tracker(dispatched(), dispatched("x-3", "in_progress", attempt="w3", job="w3"))
     for _ in range(3):
         sweep(there, j_1=job(), w3=job(status="running"))
@@ -363,8 +363,8 @@ def test_an_agent_that_edits_its_record_takes_no_cost_away(
     """The jobs folder of this machine says how a job ended and what it cost. It is written once."""
     end = JobEnd(result=Result.completed, ended_at=NOW, cost_usd=0.42, seconds=3)
     marks: list[str] = []
-    monkeypatch.setattr(Services, "unrecorded", lambda _: [] if marks else [("x-1", "a1", end)])
-    monkeypatch.setattr(Services, "mark_recorded", lambda _, job, deleted: marks.append(job))
+    monkeypatch.setattr(BeadBoardRunner, "unrecorded", lambda _: [] if marks else [("x-1", "a1", end)])
+    monkeypatch.setattr(BeadBoardRunner, "mark_recorded", lambda _, job, deleted: marks.append(job))
     there = tracker(dispatched(status=status, **forged))
     services = Board(jobs={}).services(agent=True)
     reaper = Reaper(there, there, services, ReapSettings(), there.clock.runtime())

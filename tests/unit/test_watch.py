@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bdauto.agents.beadboard.runner import Services
+from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.domain.pause import KEY, Pause
 from bdauto.domain.reaping import FailedCheck
 from bdauto.domain.settings import RunSettings
@@ -163,8 +163,8 @@ def test_a_check_that_fails_long_after_its_bead_was_closed_is_found_at_the_old_i
     scene = make(row("x-1", status="closed", closed_at=NOW, updated_at=NOW, metadata={"bdauto.attempt": "a1"}))
     failed: list[FailedCheck] = []
     running = [True]
-    monkeypatch.setattr(Services, "checking", property(lambda _: bool(running)))
-    monkeypatch.setattr(Services, "failed_checks", lambda _: failed)
+    monkeypatch.setattr(BeadBoardRunner, "checking", property(lambda _: bool(running)))
+    monkeypatch.setattr(BeadBoardRunner, "failed_checks", lambda _: failed)
 
     def fails() -> None:
         running.clear()

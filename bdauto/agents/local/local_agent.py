@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -44,7 +44,7 @@ from bdauto.agents.local.preflight import (
 from bdauto.agents.local.prompt import TEMPLATE, check_words, fill, render, wants_stdin
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
-from bdauto.agents.runner import JobOutput, Place
+from bdauto.agents.runner import JobOutput, Place, Runner
 from bdauto.agents.service_status import Agent, ServiceStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.earlier_attempts import describe_earlier
@@ -66,10 +66,8 @@ BD_NAMES = ("BD_ACTOR", "BD_DB", "BEADS_DB")
 """Variables that override BEADS_ACTOR and BEADS_DIR in bd: another writer, or another tracker."""
 
 
-class LocalAgent:
+class LocalAgent(Runner):
     """Runs an agent command on this machine. `beads` is the `.beads` folder, `assignee` whom the agent writes as."""
-
-    call_ended: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self,
@@ -102,11 +100,6 @@ class LocalAgent:
     def knows_jobs(self) -> bool:
         """True: jobs on this machine can be looked up."""
         return True
-
-    @property
-    def longest_call(self) -> timedelta:
-        """One second: nothing here waits for longer, except `cancel`."""
-        return timedelta(seconds=1)
 
     def status(self) -> ServiceStatus:
         """Return how many slots are free, or why that cannot be told."""

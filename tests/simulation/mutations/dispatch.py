@@ -8,7 +8,7 @@ import msgspec
 
 from bdauto.agents import named_jobs
 from bdauto.agents.answers import Answer, NotStarted, Unknown
-from bdauto.agents.beadboard.runner import Services
+from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.runner import Runner
 from bdauto.bd.change import Change
@@ -190,12 +190,12 @@ def _deaf() -> Replaced:
 
 @mutation("the room of the agent service does not count")
 def _no_room() -> Replaced:
-    original = Services.agent_capacity
+    original = BeadBoardRunner.agent_capacity
 
-    def capacity(self: Services) -> Capacity:
+    def capacity(self: BeadBoardRunner) -> Capacity:
         return msgspec.structs.replace(original(self), free=9)
 
-    return [Replacement(Services, "agent_capacity", capacity)]
+    return [Replacement(BeadBoardRunner, "agent_capacity", capacity)]
 
 
 # What follows from the answer
