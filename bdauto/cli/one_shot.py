@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LONG_WAIT = timedelta(minutes=6)
 """After this time a one-shot command calls an eligible bead starved: three ticks of the CronJob."""
-COMMON = ("in_progress", "quarantined", "blocked")
+COMMON = ("in_progress", "quarantined", "cancelled", "blocked")
 """The states of beads that every command counts."""
 
 

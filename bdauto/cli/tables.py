@@ -81,20 +81,19 @@ def status_view(snapshot: Snapshot, limit: int, needs: Sequence[str]) -> Rendera
     if snapshot.running:
         parts.append(_heading(f"In progress: {len(snapshot.running)}"))
         parts += _cut(_running(snapshot.running[: limit or None]), len(snapshot.running), limit)
-    if snapshot.quarantined:
-        parts.append(_heading(f"Quarantined by bdauto: {len(snapshot.quarantined)}"))
-        table = _table("bead", "age", "reason")
-        for bead in snapshot.quarantined[: limit or None]:
-            age = Text(short_age(snapshot.now - bead.updated_at), style="dim")
-            table.add_row(_id(bead.id), age, _text(bead.record.quarantined, limit=REASON_LIMIT))
-        parts += _cut(table, len(snapshot.quarantined), limit)
-    if snapshot.blocked:
-        parts.append(_heading(f"Blocked, not by bdauto: {len(snapshot.blocked)}"))
-        table = _table("bead", "age", "last note")
-        for bead in snapshot.blocked[: limit or None]:
-            age = Text(short_age(snapshot.now - bead.updated_at), style="dim")
-            table.add_row(_id(bead.id), age, _text(last_note(bead), limit=REASON_LIMIT))
-        parts += _cut(table, len(snapshot.blocked), limit)
+    blocked = (
+        ("Quarantined by bdauto", "reason", snapshot.quarantined),
+        ("Blocked, not by bdauto", "last note", snapshot.blocked),
+        ("Cancelled", "by whom", snapshot.cancelled),
+    )
+    for heading, column, beads in blocked:
+        if beads:
+            parts.append(_heading(f"{heading}: {len(beads)}"))
+            table = _table("bead", "age", column)
+            for bead in beads[: limit or None]:
+                age = Text(short_age(snapshot.now - bead.updated_at), style="dim")
+                table.add_row(_id(bead.id), age, _text(bead.record.quarantined or last_note(bead), limit=REASON_LIMIT))
+            parts += _cut(table, len(beads), limit)
     if snapshot.malformed:
         parts += [_heading(f"Malformed: {len(snapshot.malformed)}", "red")]
         parts += [_text(line) for line in snapshot.malformed[: limit or None]]

@@ -76,7 +76,10 @@ class Reaper:
             store = switch.result() if switch else None
             paused = pause.read(store, self.runtime.now()) if store is not None else None
             if paused:
-                return Report("reap", Outcome.paused, self.settings.dry_run, detail=paused.describe())
+                if self.runner and paused.stop:
+                    self._reconcile(self.runner(), paused.stops)
+                self._log(self._reconciled)
+                return Report("reap", Outcome.paused, self.settings.dry_run, self._reconciled, detail=paused.describe())
             page = listing.result()
         finally:
             listing.kill()
@@ -103,14 +106,14 @@ class Reaper:
             return self._report(tuple(_outcome(decision, error) for decision in decisions), page.malformed, error)
         return self._report(self._settle(decisions, evidence), page.malformed, unanswered or tripped)
 
-    def _reconcile(self, runner: "Runner") -> None:
-        """Stop the jobs whose beads others have changed. Their ends are recorded by a later sweep."""
+    def _reconcile(self, runner: "Runner", stop_all: str = "") -> None:
+        """Stop the jobs whose beads others have changed, or all. Their ends are recorded by a later sweep."""
         settings = self.settings
         reconciler = self.reconciler or Reconciler(
             self.bd, None, settings.agent_linger, self.runtime, dry_run=settings.dry_run
         )
         with contextlib.suppress(ServiceError):  # the evidence names it
-            self._reconciled = tuple(reconciler.look(runner))
+            self._reconciled = tuple(reconciler.look(runner, stop_all=stop_all))
 
     def _report(
         self, beads: tuple[BeadReport, ...], malformed: tuple[str, ...], error: BdautoError | None = None
@@ -120,12 +123,7 @@ class Reaper:
         failures = {bead: failure for bead, failure in self._writes.failures.items() if bead not in _touched(beads)}
         beads = (*(bead for bead in beads if bead.id not in failures), *failures.values())
         beads += self._reconciled
-        for bead in beads:
-            facts = {"bead": bead.id, "job": bead.job, "attempt": bead.attempt, "detail": bead.detail}
-            if self.settings.dry_run and bead.outcome in (*SETTLED, BeadOutcome.stopping):
-                log.event("would-reap", outcome=bead.outcome, **facts)
-            else:
-                log.event(bead.outcome, bead.outcome.level, **facts)
+        self._log(beads)
         error = self._writes.error or error or partly(beads, malformed)
         reaped = any(bead.outcome in SETTLED for bead in beads)
         paused = self._writes.paused
@@ -133,6 +131,14 @@ class Reaper:
         detail = f"{paused.describe()}: the rest is left as it is" if paused else ""
         dry_run, ended, unrecorded = self.settings.dry_run, self._ended, self._unrecorded
         return Report("reap", outcome, dry_run, beads, detail, malformed, error, ended=ended, unrecorded=unrecorded)
+
+    def _log(self, beads: Iterable[BeadReport]) -> None:
+        for bead in beads:
+            facts = {"bead": bead.id, "job": bead.job, "attempt": bead.attempt, "detail": bead.detail}
+            if self.settings.dry_run and bead.outcome in (*SETTLED, BeadOutcome.stopping):
+                log.event("would-reap", outcome=bead.outcome, **facts)
+            else:
+                log.event(bead.outcome, bead.outcome.level, **facts)
 
     def _decide(self, beads: Sequence[Bead], evidence: JobEvidence) -> list[ReapDecision]:
         """Decide by this host's clock, and where age would settle a bead again by the database server's."""

@@ -60,6 +60,8 @@ class Explanation:
             return f"in progress: {self.running.state}: {self.running.decision.evidence}"
         if bead.status == "closed":
             return f"closed{_since(bead.closed_at, self.now)}" + (f": {bead.close_reason}" if bead.close_reason else "")
+        if bead.status == "blocked" and bead.record.cancelled:
+            return bead.record.quarantined
         if bead.status == "blocked" and bead.record.quarantined:
             return f"quarantined by bdauto: {bead.record.quarantined}"
         if bead.status == "blocked":

@@ -72,7 +72,8 @@ class Running:
 class Snapshot:
     """Everything at one moment. `queue` has the eligible beads in dispatch order and then those that wait.
 
-    `quarantined` are the beads that bdauto blocked, and `blocked` those that somebody else did, as agents do.
+    `quarantined` are the beads that bdauto blocked, `cancelled` those whose jobs a person has cancelled, and `blocked`
+    those that somebody else blocked, as agents do.
     """
 
     now: datetime
@@ -80,6 +81,7 @@ class Snapshot:
     queue: tuple[Verdict, ...]
     running: tuple[Running, ...]
     quarantined: tuple[Bead, ...]
+    cancelled: tuple[Bead, ...]
     blocked: tuple[Bead, ...]
     malformed: tuple[str, ...]
     threshold: timedelta
@@ -106,6 +108,7 @@ class Snapshot:
             "in_progress": len(self.running),
             "stalled": sum(running.state != "kept" for running in self.running),
             "quarantined": len(self.quarantined),
+            "cancelled": len(self.cancelled),
             "blocked": len(self.blocked),
         }
 
@@ -212,7 +215,8 @@ def _judged(
         ServiceStatus(),
         tuple(judge(beads.values(), {bead.id for bead in ready.beads}, assignee, dispatch, now)),
         tuple(sorted(running, key=lambda one: (one.left is None, one.left or -one.age))),
-        tuple(bead for bead in blocked if bead.record.quarantined),
+        tuple(bead for bead in blocked if bead.record.quarantined and not bead.record.cancelled),
+        tuple(bead for bead in blocked if bead.record.cancelled),
         tuple(bead for bead in blocked if not bead.record.quarantined),
         tuple(sorted({*listed.malformed, *ready.malformed})),
         reap.threshold,
@@ -322,6 +326,9 @@ def as_json(snapshot: Snapshot, limit: int) -> dict[str, Any]:
         ],
         "quarantined": [
             {**_bead_json(bead, snapshot.now), "reason": bead.record.quarantined} for bead in snapshot.quarantined[:cut]
+        ],
+        "cancelled": [
+            {**_bead_json(bead, snapshot.now), "reason": bead.record.quarantined} for bead in snapshot.cancelled[:cut]
         ],
         "blocked": [
             {**_bead_json(bead, snapshot.now), "last_note": last_note(bead) or None} for bead in snapshot.blocked[:cut]

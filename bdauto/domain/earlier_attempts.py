@@ -49,7 +49,7 @@ def _run(number: int, run: Run, check: str) -> Iterator[str]:
     at = f" at {format_time(run.ended_at)}" if run.ended_at else ""
     yield f"{number}. {result}{why}{took}{at}."
     if run.words:
-        yield f"   Its last words: {_quoted(run.words)}"
+        yield f"   {'Why' if result is Result.stopped else 'Its last words'}: {_quoted(run.words)}"
     if check:
         yield f"   Its check failed: {_quoted(check)}"
 

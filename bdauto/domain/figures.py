@@ -119,7 +119,7 @@ def figures(histories: Iterable[History], window: Window, names: Names) -> dict[
                 tally.ended(run, history)
         for tally in at(history, history.closed_at):
             tally.closed(first=len(history.runs) == 1)
-        for tally in at(history, history.blocked_at):
+        for tally in at(history, None if history.bead.record.cancelled else history.blocked_at):
             tally.blocked(quarantined=bool(history.bead.record.quarantined))
     return {name: tally.figures() for name, tally in tallies.items()}
 

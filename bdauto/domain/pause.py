@@ -21,12 +21,19 @@ class Pause(msgspec.Struct, frozen=True):
     by: str = ""
     since: datetime | None = None
     until: datetime | None = None
+    stop: bool = False
+    """True: the jobs that run are stopped, too."""
 
     def describe(self) -> str:
         """Describe the pause in one line."""
         by = f" by {self.by}" if self.by else ""
         until = f" until {format_time(self.until)}" if self.until else ""
         return f"paused{by}{until}" + (f": {self.reason}" if self.reason else "")
+
+    @property
+    def stops(self) -> str:
+        """Why a running job is stopped because of this pause, "" if none is."""
+        return f"{self.by or 'somebody'} paused dispatching and stopped what runs" if self.stop else ""
 
     def encode(self) -> str:
         """Write the switch as the tracker holds it."""
@@ -35,6 +42,7 @@ class Pause(msgspec.Struct, frozen=True):
             "by": self.by,
             "since": format_time(self.since) if self.since else None,
             "until": format_time(self.until) if self.until else None,
+            **({"stop": True} if self.stop else {}),
         }
         return msgspec.json.encode(fields).decode()
 
@@ -44,6 +52,7 @@ class _Switch(msgspec.Struct, frozen=True):
     by: str | None = None
     since: str | None = None
     until: str | None = None
+    stop: bool | None = None
 
 
 def read(store: Mapping[str, Any], now: datetime) -> Pause | None:
@@ -62,4 +71,4 @@ def read(store: Mapping[str, Any], now: datetime) -> Pause | None:
         return Pause(f"{KEY} is set to {clean(str(value), 80)!r}, which bdauto did not write")
     if until is not None and until <= now:
         return None
-    return Pause(clean(switch.reason or ""), clean(switch.by or "", 80), since, until)
+    return Pause(clean(switch.reason or ""), clean(switch.by or "", 80), since, until, switch.stop is True)

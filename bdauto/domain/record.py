@@ -38,6 +38,8 @@ KEPT_RUNS = 20
 """Runs that a bead's record keeps, the last ones. Each takes about 400 bytes."""
 WORDS_LIMIT = 200
 """Characters of an agent's last line that are kept."""
+CANCELLED = "cancelled by "
+"""The start of `quarantined` on a bead whose job a person has cancelled. The person's name follows."""
 RUNNING = "running"
 """The result of a bead from its claim until the ends of all its runs are recorded."""
 
@@ -135,6 +137,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     assignee: str = ""
     result: str = ""
     runs: tuple[Run, ...] = ()
+
+    @property
+    def cancelled(self) -> bool:
+        """True: a person has cancelled the bead's job, so bdauto asks nobody about it."""
+        return self.quarantined.startswith(CANCELLED)
 
     @property
     def current(self) -> Run | None:

@@ -297,8 +297,18 @@ class LogsSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
 
+class CancelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs are cancelled."""
+
+    all: Annotated[bool, Option("Cancel every job that runs on this machine.")] = False
+
+
 class PauseSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a pause lasts. None is until `bdauto resume`."""
+    """How long a pause lasts, and whether it stops what runs. None is until `bdauto resume`."""
+
+    stop: Annotated[
+        bool, Option("Also stop every running job that can be stopped. Its bead is not charged, and goes on later.")
+    ] = False
 
     lasting: Annotated[
         timedelta | None,

@@ -24,7 +24,10 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
         "histogram",
         "Time from when a bead became eligible, as far as that is known, to its POST.",
     ),
-    BEADS: ("gauge", "Beads of the assignee, by state: eligible, waiting, in_progress, stalled, quarantined, blocked."),
+    BEADS: (
+        "gauge",
+        "Beads of the assignee, by state: eligible, waiting, in_progress, stalled, quarantined, cancelled, blocked.",
+    ),
     OLDEST: ("gauge", "Time since the last update of the eligible bead that has waited longest; 0 without one."),
     CAPACITY: ("gauge", "Beads the agent service would take now; 1 means at least one where it does not count."),
     UP: ("gauge", "Whether bd, beadboard and agent, each a target, answered when last asked."),

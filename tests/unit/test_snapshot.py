@@ -56,7 +56,7 @@ def running(bead_id: str, minutes: float, job: str = "", state: str = "", **fiel
 
 def snapshot(*beads: Any, ready: tuple[str, ...] = (), **fields: Any) -> Snapshot:
     found = ranked(verdict(one, one.id in ready, "agent", DispatchSettings(), NOW) for one in beads)
-    plain = Snapshot(NOW, UP, tuple(found), (), (), (), (), timedelta(minutes=30))
+    plain = Snapshot(NOW, UP, tuple(found), (), (), (), (), (), timedelta(minutes=30))
     return replace(plain, **fields)
 
 
@@ -278,6 +278,7 @@ def test_json_has_what_the_table_has() -> None:
         "in_progress": 2,
         "stalled": 1,
         "quarantined": 1,
+        "cancelled": 0,
         "blocked": 2,
     }
     assert [(one["id"], one["place"], one["reason"]) for one in shown["queue"]] == [

@@ -1,7 +1,8 @@
 """`bdauto cancel`."""
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 from bdauto import log
 from bdauto.agents.beadboard.settings import ServiceSettings
@@ -19,47 +20,67 @@ from bdauto.diagnostics.explanation import read_bead
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import ALIVE
 from bdauto.domain.reaping import ended as how_it_ended
-from bdauto.domain.settings import BdSettings, OutputSettings
+from bdauto.domain.record import CANCELLED
+from bdauto.domain.settings import BdSettings, CancelSettings, OutputSettings
 from bdauto.errors import NoSuchBead, UsageError
+
+if TYPE_CHECKING:
+    from bdauto.agents.runner import Runner
 
 
 @with_options
 def cancel(
     *,
-    bead: Annotated[str, argument("ID", "The bead.", autocompletion=complete)],
+    bead: Annotated[str, argument("[ID]", "The bead.", autocompletion=complete, show_default=False)] = "",
+    which: CancelSettings,
     services: Annotated[ServiceSettings, Offer(without=("beadboard_url",))],
     local: Annotated[LocalAgentSettings, Offer(only=("agent_jobs",))],
     bd: BdSettings = BY_LOGIN,
     output: OutputSettings,
 ) -> None:
-    """End a bead's job and block the bead."""
+    """End a bead's job and block the bead. With --all do so for each job that runs on this machine."""
+    if bool(bead) == which.all:
+        raise UsageError("name one bead, or give --all", hint="`bdauto status` lists the beads in progress")
     start_log(output)
     with opened(by_login(bd)) as tracker:
-        agent, who = lazy_runner(services, local, bd)(), tracker.settings.actor
-        try:
-            found = read_bead(tracker, bead)
-        except NoSuchBead:  # its agent may have deleted it and may still run
-            jobs = [job for job in agent.jobs_here(bead) if agent.job_state(job) in ALIVE]
-            if not jobs:
-                raise
-            blocked, kept = False, "the bead is gone"
-        else:
-            agent.check_cancel(found)
-            jobs = agent.jobs_at_work(found)
-            # Blocked first: a reaper that sees the job's end before that could hand the bead out again.
-            blocked, kept = _block(tracker, found, jobs), "the bead is left as it is"
+        agent = lazy_runner(services, local, bd)()
+        beads = sorted({running.bead for running in agent.running_jobs()}) if which.all else [bead]
+        done = [_cancel(tracker, agent, one) for one in beads]
+    if output.json:
+        sys.stdout.write(envelope("cancel", {"beads": done} if which.all else done[0]) + "\n")
+        return
+    sys.stdout.write("".join(f"{_in_words(one)}\n" for one in done) or "no job runs on this machine\n")
+
+
+def _cancel(tracker: Bd, agent: "Runner", bead: str) -> dict[str, Any]:
+    """Block a bead, end its jobs, and return what became of both. Raises UsageError, BdError and ServiceError."""
+    who = tracker.settings.actor
+    try:
+        found = read_bead(tracker, bead)
+    except NoSuchBead:  # its agent may have deleted it and may still run
+        jobs = [job for job in agent.jobs_here(bead) if agent.job_state(job) in ALIVE]
+        if not jobs:
+            raise
+        blocked, gone = False, True
+    else:
+        agent.check_cancel(found)
+        jobs = agent.jobs_at_work(found)
+        # Blocked first: a reaper that sees the job's end before that could hand the bead out again.
+        blocked, gone = _block(tracker, found, jobs), False
     states = {job: agent.cancel(job, who) for job in jobs}
     for job, state in (states or {"": "not running"}).items():
         log.event("cancelled", bead=bead, job=job or None, state=state, blocked=blocked)
-    if output.json:
-        newest = jobs[-1] if jobs else None
-        state = states.get(newest, "not running") if newest else "not running"
-        told = {"id": bead, "job": newest, "state": state, "jobs": states, "blocked": blocked}
-        sys.stdout.write(envelope("cancel", told) + "\n")
-        return
-    ended = "; ".join(f"job {job} {how_it_ended(state)}" for job, state in states.items()) or "no job of it runs"
-    then = f"the bead is blocked; re-arm it with bd update {bead} -s open" if blocked else kept
-    sys.stdout.write(f"{bead}: {ended}; {then}\n")
+    newest = jobs[-1] if jobs else None
+    state = states.get(newest, "not running") if newest else "not running"
+    return {"id": bead, "job": newest, "state": state, "jobs": states, "blocked": blocked, "deleted": gone}
+
+
+def _in_words(done: Mapping[str, Any]) -> str:
+    bead = done["id"]
+    ended = "; ".join(f"job {job} {how_it_ended(state)}" for job, state in done["jobs"].items()) or "no job of it runs"
+    kept = "the bead is gone" if done["deleted"] else "the bead is left as it is"
+    then = f"the bead is blocked; re-arm it with bd update {bead} -s open" if done["blocked"] else kept
+    return f"{bead}: {ended}; {then}"
 
 
 def _block(tracker: Bd, bead: Bead, jobs: list[str]) -> bool:
@@ -79,11 +100,11 @@ def _change(bead: Bead, job: str | None, who: str, mark: str) -> Change:
     record = bead.record.change(retry_at=None, error="", failures=0, armed_at=None, deaths=0)
     return rewrite(
         bead,
-        record.change(quarantined=f"cancelled by {who}"),
+        record.change(quarantined=f"{CANCELLED}{who}"),
         act="cancel",
         mark=mark,
         status="blocked",
-        note=f"cancelled by {who}: job={job or bead.record.job or 'none'}",
+        note=f"{CANCELLED}{who}: job={job or bead.record.job or 'none'}",
         if_status="in_progress",
         if_attempt=bead.record.attempt,
     )

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import msgspec
 
+from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.bd.change import swap_and_look
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
-from bdauto.cli.context import opened, start_log
+from bdauto.cli.context import lazy_runner, opened, start_log
 from bdauto.cli.options import Offer, argument, with_options
 from bdauto.cli.printing import SCHEMA_VERSION
 from bdauto.clock import Runtime
@@ -34,7 +36,8 @@ def pause(
     *,
     reason: Annotated[str, argument("[REASON]", "Why, for whoever asks.", show_default=False)] = "",
     when: PauseSettings,
-    bd: Annotated[BdSettings, Offer(without=("assignee",))] = BY_LOGIN,
+    local: Annotated[LocalAgentSettings, Offer(only=("agent_jobs",))],
+    bd: BdSettings = BY_LOGIN,
     output: OutputSettings,
 ) -> None:
     """Pause every dispatcher and reaper of this tracker. BeadBoard's own Dispatch button still works."""
@@ -43,13 +46,16 @@ def pause(
     with opened(by_login(bd)) as tracker:
         now = runtime.now().replace(microsecond=0)
         until = now + max(when.lasting, timedelta(seconds=1)) if when.lasting else None
-        switch = Pause(clean(reason, REASON_LIMIT), tracker.settings.actor, now, until and until.replace(microsecond=0))
+        who, until = tracker.settings.actor, until and until.replace(microsecond=0)
+        switch = Pause(clean(reason, REASON_LIMIT), who, now, until, when.stop)
         _set(tracker, runtime, KEY, switch.encode())
         if read(tracker.kv_list().result(), now) != switch:
             raise BdFailed(
                 "bd kv set: the pause switch reads back as something else", hint="see `bdauto status`, and try again"
             )
-    _show("pause", "paused", switch, switch.describe(), output.json)
+        stopped = _stop_jobs(switch.stops, local, bd) if when.stop else None
+    told = "" if stopped is None else f"; jobs asked to end on this machine: {stopped}"
+    _show("pause", "paused", switch, switch.describe() + told, output.json, stopped)
 
 
 @with_options
@@ -69,6 +75,12 @@ def resume(*, bd: Annotated[BdSettings, Offer(without=("assignee",))] = BY_LOGIN
             raise BdFailed("bd kv clear: the pause switch is still there", hint="see `bdauto status`, and try again")
     words = [f"it was {before.describe()}" if before else "", "the circuit breaker is closed" if suspended else ""]
     _show("resume", "resumed", before, f"resumed; {' and '.join(filter(None, words))}", output.json)
+
+
+def _stop_jobs(why: str, local: LocalAgentSettings, bd: BdSettings) -> int:
+    """Ask for the end of the jobs that run here, and return how many. Elsewhere, the next look there does so."""
+    runner = lazy_runner(ServiceSettings(), local, bd)()
+    return sum(runner.stop(running.job, why) for running in runner.running_jobs())
 
 
 def _set(tracker: Bd, runtime: Runtime, key: str, value: str | None) -> None:
@@ -98,13 +110,17 @@ def _now(tracker: Bd, runtime: Runtime) -> Pause | None:
     return read(tracker.kv_list().result(), runtime.now())
 
 
-def _show(command: str, outcome: str, switch: Pause | None, words: str, as_json: bool) -> None:
+def _show(
+    command: str, outcome: str, switch: Pause | None, words: str, as_json: bool, stopped: int | None = None
+) -> None:
     if not as_json:
         sys.stdout.write(words + "\n")
         return
     import json
 
     fields: dict[str, str | int | None] = {"schema_version": SCHEMA_VERSION, "command": command, "outcome": outcome}
+    if stopped is not None:
+        fields["stopped"] = stopped
     if switch:
         fields |= {"reason": switch.reason, "by": switch.by}
         fields |= {"since": format_time(switch.since) if switch.since else None}
