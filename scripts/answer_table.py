@@ -10,7 +10,7 @@ import httpx
 import msgspec
 
 from bdauto.controllers.dispatcher import Dispatcher
-from bdauto.controllers.gate import TrackerGate
+from bdauto.controllers.gate import Gate
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import DispatchSettings
 from scripts.markdown import table
@@ -68,8 +68,9 @@ def _cycles(case: Case, count: int, later: Reply | None = None) -> tuple[Tracker
     for _ in range(case.cycles):
         settings = DispatchSettings(max_beads=1 if case.cycles > 1 else count)
         runtime = clock.runtime(len(board.posts))
-        gate = TrackerGate(tracker, clock.now)
-        reports.append(Dispatcher(tracker, tracker, board.services(), settings, runtime, gate).cycle())
+        services = board.services()
+        gate = Gate(tracker, services, settings, clock.now)
+        reports.append(Dispatcher(tracker, tracker, services, settings, runtime, gate).cycle())
     return tracker, board, reports
 
 

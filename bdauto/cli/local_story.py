@@ -11,7 +11,7 @@ from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from bdauto.cli.story import Story
 from bdauto.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
-from bdauto.controllers.gate import TrackerGate
+from bdauto.controllers.gate import Gate
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.errors import ServiceDown
@@ -65,8 +65,9 @@ class LocalStory(Story):
     def _work(self) -> None:
         bd, writer = self._tracker(dry_run=False)
         agent, runtime = self._agent(), Runtime()
-        gate = TrackerGate(bd, runtime.now)
-        report = Dispatcher(bd, writer, lambda: agent, DispatchSettings(), runtime, gate).cycle()
+        settings = DispatchSettings()
+        gate = Gate(bd, lambda: agent, settings, runtime.now)
+        report = Dispatcher(bd, writer, lambda: agent, settings, runtime, gate).cycle()
         self._show("bdauto dispatch --agent-command ./agent.sh --agent-check ./check.sh", report)
         _wait(lambda: not agent.jobs.running())
 

@@ -18,7 +18,7 @@ from bdauto.bd.writer import BdWriter
 from bdauto.cli.printing import render
 from bdauto.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
-from bdauto.controllers.gate import TrackerGate
+from bdauto.controllers.gate import Gate
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.bead import Bead
 from bdauto.domain.outcome import Report
@@ -81,7 +81,7 @@ class Story:
         options = (" --dry-run" if dry_run else "") + (f" --max {max_beads}" if max_beads > 1 else "")
         bd, writer = self._tracker(dry_run)
         with BeadBoardRunner(self._services()) as services:
-            gate = TrackerGate(bd, Runtime().now)
+            gate = Gate(bd, lambda: services, settings, Runtime().now)
             report = Dispatcher(bd, writer, lambda: services, settings, Runtime(), gate).cycle()
         self._show(f"bdauto dispatch{options}", report)
 

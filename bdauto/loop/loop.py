@@ -7,19 +7,18 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from bdauto import log
-from bdauto.agents.service_status import ServiceStatus, check_services
+from bdauto.agents.service_status import ServiceStatus
 from bdauto.bd import process
 from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
-from bdauto.controllers.gate import Expected, Hold
+from bdauto.controllers.gate import Gate, Known
 from bdauto.controllers.late_notes import LateNotes
 from bdauto.controllers.reaper import Reaper
 from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.diagnostics.snapshot import gather_queue
 from bdauto.domain.bead import BeadList
-from bdauto.domain.limits import outside_hours
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.settings import DispatchSettings, ReapSettings, RunSettings
 from bdauto.errors import AgentsDie, BdautoError, BdError, ServiceError
@@ -83,18 +82,10 @@ class Loop:
         self.telemetry.begin("dispatch", "reap", now=self.runtime.now())
         self._writer: Writer | None = None
         self._capacity: Capacity | None = None
-        self._asked = 0
         self._started_jobs, self._notes = StartedJobs(), LateNotes()
         self._probation = Probation(self.jobs.dispatch.trip_after)
         self._schedule = PollSchedule(self.jobs.run, self.runtime.rng)
-        self._pauses = PauseMonitor(
-            self.bd,
-            self.runtime.now,
-            self.telemetry,
-            self._schedule.reset,
-            ignore_pause=self.jobs.dispatch.ignore_pause,
-            ignore_breaker=self.jobs.dispatch.trip_after == 0,
-        )
+        self._pauses = PauseMonitor(self.bd, self.runtime.now, self.jobs.dispatch, self.telemetry, self._schedule.reset)
         self._warnings = RateLimitedWarnings(self.runtime.monotonic)
         outages = Outages(self.runtime.monotonic, self.telemetry.tell)
         self._health = DependencyHealth(self.telemetry, outages, self.runtime.now, self._schedule.reset)
@@ -220,52 +211,35 @@ class Loop:
 
         While there is nothing to do it is bd that is asked, and the services only if bd has a bead for them.
         """
-        dry_run = self.jobs.dispatch.dry_run
-        self._asked = 0
         self._next_at = None
         self.watcher.seen()
-        now = self.runtime.monotonic()
-        if self._probation.holds(now):
-            self._due["reap"] = min(self._due["reap"], now + self._every)
-            return Report("dispatch", Outcome.busy, dry_run, detail=self._probation.describe())
-        if limit := outside_hours(self.jobs.dispatch, self.runtime.now()):  # nobody is asked anything
-            self._next_at = limit.until
-            return Report("dispatch", Outcome.limited, dry_run, detail=limit.describe())
-        status = None
-        if not (self._resting and self.watcher.works) or self._timer() <= 0:
-            status = check_services(self.runner())
-            self._services(status)
-            if status.error:
-                return Report("dispatch", Outcome.failed, dry_run, error=status.error)
-            if status.free == 0:
-                return Report("dispatch", Outcome.busy, dry_run, detail="the agent is at capacity")
-        try:
-            hold = self._pauses.hold() if self._pauses.on else None  # nothing but the switch is read while paused
-            if hold:
-                self._next_at = hold.until
-                return Report("dispatch", hold.outcome, dry_run, detail=hold.detail)
-        except BdError as error:
-            self._bd("dispatch", error)
-            return Report("dispatch", Outcome.failed, dry_run, error=error)
+        known = Known(
+            stopping=lambda: self.stop.asked,
+            waiting_for_life=self._waiting_for_life,
+            posts_fail=lambda: self._health.posts_fail,
+            polled=lambda: not (self._resting and self.watcher.works) or self._timer() <= 0,
+            asked=self._services,
+        )
+        settings = self.jobs.dispatch
+        gate = Gate(self.bd, self.runner, settings, self.runtime.now, known, self._pauses)
         dispatcher = Dispatcher(
-            self.bd,
-            self._writing(),
-            self.runner,
-            self.jobs.dispatch,
-            self.runtime,
-            self,
-            self._started_jobs,
-            status,
-            self._notes,
+            self.bd, self._writing(), self.runner, settings, self.runtime, gate, self._started_jobs, self._notes
         )
         report = dispatcher.cycle()
         self._next_at = dispatcher.next_at
-        if status is None and dispatcher.status:
-            self._services(dispatcher.status)
-        self._bd("dispatch", report.error)
+        if dispatcher.queue_read or isinstance(report.error, BdError):
+            self._bd("dispatch", report.error)
         self._health.posts(report)
         self._probation.dispatched(report, self.runtime.monotonic(), trial=self._pauses.half_open)
         return report
+
+    def _waiting_for_life(self) -> str:
+        """Return which agents are waited for, or "". Then a sweep comes soon, which sees their signs of life."""
+        now = self.runtime.monotonic()
+        if not self._probation.holds(now):
+            return ""
+        self._due["reap"] = min(self._due["reap"], now + self._every)
+        return self._probation.describe()
 
     def _services(self, status: ServiceStatus) -> None:
         self._health.services(status)
@@ -309,43 +283,6 @@ class Loop:
         if self._writer is None:
             self._writer = self.writer()
         return ShieldedWriter(self._writer, self.stop.enter_critical_section)
-
-    # The gate of the dispatcher
-
-    def prefetch(self) -> None:
-        """Start reading the pause switch and the breaker."""
-        if not self._ignores_store:
-            self._pauses.prefetch()
-
-    @property
-    def expected(self) -> Expected:
-        """What the key-value store said when last asked."""
-        return self._pauses.expected
-
-    @property
-    def half_open(self) -> bool:
-        """Whether the circuit breaker lets exactly one bead through."""
-        return self._pauses.half_open
-
-    @property
-    def died(self) -> frozenset[str]:
-        """The beads whose agents died, as far as the breaker knows."""
-        return self._pauses.died
-
-    @property
-    def _ignores_store(self) -> bool:
-        return self.jobs.dispatch.ignore_pause and self.jobs.dispatch.trip_after == 0
-
-    def hold(self, *, again: bool = False) -> Hold | None:
-        """Hold a bead back when asked to stop, when paused, and while one bead tries whether posts work again."""
-        self._asked += not again
-        if self.stop.asked or (self._asked > 1 and self._health.posts_fail):
-            return Hold(Outcome.idle)
-        return None if self._ignores_store else self._pauses.hold()
-
-    def close(self) -> None:
-        """End a read that is under way."""
-        self._pauses.close()
 
     # What is told
 
@@ -395,8 +332,7 @@ class Loop:
         self._refreshed, self._refreshed_at = now, revision
         try:
             with self.stop.interruptible():
-                if not self._ignores_store:
-                    self._pauses.hold()
+                self._pauses.hold()
                 if self.jobs.counting:
                     self._count()
         except Stopped:

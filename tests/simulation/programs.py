@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from bdauto.agents.runner import Runner
 from bdauto.controllers.dispatcher import Dispatcher
-from bdauto.controllers.gate import TrackerGate
+from bdauto.controllers.gate import Gate, Known
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain import breaker
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
@@ -100,9 +100,7 @@ def dispatch(process: Process) -> None:
     settings, runner = world.dispatch_settings, _runner(process, agent=process.world.plan.agent_service)
 
     def work(stop: Stop) -> Report:
-        gate = TrackerGate(
-            bd, process.runtime.now, ignore_breaker=settings.trip_after == 0, stopping=lambda: stop.asked
-        )
+        gate = Gate(bd, runner, settings, process.runtime.now, Known(stopping=lambda: stop.asked))
         writer = ShieldedWriter(SimWriter(process), stop.enter_critical_section)
         return Dispatcher(bd, writer, runner, settings, process.runtime, gate).cycle()
 

@@ -11,14 +11,18 @@ import msgspec
 
 from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.beadboard.settings import ServiceSettings
-from bdauto.bd.change import MARK, Change, Moment
+from bdauto.agents.runner import Runner
+from bdauto.bd.change import MARK, Change, Moment, Writer
 from bdauto.bd.client import Bd, RunningCommand
 from bdauto.bd.parsing import parse_beads
 from bdauto.clock import Runtime
+from bdauto.controllers.dispatcher import Dispatcher
+from bdauto.controllers.gate import Gate, Known
+from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.notes import CLAIM_NOTE
 from bdauto.domain.record import CLAIMED_AT, PLACE
-from bdauto.domain.settings import BdSettings, Secret
+from bdauto.domain.settings import BdSettings, DispatchSettings, Secret
 
 T = TypeVar("T")
 
@@ -328,3 +332,18 @@ def _raise(reply: Reply) -> httpx.Response:
 def no_services() -> BeadBoardRunner:
     """Stand for the services where nobody may ask them."""
     raise AssertionError("the services were asked")
+
+
+def dispatcher(
+    bd: Bd,
+    writer: Writer,
+    services: Callable[[], Runner],
+    settings: DispatchSettings,
+    runtime: Runtime,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    started_jobs: StartedJobs | None = None,
+) -> Dispatcher:
+    """Return one cycle of a one-shot command with a gate of its own."""
+    gate = Gate(bd, services, settings, runtime.now, Known(stopping=stopping))
+    return Dispatcher(bd, writer, services, settings, runtime, gate, started_jobs or StartedJobs())

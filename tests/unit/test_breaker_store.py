@@ -6,12 +6,10 @@ import httpx
 import pytest
 
 from bdauto.controllers.breaker_store import BreakerStore
-from bdauto.controllers.dispatcher import Dispatcher
-from bdauto.controllers.gate import TrackerGate
 from bdauto.domain.breaker import FIRST_WAIT, KEY, Breaker, Death, read
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.settings import DispatchSettings
-from tests.support.fakes import NOW, Board, Clock, Tracker, row
+from tests.support.fakes import NOW, Board, Clock, Tracker, dispatcher, row
 
 
 def opened() -> Breaker:
@@ -30,8 +28,7 @@ def desk(*beads: str) -> tuple[Tracker, Board, Clock]:
 
 def cycle(tracker: Tracker, board: Board, clock: Clock, **settings: object) -> Report:
     chosen = DispatchSettings(**{"max_beads": 5, **settings})  # type: ignore[arg-type]
-    gate = TrackerGate(tracker, clock.now, ignore_breaker=chosen.trip_after == 0)
-    return Dispatcher(tracker, tracker, board.services(), chosen, clock.runtime(), gate).cycle()
+    return dispatcher(tracker, tracker, board.services(), chosen, clock.runtime()).cycle()
 
 
 def test_an_open_breaker_suspends_dispatching_and_says_why() -> None:

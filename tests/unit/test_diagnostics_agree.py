@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from bdauto.bd.writer import BdWriter
 from bdauto.clock import Runtime
-from bdauto.controllers.dispatcher import Dispatcher
-from bdauto.controllers.gate import TrackerGate
 from bdauto.diagnostics.explanation import explanation
 from bdauto.diagnostics.snapshot import gather
 from bdauto.domain import pause
@@ -23,7 +21,7 @@ from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.fake_bd.store import Store
-from tests.support.fakes import Board
+from tests.support.fakes import Board, dispatcher
 from tests.support.sandbox_bd import InProcess
 
 NAMES = ("alice", "mallory", "o'hara $(x)")
@@ -140,8 +138,7 @@ def test_status_and_explain_say_what_dispatch_then_does(
 
     snapshot = gather(bd, services(), rule, reap, now)
     explained = {bead: explanation(bd, services(), bead, rule, reap, now) for bead in ids}
-    gate = TrackerGate(bd, lambda: now)
-    report = Dispatcher(bd, BdWriter(bd, Runtime()), services, rule, Runtime(now=lambda: now), gate).cycle()
+    report = dispatcher(bd, BdWriter(bd, Runtime()), services, rule, Runtime(now=lambda: now)).cycle()
 
     assert report.error is None, report
     assert {found.bead.id for found in snapshot.queue if not (found.bead.pinned or found.bead.ephemeral)} == {
@@ -177,8 +174,7 @@ def test_a_queue_longer_than_a_page_is_shown_in_the_order_in_which_it_is_dispatc
     fill(world, made, now)
     board, bd, rule = Board(), InProcess(world), DispatchSettings(max_beads=99)
     snapshot = gather(bd, None, rule, ReapSettings(), now)
-    gate = TrackerGate(bd, lambda: now)
-    Dispatcher(bd, BdWriter(bd, Runtime()), board.services(), rule, Runtime(now=lambda: now), gate).cycle()
+    dispatcher(bd, BdWriter(bd, Runtime()), board.services(), rule, Runtime(now=lambda: now)).cycle()
     assert board.posts == [found.bead.id for found in snapshot.queue if found.eligible]
     assert len(board.posts) == 52
 

@@ -15,7 +15,6 @@ from bdauto.agents.runner import Place
 from bdauto.bd.change import Change, DryWriter
 from bdauto.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
-from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.pause import KEY
@@ -25,7 +24,7 @@ from bdauto.errors import BdConflict, BdDrift, BdFailed, BdTimeout, PartlyDone, 
 from bdauto.loop.dependency_health import DependencyHealth
 from bdauto.loop.outages import Outages
 from bdauto.telemetry.recorder import Telemetry
-from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, no_services, row
+from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, dispatcher, no_services, row
 
 CLAIMED = f"auto-dispatcher claimed at {format_time(NOW)}"
 
@@ -49,11 +48,16 @@ class Desk:
     def dispatcher(self, **settings: Any) -> Dispatcher:
         chosen = DispatchSettings(**(self.settings | settings))
         services = self.board.services(agent=self.agent)
-        gate = TrackerGate(
-            self.tracker, self.clock.now, ignore_pause=chosen.ignore_pause, stopping=lambda: self.stopping()
-        )
         runtime = self.clock.runtime(len(self.board.posts))  # else each cycle would draw the same attempts
-        return Dispatcher(self.tracker, self.writer or self.tracker, services, chosen, runtime, gate, self.started_jobs)
+        return dispatcher(
+            self.tracker,
+            self.writer or self.tracker,
+            services,
+            chosen,
+            runtime,
+            stopping=lambda: self.stopping(),
+            started_jobs=self.started_jobs,
+        )
 
 
 def desk(*rows: dict[str, Any], script: list[Reply] | None = None, **settings: Any) -> Desk:

@@ -6,14 +6,12 @@ from typing import Any
 import httpx
 import pytest
 
-from bdauto.controllers.dispatcher import Dispatcher
-from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.notes import UNKNOWN
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import DispatchSettings
 from bdauto.domain.times import format_time
-from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, row
+from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, dispatcher, row
 
 ROOM = {"busy": False, "active": 0, "queued": 0, "capacity": 9}
 CLAIM = f"auto-dispatcher claimed at {format_time(NOW - timedelta(hours=1))}"
@@ -52,8 +50,8 @@ class Desk:
 
     def cycle(self, *, agent: bool = True, **settings: Any) -> Report:
         runtime, chosen = self.clock.runtime(len(self.board.posts)), DispatchSettings(**settings)
-        gate, services = TrackerGate(self.tracker, self.clock.now), self.board.services(agent=agent)
-        return Dispatcher(self.tracker, self.tracker, services, chosen, runtime, gate, self.started_jobs).cycle()
+        services = self.board.services(agent=agent)
+        return dispatcher(self.tracker, self.tracker, services, chosen, runtime, started_jobs=self.started_jobs).cycle()
 
 
 def said(report: Report) -> dict[str, str]:

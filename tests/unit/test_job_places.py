@@ -15,8 +15,6 @@ from bdauto.agents.local.local_agent import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.agents.service_status import job_evidence
 from bdauto.bd.change import DryWriter
-from bdauto.controllers.dispatcher import Dispatcher
-from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.reaper import Reaper
 from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.explanation import explanation
@@ -26,7 +24,7 @@ from bdauto.domain.outcome import Report
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.errors import ServiceDrift, UsageError
-from tests.support.fakes import NOW, Board, Clock, Tracker, bead, row
+from tests.support.fakes import NOW, Board, Clock, Tracker, bead, dispatcher, row
 from tests.support.scene import Queue
 from tests.unit.test_earlier_jobs import ROOM, Desk
 from tests.unit.test_jobs import alive, made
@@ -298,9 +296,8 @@ def test_an_open_bead_of_a_service_is_not_started_here_for_a_day(
     monkeypatch.setattr(LocalAgent, "start", lambda _, bead, attempt: begun.append(bead.id) or Started(attempt))  # type: ignore[func-returns-value]
     for found in (running(None, minutes=hours * 60, job="j-1"), claimed(None, minutes=hours * 60)):
         tracker = Tracker(Clock(), found | {"status": "open", "updated_at": NOW - timedelta(minutes=1)})
-        gate = TrackerGate(tracker, tracker.clock.now)
         runtime = tracker.clock.runtime()
-        report = Dispatcher(tracker, tracker, lambda: here, DispatchSettings(), runtime, gate).cycle()
+        report = dispatcher(tracker, tracker, lambda: here, DispatchSettings(), runtime).cycle()
         assert (begun, report.exit_code) == (started, 0)
         begun.clear()
         if not started:
@@ -341,8 +338,8 @@ def test_an_opened_claim_waits_while_its_dispatcher_may_start_its_job(
         made(here.jobs, "w1", end=COMPLETED)
     clock = Clock()
     tracker = Tracker(clock, claimed(here, minutes=minutes) | {"status": "open"})
-    settings, gate = DispatchSettings(dry_run=True), TrackerGate(tracker, clock.now)
-    [said] = Dispatcher(tracker, DryWriter(), lambda: here, settings, clock.runtime(), gate).cycle().beads
+    settings = DispatchSettings(dry_run=True)
+    [said] = dispatcher(tracker, DryWriter(), lambda: here, settings, clock.runtime()).cycle().beads
     assert said.outcome == ("dispatched" if posted else "kept")
 
 

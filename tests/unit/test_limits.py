@@ -7,8 +7,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from bdauto.controllers.dispatcher import Dispatcher
-from bdauto.controllers.gate import TrackerGate
 from bdauto.domain.active_hours import parse_active_hours
 from bdauto.domain.bead import Bead
 from bdauto.domain.limits import reached
@@ -18,7 +16,7 @@ from bdauto.domain.results import JobEnd, ended_run
 from bdauto.domain.settings import DispatchSettings
 from bdauto.domain.times import format_time
 from bdauto.errors import UsageError
-from tests.support.fakes import NOW, Board, Clock, Tracker, bead, row
+from tests.support.fakes import NOW, Board, Clock, Tracker, bead, dispatcher, row
 
 HOUR = timedelta(hours=1)
 
@@ -185,8 +183,7 @@ def test_of_two_limits_the_one_that_lasts_longer_is_named() -> None:
 
 def cycle(tracker: Tracker, board: Board, **settings: Any) -> Report:
     runtime, chosen = tracker.clock.runtime(), DispatchSettings(**settings)
-    gate = TrackerGate(tracker, runtime.now)
-    return Dispatcher(tracker, tracker, board.services(), chosen, runtime, gate).cycle()
+    return dispatcher(tracker, tracker, board.services(), chosen, runtime).cycle()
 
 
 def test_a_limit_ends_a_cycle_with_what_was_dispatched_before() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bdauto.bd.change import Change
 from bdauto.bd.prefetch import MAX_AGE, Prefetch
-from bdauto.controllers.limits import Limits
+from bdauto.controllers.day_limits import DayLimits
 from bdauto.domain.breaker import KEY as BREAKER
 from bdauto.domain.breaker import Breaker, Death
 from bdauto.domain.outcome import Outcome
@@ -215,7 +215,7 @@ def test_a_read_that_does_not_age_is_made_once() -> None:
 def test_the_look_at_the_limits_ages() -> None:
     clock = Clock()
     tracker = Tracker(clock)
-    limits = Limits(tracker, Board().services(), DispatchSettings(max_per_day=5), clock.now)
+    limits = DayLimits(tracker, Board().services(), DispatchSettings(max_per_day=5), clock.now)
     limits.prefetch()
     clock.time += timedelta(seconds=3)
     limits.hold()

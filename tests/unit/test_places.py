@@ -102,7 +102,7 @@ def never_posted() -> Desk:
     """The dispatcher died between the claim and the POST."""
     here = first()
     dispatcher = here.dispatcher()
-    dispatcher._claims.claim(here.tracker.bead("x-1"), "w1")
+    dispatcher._attempts.claims.claim(here.tracker.bead("x-1"), "w1")
     return sweep(here)
 
 

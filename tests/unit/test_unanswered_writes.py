@@ -8,15 +8,13 @@ import httpx
 import pytest
 
 from bdauto.bd.change import Change, swap_and_look
-from bdauto.controllers.dispatcher import Dispatcher
-from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.outcome import Report
 from bdauto.domain.pause import KEY, Pause
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdTimeout
-from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, row
+from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, dispatcher, row
 
 LATE = BdTimeout("bd sql did not answer within 1m")
 ERRORS = [LATE, BdConflict("Error 1213"), BdDrift("bd sql: no rows"), BdFailed("bd sql was killed by signal 9")]
@@ -63,9 +61,8 @@ def sweep(here: Tracker, board: Board | None = None, **settings: Any) -> Report:
 def cycle(here: Tracker, *script: Reply, **settings: Any) -> tuple[Report, Board]:
     board = Board(script=list(script))
     runtime = here.clock.runtime()
-    gate = TrackerGate(here, runtime.now)
     chosen = DispatchSettings(**({"max_beads": 5} | settings))
-    return Dispatcher(here, here, board.services(), chosen, runtime, gate).cycle(), board
+    return dispatcher(here, here, board.services(), chosen, runtime).cycle(), board
 
 
 def said(report: Report) -> dict[str, str]:

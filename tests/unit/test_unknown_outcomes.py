@@ -8,14 +8,12 @@ import httpx
 import pytest
 
 from bdauto.bd.change import Change
-from bdauto.controllers.dispatcher import Dispatcher
-from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.breaker import FIRST_WAIT, Breaker, read
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.errors import BdFailed
-from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, row
+from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, dispatcher, row
 from tests.support.scene import Make, make
 
 __all__ = ["make"]
@@ -43,9 +41,8 @@ class Desk:
 
     def tick(self, **settings: Any) -> Report:
         chosen = DispatchSettings(**settings)
-        gate = TrackerGate(self.tracker, self.clock.now, ignore_breaker=chosen.trip_after == 0)
         runtime = self.clock.runtime(len(self.board.posts) + 1)
-        report = Dispatcher(self.tracker, self.tracker, self.board.services(agent=True), chosen, runtime, gate).cycle()
+        report = dispatcher(self.tracker, self.tracker, self.board.services(agent=True), chosen, runtime).cycle()
         self.clock.time += timedelta(minutes=2)
         return report
 

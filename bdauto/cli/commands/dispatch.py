@@ -24,17 +24,11 @@ def dispatch(
     started = begin("dispatch", output, bd, local if local.agent_command else services, settings, telemetry)
     runtime, runner = Runtime(), lazy_runner(services, local, bd)
     from bdauto.controllers.dispatcher import Dispatcher
-    from bdauto.controllers.gate import TrackerGate
+    from bdauto.controllers.gate import Gate, Known
     from bdauto.loop.shutdown import ShieldedWriter, Stop
 
     with opened(bd, readonly=settings.dry_run) as tracker, Stop() as stop:
-        gate = TrackerGate(
-            tracker,
-            runtime.now,
-            ignore_pause=settings.ignore_pause,
-            ignore_breaker=settings.trip_after == 0,
-            stopping=lambda: stop.asked,
-        )
+        gate = Gate(tracker, runner, settings, runtime.now, Known(stopping=lambda: stop.asked))
         shielded = ShieldedWriter(writer(tracker, runtime, settings.dry_run), stop.enter_critical_section)
         dispatcher = Dispatcher(tracker, shielded, runner, settings, runtime, gate)
         tell = telling(telemetry, runtime, tracker, runner, dispatch=settings)

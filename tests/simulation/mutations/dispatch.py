@@ -12,12 +12,13 @@ from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.runner import Runner
 from bdauto.bd.change import Change
-from bdauto.controllers import answer_handler, claims, dispatcher, limits, ready_queue
+from bdauto.controllers import answer_handler, attempts, claims, day_limits, ready_queue
 from bdauto.controllers.answer_handler import AnswerHandler
+from bdauto.controllers.attempts import Attempts
 from bdauto.controllers.claims import Claim, Claims, ReleaseResult
-from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.earlier_jobs import EarlierJobs
-from bdauto.controllers.gate import Hold, TrackerGate
+from bdauto.controllers.gate import Gate, TrackerGate
+from bdauto.controllers.hold import Hold
 from bdauto.controllers.ready_queue import Queue
 from bdauto.domain import limits as limits_of_day
 from bdauto.domain import record
@@ -151,41 +152,42 @@ def _post_lost() -> Replaced:
 
 @mutation("a late claim is posted")
 def _late_claim() -> Replaced:
-    original = Dispatcher.__post_init__
+    original = Attempts.__post_init__
 
-    def begin(self: Dispatcher) -> None:
-        original(self)  # what it consists of has the grace period already
+    def begin(self: Attempts) -> None:
+        original(self)
         self.settings = msgspec.structs.replace(self.settings, grace=timedelta(days=9))
 
-    return [Replacement(Dispatcher, "__post_init__", begin)]
+    return [Replacement(Attempts, "__post_init__", begin)]
 
 
 @mutation("the pause switch is not read again after a slow claim")
 def _slow_claim() -> Replaced:
-    return [Replacement(dispatcher, "MAX_AGE", timedelta(days=1))]
+    return [Replacement(attempts, "MAX_AGE", timedelta(days=1))]
 
 
 @mutation("the dispatcher looks at the pause switch once in a cycle")
 def _pause_once() -> Replaced:
     original = TrackerGate.hold
 
-    def hold(self: TrackerGate, *, again: bool = False) -> Hold | None:
+    def hold(self: TrackerGate) -> Hold | None:
         if getattr(self, "asked", False):
             return None
         self.asked = True  # type: ignore[attr-defined]
-        return original(self, again=again)
+        return original(self)
 
     return [Replacement(TrackerGate, "hold", hold)]
 
 
 @mutation("a signal does not keep a cycle from its next bead")
 def _deaf() -> Replaced:
-    original = TrackerGate.__init__
+    original = Gate.__init__
 
-    def begin(self: TrackerGate, *args: Any, **options: Any) -> None:
-        original(self, *args, **(options | {"stopping": lambda: False}))
+    def begin(self: Gate, bd: Any, runner: Any, settings: Any, now: Any, known: Any = None, switch: Any = None) -> None:
+        deaf = msgspec.structs.replace(known, stopping=lambda: False) if known else None
+        original(self, bd, runner, settings, now, deaf, switch)
 
-    return [Replacement(TrackerGate, "__init__", begin)]
+    return [Replacement(Gate, "__init__", begin)]
 
 
 @mutation("the room of the agent service does not count")
@@ -380,7 +382,7 @@ def _first_page() -> Replaced:
 
 @mutation("the limit of a day is not heeded")
 def _no_limit() -> Replaced:
-    return [Replacement(limits, "reached", lambda beads, settings, assignee, now, here=(): None)]
+    return [Replacement(day_limits, "reached", lambda beads, settings, assignee, now, here=(): None)]
 
 
 @mutation("the limit of a day leaves out the jobs that run")

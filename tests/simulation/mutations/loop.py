@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from bdauto.controllers.gate import Hold
+from bdauto.controllers.hold import Hold
 from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.bead import Bead
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Report

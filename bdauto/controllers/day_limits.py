@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from bdauto.bd.client import Bd
 from bdauto.bd.prefetch import Prefetch
-from bdauto.controllers.gate import Hold
-from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, outside_hours, reached
+from bdauto.controllers.hold import Hold
+from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, reached
 from bdauto.domain.outcome import Outcome
 from bdauto.domain.settings import DispatchSettings
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
 
 
-class Limits:
-    """Says whether a limit is reached. Where none is set that counts beads, it reads nothing."""
+class DayLimits:
+    """Says whether a limit is reached. Where none is set, it reads nothing."""
 
     def __init__(
         self, bd: Bd, runner: "Callable[[], Runner]", settings: DispatchSettings, now: Callable[[], datetime]
@@ -25,21 +25,22 @@ class Limits:
         self._runner = runner
         self._settings = settings
         self._now = now
-        self._beads = Prefetch(lambda: bd.changed_since(now() - LOOK_BACK), now)
+        self._beads = Prefetch(lambda: bd.changed_since(now() - LOOK_BACK), now) if counts_beads(settings) else None
 
     def prefetch(self) -> None:
         """Start the read that `hold` needs."""
-        if counts_beads(self._settings):
+        if self._beads:
             self._beads.start()
 
     def hold(self) -> Hold | None:
-        """Return why not to go on, None to go on. Raises BdError."""
-        limit = outside_hours(self._settings, self._now())
-        if limit is None and counts_beads(self._settings):
-            beads, here = self._beads.result().beads, self._runner().recent_runs(self._now() - DAY)
-            limit = reached(beads, self._settings, self._bd.settings.assignee, self._now(), here)
+        """Return the limit that is reached, or None. Raises BdError."""
+        if self._beads is None:
+            return None
+        beads, here = self._beads.result().beads, self._runner().recent_runs(self._now() - DAY)
+        limit = reached(beads, self._settings, self._bd.settings.assignee, self._now(), here)
         return Hold(Outcome.limited, limit.describe(), limit.until) if limit else None
 
     def close(self) -> None:
-        """End a read that is under way."""
-        self._beads.close()
+        """Stop a read that is under way."""
+        if self._beads:
+            self._beads.close()
