@@ -57,7 +57,7 @@ def main() -> None:
     """Release the version that the command line names."""
     version = sys.argv[1]
     check(version)
-    run("make", "check")
+    run("make", "static", "test-all")
     write(version)
     run(sys.executable, "-m", "build", "--outdir", "dist")
     run(sys.executable, "-m", "twine", "check", "--strict", *map(str, (ROOT / "dist").glob(f"bdauto-{version}*")))

@@ -11,7 +11,13 @@ import pytest
 from bdauto.sandbox import Sandbox
 from tests.support import patience
 
-pytest_plugins = ["tests.support.real_bd", "tests.support.running_loop", "tests.support.scene", "tests.support.worlds"]
+pytest_plugins = [
+    "tests.support.real_bd",
+    "tests.support.running_loop",
+    "tests.support.scene",
+    "tests.support.worlds",
+    "tests.support.selection",
+]
 OUTSIDE = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system", "socket.connect")
 INSIDE = tuple(Path(__file__).parent / name for name in ("unit", "simulation"))
 _guarding = False

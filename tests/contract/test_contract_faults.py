@@ -9,6 +9,7 @@ import pytest
 
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.sandbox import When
+from tests.support.patience import seconds
 
 Done = subprocess.CompletedProcess[str]
 
@@ -23,7 +24,7 @@ def start(sandbox: Sandbox, *args: str) -> subprocess.Popen[str]:
 def call(sandbox: Sandbox, *args: str) -> Done:
     """One call of bd."""
     process = start(sandbox, *args)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=seconds(30))
     return Done(args, process.returncode, out, err)
 
 
@@ -80,7 +81,7 @@ def test_a_pause_stops_the_world(sandbox: Sandbox) -> None:
     assert sandbox.show(bead)["status"] == "in_progress"
     assert process.poll() is None
     pause.release()
-    assert process.wait(30) == 0
+    assert process.wait(seconds(30)) == 0
     process.communicate()
 
 
@@ -95,9 +96,9 @@ def test_a_hang_has_a_child_and_ends_with_its_group(sandbox: Sandbox) -> None:
     assert process.stderr is not None
     assert process.stderr.readline() == "waiting\n"
     process.kill()
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait(seconds(10)) == -signal.SIGKILL
     os.killpg(process.pid, signal.SIGKILL)  # which fails when nobody is left in it
-    assert process.communicate(timeout=10) == ("", "")  # which ends only when nobody holds the pipes any more
+    assert process.communicate(timeout=seconds(10)) == ("", "")  # which ends only when nobody holds the pipes any more
 
 
 def test_versions_and_calls(sandbox: Sandbox) -> None:
@@ -114,6 +115,6 @@ def test_nothing_is_left_behind() -> None:
         pause = sandbox.pause("version")
         process = start(sandbox, "version")
         pause.wait()
-    assert process.wait(30) == 0
+    assert process.wait(seconds(30)) == 0
     process.communicate()
     assert not folder.exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import BDAUTO
+from tests.support.patience import seconds
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,8 @@ from tests.support.cli import BDAUTO
 )
 def test_a_demo_tells_its_story_and_leaves_nothing(tmp_path: Path, words: tuple[str, ...], told: list[str]) -> None:
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "COLUMNS": "120"}
-    done = subprocess.run([BDAUTO, "demo", *words], env=env, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [BDAUTO, "demo", *words], env=env, capture_output=True, text=True, timeout=seconds(120), check=True
+    )
     assert [line for line in told if line not in done.stdout] == []
     assert list(tmp_path.iterdir()) == []

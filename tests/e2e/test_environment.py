@@ -29,6 +29,7 @@ from tests.support.cli import (
     tell,
     written,
 )
+from tests.support.patience import seconds
 
 IGNORED: dict[str, dict[str, Any]] = {
     "a proxy of another kind": {"ALL_PROXY": "socks5://127.0.0.1:9"},
@@ -116,7 +117,12 @@ def test_output_never_decides_what_happens_to_beads(sandbox: Sandbox, streams: s
     bead = sandbox.create()
     words = f"set -o pipefail; {shlex.quote(str(BDAUTO))} dispatch {options} {streams}"
     code = subprocess.run(
-        ["bash", "-c", words], env=sandbox.env(), stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+        ["bash", "-c", words],
+        env=sandbox.env(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=seconds(60),
+        check=False,
     ).returncode
     assert (code, posted(sandbox), status(sandbox, bead)) == (0, [bead], "in_progress")
     assert metadata(sandbox, bead)["job"] == sandbox.board.job_of(bead).id
@@ -134,10 +140,12 @@ def test_a_loop_whose_reader_is_gone_goes_on(sandbox: Sandbox) -> None:
     while not posted(sandbox):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(seconds(30)) == 0
     assert metadata(sandbox, bead)["job"] == sandbox.board.job_of(bead).id
     watch = f"{shlex.quote(str(BDAUTO))} status --watch 100ms | head -n 1"
-    done = subprocess.run(["bash", "-c", watch], env=sandbox.env(), capture_output=True, timeout=60, check=True)
+    done = subprocess.run(
+        ["bash", "-c", watch], env=sandbox.env(), capture_output=True, timeout=seconds(60), check=True
+    )
     assert done.stderr == b""
 
 
@@ -145,7 +153,7 @@ def test_a_loop_whose_reader_is_gone_goes_on(sandbox: Sandbox) -> None:
 def test_a_full_disk_is_said_and_a_reader_that_went_away_is_not(sandbox: Sandbox, streams: str, words: str) -> None:
     """On stderr, in one line."""
     shell = ["bash", "-c", f"{shlex.quote(str(BDAUTO))} status {streams}"]
-    done = subprocess.run(shell, env=sandbox.env(), stderr=subprocess.PIPE, text=True, timeout=60, check=True)
+    done = subprocess.run(shell, env=sandbox.env(), stderr=subprocess.PIPE, text=True, timeout=seconds(60), check=True)
     assert (len(done.stderr.splitlines()), words in done.stderr) == (1 if words else 0, True)
 
 
@@ -227,7 +235,7 @@ def test_on_a_terminal_the_result_stands_once(sandbox: Sandbox, options: tuple[s
         [BDAUTO, "dispatch", *options], env=sandbox.env(), cwd=sandbox.folder, stdout=subprocess.PIPE, stderr=terminal
     )
     os.close(terminal)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=seconds(60))
     log = b""
     with contextlib.suppress(OSError):  # how a terminal ends
         while piece := os.read(here, 65536):

@@ -25,6 +25,7 @@ from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from tests.support.cli import running
 from tests.support.fakes import bead
 from tests.support.jobs import supervisor_of
+from tests.support.patience import seconds
 
 PATIENCE = 30.0
 
@@ -516,7 +517,7 @@ def test_eight_dispatchers_and_four_slots(place: Place) -> None:
         for _ in range(8)
     ]
     for racer in racers:
-        racer.communicate(b"go\n", timeout=60)
+        racer.communicate(b"go\n", timeout=seconds(60))
     for number in range(6):
         assert place.end(f"w{number}").state == "completed"
     lines = [line.split() for line in (place.project / "log").read_text().splitlines()]

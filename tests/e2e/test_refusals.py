@@ -158,7 +158,7 @@ def test_a_paused_dispatch_does_not_wait_for_the_page_that_it_read_ahead(either:
 def test_a_child_with_a_long_answer_waits_for_nobody() -> None:
     """A pipe would hold it up at 64 KiB: with the lock of an embedded database, which the next bd waits for."""
     process = Process([sys.executable, "-c", "print('x' * 1_000_000)"], {})
-    assert process.child.wait(30) == 0
+    assert process.child.wait(seconds(30)) == 0
     assert process.wait(1) == (0, b"x" * 1_000_000 + b"\n", b"")
     process.end()
 

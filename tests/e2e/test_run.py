@@ -31,7 +31,7 @@ from tests.support.cli import (
     running,
     status,
 )
-from tests.support.patience import duration
+from tests.support.patience import duration, seconds
 from tests.support.receiver import Receiver
 from tests.support.running_loop import FAST, Loop, Start, request, samples, value
 
@@ -280,7 +280,7 @@ def test_many_loops_on_one_queue(request: pytest.FixtureRequest, loops: int, bea
             while len(sandbox.posts) < beads and time.monotonic() - began < 800:
                 threading.Event().wait(0.2)
             took = time.monotonic() - began
-            done = [each.stop(timeout=60) for each in running_loops]
+            done = [each.stop(timeout=seconds(60)) for each in running_loops]
         finally:
             for each in running_loops:
                 each.process.kill()

@@ -8,6 +8,7 @@ import pytest
 
 from bdauto.sandbox.real_bd import RealBd, environment
 from tests.support.cli import REAL_FLAVOURS, make_world, tell
+from tests.support.patience import seconds
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
 COMMANDS = re.findall(r"^(?:ID=\$\()?bd .*$", RUNBOOK.read_text(), re.MULTILINE)
@@ -27,6 +28,11 @@ def test_each_command_works(request: pytest.FixtureRequest, flavour: str) -> Non
             line = re.sub(r'(?<= )(ID|"\$ID")(?= |$)', bead, command)
             env = environment(program.home, BEADS_ACTOR="ann")
             done = subprocess.run(
-                ["/bin/sh", "-e", "-c", line], cwd=program.folder, env=env, capture_output=True, text=True, timeout=60
+                ["/bin/sh", "-e", "-c", line],
+                cwd=program.folder,
+                env=env,
+                capture_output=True,
+                text=True,
+                timeout=seconds(60),
             )
             assert done.returncode == 0, (line, done)

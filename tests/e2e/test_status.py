@@ -12,6 +12,7 @@ import pytest
 
 from bdauto.sandbox import Sandbox
 from tests.support.cli import BDAUTO, claimed, dispatch, finish, run, start, started, tell, written
+from tests.support.patience import seconds
 
 
 def test_what_is_shown_is_what_there_is(world: Sandbox) -> None:
@@ -164,7 +165,7 @@ def test_a_watch_on_a_terminal_redraws_in_place(sandbox: Sandbox) -> None:
     watching.send_signal(signal.SIGTERM)
     seen += _read(ours, lambda text: False)
     os.close(ours)
-    assert watching.wait(30) == 130
+    assert watching.wait(seconds(30)) == 130
     assert seen.count(b"\x1b[1A") >= 2  # up, over what was drawn before
     assert b"\x1b[?25h" in seen  # the cursor is back
     assert b"\x1b[32m" in seen
@@ -179,7 +180,7 @@ def test_without_colour(sandbox: Sandbox, variables: dict[str, str]) -> None:
     os.close(theirs)
     seen = _read(ours, lambda text: False)
     os.close(ours)
-    assert shown.wait(30) == 0
+    assert shown.wait(seconds(30)) == 0
     assert b"Plain" in seen
     assert not re.search(rb"\x1b\[[0-9;]*3[0-9]", seen)
 

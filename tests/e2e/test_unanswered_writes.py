@@ -8,10 +8,11 @@ import pytest
 
 from bdauto.sandbox import FakeReply, Sandbox
 from tests.support.cli import BDAUTO, dispatch, finish, make_world, posted, reap, start, started, status
+from tests.support.patience import duration
 
 SLOW = 3.0
 """Seconds that the agent service takes for each answer about a job."""
-TIMEOUT = "4s"
+TIMEOUT = duration(4)
 
 
 BOTH = ("server", "embedded")

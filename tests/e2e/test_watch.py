@@ -15,6 +15,7 @@ import pytest
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.real_bd import RealBd
 from tests.support.cli import REAL_FLAVOURS, posted, real_world, tell
+from tests.support.patience import duration
 from tests.support.real_bd import Workspaces, need, need_harmless
 from tests.support.running_loop import Loop, Start
 from tests.support.tcp_proxy import TcpProxy
@@ -208,7 +209,7 @@ def proxied(on_server: Workspaces, dolt_port: int) -> Iterator[tuple[Sandbox, Tc
 
 def through(begin: Start, sandbox: Sandbox, proxy: TcpProxy, *options: str, password: str = "") -> Loop:
     """Start a loop that reaches the server through the proxy."""
-    more = ("--bd-timeout", "5s", "--dispatch-every", "1s", "--listen", "0")
+    more = ("--bd-timeout", duration(5), "--dispatch-every", "1s", "--listen", "0")
     return begin(sandbox, *SLOW, *more, *options, BEADS_DOLT_SERVER_PORT=str(proxy.port), BEADS_DOLT_PASSWORD=password)
 
 
@@ -241,7 +242,7 @@ def test_a_server_that_is_gone_for_a_while(proxied: tuple[Sandbox, TcpProxy], ho
         proxy.accept()
     else:
         proxy.let_go()
-    loop.wait("recovered", target="bd", timeout=60)
+    loop.wait("recovered", target="bd")
     bead = sandbox.create()
     loop.wait("dispatched", bead=bead)
     ended(loop)

@@ -81,7 +81,7 @@ def start(
     )
 
 
-def finish(process: "subprocess.Popen[bytes]", sandbox: Sandbox, timeout: float = 300) -> Done:
+def finish(process: "subprocess.Popen[bytes]", sandbox: Sandbox, timeout: float = seconds(300)) -> Done:
     """Wait for a started `bdauto`, and hold it to what every run promises."""
     try:
         out, err = process.communicate(timeout=timeout)
