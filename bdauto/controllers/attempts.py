@@ -65,15 +65,15 @@ class Attempts:
         While the breaker is half open, only the dispatcher that takes its one place does. `ahead` is called before the
         answer is recorded, to start the reads that decide on the next bead.
         """
-        attempt, switch = self.runtime.unique(), self.gate.switch
-        if switch.half_open and not self.settings.dry_run and not self._breaker.take_trial(attempt, bead.id):
+        attempt, trial = self.runtime.unique(), self.gate.switch.half_open
+        if trial and not self.settings.dry_run and not self._breaker.take_trial(attempt, bead.id):
             words = f"{bead.id} is passed over: another bead tries whether the agent works again"
             self.held = Hold(Outcome.suspended, words)
             return False
         try:
             return self._attempt(bead, attempt, ahead)
         finally:
-            if switch.half_open and not self.answers.may_run(attempt):
+            if trial and not self.answers.may_run(attempt):
                 self._breaker.return_trial(attempt)
 
     def _attempt(self, bead: Bead, attempt: str, ahead: Callable[[], None]) -> bool:
@@ -82,7 +82,7 @@ class Attempts:
         if claim is None:
             return self.held is None
         if self._taken(since, at) > MAX_AGE:
-            self.held = self.gate.hold(Step.post)
+            self.held = self._hold(attempt)
         taken = self._taken(since, at)  # the last check before the POST: `hold` may be slow
         if taken > self.settings.grace / 2:
             self.answers.too_late(claim, f"its claim took {format_age(taken)}, a reaper may release it: not posted")
@@ -121,12 +121,17 @@ class Attempts:
             self._claims_failed = 0
             if claim or not expected:
                 break
-            self.held = self.gate.hold(Step.post)
+            self.held = self._hold(attempt)
             if self.held or self.gate.switch.expected == expected:
                 break
         if claim is None and self.held is None:
             self.answers.report(bead, BeadOutcome.lost, "it changed since it was read: somebody else has it")
         return claim
+
+    def _hold(self, attempt: str) -> Hold | None:
+        """Return the reason not to post, or None. That this very attempt is the breaker's trial is no reason."""
+        hold = self.gate.hold(Step.post)
+        return None if hold and hold.trial == attempt else hold
 
     def _place(self) -> "Place | None":
         """Return where the job of a claim will run. A dry run makes no jobs folder, so it names none."""

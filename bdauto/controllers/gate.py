@@ -127,7 +127,7 @@ class TrackerGate:
         self.half_open, self.died = state == "half-open", frozenset(death.bead for death in found.deaths)
         if state == "closed":  # half open, a write of its own guards the one bead
             self.expected |= expected_values(store, breaker.KEY)
-        return Hold(Outcome.suspended, found.describe(), found.until) if state == "open" else None
+        return Hold(Outcome.suspended, found.describe(), found.until, found.trial) if state == "open" else None
 
     def close(self) -> None:
         """Stop a read that is under way."""

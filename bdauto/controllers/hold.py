@@ -14,3 +14,5 @@ class Hold(msgspec.Struct, frozen=True):
     detail: str = ""
     until: datetime | None = None
     """When it ends by itself, if that is known."""
+    trial: str = ""
+    """The attempt that tries whether agents work again, if that is why."""

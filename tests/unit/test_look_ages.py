@@ -228,3 +228,18 @@ def test_what_a_change_expects_of_the_store() -> None:
     assert expects.allowed_by({BREAKER: "v", KEY: ""})
     assert not expects.allowed_by({BREAKER: "w"})
     assert not expects.allowed_by({BREAKER: "v", KEY: SWITCH})
+
+
+def test_a_slow_claim_of_the_trial_is_not_held_by_its_own_trial() -> None:
+    """Else a half-open breaker would never close where bd takes more than two seconds to write."""
+    here = desk(row("x-1"))
+    waited = Breaker((Death("x-9", "a", claimed_at="2026-04-18T20:00:00Z"),), NOW - timedelta(minutes=1), 1)
+    here.tracker.store[BREAKER] = waited.encode()
+
+    def slow(change: Change) -> None:
+        if change.act == "claim":
+            here.clock.time += MAX_AGE + timedelta(seconds=1)
+
+    here.tracker.before_write = slow
+    report = here.cycle()
+    assert (said(report), here.board.posts) == ({"x-1": "dispatched"}, ["x-1"])
