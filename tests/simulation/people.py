@@ -91,8 +91,9 @@ class _Person:
         row = self._task.rng.choice(rows)
         if act == "re-opens":
             row = self._task.rng.choice([r for r in rows if r.bead.status not in ("open", "closed")] or rows)
-        if act == "signs for another":
-            row = self._task.rng.choice([r for r in rows if r.bead.status == "open"] or rows)
+        if act == "signs for another" or (act == "clicks" and self._task.rng.random() < 0.7):
+            waiting = [r for r in rows if r.bead.status == "open" and r.bead.acceptance_criteria.strip()]
+            row = self._task.rng.choice(waiting or rows)
         world.tell("people", "somebody {} ({}, {})", act, row.bead.id, row.bead.status)
         match act:
             case "notes":

@@ -125,7 +125,7 @@ def make_plan(seed: int) -> Plan:
     sick = others.choice((0.0, 0.0, 0.0, 0.0, 0.3, 0.7))
     signs = [("signs for another", others.choice(MOMENTS), others.randrange(1, 6))] if others.random() < 0.1 else []
     looks = [("pauses", "look", others.randrange(1, 12))] if others.random() < 0.1 else []
-    clicks = [("clicks", others.choice(MOMENTS), others.randrange(1, 6))] if service and others.random() < 0.05 else []
+    clicks = [("clicks", "create", 1)] if service and others.random() < 0.08 else []
     gateway = (GATEWAY,) if others.random() < 0.04 else ()
     slow = {SLOW: others.choice((0.02, 0.08))} if others.random() < 0.15 else {}
     return Plan(

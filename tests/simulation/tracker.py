@@ -48,6 +48,7 @@ def add_bead(world: World, plan: BeadPlan) -> None:
     row.place = created
     note_fitness(world, row)
     world.tell("people", "create {} priority {}", plan.id, plan.priority)
+    world.moment("create")
 
 
 def write(world: World, who: str, bead_id: str, *, note: str = "", skew: float = 0.0, **fields: Any) -> None:
