@@ -177,12 +177,15 @@ def to_options(change: Change, bead: Bead, now: datetime) -> list[str]:
     if change.status is not None:
         options += ["--status", change.status]
     pending = "" if change.retracts_claim_note or change.quiet else bead.pending_note
-    note = "\n".join(filter(None, [pending, change.note]))
+    note, notes = "\n".join(filter(None, [pending, change.note])), bead.notes
     if note and len(bead.notes.encode()) + len(note.encode()) < NOTES_BYTES:
         options += ["--append-notes", note]
+        notes = "\n".join(filter(None, [notes, note]))
     put, drop = {**change.put, MARK: change.mark}, list(change.drop)
     if change.writes_claim_note:
-        put[PENDING_NOTE] = f"{len(bead.notes)} {CLAIM_NOTE}{NOW.at(now)}"
+        put[PENDING_NOTE] = (
+            f"{len(notes)} {CLAIM_NOTE}{NOW.at(now)}"  # after the note of an earlier claim, if it waited
+        )
     elif PENDING_NOTE in bead.metadata:
         if change.ends_claim:
             drop.append(PENDING_NOTE)

@@ -21,6 +21,7 @@ from bdauto.bd.sql import NOT_WRITTEN, NOTES_BYTES, OVERTAKEN
 from bdauto.bd.writer import BdWriter, to_options
 from bdauto.clock import Runtime
 from bdauto.domain.bead import Bead, BeadList
+from bdauto.domain.life import sign_of_life
 from bdauto.domain.settings import BdSettings
 from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdMoved, BdTimeout, BdUnsupported
 from tests.support.fakes import NOW, Answered, Clock, bead, change
@@ -435,6 +436,16 @@ def test_a_note_that_an_agent_wrote_before_the_claim_s_own_note_is_a_sign_of_lif
 def test_the_note_of_an_embedded_claim_waits_with_its_place() -> None:
     options = to_options(change(writes_claim_note=True), bead(notes="a"), NOW)
     assert f"bdauto.claim_note=1 {CLAIM}" in options
+
+
+def test_the_note_of_an_earlier_claim_that_waited_is_no_sign_of_life() -> None:
+    """Somebody opened the bead during its POST. The next claim writes the note of the one before."""
+    options = to_options(change(writes_claim_note=True), bead(notes="a", metadata=WAITING), NOW)
+    notes = f"a\n{CLAIM}"
+    place = f"{len(notes)} {CLAIM}"
+    assert f"bdauto.claim_note={place}" in options
+    own = {"bdauto.attempt": "w2", "bdauto.claim_note": place}
+    assert not sign_of_life(bead(status="in_progress", notes=notes, metadata=own))
 
 
 def test_times_in_an_embedded_database_are_this_host_s(tmp_path: Path) -> None:
