@@ -494,13 +494,13 @@ def _check_result(world: World, process: Process, row: Row, change: Change) -> N
     """The end of a job is recorded once, on the attempt that was read, and not while the job is known to run."""
     bead, seen = row.bead, process.seen[row.bead.id]
     before = {run["attempt"] for run in _runs(bead.metadata) if run["ended"]}
-    [ended] = [run for run in _runs(change.put) if run["ended"] and run["attempt"] not in before]
-    told = process.jobs_told.get(ended["job"] or ended["attempt"], "")
+    ended = next((run for run in _runs(change.put) if run["ended"] and run["attempt"] not in before), None)
+    told = process.jobs_told.get(ended["job"] or ended["attempt"], "") if ended else ""
     if (seen.record.attempt, seen.record.job) != (bead.record.attempt, bead.record.job):
         world.violate("fence", f"{process.name} records a result on another attempt of {bead.id}")
     if told in ALIVE:
         world.violate("evidence", f"{process.name} records a result on {bead.id}, whose job was said to be {told}")
-    if bead.metadata.get("bdauto.result") != "running":
+    if ended is None or bead.metadata.get("bdauto.result") != "running":
         world.violate("twice", f"{process.name} records the result of {bead.id} twice")
 
 
