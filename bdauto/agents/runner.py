@@ -119,8 +119,8 @@ class Runner:
         """Return the output of a job. Raises ServiceError."""
         raise ServiceDrift(f"the output of job {job} cannot be read")
 
-    def recent_runs(self, since: datetime) -> Sequence[Run]:
-        """Return the runs that still run or ended after `since`, if they are known without their beads."""
+    def recent_runs(self, since: datetime) -> Sequence[tuple[str, Run]]:
+        """Return bead and run of those that still run or ended after `since`, if they are known without the beads."""
         return ()
 
     def unrecorded(self) -> Sequence[tuple[str, str, JobEnd]]:

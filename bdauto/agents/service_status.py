@@ -3,13 +3,15 @@
 Nothing here raises for a service: one that does not answer is a finding, and the rest is shown all the same.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bdauto.agents.capacity import Capacity
+from bdauto.domain import breaker, pause
 from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import Condition, global_conditions
 from bdauto.domain.pause import Pause
@@ -52,6 +54,8 @@ class ServiceStatus:
     agent: Agent | None = None
     suspended: str = ""
     """What the circuit breaker says while it is open, or ""."""
+    suspended_until: datetime | None = None
+    """When it lets one bead try, None unless it is open."""
     limited: str = ""
     """The limit on dispatching that is reached, or ""."""
     local: bool = False
@@ -105,6 +109,7 @@ class ServiceStatus:
                 "until": format_time(paused.until) if paused.until else None,
             },
             "suspended": self.suspended or None,
+            "suspended_until": format_time(self.suspended_until) if self.suspended_until else None,
             "limited": self.limited or None,
             "beadboard": board
             and {
@@ -123,6 +128,12 @@ class ServiceStatus:
             },
             "capacity_free": self.free,
         }
+
+
+def with_switches(found: ServiceStatus, store: Mapping[str, Any], now: datetime) -> ServiceStatus:
+    """Return the status with the pause and the circuit breaker that the tracker's key-value store holds."""
+    words, until = breaker.suspension(store, now)
+    return replace(found, paused=pause.read(store, now), suspended=words, suspended_until=until)
 
 
 def check_services(runner: "Runner | None") -> ServiceStatus:

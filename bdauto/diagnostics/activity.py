@@ -77,11 +77,11 @@ class Activity:
     malformed: Sequence[str]
 
 
-def gather_activity(bd: Bd, settings: DispatchSettings, since: timedelta, by: By, now: datetime) -> Activity:
-    """Read what changed in this time and what is ready, and make the report of it. Raises BdError."""
+def gather_activity(bd: Bd, settings: DispatchSettings, since: datetime, by: By, now: datetime) -> Activity:
+    """Read what changed since then and what is ready, and make the report of it. Raises BdError."""
     # The tracker rounds its times to whole seconds, so what happened just now may be dated up to half a second ahead.
     end = (now + timedelta(seconds=1.5)).replace(microsecond=0)
-    window = Window(end - since, end)
+    window = Window(end - (now - since), end)
     calls = bd.changed_since(window.since - SLACK), bd.ready(limit=0)
     try:
         changed, ready = (call.result() for call in calls)

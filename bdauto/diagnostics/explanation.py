@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from bdauto.agents.service_status import ServiceStatus, check_services, job_evidence
+from bdauto.agents.service_status import ServiceStatus, check_services, job_evidence, with_switches
 from bdauto.bd.client import Bd
 from bdauto.diagnostics.snapshot import (
     Running,
@@ -16,7 +16,6 @@ from bdauto.diagnostics.snapshot import (
     with_dependencies,
     with_jobs,
 )
-from bdauto.domain import breaker, pause
 from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import Condition, Verdict, verdict
 from bdauto.domain.notes import format_age
@@ -99,7 +98,7 @@ def explanation(
     return Explanation(
         now,
         found,
-        replace(services, paused=pause.read(store, now), suspended=breaker.suspension(store, now)),
+        with_switches(services, store, now),
         queue.index(bead.id) + 1 if found.eligible and bead.id in queue else None,
         len(queue),
         running,

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bdauto.agents.named_jobs import Patience, job_in_the_way
-from bdauto.agents.service_status import ServiceStatus, check_services, job_evidence
+from bdauto.agents.service_status import ServiceStatus, check_services, job_evidence, with_switches
 from bdauto.bd.client import Bd
-from bdauto.domain import breaker, pause
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency
 from bdauto.domain.eligibility import Condition, Verdict, ranked, verdict
 from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, outside_hours, reached
@@ -138,7 +137,7 @@ def gather(
     found = replace(found, queue=tuple(ranked(with_jobs(bd, runner, found.queue, dispatch, now))))
     return replace(
         found,
-        services=replace(services, paused=pause.read(store, now), suspended=breaker.suspension(store, now)),
+        services=with_switches(services, store, now),
         queue=tuple(_with_blockers(bd, found.queue, known, dispatch, now, limit)),
     )
 

@@ -34,10 +34,12 @@ class Why(StrEnum):
 class AgentEnd(msgspec.Struct, frozen=True, kw_only=True):
     """The end of a run as the agent's command told it. Unknown values are None.
 
-    `why` is None if the command did not tell it. Then its exit status decides. `sessions` are in order, and the last
+    `agent` is the adapter that understood its output. `why` is None if the command did not tell it. Then its exit
+    status decides. `sessions` are in order, and the last
     one can be resumed. `denied` are the tools that the command was not allowed to use. `reset_at` is when a limit ends.
     """
 
+    agent: str | None = None
     why: Why | None = None
     words: str = ""
     cost_usd: float | None = None

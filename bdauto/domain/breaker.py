@@ -192,10 +192,10 @@ def read(store: Mapping[str, Any]) -> Breaker:
     return Breaker(deaths[-REMEMBERED:], until, max(found.opened, 0), trial, trial_bead, found.write)
 
 
-def suspension(store: Mapping[str, Any], now: datetime) -> str:
-    """Describe the breaker that the key-value store holds, "" unless it is open."""
+def suspension(store: Mapping[str, Any], now: datetime) -> tuple[str, datetime | None]:
+    """Describe the breaker that the key-value store holds, and return until when it is open. "" and None: it is not."""
     found = read(store)
-    return found.describe() if found.state(now) == "open" else ""
+    return (found.describe(), found.until) if found.state(now) == "open" else ("", None)
 
 
 class _Stored(msgspec.Struct, frozen=True):

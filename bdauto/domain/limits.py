@@ -13,7 +13,6 @@ from bdauto.domain.times import format_time
 
 if TYPE_CHECKING:
     from bdauto.domain.record import Run
-    from bdauto.domain.runs import History
 
 DAY = timedelta(days=1)
 SLACK = timedelta(hours=1)
@@ -47,35 +46,23 @@ def outside_hours(settings: DispatchSettings, now: datetime) -> Limit | None:
 
 
 def reached(
-    beads: Iterable[Bead], settings: DispatchSettings, assignee: str, now: datetime, here: Sequence["Run"] = ()
+    beads: Iterable[Bead],
+    settings: DispatchSettings,
+    assignee: str,
+    now: datetime,
+    here: Sequence[tuple[str, "Run"]] = (),
 ) -> Limit | None:
     """Return the limit that the last 24 hours have reached, or None. Of two limits, the one that lasts longer.
 
     `beads` are those that were changed since LOOK_BACK, whoever has them. `here` are the runs that this machine knows
     itself, since an agent may have removed its bead or its record.
     """
-    from bdauto.domain.runs import dispatched_for, histories_of  # only who sets a limit waits for it
+    from bdauto.domain.runs import all_runs, dispatched_for  # only who sets a limit waits for it
 
-    known = {run.attempt: run for run in here}
-    mine = histories_of(bead for bead in beads if dispatched_for(bead, assignee))
-    recorded = [run for history in mine for run in _runs(history)]
-    runs = [_merged(run, known.pop(run.attempt, None)) for run in recorded] + [*known.values()]
+    runs = [run for _, run in all_runs((bead for bead in beads if dispatched_for(bead, assignee)), here)]
     found = [_by_number(runs, settings.max_per_day, now), _by_cost(runs, settings.max_cost_per_day, now)]
     limits = [limit for limit in found if limit]
     return max(limits, key=lambda limit: limit.until or now + DAY) if limits else None
-
-
-def _runs(history: "History") -> Sequence["Run"]:
-    """Return a bead's runs, the closing of the bead being the end of its last where no end is recorded."""
-    return [msgspec.structs.replace(run, ended_at=history.ended_at(run)) for run in history.runs]
-
-
-def _merged(recorded: "Run", here: "Run | None") -> "Run":
-    """Return a recorded run with the end and the cost from the machine that ran it."""
-    if here is None:
-        return recorded
-    cost_usd = recorded.cost_usd if here.cost_usd is None else here.cost_usd
-    return msgspec.structs.replace(recorded, ended_at=here.ended_at or recorded.ended_at, cost_usd=cost_usd)
 
 
 def _by_number(runs: Iterable["Run"], most: int | None, now: datetime) -> Limit | None:

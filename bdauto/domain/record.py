@@ -67,8 +67,9 @@ _Words = Annotated[str, msgspec.Meta(max_length=WORDS_LIMIT)]
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One dispatch of a bead: the claim, the job, and the end as far as it is known. What is unknown is None.
 
-    `runner` is the host of a local agent, `jobs_folder` the id of its jobs folder. `cost_usd` is in US dollars, `why` a
-    word of `domain.agent_end.Why`, `session` the agent's last one, `words` the last line that it wrote.
+    `runner` is the host of a local agent, `jobs_folder` the id of its jobs folder. `agent` is the name of the agent's
+    command line, such as `claude`. `cost_usd` is in US dollars, `why` a word of `domain.agent_end.Why`, `session` the
+    agent's last one, `words` the last line that it wrote.
     """
 
     attempt: _Id
@@ -76,6 +77,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     job: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{0,100}\Z")] = ""
     runner: _Words | None = None
     jobs_folder: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{0,100}\Z")] = ""
+    agent: _Words | None = None
     ended_at: _Time | None = msgspec.field(name="ended", default=None)
     seconds: _Count | None = None
     result: Result | None = None

@@ -25,11 +25,12 @@ _WHY = {Result.timeout: Why.timeout, Result.stopped: Why.stopped, Result.lost: W
 class JobEnd(msgspec.Struct, frozen=True, kw_only=True):
     """The end of one job. Unknown values are None. `words` is the last line that the agent wrote.
 
-    `session` is the agent's last one. `reset_at` is when the limit ends that it ran into.
+    `agent` is the name of its command line, `session` its last one. `reset_at` is when the limit ends that it ran into.
     """
 
     result: Result
     ended_at: datetime
+    agent: str | None = None
     why: Why | None = None
     seconds: int | None = None
     cost_usd: float | None = None
@@ -66,6 +67,7 @@ def told_end(
     return JobEnd(
         result=result,
         ended_at=ended_at,
+        agent=said.agent,
         why=Why.error if told is Why.ok and result is Result.failed else told,
         seconds=said.seconds if seconds is None else seconds,
         cost_usd=said.cost_usd,
@@ -102,6 +104,7 @@ def ended_run(run: Run, end: JobEnd) -> Run:
     """Return a run with its end."""
     return msgspec.structs.replace(
         run,
+        agent=end.agent or run.agent,
         ended_at=end.ended_at,
         result=end.result,
         why=end.why,

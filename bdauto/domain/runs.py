@@ -79,6 +79,26 @@ def histories_of(beads: Iterable[Bead]) -> list[History]:
     return [History(one.bead, [counted(one, run) for run in one.runs]) for one in histories]
 
 
+def all_runs(beads: Iterable[Bead], here: Iterable[tuple[str, Run]]) -> list[tuple[str, Run]]:
+    """Return the id of the bead and the run, for each run of these beads and each that this machine knows itself.
+
+    What this machine knows of a run counts before its record. Where neither knows the end of a bead's last run, that is
+    the closing of the bead.
+    """
+    known = {run.attempt: (bead, run) for bead, run in here}
+    recorded = [(history, run) for history in histories_of(beads) for run in history.runs]
+    found = [(history.bead.id, _merged(history, run, known.pop(run.attempt, None))) for history, run in recorded]
+    return [*found, *known.values()]
+
+
+def _merged(history: History, run: Run, here: tuple[str, Run] | None) -> Run:
+    if here is None:
+        return msgspec.structs.replace(run, ended_at=history.ended_at(run), seconds=history.seconds(run))
+    told = msgspec.structs.asdict(here[1])
+    known = {name: value for name, value in told.items() if value not in (None, "") and name != "claimed_at"}
+    return msgspec.structs.replace(run, **known)
+
+
 def shared_jobs(beads: Iterable[Bead]) -> Mapping[str, Sequence[str]]:
     """Return the jobs that more than one bead records, with the ids of these beads."""
     named: dict[str, dict[str, None]] = {}

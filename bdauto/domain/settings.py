@@ -13,6 +13,7 @@ import msgspec
 
 from bdauto.domain.active_hours import ActiveHours, parse_active_hours
 from bdauto.domain.defaults import ASSIGNEE, BD, DISPATCHER
+from bdauto.domain.since import Since, parse_since
 from bdauto.domain.values import (
     format_duration,
     parse_actor,
@@ -279,12 +280,36 @@ class StatusSettings(msgspec.Struct, frozen=True, kw_only=True):
 class ReportSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Which time `bdauto report` is about, and how it shows it."""
 
-    since: Annotated[timedelta, Option("Report on what happened in this time until now.", OUTPUT, env=None)] = (
-        timedelta(days=7)
-    )
+    since: Annotated[
+        Since,
+        Option(
+            "Report on what happened in this time until now, or since this date.",
+            OUTPUT,
+            env=None,
+            metavar="DURATION|DATE",
+            parse=parse_since,
+        ),
+    ] = Since("7d")
     by: Annotated[By, Option("Group the figures.", OUTPUT, env=None)] = By.day
     html: Annotated[
         Path | None, Option("Write the report to this file, as one page that loads nothing.", OUTPUT, env=None)
+    ] = None
+
+
+class RunsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs `bdauto runs` lists."""
+
+    bead: Annotated[str | None, Option("Only those of this bead.", OUTPUT, env=None, metavar="ID", parse=str)] = None
+    since: Annotated[
+        Since | None,
+        Option(
+            "Those that ended in this time until now, or since this date, and those that run. "
+            "(default: 7d, with --bead all)",
+            OUTPUT,
+            env=None,
+            metavar="DURATION|DATE",
+            parse=parse_since,
+        ),
     ] = None
 
 

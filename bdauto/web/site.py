@@ -139,7 +139,8 @@ class Site:
     def _read_report(self) -> None:
         """Read the report, and put it into the page that is kept, which needs nothing more from the tracker."""
         try:
-            self._report = gather_activity(self.bd, self.dispatch, REPORT, By.day, self.runtime.now())
+            now = self.runtime.now()
+            self._report = gather_activity(self.bd, self.dispatch, now - REPORT, By.day, now)
             self._report_error = ""
         except BdautoError as error:
             self._report_error = str(error)

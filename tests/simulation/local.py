@@ -70,18 +70,21 @@ class SimLocal(Runner):
         """Whether a job runs on this host."""
         return self._capacity().active > 0
 
-    def recent_runs(self, since: datetime) -> Sequence[Run]:
+    def recent_runs(self, since: datetime) -> Sequence[tuple[str, Run]]:
         """Return the runs of this host's jobs since then."""
         runs = [
-            Run(
-                attempt=job.attempt,
-                job=job.id,
-                claimed_at=START + timedelta(seconds=job.begun),
-                ended_at=None if job.alive else START + timedelta(seconds=job.ended),
+            (
+                job.bead,
+                Run(
+                    attempt=job.attempt,
+                    job=job.id,
+                    claimed_at=START + timedelta(seconds=job.begun),
+                    ended_at=None if job.alive else START + timedelta(seconds=job.ended),
+                ),
             )
             for job in self._jobs()
         ]
-        return [run for run in runs if run.ended_at is None or run.ended_at > since]
+        return [(bead, run) for bead, run in runs if run.ended_at is None or run.ended_at > since]
 
     def failed_checks(self) -> Sequence[FailedCheck]:
         """Return the jobs on this host whose check failed."""

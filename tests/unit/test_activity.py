@@ -95,7 +95,7 @@ def test_what_waits_longest_now() -> None:
 
 def test_two_reads() -> None:
     tracker = Tracker(Clock(), row("x-1"), row("x-2", updated_at=NOW - timedelta(days=9), status="closed"))
-    found = gather_activity(tracker, DispatchSettings(), timedelta(days=7), By.day, NOW)
+    found = gather_activity(tracker, DispatchSettings(), NOW - timedelta(days=7), By.day, NOW)
     assert [one.bead.id for one in found.waiting] == ["x-1"]
     assert sorted(tracker.reads) == ["list", "ready"]
 
@@ -112,5 +112,5 @@ def test_what_happened_just_now_is_in_the_report(part: int) -> None:
         updated_at=rounded,
         metadata={"bdauto.assignee": "agent", "bdauto.attempt": "a1", "bdauto.claimed_at": "2026-04-18T20:00:00Z"},
     )
-    found = gather_activity(Tracker(Clock(), closed), DispatchSettings(), timedelta(days=7), By.day, now)
+    found = gather_activity(Tracker(Clock(), closed), DispatchSettings(), now - timedelta(days=7), By.day, now)
     assert found.total.closed == 1

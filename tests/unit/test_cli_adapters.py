@@ -62,7 +62,14 @@ CLAUDE = lines(
     result(),
 )
 CLAUDE_END = AgentEnd(
-    why=Why.ok, words="Wrote the haiku.", cost_usd=0.1234, tokens=135, turns=7, seconds=61, sessions=(SESSION,)
+    agent="claude",
+    why=Why.ok,
+    words="Wrote the haiku.",
+    cost_usd=0.1234,
+    tokens=135,
+    turns=7,
+    seconds=61,
+    sessions=(SESSION,),
 )
 
 # Codex
@@ -78,7 +85,12 @@ CODEX = lines(
     {"type": "turn.completed", "usage": {"input_tokens": 900, "cached_input_tokens": 800, "output_tokens": 50}},
 )
 CODEX_END = AgentEnd(
-    why=Why.ok, words="The haiku is written.", tokens=950, turns=1, sessions=("0199a213-81c0-7800-8aa1-bbab2a035a53",)
+    agent="codex",
+    why=Why.ok,
+    words="The haiku is written.",
+    tokens=950,
+    turns=1,
+    sessions=("0199a213-81c0-7800-8aa1-bbab2a035a53",),
 )
 
 # Gemini
@@ -98,7 +110,9 @@ GEMINI = lines(
     gemini("message", role="assistant", content="is done.", delta=True),
     gemini("result", status="success", stats={"total_tokens": 1200, "duration_ms": 30_000, "tool_calls": 1}),
 )
-GEMINI_END = AgentEnd(why=Why.ok, words="The haiku is done.", tokens=1200, seconds=30, sessions=("g-1",))
+GEMINI_END = AgentEnd(
+    agent="gemini", why=Why.ok, words="The haiku is done.", tokens=1200, seconds=30, sessions=("g-1",)
+)
 GEMINI_JSON = {
     "session_id": "g-1",
     "response": "The haiku is done.",
@@ -119,7 +133,15 @@ OPENCODE = lines(
     opencode("text", text="All done."),
     opencode("step_finish", reason="stop", cost=0.025, tokens={"input": 5, "output": 5, "cache": {"read": 80}}),
 )
-OPENCODE_END = AgentEnd(why=Why.ok, words="All done.", cost_usd=0.035, tokens=200, turns=2, sessions=("ses_1",))
+OPENCODE_END = AgentEnd(
+    agent="opencode",
+    why=Why.ok,
+    words="All done.",
+    cost_usd=0.035,
+    tokens=200,
+    turns=2,
+    sessions=("ses_1",),
+)
 
 STREAMS = {
     "claude": (CLAUDE, CLAUDE_END),

@@ -91,7 +91,7 @@ def test_an_end_that_the_agent_writes_ends_no_job(jobs: Jobs) -> None:
         assert jobs.state("w1") == "running"
         assert jobs.running() == jobs.at_work("x-1", "/p/.beads") == ["w1"]
         assert not list(jobs.ends_of("/p/.beads"))
-        assert [run.ended_at for run in agent.recent_runs(datetime.now(UTC) - timedelta(days=1))] == [None]
+        assert [run.ended_at for _, run in agent.recent_runs(datetime.now(UTC) - timedelta(days=1))] == [None]
     assert [record.attempt for record, _ in jobs.ends_of("/p/.beads")] == ["w1"]
 
 
@@ -146,7 +146,7 @@ def test_the_runs_of_a_day_are_told_from_the_folder_alone(jobs: Jobs) -> None:
     agent = LocalAgent(settings, Path("/p/.beads"), "agent", {})
     with alive(running):
         for _ in range(2):
-            found = {run.attempt: run for run in agent.recent_runs(datetime.now(UTC) - timedelta(days=1))}
+            found = {run.attempt: run for _, run in agent.recent_runs(datetime.now(UTC) - timedelta(days=1))}
             assert found.keys() == {"w1", "runs"}
             assert (found["w1"].cost_usd, found["w1"].turns, found["w1"].result) == (0.5, 3, "completed")
             assert found["runs"].ended_at is None
@@ -272,15 +272,15 @@ def test_the_middle_of_long_output_is_cut_and_the_reader_says_so(tmp_path: Path)
 
 END = {"state": "completed", "exit_code": 0, "seconds": 251.7, "ended": 1776551646.5}
 CLAUDE = b'thinking\n{"result": "Fixed it.", "total_cost_usd": 0.42, "num_turns": 12}\n'
-OVERLOADED = {"result": Result.failed, "why": Why.overloaded, "turns": 1, "words": "API Error: 529"}
+OVERLOADED = {"agent": "claude", "result": Result.failed, "why": Why.overloaded, "turns": 1, "words": "API Error: 529"}
 ENDS: list[tuple[str, dict[str, Any], bytes, dict[str, Any]]] = [
-    ("Claude's", {}, CLAUDE, {"cost_usd": 0.42, "turns": 12, "words": "Fixed it."}),
+    ("Claude's", {}, CLAUDE, {"agent": "claude", "cost_usd": 0.42, "turns": 12, "words": "Fixed it."}),
     ("failed by its own word", {}, b'{"result": "API Error: 529", "num_turns": 1, "is_error": true}', OVERLOADED),
     (
         "a tool prints after it",
         {},
         CLAUDE + b'{"result": "pass"}\nbye\n',
-        {"cost_usd": 0.42, "turns": 12, "words": "Fixed it."},
+        {"agent": "claude", "cost_usd": 0.42, "turns": 12, "words": "Fixed it."},
     ),
     ("plain text", {}, b"one\ntwo\n", {"words": "two"}),
     ("silent", {}, b"", {}),
@@ -328,7 +328,9 @@ def test_how_a_job_ended(tmp_path: Path, end: dict[str, Any], output: bytes, fou
 
 def test_a_job_that_died_is_lost_and_what_it_said_is_not(tmp_path: Path) -> None:
     Output(str(tmp_path)).write(CLAUDE)
-    lost = JobEnd(result=Result.lost, why=Why.lost, ended_at=NOW, cost_usd=0.42, turns=12, words="Fixed it.")
+    lost = JobEnd(
+        result=Result.lost, agent="claude", why=Why.lost, ended_at=NOW, cost_usd=0.42, turns=12, words="Fixed it."
+    )
     assert job_end(tmp_path, NOW) == lost
 
 

@@ -111,9 +111,9 @@ def test_what_this_machine_ran_counts_though_its_bead_is_gone() -> None:
     again = Run(attempt="x-1-1", claimed_at=NOW - HOUR, ended_at=NOW - HOUR / 3, cost_usd=2.0)
     for most, reached_at in ((10.0, True), (10.01, False)):
         settings = DispatchSettings(max_cost_per_day=most)
-        assert bool(reached([recorded], settings, "agent", NOW, [gone, again])) is reached_at
-    assert reached([recorded], DispatchSettings(max_per_day=4), "agent", NOW, [gone, again]) is None
-    found = reached([recorded], DispatchSettings(max_per_day=3), "agent", NOW, [gone, again])
+        assert bool(reached([recorded], settings, "agent", NOW, [("x-8", gone), ("x-9", again)])) is reached_at
+    assert reached([recorded], DispatchSettings(max_per_day=4), "agent", NOW, [("x-8", gone), ("x-9", again)]) is None
+    found = reached([recorded], DispatchSettings(max_per_day=3), "agent", NOW, [("x-8", gone), ("x-9", again)])
     assert found is not None
     assert found.describe().startswith("3 dispatched in 24 hours, at most 3")
 

@@ -54,6 +54,7 @@ def test_the_list_of_runs_as_others_read_it() -> None:
         "job": "j1",
         "runner": "moon",
         "jobs_folder": "",
+        "agent": None,
         "ended": "2026-04-18T22:35:46Z",
         "seconds": 60,
         "result": "failed",

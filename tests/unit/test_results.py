@@ -26,6 +26,7 @@ CLAUDE = {
 }
 STARTED, FINISHED = "2026-04-18T22:30:00+00:00", "2026-04-18T22:34:12.400000+00:00"
 TOLD: dict[str, Any] = {
+    "agent": "claude",
     "why": Why.ok,
     "cost_usd": 0.42,
     "tokens": 120,

@@ -32,9 +32,9 @@ ADAPTERS = {
 """The adapters by the name that `--agent` takes."""
 
 
-def reads_of(agent: str) -> tuple[Read, ...]:
+def reads_of(agent: str) -> dict[str, Read]:
     """Return the reader of an agent's output. For any other command, each object is recognized by its shape."""
-    return (ADAPTERS[agent].read,) if agent else tuple(adapter.read for adapter in ADAPTERS.values())
+    return {name: adapter.read for name, adapter in ADAPTERS.items() if agent in ("", name)}
 
 
 def read_end(chunks: Iterable[bytes], agent: str, ended: datetime, local: tzinfo | None, *, failed: bool) -> AgentEnd:

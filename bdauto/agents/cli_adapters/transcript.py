@@ -1,7 +1,7 @@
 """Adds up the output of one job: events to show, and one end."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, tzinfo
 from typing import Any, Literal
 
@@ -56,6 +56,7 @@ class Transcript:
     """Collects what an output says. The last result decides why the run ended."""
 
     def __init__(self) -> None:
+        self.agent: str | None = None
         self._why: Why | None = None
         self._words = self._piece = self._errors = ""
         self.limit_reached = False
@@ -142,6 +143,7 @@ class Transcript:
         resets = [*self._resets, *filter(None, [reset_time(told, ended, local)])]
         figures = self._figures.values()
         return AgentEnd(
+            agent=self.agent,
             why=why,
             words=last_line(error) or last_line(self._words) or self._last_line(),
             cost_usd=_sum(checked_cost(each.cost_usd) for each in figures),
@@ -167,22 +169,23 @@ Read = Callable[[dict[str, Any], Transcript], Iterable[Event] | None]
 """Reads one object of a stream. None if the object is not from this agent."""
 
 
-def events(chunks: Iterable[bytes], transcript: Transcript, reads: Iterable[Read]) -> Iterator[Event]:
-    """Yield the events of an output as it comes, and collect them in the transcript."""
-    reads = tuple(reads)
+def events(chunks: Iterable[bytes], transcript: Transcript, reads: Mapping[str, Read]) -> Iterator[Event]:
+    """Yield the events of an output as it comes, and collect them in the transcript. `reads` are by agent."""
     for value in values(chunks):
         yield from event_of(value, transcript, reads)
 
 
-def event_of(value: Value, transcript: Transcript, reads: Iterable[Read]) -> Iterable[Event]:
+def event_of(value: Value, transcript: Transcript, reads: Mapping[str, Read]) -> Iterable[Event]:
     """Return the events of one value. An unknown object is no event, because a tool may have printed it."""
     if isinstance(value, str):
         return transcript.line(value)
-    found = (read(value, transcript) for read in reads)
-    events = next((each for each in found if each is not None), None)
-    if events is None:
-        transcript.unknown(value)
-    return events or ()
+    for agent, read in reads.items():
+        events = read(value, transcript)
+        if events is not None:
+            transcript.agent = agent
+            return events
+    transcript.unknown(value)
+    return ()
 
 
 def counts(*parts: object) -> int | None:

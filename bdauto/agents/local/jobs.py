@@ -55,7 +55,8 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What was started: the agent's command line, its folder, its bead, and the commands that run before and after it.
 
-    `tracker` is the id of the bead's tracker, `assignee` whose queue the bead was in. `home` is where the commands
+    `agent` is the adapter that reads the output, "" if each line is recognized by its shape. `tracker` is the id of the
+    bead's tracker, `assignee` whose queue the bead was in. `home` is where the commands
     before and after the agent run. `timeout` is in seconds, `started` in seconds since the epoch. `stdin` says that the
     prompt is the agent's standard input.
     """
@@ -65,6 +66,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     tracker: str
     host: str
     assignee: str = ""
+    agent: str = ""
     started: float
     words: list[str]
     directory: str

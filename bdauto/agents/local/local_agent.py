@@ -164,15 +164,17 @@ class LocalAgent(Runner):
         except ServiceDown:
             return True
 
-    def recent_runs(self, since: datetime) -> list[Run]:
+    def recent_runs(self, since: datetime) -> list[tuple[str, Run]]:
         """Return this queue's runs on this machine that still run or ended after `since`, even if their beads are gone.
 
         They come from the jobs' folder, so an agent that edits or deletes its bead hides no run.
         """
-        jobs = [job for job in self.jobs.ids() if (record := self.jobs.record(job)) and self._is_mine(record)]
-        runs = [self._ended.get(job) or job_run(self.jobs, job, datetime.now(UTC)) for job in jobs]
-        self._ended = {run.attempt: run for run in runs if run and run.ended_at}
-        return [run for run in runs if run and (run.ended_at is None or run.ended_at > since)]
+        records = {job: record for job in self.jobs.ids() if (record := self.jobs.record(job))}
+        beads = {job: record.bead for job, record in records.items() if self._is_mine(record)}
+        now = datetime.now(UTC)
+        runs = [(bead, self._ended.get(job) or job_run(self.jobs, job, now)) for job, bead in beads.items()]
+        self._ended = {run.attempt: run for _, run in runs if run and run.ended_at}
+        return [(bead, run) for bead, run in runs if run and (run.ended_at is None or run.ended_at > since)]
 
     def _is_mine(self, record: JobRecord) -> bool:
         return record.tracker == self._tracker and record.assignee in ("", self._assignee)

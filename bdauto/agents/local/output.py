@@ -11,12 +11,13 @@ import msgspec
 
 from bdauto.agents.cli_adapters import table
 from bdauto.agents.local.files import name_once, open_file
-from bdauto.agents.local.jobs import DIED, RUNNING, UNKNOWN, EndRecord, Jobs, read_end
+from bdauto.agents.local.jobs import DIED, RUNNING, UNKNOWN, EndRecord, JobRecord, Jobs, read_end
 from bdauto.agents.local.supervisor import AFTER, BEFORE, HEAD, OUTPUT, SEGMENT, TAIL
 from bdauto.domain.agent_end import AgentEnd
 from bdauto.domain.reaping import UNPREPARED
 from bdauto.domain.record import RESULTS, Result, Run
 from bdauto.domain.results import JobEnd, ended_run, last_line, told_end, whole_seconds
+from bdauto.sanitize import clean
 
 FILES = (BEFORE, OUTPUT, AFTER)
 """The beginnings of the names of the output's files, in the order in which they are written."""
@@ -108,10 +109,25 @@ def _result(end: EndRecord) -> Result:
     return Result.error if end.state == UNPREPARED else RESULTS.get(end.state, Result.failed)
 
 
+def agent_of(record: JobRecord | None) -> str:
+    """Return the name of the adapter that reads a job's output, "" if each line is recognized by its shape."""
+    return record.agent if record and record.agent in table.ADAPTERS else ""
+
+
 def _said(folder: Path, ended: datetime, *, failed: bool) -> AgentEnd:
     """Return the end that the job's agent told. A time of day without a zone is in this machine's zone."""
-    output = LocalOutput(Jobs(folder.parent), folder.name, (OUTPUT,)).read()
-    return table.read_end(output, "", ended, ended.astimezone().tzinfo, failed=failed)
+    jobs = Jobs(folder.parent)
+    record = jobs.record(folder.name)
+    output = LocalOutput(jobs, folder.name, (OUTPUT,)).read()
+    said = table.read_end(output, agent_of(record), ended, ended.astimezone().tzinfo, failed=failed)
+    return said if said.agent else msgspec.structs.replace(said, agent=_named(record))
+
+
+def _named(record: JobRecord | None) -> str | None:
+    """Return the agent that a record names: its adapter, else the program of its command."""
+    if record is None:
+        return None
+    return agent_of(record) or clean(Path(next(iter(record.words), "")).name, 40) or None
 
 
 def job_run(jobs: Jobs, job: str, now: datetime) -> Run | None:
@@ -123,7 +139,7 @@ def job_run(jobs: Jobs, job: str, now: datetime) -> Run | None:
     if record is None:
         return None
     started = _ended_at(record.started, now)
-    run = Run(attempt=record.attempt, job=job, runner=record.host, claimed_at=started)
+    run = Run(attempt=record.attempt, job=job, runner=record.host, agent=_named(record), claimed_at=started)
     if state in (RUNNING, UNKNOWN):
         return run
     end = job_end(jobs.path / job, now)

@@ -27,8 +27,9 @@ def report(
         if not what.html.parent.is_dir() or what.html.is_dir():
             raise UsageError(f"--html {what.html}: name a file in a folder that exists")
     start_log(output)
+    now = Runtime().now()
     with opened(bd, readonly=True) as tracker:
-        activity = gather_activity(tracker, dispatch, what.since, what.by, Runtime().now())
+        activity = gather_activity(tracker, dispatch, what.since.moment(now.astimezone()), what.by, now)
     if output.json:
         sys.stdout.write(envelope("report", as_json(activity)) + "\n")
     elif not what.html:

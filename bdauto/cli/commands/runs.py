@@ -1,0 +1,45 @@
+"""`bdauto runs`."""
+
+import json
+import sys
+from datetime import timedelta
+from typing import Annotated
+
+from bdauto import log
+from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.cli.context import open_runner, opened, start_log
+from bdauto.cli.options import LOOKING, with_options
+from bdauto.cli.printing import SCHEMA_VERSION
+from bdauto.clock import Runtime
+from bdauto.diagnostics.run_list import gather_runs
+from bdauto.domain.settings import BdSettings, OutputSettings, RunsSettings
+
+LATELY = timedelta(days=7)
+"""How far back runs are listed if nothing else is asked for."""
+
+
+@with_options
+def runs(
+    view: RunsSettings,
+    services: ServiceSettings,
+    local: Annotated[LocalAgentSettings, LOOKING],
+    bd: BdSettings,
+    output: OutputSettings,
+) -> None:
+    """List the runs of the agent, newest first: why each ended, how long it took, what it cost."""
+    runner = open_runner(services, local, bd)
+    start_log(output)
+    now = Runtime().now().astimezone()
+    since = view.since.moment(now) if view.since else None if view.bead else now - LATELY
+    with opened(bd, readonly=True) as tracker:
+        found, malformed = gather_runs(tracker, runner, view.bead, since)
+    for entry in malformed:
+        log.warning("malformed", detail=entry)
+    if output.json:
+        listed = {"schema_version": SCHEMA_VERSION, "runs": [one.as_json() for one in found]}
+        sys.stdout.write(json.dumps(listed) + "\n")
+        return
+    from bdauto.cli import run_view, tables
+
+    tables.show(run_view.runs_view(found, now))

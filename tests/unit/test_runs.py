@@ -1,0 +1,125 @@
+"""What `bdauto runs` lists: from the beads, and from this machine."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from bdauto.agents.runner import Runner
+from bdauto.cli.run_view import runs_view
+from bdauto.cli.tables import console
+from bdauto.diagnostics.run_list import gather_runs
+from bdauto.domain.agent_end import Why
+from bdauto.domain.record import Record, Result, Run, metadata_of
+from bdauto.errors import NoSuchBead
+from tests.support.fakes import NOW, Clock, Tracker, row
+
+HOUR = timedelta(hours=1)
+KEYS = [
+    "bead", "title", "attempt", "job", "lane", "runner", "agent", "began", "ended", "seconds", "result", "why",
+    "cost_usd", "tokens", "turns", "session", "detail",
+]  # fmt: skip
+
+
+class Machine:
+    """What runs the agent, as far as `runs` asks it."""
+
+    def __init__(self, *runs: tuple[str, Run]) -> None:
+        self.runs = runs
+
+    def recent_runs(self, since: datetime) -> Sequence[tuple[str, Run]]:
+        return [(bead, run) for bead, run in self.runs if run.ended_at is None or run.ended_at > since]
+
+
+def ended(attempt: str, hours: float, **fields: Any) -> Run:
+    """A run that took half an hour and ended so many hours ago."""
+    at = NOW - hours * HOUR
+    return Run(**{"attempt": attempt, "job": attempt, "claimed_at": at - HOUR / 2, "ended_at": at, **fields})
+
+
+def ran(bead_id: str, *runs: Run, status: str = "closed", **fields: Any) -> dict[str, Any]:
+    record = Record(assignee="agent").with_runs(runs).change(**fields)
+    return row(bead_id, status=status, metadata=metadata_of(record))
+
+
+def listed(*rows: dict[str, Any], here: Sequence[tuple[str, Run]] = (), **asked: Any) -> list[dict[str, Any]]:
+    which: dict[str, Any] = {"bead_id": None, "since": None, **asked}
+    found, _ = gather_runs(Tracker(Clock(), *rows), cast("Runner", Machine(*here)), **which)
+    return [one.as_json() for one in found]
+
+
+FAILED = ended(
+    "w1", 3, runner="host", agent="claude", seconds=12, result=Result.failed, why=Why.overloaded, cost_usd=0.25,
+    tokens=900, turns=2, session="s-1", words="API Error: 529 overloaded",
+)  # fmt: skip
+
+
+def test_a_run_has_exactly_the_keys_of_the_contract() -> None:
+    [one] = listed(ran("x-1", FAILED))
+    assert [*one] == KEYS
+    assert [*one.values()] == [
+        "x-1", "title of x-1", "w1", "w1", "default", "host", "claude", "2026-04-18T19:05:46Z", "2026-04-18T19:35:46Z",
+        12, "failed", "overloaded", 0.25, 900, 2, "s-1", "API Error: 529 overloaded",
+    ]  # fmt: skip
+
+
+def test_what_is_not_known_is_null() -> None:
+    [one] = listed(ran("x-1", attempt="w9", status="in_progress"))
+    known = {"bead": "x-1", "title": "title of x-1", "attempt": "w9", "lane": "default"}
+    assert one == dict.fromkeys(KEYS) | known
+
+
+def test_the_newest_run_comes_first_whatever_its_bead() -> None:
+    found = listed(ran("x-1", ended("a", 9), ended("b", 1)), ran("x-2", ended("c", 5)))
+    assert [one["attempt"] for one in found] == ["b", "c", "a"]
+
+
+def test_a_running_job_has_no_end() -> None:
+    claim: dict[str, Any] = {"attempt": "w2", "job": "w2", "host": "host", "claimed_at": NOW - HOUR}
+    here = ("x-1", Run(attempt="w2", job="w2", runner="host", agent="codex", claimed_at=NOW - HOUR))
+    [one, _] = listed(ran("x-1", FAILED, status="in_progress", **claim), here=[here])
+    assert (one["attempt"], one["ended"], one["result"], one["agent"]) == ("w2", None, None, "codex")
+
+
+def test_a_job_that_runs_on_after_its_bead_was_closed_has_no_end() -> None:
+    closed = ran("x-1", attempt="w2", job="w2", claimed_at=NOW - HOUR) | {"closed_at": NOW - HOUR / 2}
+    assert listed(closed)[0]["ended"] == "2026-04-18T22:05:46Z"
+    assert listed(closed, here=[("x-1", Run(attempt="w2", claimed_at=NOW - HOUR))])[0]["ended"] is None
+
+
+def test_the_runs_of_a_deleted_bead_are_known_from_this_machine() -> None:
+    [one] = listed(here=[("gone-1", FAILED)])
+    assert (one["bead"], one["title"], one["cost_usd"]) == ("gone-1", None, 0.25)
+    assert listed(ran("x-1", FAILED), here=[("x-1", FAILED)])[0]["title"] == "title of x-1"
+    assert listed(here=[("gone-1", FAILED)], bead_id="gone-1") == [one]
+
+
+def test_the_runs_of_one_bead() -> None:
+    rows = ran("x-1", ended("a", 9), ended("b", 1)), ran("x-2", ended("c", 5))
+    assert [one["attempt"] for one in listed(*rows, bead_id="x-1", here=[("x-3", FAILED)])] == ["b", "a"]
+    with pytest.raises(NoSuchBead):
+        listed(*rows, bead_id="x-9")
+
+
+def test_since_a_moment() -> None:
+    rows = [ran("x-1", ended("a", 9), ended("b", 1)), ran("x-2", attempt="w9", status="in_progress")]
+    assert [one["attempt"] for one in listed(*rows, since=NOW - 2 * HOUR)] == ["b", "w9"]
+
+
+def test_the_runs_of_another_queue_are_not_listed() -> None:
+    assert listed(row("x-1", assignee="ann") | {"metadata": ran("x-1", FAILED, assignee="ann")["metadata"]}) == []
+
+
+def test_the_list_fits_into_80_columns() -> None:
+    long = ended("b", 1, result=Result.failed, why=Why.limit, words="You've hit your limit · " * 8, cost_usd=12.5)
+    tracker = Tracker(Clock(), ran("bd-a1b2c3", FAILED, long, ended("c", 900, result=Result.completed)))
+    found, _ = gather_runs(tracker, cast("Runner", Machine(("gone-1", ended("d", 2)))), None, None)
+    out = console()
+    out.width = 80
+    with out.capture() as capture:
+        out.print(runs_view(found, NOW))
+    text = capture.get()
+    assert max(map(len, text.splitlines())) <= 80
+    for words in ("failed: limit", "You've hit your", "$12.50", "(deleted)", "title of bd-a1b2c3"):
+        assert words in text
