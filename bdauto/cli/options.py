@@ -36,7 +36,7 @@ ELIGIBILITY = Offer(only=("exclude_types", "trusted_creators", "labels", "exclud
 DISPATCHING = Offer(only=(*ELIGIBILITY.only, "max_per_day", "max_cost_per_day", "active_hours"))
 """Those, and the limits on dispatching."""
 
-LOOKING = Offer(only=("agent_command", "agent_slots", "agent_dir", "agent_jobs"))
+LOOKING = Offer(only=("agent", "agent_command", "agent_slots", "agent_dir", "agent_jobs"))
 """The options of an agent on this machine, for commands that only look."""
 
 

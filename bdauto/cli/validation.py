@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bdauto.agents.beadboard.settings import ServiceSettings
-from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from bdauto.agents.token import read_token
 from bdauto.bd.command import is_database, unconfigured_folder
 from bdauto.bd.tracker import redirected
@@ -54,13 +54,26 @@ def with_token(settings: ServiceSettings) -> ServiceSettings:
     return msgspec.structs.replace(settings, agent_token=read_token(settings.agent_token_file))
 
 
+def check_local(settings: LocalAgentSettings) -> LocalAgentSettings:
+    """Return the settings with the command of the agent that is named, unless a command is given, too."""
+    if settings.model and (settings.agent is None or settings.agent_command):
+        hint = "write the model into the command" if settings.agent_command else "give --agent"
+        raise UsageError("--model goes with --agent and without --agent-command", hint=hint)
+    if settings.agent is None or settings.agent_command:
+        return settings
+    from bdauto.agents.cli_adapters.table import ADAPTERS  # few commands need it
+
+    words = ADAPTERS[settings.agent].command(settings.model or "", None, "")
+    return msgspec.structs.replace(settings, agent_command=CommandLine(tuple(words)))
+
+
 def require_runner(services: ServiceSettings, local: LocalAgentSettings) -> None:
     """Raise UsageError unless exactly one of BeadBoard and an agent command is configured."""
     exclude_each_other(services, local)
     if not services.beadboard_url and not local.agent_command:
         raise UsageError(
-            "nothing runs the agent: neither the URL of BeadBoard nor an agent command is set",
-            hint="give --beadboard-url or BEADBOARD_URL, or --agent-command or BDAUTO_AGENT_COMMAND",
+            "nothing runs the agent: neither the URL of BeadBoard nor an agent is set",
+            hint="give --agent claude, or --agent-command or BDAUTO_AGENT_COMMAND, or --beadboard-url or BEADBOARD_URL",
         )
 
 
@@ -69,7 +82,8 @@ def exclude_each_other(services: ServiceSettings, local: LocalAgentSettings) -> 
     if local.agent_command:
         for option, url in (("--beadboard-url", services.beadboard_url), ("--agent-url", services.agent_url)):
             if url:
-                raise UsageError(f"--agent-command and {option} exclude each other", hint="give one of them")
+                given = "--agent" if local.agent else "--agent-command"
+                raise UsageError(f"{given} and {option} exclude each other", hint="give one of them")
 
 
 def check_telemetry(settings: TelemetrySettings) -> TelemetrySettings:
@@ -95,6 +109,7 @@ def need(extra: str, option: str) -> None:
 
 CHECKS: dict[type, Callable[[Any], Any]] = {
     BdSettings: check_bd,
+    LocalAgentSettings: check_local,
     ServiceSettings: check_services,
     TelemetrySettings: check_telemetry,
 }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bdauto.agents.cli_adapters.table import ADAPTERS
 from bdauto.agents.local.preflight import check_folder, try_folder
 from bdauto.diagnostics.findings import Check, fail, ok, warn
 from bdauto.domain.values import format_duration
@@ -31,6 +32,7 @@ def local_checks(agent: "LocalAgent", now: float, bd: str = "bd") -> Iterator[Ch
     except UsageError as error:
         yield fail("agent command", error)
     else:
+        yield from _agent(agent)
         yield from _repository(agent)
     yield _bd(agent, bd)
     if agent.dropped:
@@ -38,6 +40,21 @@ def local_checks(agent: "LocalAgent", now: float, bd: str = "bd") -> Iterator[Ch
     yield _jobs(agent)
     yield _disk(agent.jobs.path)
     yield _worktrees(agent, now)
+
+
+def _agent(agent: "LocalAgent") -> Iterator[Check]:
+    """Ask a known agent for its version, and check that it may run bd without asking."""
+    adapter = ADAPTERS.get(agent.settings.agent or Path(agent.program()).name)
+    if adapter:
+        try:
+            written = f"bdauto was written for {adapter.versions}"
+            yield ok(f"{adapter.program} version", f"{agent.version() or 'not told'}; {written}")
+        except UsageError as error:
+            yield warn(f"{adapter.program} version", error.message, "see whether it works by hand")
+    if name := agent.lacks_permission():
+        words = f"{name} may not run bd as it is started, and nobody is there to allow it: it will lose its bead"
+        hint = f"give --agent {name}, or allow bd in the command or in the settings of {name} (docs/agents.md)"
+        yield warn("agent's permissions", words, hint)
 
 
 def _bd(agent: "LocalAgent", bd: str) -> Check:

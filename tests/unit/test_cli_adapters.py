@@ -1,6 +1,7 @@
 """What the command lines of agents say, in streams after their documented schemas."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bdauto.agents.cli_adapters.permissions import lacks_permission
 from bdauto.agents.cli_adapters.stream import LINE_LIMIT, values
 from bdauto.agents.cli_adapters.table import ADAPTERS, read_end, reads_of
 from bdauto.agents.cli_adapters.transcript import Transcript, events
+from bdauto.agents.local.settings import AgentName
 from bdauto.domain.agent_end import AgentEnd, Why
 
 ENDED = datetime(2026, 11, 30, 11, tzinfo=UTC)
@@ -219,6 +222,59 @@ def test_the_words_of_a_command_ask_for_a_stream(agent: str) -> None:
     assert "s-1" in ADAPTERS[agent].command("", None, "s-1")
 
 
+def test_the_agents_that_can_be_named_are_those_of_the_table() -> None:
+    assert [*AgentName] == [*ADAPTERS]
+
+
+@pytest.mark.parametrize(
+    ("command", "agent"),
+    [
+        ("claude -p", "claude"),
+        ("claude -p --permission-mode acceptEdits", "claude"),
+        ("claude -p --allowedTools Edit,Write", "claude"),
+        ("claude -p --allowedTools 'Bash(npm test:*)'", "claude"),
+        ("/usr/bin/env A=1 /opt/bin/claude -p --output-format json", "claude"),
+        ("sh -c 'claude -p | tee log'", "claude"),
+        ("codex exec --json -", "codex"),
+        ("codex exec --sandbox read-only", "codex"),
+        ("gemini --approval-mode auto_edit", "gemini"),
+        ("claude -p --dangerously-skip-permissions", ""),
+        ("claude -p --permission-mode bypassPermissions", ""),
+        ("claude -p --allowedTools 'Edit,Bash(bd:*)'", ""),
+        ("claude -p --allowed-tools Edit Bash", ""),
+        ("claude -p --allowedTools 'Bash(bd *)' --verbose", ""),
+        ("codex exec --sandbox workspace-write -", ""),
+        ("codex exec --dangerously-bypass-approvals-and-sandbox", ""),
+        ("gemini --yolo", ""),
+        ("opencode run", ""),
+        ("aider --yes", ""),
+        ("sh -c 'my-wrapper'", ""),
+    ],
+)
+def test_a_command_that_may_not_run_bd_is_known(command: str, agent: str) -> None:
+    assert lacks_permission(shlex.split(command), lambda _: "") == agent
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "text", "permitted"),
+    [
+        ("claude -p", ".claude/settings.json", '{"permissions": {"allow": ["Edit", "Bash(bd:*)"]}}', True),
+        ("claude -p", "~/.claude/settings.json", '{"permissions": {"defaultMode": "bypassPermissions"}}', True),
+        ("claude -p", ".claude/settings.json", '{"permissions": {"allow": ["Edit"], "deny": ["Bash(bd:*)"]}}', False),
+        ("codex exec -", "~/.codex/config.toml", 'model = "m"\nsandbox_mode = "workspace-write"\n', True),
+        ("codex exec -", "~/.codex/config.toml", 'sandbox_mode = "read-only"\n', False),
+    ],
+)
+def test_the_settings_of_an_agent_may_permit_bd(command: str, file: str, text: str, permitted: bool) -> None:
+    found = lacks_permission(shlex.split(command), lambda name: text if name == file else "")
+    assert (found == "") is permitted
+
+
+@each
+def test_an_agent_that_is_named_may_run_bd(agent: str) -> None:
+    assert lacks_permission(ADAPTERS[agent].command("", None, ""), lambda _: "") == ""
+
+
 def test_claude_is_given_the_limit_of_a_run() -> None:
     assert ADAPTERS["claude"].command("", 2.5, "")[-2:] == ["--max-budget-usd", "2.5"]
 
@@ -281,6 +337,18 @@ def test_denied_tools_are_named() -> None:
     ]
     end = end_of(lines(result(permission_denials=denials)), "claude")
     assert (end.why, end.denied) == (Why.denied, ("Bash", "Write"))
+
+
+def test_tools_that_gemini_and_opencode_refuse_are_named() -> None:
+    call = gemini("tool_use", tool_name="run_shell_command", tool_id="t1", parameters={"command": "npm test"})
+    error = {"type": "policy_violation", "message": "Tool execution denied by policy."}
+    refused = gemini("tool_result", tool_id="t1", status="error", error=error)
+    done = gemini("result", status="success", stats={})
+    end = end_of(lines(call, refused, done), "gemini")
+    assert (end.why, end.denied) == (Why.denied, ("run_shell_command",))
+    rejected = {"type": "done", "sessionID": "s", "reason": "idle", "rejected": ["external_directory"]}
+    end = end_of(OPENCODE + lines(rejected), "opencode")
+    assert (end.why, end.denied) == (Why.denied, ("external_directory",))
 
 
 def limit_event(status: str) -> dict[str, Any]:

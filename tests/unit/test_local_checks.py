@@ -13,6 +13,7 @@ from bdauto.agents.local.local_agent import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from bdauto.diagnostics import local_checks as module
 from bdauto.diagnostics.findings import Check, Level
+from bdauto.errors import UsageError
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0
@@ -53,6 +54,38 @@ def test_all_is_well() -> None:
     checks = found()
     assert (list(checks), bad(checks)) == (["agent command", "agent's bd", "jobs", "disk", "worktrees"], {})
     assert "0 of 1 slots taken" in checks["jobs"].detail
+
+
+def agent_found(monkeypatch: pytest.MonkeyPatch, command: str = "claude", **settings: object) -> dict[str, Check]:
+    (Path("bin") / command).touch(mode=0o700)
+    monkeypatch.setattr(LocalAgent, "version", lambda _: "2.1.34 (Claude Code)")
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    return found(command, **settings)  # type: ignore[arg-type]
+
+
+def test_the_version_of_an_agent_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = agent_found(monkeypatch, agent="claude")["claude version"]
+    assert check.detail == "2.1.34 (Claude Code); bdauto was written for 1.0 to 2.1"
+
+
+def test_an_agent_that_does_not_say_its_version_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: LocalAgent) -> str:
+        raise UsageError("`claude --version` ended with status 1")
+
+    agent_found(monkeypatch)
+    monkeypatch.setattr(LocalAgent, "version", fails)
+    assert bad(found("claude", words=("--yolo", "--dangerously-skip-permissions"))) == {"claude version": Level.warn}
+
+
+def test_a_claude_that_may_not_run_bd_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = agent_found(monkeypatch, words=("-p",))["agent's permissions"]
+    assert check.level is Level.warn
+    assert "claude may not run bd" in check.detail
+    assert "--agent claude" in check.hint
+    (Path(".claude")).mkdir()
+    Path(".claude/settings.json").write_text('{"permissions": {"allow": ["Bash(bd:*)"]}}')
+    assert "agent's permissions" not in agent_found(monkeypatch, words=("-p",))
+    assert "agent's permissions" not in agent_found(monkeypatch, "aider")
 
 
 def test_a_folder_that_is_not_there_yet_will_be_made() -> None:

@@ -10,10 +10,10 @@ import pytest
 import typer.main
 
 from bdauto.agents.beadboard.settings import ServiceSettings
-from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.local.settings import AgentName, LocalAgentSettings, parse_command, parse_model
 from bdauto.cli import app
 from bdauto.cli.options import Offer, with_options
-from bdauto.cli.validation import check_bd, check_services
+from bdauto.cli.validation import check_bd, check_local, check_services
 from bdauto.domain.settings import BdSettings, OnStall, Option, ReapSettings, Secret
 from bdauto.errors import UsageError
 from scripts import options_page
@@ -124,6 +124,38 @@ def test_no_option_shows_the_name_of_a_python_type() -> None:
             metavar = "" if getattr(parameter, "is_flag", False) else parameter.make_metavar(context)
             assert "<" not in metavar, f"{name} {parameter.opts}: {metavar}"
             assert "range" not in metavar.lower()
+
+
+def test_an_agent_is_started_by_its_own_words() -> None:
+    settings = check_local(LocalAgentSettings(agent=AgentName.claude, model="haiku"))
+    assert settings.agent_command is not None
+    words = settings.agent_command.words
+    assert words[:4] == ("claude", "-p", "--output-format", "stream-json")
+    assert words[words.index("--model") + 1] == "haiku"
+
+
+def test_beside_a_command_an_agent_says_how_output_is_read() -> None:
+    settings = LocalAgentSettings(agent=AgentName.codex, agent_command=parse_command("wrapper --fast"))
+    assert check_local(settings) == settings
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": "haiku"},
+        {"model": "haiku", "agent": AgentName.claude, "agent_command": parse_command("claude -p")},
+        {"model": "haiku", "agent_command": parse_command("claude -p")},
+    ],
+)
+def test_a_model_goes_with_an_agent_alone(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="--model goes with --agent"):
+        check_local(LocalAgentSettings(**settings))
+
+
+@pytest.mark.parametrize("name", ["", "--yolo", "a b", "x" * 101, "m\n"])
+def test_the_name_of_a_model_is_no_option(name: str) -> None:
+    with pytest.raises(UsageError, match="not the name of a model"):
+        parse_model(name)
 
 
 def test_the_page_of_options_is_current() -> None:

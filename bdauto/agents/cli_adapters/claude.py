@@ -20,9 +20,10 @@ _SUBJECTS = ("command", "file_path", "path", "pattern", "query", "url", "descrip
 
 
 def command(model: str, cost_usd: float | None, session: str) -> list[str]:
-    """Return the command line. The prompt is its standard input. It may edit files and run `bd`."""
+    """Return the command line. The prompt is its standard input. It may edit files, run `bd` and git, and what its own
+    settings allow."""
     words = [PROGRAM, "-p", "--output-format", "stream-json", "--verbose", "--permission-mode", "acceptEdits"]
-    words += ["--allowedTools", "Bash(bd:*)"]
+    words += ["--allowedTools", "Bash(bd:*),Bash(git:*)"]
     words += ["--model", model] if model else []
     words += ["--max-budget-usd", f"{cost_usd:g}"] if cost_usd is not None else []
     return words + (["--resume", session] if session else [])
@@ -61,10 +62,10 @@ def _result(value: dict[str, Any], run: Transcript) -> Iterator[Event] | None:
     denials = value.get("permission_denials")
     for denial in denials if isinstance(denials, list) else ():
         run.deny(mapping(denial).get("tool_name"))
-    return _ending(value, run, denied=bool(denials))
+    return _ending(value, run)
 
 
-def _ending(value: dict[str, Any], run: Transcript, *, denied: bool) -> Iterator[Event]:
+def _ending(value: dict[str, Any], run: Transcript) -> Iterator[Event]:
     errors = value.get("errors")
     told = (
         [error if isinstance(error, str) else str(mapping(error).get("message", "")) for error in errors or ()]
@@ -79,7 +80,7 @@ def _ending(value: dict[str, Any], run: Transcript, *, denied: bool) -> Iterator
     by_status = cause_of_status(value.get("api_error_status"))
     if by_status or value.get("is_error") is True or (isinstance(subtype, str) and subtype.startswith("error")):
         return run.failed(text, by_status or cause(text) or (Why.limit if run.limit_reached else Why.error))
-    return run.ended(text, Why.denied if denied else Why.ok)
+    return run.ended(text)
 
 
 def _message(message: dict[str, Any], run: Transcript) -> Iterator[Event]:

@@ -1,6 +1,6 @@
 """Codex: `codex exec --json`.
 
-Written for 0.40 to 0.120. Events `thread.started`, `turn.started`, `item.started|updated|completed`, `turn.failed`,
+Written for 0.40 to 0.147. Events `thread.started`, `turn.started`, `item.started|updated|completed`, `turn.failed`,
 `error`, and `turn.completed` with the usage of the thread so far. It tells no cost.
 """
 
@@ -15,9 +15,11 @@ _ERROR = {"type", "message"}
 
 
 def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # noqa: ARG001  # it has no such limit
-    """Return the command line. The prompt is its standard input. It may write files and run `bd`."""
-    words = [PROGRAM, "exec", "--json", "--skip-git-repo-check", "--sandbox", "workspace-write"]
-    words += ["-c", "sandbox_workspace_write.network_access=true"]  # a Dolt server is reached over the network
+    """Return the command line. The prompt is its standard input. It may do whatever its user may do.
+
+    In its other sandboxes `.git` cannot be written, nor a `.beads` folder outside of a bead's worktree.
+    """
+    words = [PROGRAM, "exec", "--json", "--skip-git-repo-check", "--sandbox", "danger-full-access"]
     words += ["--model", model] if model else []
     return [*words, *(["resume", session] if session else []), "-"]
 
@@ -60,6 +62,8 @@ def _item(item: dict[str, Any], run: Transcript, *, done: bool) -> Iterable[Even
         return (Event("tool", " ".join(paths), "Edit"),)
     if kind == "mcp_tool_call" and not done:
         return (Event("tool", str(item.get("server", "")), str(item.get("tool", ""))),)
+    if kind == "error" and done:  # it goes on
+        return (Event("error", str(item.get("message", ""))),)
     if kind == "web_search" and done:
         return (Event("tool", str(item.get("query", "")), "Search"),)
     return ()

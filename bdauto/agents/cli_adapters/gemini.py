@@ -1,6 +1,6 @@
 """Gemini CLI: `gemini --output-format stream-json`, and its `json`.
 
-Written for 0.11 to 0.30. Events `init`, `message` (in pieces), `tool_use`, `tool_result`, `error`, `result`. As `json`
+Written for 0.11 to 0.56. Events `init`, `message` (in pieces), `tool_use`, `tool_result`, `error`, `result`. As `json`
 one object with `response`, `stats` and `error`. It tells no cost.
 """
 
@@ -17,9 +17,10 @@ PROGRAM = "gemini"
 
 
 def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # noqa: ARG001  # it has no such limit
-    """Return the command line. The prompt is its standard input. It may edit files and run `bd`."""
+    """Return the command line. The prompt is its standard input. It may edit files, run `bd` and git, and what its own
+    policies allow."""
     words = [PROGRAM, "--output-format", "stream-json", "--approval-mode", "auto_edit"]
-    words += ["--allowed-tools", "run_shell_command(bd)"]
+    words += ["--allowed-tools", "run_shell_command(bd),run_shell_command(git)"]
     words += ["--model", model] if model else []
     return words + (["--resume", session] if session else [])
 
@@ -42,8 +43,12 @@ def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
             )
         case "tool_use" if "tool_name" in value:
             run.end_piece()
+            run.call(value.get("tool_id"), value["tool_name"])
             return (tool(str(value["tool_name"]), mapping(value.get("parameters"))),)
         case "tool_result" if "tool_id" in value:
+            called = run.called(value["tool_id"])
+            if mapping(value.get("error")).get("type") == "policy_violation":
+                run.deny(called)
             return ()
         case "error" if "severity" in value:
             return run.failed(value.get("message")) if value["severity"] == "error" else ()

@@ -1,7 +1,7 @@
 """opencode: `opencode run --format json`.
 
-Written for 0.15 to 1.18. Events `step_start`, `text`, `tool_use`, `error`, and `step_finish` with the cost and tokens
-of one step.
+Written for 1.4 to 1.18. Events `step_start`, `text`, `tool_use`, `error`, `step_finish` with the cost and tokens of one
+step, and since 1.18 `done` with the permissions that were refused.
 """
 
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ PROGRAM = "opencode"
 
 
 def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # noqa: ARG001  # it has no such limit
-    """Return the command line. The prompt is its standard input. Its configuration says what it may do."""
-    words = [PROGRAM, "run", "--format", "json"]
+    """Return the command line. The prompt is its standard input. It may do what its configuration does not deny."""
+    words = [PROGRAM, "run", "--format", "json", "--dangerously-skip-permissions"]
     words += ["--model", model] if model else []
     return words + (["--session", session] if session else [])
 
@@ -38,6 +38,11 @@ def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
             return run.ended("") if part.get("reason") not in ("tool-calls", "tool_calls") else ()
         case "error":
             return _error(mapping(value.get("error")), run)
+        case "done":
+            rejected = value.get("rejected")
+            for name in rejected if isinstance(rejected, list) else ():
+                run.deny(name)
+            return ()
         case "step_start" | "reasoning":
             return ()
         case _:

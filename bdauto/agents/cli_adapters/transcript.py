@@ -62,6 +62,7 @@ class Transcript:
         self.limit_reached = False
         self._sessions: dict[str, None] = {}
         self._denied: dict[str, None] = {}
+        self._calls: dict[str, str] = {}
         self._figures: dict[str, Figures] = {}
         self._resets: list[datetime] = []
         self._lines: list[str] = []
@@ -122,8 +123,17 @@ class Transcript:
 
     def deny(self, tool: object) -> None:
         """Note a tool that the command was not allowed to use."""
-        if isinstance(tool, str) and len(self._denied) < MOST_NAMES:
+        if isinstance(tool, str) and tool and len(self._denied) < MOST_NAMES:
             self._denied[clean(hide_secrets(tool), 80)] = None
+
+    def call(self, call_id: object, tool: object) -> None:
+        """Note that a tool is called, until `called`."""
+        if isinstance(call_id, str) and isinstance(tool, str) and len(self._calls) < MOST_NAMES:
+            self._calls[call_id] = tool
+
+    def called(self, call_id: object) -> str:
+        """Return the tool of a call that is over, "" if it is unknown."""
+        return self._calls.pop(call_id, "") if isinstance(call_id, str) else ""
 
     def line(self, text: str) -> Iterator[Event]:
         """Note a line of plain text."""
@@ -139,6 +149,7 @@ class Transcript:
         """
         told = f"{self._errors}\n{self._words}" if self._why else "\n".join(self._lines)
         why = self._why or (failure(self._lines) if failed else None)
+        why = Why.denied if why is Why.ok and self._denied else why
         error = error_line(self._lines) if failed and not self._why else ""
         resets = [*self._resets, *filter(None, [reset_time(told, ended, local)])]
         figures = self._figures.values()

@@ -18,6 +18,7 @@ import msgspec
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted, Started
 from bdauto.agents.capacity import Capacity
+from bdauto.agents.cli_adapters.permissions import lacks_permission
 from bdauto.agents.local import supervisor
 from bdauto.agents.local.jobs import (
     DELETED,
@@ -38,6 +39,7 @@ from bdauto.agents.local.preflight import (
     check_folder,
     check_repository,
     check_utf8,
+    program_version,
     try_folder,
     worktree_problem,
 )
@@ -58,6 +60,8 @@ from bdauto.sanitize import clean
 
 PATIENCE = 10.0
 """Seconds to wait, beyond the time between SIGTERM and SIGKILL, for a job that is cancelled."""
+SETTINGS_CHARACTERS = 1 << 20
+"""So much of an agent's own settings is looked at."""
 LATELY = 86_400.0
 """Seconds after a job's end. Until then each sweep looks at it, unless it is marked as recorded."""
 DETACHED = ["/bin/sh", "-c", '"$@" &', "sh"]
@@ -232,7 +236,7 @@ class LocalAgent(Runner):
         if not where.is_dir():
             raise UsageError(f"{where} is not a folder", hint="name one with --agent-dir")
         for word, option in (
-            (self.program(), "--agent-command"),
+            (self.program(), self._option),
             *((word, "--agent-check") for word in self._check()[:1]),
         ):
             if shutil.which(word, path=self._environment.get("PATH")) is None:
@@ -407,6 +411,7 @@ class LocalAgent(Runner):
             tracker=self._tracker,
             host=os.uname().nodename,
             assignee=self._assignee,
+            agent=settings.agent or "",
             started=time.time(),
             words=self._filled(bead, prompt, attempt),
             directory=str(directory),
@@ -430,9 +435,30 @@ class LocalAgent(Runner):
             raise UsageError("no agent command", hint="give --agent-command or BDAUTO_AGENT_COMMAND")
         return self.settings.agent_command.words
 
+    @property
+    def _option(self) -> str:
+        """The option that the command comes from."""
+        return "--agent" if self.settings.agent == self._words[0] else "--agent-command"
+
     def program(self) -> str:
         """Return the command's first word. A relative path starts where the agent runs."""
         return self._located(self._words)[0]
+
+    def version(self) -> str:
+        """Return the first line of what `AGENT --version` prints. Raises UsageError."""
+        return program_version(self.program(), self._environment)
+
+    def lacks_permission(self) -> str:
+        """Return the agent that the command starts and that may not run `bd`, or ""."""
+
+        def read(file: str) -> str:
+            path = self._directory / Path(file).expanduser()
+            try:
+                return path.read_text(encoding="utf-8", errors="replace")[:SETTINGS_CHARACTERS]
+            except (OSError, ValueError):
+                return ""
+
+        return lacks_permission(self._words, read)
 
     def _check(self) -> list[str]:
         return self._located(self.settings.agent_check.words) if self.settings.agent_check else []

@@ -24,8 +24,32 @@ LONGEST_WORD = 1 << 17
 """Bytes of one word of a command line, its end included: MAX_ARG_STRLEN of Linux."""
 GIT_TIMEOUT = 20.0
 """Seconds that git may take for one of these questions. A hook of the repository may run in it."""
+VERSION_TIMEOUT = 10.0
+"""Seconds that an agent may take to say its version. Some look for updates first."""
 TRIAL_BRANCH = "agent/bdauto-trial"
 NAME_ANOTHER = "name another folder with --agent-jobs"
+
+
+def program_version(program: str, environment: Mapping[str, str]) -> str:
+    """Return the first line of what a program prints for `--version`. Raises UsageError."""
+    try:
+        done = subprocess.run(
+            [program, "--version"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=VERSION_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"`{program} --version` did not end within {VERSION_TIMEOUT:.0f}s") from None
+    except OSError as error:
+        raise UsageError(f"{program} cannot be run: {error.strerror}") from None
+    line = clean(hide_secrets(next(iter(done.stdout[:4096].decode(errors="replace").strip().splitlines()), "")), 80)
+    if done.returncode:
+        raise UsageError(f"`{program} --version` ended with status {done.returncode}: {line}")
+    return line
 
 
 def check_utf8(option: str, texts: Sequence[str]) -> None:

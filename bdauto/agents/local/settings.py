@@ -1,7 +1,9 @@
 """The settings of an agent command on this machine (docs/local-agent.md)."""
 
+import re
 import shlex
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,15 @@ from bdauto.domain.settings import Option
 from bdauto.errors import UsageError
 
 LOCAL = "An agent on this machine"
+
+
+class AgentName(StrEnum):
+    """The agents whose command line bdauto knows (`agents.cli_adapters.table`)."""
+
+    claude = "claude"
+    codex = "codex"
+    gemini = "gemini"
+    opencode = "opencode"
 
 
 class CommandLine(msgspec.Struct, frozen=True):
@@ -33,14 +44,28 @@ def parse_command(text: str) -> CommandLine:
     return CommandLine(tuple(words))
 
 
-class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The agent command and how it is run. Without a command no agent runs on this machine."""
+def parse_model(text: str) -> str:
+    """Return the name of a model, which no command line takes for an option. Raises UsageError."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.:/@+\[\]-]{0,99}", text, re.ASCII):
+        raise UsageError(f"{text[:40]!r} is not the name of a model")
+    return text
 
+
+class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent command and how it is run. Without an agent and a command no agent runs on this machine."""
+
+    agent: Annotated[
+        AgentName | None,
+        Option("Run this agent for each bead, instead of asking BeadBoard (docs/agents.md).", LOCAL),
+    ] = None
+    model: Annotated[
+        str | None, Option("The agent's model. (default: its own)", LOCAL, metavar="NAME", parse=parse_model)
+    ] = None
     agent_command: Annotated[
         CommandLine | None,
         Option(
             "Run this for each bead, instead of asking BeadBoard. {id}, {job} and {prompt} are replaced in its words. "
-            "Without {prompt} the prompt is its standard input.",
+            "Without {prompt} the prompt is its standard input. --agent then says how its output is read.",
             LOCAL,
             metavar="CMD",
             parse=parse_command,

@@ -19,7 +19,7 @@ def reap(
     *,
     settings: ReapSettings,
     services: Annotated[ServiceSettings, Offer(without=("beadboard_url",))],
-    local: Annotated[LocalAgentSettings, Offer(only=("agent_command", "agent_jobs"))],
+    local: Annotated[LocalAgentSettings, Offer(only=("agent", "agent_command", "agent_jobs"))],
     bd: BdSettings = AS_REAPER,
     telemetry: TelemetrySettings,
     output: OutputSettings,
