@@ -32,8 +32,19 @@ class Place(msgspec.Struct, frozen=True):
     longest: timedelta
 
 
+class LastEvent(msgspec.Struct, frozen=True):
+    """The last thing that a running job's agent did, on one line, and when its output last grew."""
+
+    text: str
+    at: datetime
+
+
 class JobOutput(Protocol):
-    """The output of one job, as it comes."""
+    """The output of one job, as it comes. `agent` is the adapter that reads it, "" if each line tells its form."""
+
+    @property
+    def agent(self) -> str:
+        """The adapter's name."""
 
     def read(self) -> Iterator[bytes]:
         """Yield what came since the last call. Raises ServiceError."""
@@ -110,6 +121,10 @@ class Runner:
     def jobs_here(self, bead_id: str) -> list[str]:
         """Return the ids of a bead's jobs on this machine, the oldest first. The bead may be deleted."""
         return []
+
+    def last_event(self, job: str) -> LastEvent | None:
+        """Return the last event of a job that runs on this machine, None if there is none. Asks no service."""
+        return None
 
     def jobs_at_work(self, bead: Bead) -> list[str]:
         """Return the bead's jobs that run on this machine, the oldest first. Asks no service. Raises nothing."""

@@ -27,6 +27,8 @@ class ServiceOutput:
         self._answer: Mapping[str, Any] | None = None
         self._seen: dict[str, int] = {}
 
+    agent = ""
+
     def state(self) -> str:
         """Ask the service, and return the job's state."""
         self._answer = self._ask()

@@ -7,7 +7,7 @@ last on its line.
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -80,7 +80,7 @@ def status_view(snapshot: Snapshot, limit: int, needs: Sequence[str]) -> Rendera
     parts += _cut(_queue(snapshot, limit), len(snapshot.queue), limit)
     if snapshot.running:
         parts.append(_heading(f"In progress: {len(snapshot.running)}"))
-        parts += _cut(_running(snapshot.running[: limit or None]), len(snapshot.running), limit)
+        parts += _cut(_running(snapshot.running[: limit or None], snapshot.now), len(snapshot.running), limit)
     blocked = (
         ("Quarantined by bdauto", "reason", snapshot.quarantined),
         ("Blocked, not by bdauto", "last note", snapshot.blocked),
@@ -122,7 +122,7 @@ def _queue(snapshot: Snapshot, limit: int) -> Table:
     return table
 
 
-def _running(running: Sequence[Running]) -> Table:
+def _running(running: Sequence[Running], now: datetime) -> Table:
     table = _table("bead", "runs", "age", "left", "job", "verdict", "title", middle="verdict")
     for one in running:
         table.add_row(
@@ -134,6 +134,8 @@ def _running(running: Sequence[Running]) -> Table:
             _text(one.verdict, "green" if one.state == "kept" else "red", REASON_LIMIT),
             _text(one.bead.title, limit=TITLE_LIMIT),
         )
+        if one.event:
+            table.add_row("", "", "", "", "", _text(one.last_event(now), "dim", REASON_LIMIT), "")
     return table
 
 
@@ -153,6 +155,7 @@ def explain_view(explained: Explanation) -> RenderableType:
         times = (("has run for", explained.running.running), ("time left", explained.running.left))
         told += [(word, short_age(max(time, timedelta(0)))) for word, time in times if time is not None]
         told += [("job is", explained.running.job_state)] if explained.running.job_state else []
+        told += [("last event", explained.running.last_event(explained.now))] if explained.running.event else []
     if told:
         parts.append(_heading("So far"))
         facts = Table.grid(padding=(0, 2))

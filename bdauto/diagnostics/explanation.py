@@ -14,6 +14,7 @@ from bdauto.diagnostics.snapshot import (
     place_words,
     weigh,
     with_dependencies,
+    with_event,
     with_jobs,
 )
 from bdauto.domain.bead import Bead
@@ -94,7 +95,7 @@ def explanation(
     queue = [v.bead.id for v in judge(ready.beads, {b.id for b in ready.beads}, assignee, dispatch, now) if v.eligible]
     running = None
     if bead.status == "in_progress":
-        running = weigh(bead, job_evidence(runner, [bead], services.agent)[0], reap, now)
+        running = with_event(runner, weigh(bead, job_evidence(runner, [bead], services.agent)[0], reap, now))
     return Explanation(
         now,
         found,
@@ -189,6 +190,7 @@ def as_json(explained: Explanation) -> dict[str, Any]:
         "jobs_folder": bead.jobs_folder or None,
         "ends_by": format_time(bead.ends_by) if bead.ends_by else None,
         "job_state": running.job_state or None if running else None,
+        "last_event": running.event.text if running and running.event else None,
         "claimed_at": format_time(bead.record.claimed_at) if bead.record.claimed_at else None,
         "retry_at": format_time(bead.record.retry_at) if bead.record.retry_at else None,
         "result": bead.record.result or None,

@@ -12,6 +12,7 @@ import msgspec
 from bdauto.agents.named_jobs import Patience, job_in_the_way
 from bdauto.agents.service_status import ServiceStatus, check_services, job_evidence, with_switches
 from bdauto.bd.client import Bd
+from bdauto.diagnostics.wording import rough_time
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency
 from bdauto.domain.eligibility import Condition, Verdict, ranked, verdict
 from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, outside_hours, reached
@@ -22,7 +23,7 @@ from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time
 
 if TYPE_CHECKING:
-    from bdauto.agents.runner import Runner
+    from bdauto.agents.runner import LastEvent, Runner
 
 STATUSES = ("open", "deferred", "in_progress", "blocked")
 """The statuses of beads that `status` has anything to say about."""
@@ -35,7 +36,7 @@ class Running:
     """A bead in progress: what the reaper would decide, and the agent service's word on its job ("": not asked).
 
     `running` is the time since the claim, None for a bead that bdauto has not claimed. `left` is the time until age
-    settles the bead, None while its job is known to run.
+    settles the bead, None while its job is known to run. `event` is the last one of a job that runs on this machine.
     """
 
     decision: ReapDecision
@@ -43,6 +44,7 @@ class Running:
     age: timedelta
     running: timedelta | None
     left: timedelta | None
+    event: "LastEvent | None" = None
 
     @property
     def bead(self) -> Bead:
@@ -65,6 +67,14 @@ class Running:
         if self.state != "kept":
             return f"{self.state}: {self.decision.evidence}"
         return f"elsewhere: {who_knows(self.bead)}" if self.job_state == ELSEWHERE else self.job_state or "kept"
+
+    def event_age(self, now: datetime) -> timedelta | None:
+        """How long ago the last event was, None if there is none."""
+        return max(now - self.event.at, timedelta(0)) if self.event else None
+
+    def last_event(self, now: datetime) -> str:
+        """Return the age of the last event and what it was, "" if there is none."""
+        return f"{rough_time(_seconds(self.event_age(now)))} ago: {self.event.text}" if self.event else ""
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,7 @@ def gather(
     return replace(
         found,
         services=with_switches(services, store, now),
+        running=tuple(with_event(runner, one) for one in found.running),
         queue=tuple(_with_blockers(bd, found.queue, known, dispatch, now, limit)),
     )
 
@@ -243,6 +254,13 @@ def weigh(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: dateti
     return Running(decision, state, age, running, None if state in ALIVE else left)
 
 
+def with_event(runner: "Runner | None", running: Running) -> Running:
+    """Return a bead in progress with the last event of its job, if that runs on this machine."""
+    job = running.bead.record.job or running.bead.record.attempt
+    asked = runner is not None and running.job_state in ALIVE and bool(job)
+    return replace(running, event=runner.last_event(job)) if runner and asked else running
+
+
 def _with_blockers(
     bd: Bd,
     verdicts: Sequence[Verdict],
@@ -320,6 +338,8 @@ def as_json(snapshot: Snapshot, limit: int) -> dict[str, Any]:
                 "evidence": running.decision.evidence,
                 "running_seconds": _seconds(running.running),
                 "left_seconds": _seconds(running.left),
+                "last_event": running.event.text if running.event else None,
+                "last_event_seconds": _seconds(running.event_age(snapshot.now)),
             }
             for running in snapshot.running[:cut]
         ],

@@ -317,6 +317,7 @@ class LogsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Which job's output `bdauto logs` shows, and whether it goes on until the job ends."""
 
     follow: Annotated[bool, Option("Go on until the job ends.", OUTPUT, short="-f")] = False
+    raw: Annotated[bool, Option("Print the output as it is, instead of what the agent does.", OUTPUT)] = False
     attempt: Annotated[
         int | None, Option("The first, second, … job of the bead that is known. (default: the last)", OUTPUT, env=None)
     ] = None

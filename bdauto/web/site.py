@@ -13,6 +13,7 @@ from datetime import timedelta
 from re import match
 from typing import TYPE_CHECKING
 
+from bdauto.agents.cli_adapters.table import Reader
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.diagnostics.activity import Activity, gather_activity
@@ -21,7 +22,6 @@ from bdauto.diagnostics.snapshot import Snapshot, gather
 from bdauto.domain.bead import ID_PATTERN, Bead
 from bdauto.domain.settings import By, DispatchSettings, ReapSettings
 from bdauto.errors import BdautoError, NoSuchBead
-from bdauto.sanitize import clean_lines, hide_secrets
 from bdauto.web.rendering import REFRESH_SOON, Week, bead_page, error_page, front_page
 
 if TYPE_CHECKING:
@@ -164,9 +164,13 @@ def _log(runner: "Runner", bead: Bead) -> tuple[str, str]:
         return "", ""
     try:
         output, end = runner.output(jobs[-1]), b""
+        reader = Reader(output.agent)
         output.state()
         for data in output.read():
             end = (end + data)[-LOG_BYTES:]
     except BdautoError as error:
         return jobs[-1], str(error)
-    return jobs[-1], hide_secrets(clean_lines(end.decode(errors="replace")))
+    if len(end) == LOG_BYTES:
+        end = end.partition(b"\n")[2]  # its first line is cut
+    events = (*reader.feed(end), *reader.end())
+    return jobs[-1], "\n".join(event.lines() for event in events)

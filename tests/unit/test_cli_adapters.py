@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bdauto.agents.cli_adapters.permissions import lacks_permission
 from bdauto.agents.cli_adapters.stream import LINE_LIMIT, values
-from bdauto.agents.cli_adapters.table import ADAPTERS, read_end, reads_of
+from bdauto.agents.cli_adapters.table import ADAPTERS, Reader, last_event, read_end, reads_of
 from bdauto.agents.cli_adapters.transcript import Transcript, events
 from bdauto.agents.local.settings import AgentName
 from bdauto.domain.agent_end import AgentEnd, Why
@@ -282,14 +282,70 @@ def test_claude_is_given_the_limit_of_a_run() -> None:
 @pytest.mark.parametrize(
     ("agent", "expected"),
     [
-        ("claude", ["I'll write it.", "▸ Edit haiku.txt", "$ bd note x-1 claimed by agent j", "Wrote the haiku."]),
-        ("codex", ["$ bash -lc ls", "▸ Edit haiku.txt", "The haiku is written.", ""]),
-        ("gemini", ["Let me look.", "$ bd note x-1 hello", "The haiku", "is done.", ""]),
-        ("opencode", ["▸ edit haiku.txt", "All done.", ""]),
+        (
+            "claude",
+            [
+                f"● session {SESSION}, claude-haiku",
+                "I'll write it.",
+                "▸ Edit haiku.txt",
+                "$ bd note x-1 claimed by agent j",
+                "■ ok: Wrote the haiku.",
+            ],
+        ),
+        (
+            "codex",
+            [f"● session {THREAD['thread_id']}", "$ bash -lc ls", "▸ Edit haiku.txt", "The haiku is written.", "■ ok"],
+        ),
+        (
+            "gemini",
+            ["● session g-1, gemini-3-pro", "Let me look.", "$ bd note x-1 hello", "The haiku is done.", "■ ok"],
+        ),
+        ("opencode", ["● session ses_1", "▸ edit haiku.txt", "All done.", "■ ok"]),
     ],
 )
 def test_what_an_agent_does_is_shown_on_a_line_each(agent: str, expected: list[str]) -> None:
     assert shown(STREAMS[agent][0], agent) == expected
+    assert shown(STREAMS[agent][0]) == expected
+
+
+def test_what_was_said_is_shown_on_its_own_lines() -> None:
+    said = "First:\n\n- one\n\x1b[31m- two"
+    [event] = events([lines(assistant({"type": "text", "text": said})).encode()], Transcript(), reads_of("claude"))
+    assert event.lines() == "First:\n\n- one\n- two"
+    assert event.line() == "First: - one - two"
+
+
+def test_pieces_of_a_message_are_shown_line_by_line() -> None:
+    def piece(text: str) -> str:
+        return lines(gemini("message", role="assistant", content=text, delta=True))
+
+    reader = Reader("gemini")
+    assert [event.text for event in reader.feed(piece("one\ntw").encode())] == ["one"]
+    assert [event.text for event in reader.feed(piece("o").encode())] == []
+    assert [event.text for event in reader.feed(piece("\nthree").encode())] == ["two"]
+    assert [event.text for event in reader.end()] == ["three"]
+
+
+def test_limits_and_errors_are_shown() -> None:
+    output = lines(limit_event("rejected"), result(is_error=True, result="API Error: 529 overloaded"))
+    assert shown(output) == ["! limit reached: five_hour", "✗ API Error: 529 overloaded"]
+
+
+def test_the_lines_of_a_plain_command_are_shown_as_they_come() -> None:
+    """None is held back because it looks like the beginning of JSON."""
+    reader = Reader()
+    for line in ("[INFO] starting", "{braces} in text", "[1/3] Compiling", '{"level":"info","event":"ready"}'):
+        assert [event.line() for event in reader.feed(f"{line}\n".encode())] == [line]
+
+
+@pytest.mark.parametrize(
+    ("agent", "last"),
+    [("claude", "■ ok: Wrote the haiku."), ("codex", "■ ok"), ("gemini", "■ ok"), ("opencode", "■ ok")],
+)
+def test_the_last_event_of_the_end_of_an_output(agent: str, last: str) -> None:
+    data = STREAMS[agent][0].encode()
+    assert last_event([data[-700:].partition(b"\n")[2]], agent) == last
+    assert last_event([b""], agent) == ""
 
 
 # Claude: the ways to end

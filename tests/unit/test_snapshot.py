@@ -16,6 +16,7 @@ from rich.console import Console, RenderableType
 from typer.main import get_command
 
 from bdauto.agents.capacity import Capacity
+from bdauto.agents.runner import LastEvent
 from bdauto.agents.service_status import Agent, BeadBoard, ServiceStatus, job_evidence
 from bdauto.cli import tables
 from bdauto.cli.commands.status import Watchable
@@ -125,6 +126,16 @@ def test_everything_at_80_columns() -> None:
         bd list: entry 3 (bd-x9): Expected `int`, got `str` - at `$.priority`
         """
     )
+
+
+def test_the_last_event_of_a_running_job_and_its_age() -> None:
+    event = LastEvent("▸ Edit haiku.txt", NOW - timedelta(seconds=12))
+    works = replace(running("bd-g7", 4, "9c1d2e3f4a5b", "running", title="Works"), event=event)
+    found = snapshot(running=(works, running("bd-h8", 4, "j-2", "running")))
+    assert "12s ago: ▸ Edit haiku.txt" in drawn(tables.status_view(found, 20, []))
+    first, second = as_json(found, 20)["in_progress"]
+    assert (first["last_event"], first["last_event_seconds"]) == ("▸ Edit haiku.txt", 12)
+    assert (second["last_event"], second["last_event_seconds"]) == (None, None)
 
 
 def test_an_empty_queue_paused_and_no_services() -> None:

@@ -38,6 +38,8 @@ def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
         return _result(value, run)
     if kind not in TYPES or not ({"session_id", "message", "rate_limit_info", "uuid"} & value.keys()):
         return None
+    if kind == "system" and value.get("subtype") == "init":
+        return run.begun(value.get("session_id"), value.get("model"))
     run.session(value.get("session_id"))
     if kind == "assistant":
         return _message(mapping(value.get("message")), run)

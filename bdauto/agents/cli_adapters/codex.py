@@ -28,7 +28,7 @@ def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
     """Turn one object of the output into events. None: it is not one of this command's."""
     match value.get("type"):
         case "thread.started":
-            run.session(value.get("thread_id"))
+            return run.begun(value.get("thread_id"))
         case "turn.started":
             figures = run.figures(run.last_session or "thread")
             figures.turns = (figures.turns or 0) + 1

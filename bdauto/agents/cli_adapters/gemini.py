@@ -34,7 +34,7 @@ def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
         return None
     match kind:
         case "init":
-            run.session(value.get("session_id"))
+            return run.begun(value.get("session_id"), value.get("model"))
         case "message" if isinstance(value.get("content"), str):
             return (
                 _message(value["content"], run, delta=value.get("delta") is True)
@@ -42,27 +42,27 @@ def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
                 else ()
             )
         case "tool_use" if "tool_name" in value:
-            run.end_piece()
             run.call(value.get("tool_id"), value["tool_name"])
-            return (tool(str(value["tool_name"]), mapping(value.get("parameters"))),)
+            return (*run.end_piece(), tool(str(value["tool_name"]), mapping(value.get("parameters"))))
         case "tool_result" if "tool_id" in value:
             called = run.called(value["tool_id"])
             if mapping(value.get("error")).get("type") == "policy_violation":
                 run.deny(called)
             return ()
         case "error" if "severity" in value:
-            return run.failed(value.get("message")) if value["severity"] == "error" else ()
+            error = run.failed(value.get("message")) if value["severity"] == "error" else ()
+            return (*run.end_piece(), *error)
         case "result" if value.get("status") in ("success", "error"):
             return _result(value, run)
         case _:
             return None
-    return ()
 
 
 def _message(text: str, run: Transcript, *, delta: bool) -> Iterator[Event]:
-    if not delta:
-        run.end_piece()
-    return run.piece(text) if delta else run.said(text)
+    if delta:
+        yield from run.piece(text)
+    else:
+        yield from (*run.end_piece(), *run.said(text))
 
 
 def _result(value: dict[str, Any], run: Transcript) -> Iterator[Event]:
@@ -70,7 +70,8 @@ def _result(value: dict[str, Any], run: Transcript) -> Iterator[Event]:
     figures = run.figures(run.last_session or "session")
     figures.tokens = checked_count(stats.get("total_tokens")) or figures.tokens
     figures.seconds = whole_milliseconds(stats.get("duration_ms")) or figures.seconds
-    return _ending(mapping(value.get("error")), "", run) if value["status"] == "error" else run.ended("")
+    yield from run.end_piece()
+    yield from _ending(mapping(value.get("error")), "", run) if value["status"] == "error" else run.ended("")
 
 
 def _whole(value: dict[str, Any], run: Transcript) -> Iterator[Event]:

@@ -26,6 +26,7 @@ def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
     """Turn one object of the output into events. None: it is not one of this command's."""
     if "sessionID" not in value and "part" not in value:
         return None
+    known = run.last_session
     session = run.session(value.get("sessionID")) or run.last_session or "session"
     part = mapping(value.get("part"))
     match value.get("type"):
@@ -43,6 +44,8 @@ def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:
             for name in rejected if isinstance(rejected, list) else ():
                 run.deny(name)
             return ()
+        case "step_start" if not known:
+            return run.begun(value.get("sessionID"))
         case "step_start" | "reasoning":
             return ()
         case _:

@@ -19,6 +19,9 @@ TEXT_LIMIT = 4096
 _NOISE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,999}(?:\x07|\x1b\\))|[\x00\ufeff]+")
 """Colour, titles of terminals, NUL, byte order marks."""
 
+_BEGINS = re.compile(r'[{\[][{\[\s]*(?:"[^"]*"\s*:.*)?')
+"""The first line of an object over several lines. Others, such as `[INFO] ready`, are text and are not held back."""
+
 Value = dict[str, Any] | str
 
 
@@ -62,7 +65,7 @@ class Stream:
             yield from whole
         elif self._open:
             yield from self._continue(line)
-        elif line.rstrip()[:1] in ("{", "[") and len(line) < TEXT_LIMIT:
+        elif len(line) < TEXT_LIMIT and _BEGINS.fullmatch(line):
             self._open, self._open_size = [line], len(line)
         elif line.strip():
             yield line[:TEXT_LIMIT]

@@ -1,12 +1,13 @@
 """The table of adapters, and how the output of any other command is read."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, tzinfo
 
 import msgspec
 
 from bdauto.agents.cli_adapters import claude, codex, gemini, opencode
-from bdauto.agents.cli_adapters.transcript import Read, Transcript, events
+from bdauto.agents.cli_adapters.stream import Stream
+from bdauto.agents.cli_adapters.transcript import Event, Read, Transcript, event_of, events
 from bdauto.domain.agent_end import AgentEnd
 
 
@@ -37,6 +38,32 @@ ADAPTERS = {
 def reads_of(agent: str) -> dict[str, Read]:
     """Return the reader of an agent's output. For any other command, each object is recognized by its shape."""
     return {name: adapter.read for name, adapter in ADAPTERS.items() if agent in ("", name)}
+
+
+class Reader:
+    """Reads an output as it comes. `agent` is the adapter, "" if each object is recognized by its shape."""
+
+    def __init__(self, agent: str = "") -> None:
+        self._reads, self._transcript, self._stream = reads_of(agent), Transcript(), Stream()
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """Yield the events that are complete with these bytes."""
+        for value in self._stream.feed(data):
+            yield from event_of(value, self._transcript, self._reads)
+
+    def end(self) -> Iterator[Event]:
+        """Yield the events of what is left."""
+        for value in self._stream.end():
+            yield from event_of(value, self._transcript, self._reads)
+        yield from self._transcript.end_piece()
+
+
+def last_event(chunks: Iterable[bytes], agent: str) -> str:
+    """Return the last event of an output, or of its end, on one line. "" if there is none."""
+    reader, last = Reader(agent), ""
+    for event in (*(event for chunk in chunks for event in reader.feed(chunk)), *reader.end()):
+        last = event.line() or last
+    return last
 
 
 def read_end(chunks: Iterable[bytes], agent: str, ended: datetime, local: tzinfo | None, *, failed: bool) -> AgentEnd:

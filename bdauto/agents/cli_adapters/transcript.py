@@ -13,9 +13,10 @@ from bdauto.domain.agent_end import AgentEnd, Why, cause
 from bdauto.domain.record_values import checked_cost, checked_count
 from bdauto.domain.reset_time import reset_time
 from bdauto.domain.results import last_line
-from bdauto.sanitize import clean, hide_secrets
+from bdauto.sanitize import clean, clean_lines, hide_secrets
 
-Kind = Literal["text", "tool", "limit", "error", "result"]
+Kind = Literal["session", "text", "tool", "limit", "error", "result"]
+_MARKS: dict[Kind, str] = {"session": "● ", "limit": "! ", "error": "✗ ", "result": "■ "}
 MOST_NAMES = 20
 """Sessions and denied tools that are kept."""
 MOST_TEXT = 1 << 16
@@ -36,11 +37,17 @@ class Event(msgspec.Struct, frozen=True):
     name: str = ""
 
     def line(self) -> str:
-        """Return the event on one line, as `bdauto logs` shows it."""
-        text = clean(hide_secrets(self.text), SUBJECT_LIMIT)
+        """Return the event on one line."""
+        text = clean(hide_secrets(clean_lines(self.text)), SUBJECT_LIMIT)
         if self.kind != "tool":
-            return text
+            return f"{_MARKS.get(self.kind, '')}{text}"
         return f"$ {text}" if self.name == "$" else f"▸ {clean(self.name, 40)} {text}".rstrip()
+
+    def lines(self) -> str:
+        """Return the event as `bdauto logs` shows it: what was said on as many lines as it has."""
+        if self.kind == "text":
+            return clean_lines(hide_secrets(self.text)).rstrip("\n")
+        return self.line()
 
 
 class Figures(msgspec.Struct):
@@ -58,7 +65,7 @@ class Transcript:
     def __init__(self) -> None:
         self.agent: str | None = None
         self._why: Why | None = None
-        self._words = self._piece = self._errors = ""
+        self._words = self._piece = self._line = self._errors = ""
         self.limit_reached = False
         self._sessions: dict[str, None] = {}
         self._denied: dict[str, None] = {}
@@ -66,6 +73,11 @@ class Transcript:
         self._figures: dict[str, Figures] = {}
         self._resets: list[datetime] = []
         self._lines: list[str] = []
+
+    def begun(self, name: object, model: object = "") -> Iterator[Event]:
+        """Note that a session begins."""
+        if session := self.session(name):
+            yield Event("session", f"session {session}" + (f", {model}" if isinstance(model, str) and model else ""))
 
     def session(self, name: object) -> str:
         """Note that what follows belongs to this session. Return its name, "" if `name` is not valid."""
@@ -94,11 +106,13 @@ class Transcript:
         """Note a piece of a message. What follows without another event in between belongs to it."""
         self._piece += text
         self._words = self._piece
-        yield Event("text", text)
+        *lines, self._line = f"{self._line}{text}".split("\n") if "\n" in text else [self._line + text]
+        yield from (Event("text", line) for line in lines if line.strip())
 
-    def end_piece(self) -> None:
+    def end_piece(self) -> Iterator[Event]:
         """Note that the message is complete."""
-        self._piece = ""
+        last, self._line, self._piece = self._line, "", ""
+        yield from [Event("text", last)] if last.strip() else []
 
     def failed(self, message: object, why: Why | None = None) -> Iterator[Event]:
         """Note an error of the command. It decides why the run ended, unless a result follows."""
@@ -118,8 +132,9 @@ class Transcript:
         """Note a result: the agent's last words, and why it ended."""
         self._why = why
         words = text if isinstance(text, str) else ""
+        new = words.strip() != self._words.strip()
         self._words = words or self._words
-        yield Event("result", words)
+        yield Event("result", f"{why}: {words}" if words.strip() and new else f"{why}")
 
     def deny(self, tool: object) -> None:
         """Note a tool that the command was not allowed to use."""
@@ -187,7 +202,7 @@ def events(chunks: Iterable[bytes], transcript: Transcript, reads: Mapping[str, 
 
 
 def event_of(value: Value, transcript: Transcript, reads: Mapping[str, Read]) -> Iterable[Event]:
-    """Return the events of one value. An unknown object is no event, because a tool may have printed it."""
+    """Return the events of one value. What an agent's stream has of other objects is none, because tools print them."""
     if isinstance(value, str):
         return transcript.line(value)
     for agent, read in reads.items():
@@ -196,7 +211,7 @@ def event_of(value: Value, transcript: Transcript, reads: Mapping[str, Read]) ->
             transcript.agent = agent
             return events
     transcript.unknown(value)
-    return ()
+    return () if transcript.agent else (Event("text", msgspec.json.encode(value).decode()),)
 
 
 def counts(*parts: object) -> int | None:

@@ -32,7 +32,7 @@ from bdauto.agents.local.jobs import (
     only_one,
     private_folder,
 )
-from bdauto.agents.local.output import LocalOutput, job_end, job_run
+from bdauto.agents.local.output import LocalOutput, job_end, job_run, last_event
 from bdauto.agents.local.preflight import (
     LONGEST_WORD,
     branch_state,
@@ -46,7 +46,7 @@ from bdauto.agents.local.preflight import (
 from bdauto.agents.local.prompt import TEMPLATE, check_words, fill, render, wants_stdin
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
-from bdauto.agents.runner import JobOutput, Place, Runner
+from bdauto.agents.runner import JobOutput, LastEvent, Place, Runner
 from bdauto.agents.service_status import Agent, ServiceStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.earlier_attempts import describe_earlier
@@ -324,6 +324,10 @@ class LocalAgent(Runner):
     def output(self, job: str) -> JobOutput:
         """Return the output of a job."""
         return LocalOutput(self.jobs, job)
+
+    def last_event(self, job: str) -> LastEvent | None:
+        """Return the last event in the output of a job."""
+        return last_event(self.jobs, job)
 
     def jobs_at_work(self, bead: Bead) -> list[str]:
         """Return the bead's jobs that run on this machine, including those that its claim does not name."""

@@ -10,9 +10,10 @@ from pathlib import Path
 import msgspec
 
 from bdauto.agents.cli_adapters import table
-from bdauto.agents.local.files import name_once, open_file
+from bdauto.agents.local.files import name_once, open_file, read_file
 from bdauto.agents.local.jobs import DIED, RUNNING, UNKNOWN, EndRecord, JobRecord, Jobs, read_end
 from bdauto.agents.local.supervisor import AFTER, BEFORE, HEAD, OUTPUT, SEGMENT, TAIL
+from bdauto.agents.runner import LastEvent
 from bdauto.domain.agent_end import AgentEnd
 from bdauto.domain.reaping import UNPREPARED
 from bdauto.domain.record import RESULTS, Result, Run
@@ -21,6 +22,8 @@ from bdauto.sanitize import clean
 
 FILES = (BEFORE, OUTPUT, AFTER)
 """The beginnings of the names of the output's files, in the order in which they are written."""
+EVENT_BYTES = 1 << 18
+"""So much of the end of an output is looked at for its last event."""
 LONGEST = 1e9
 """Seconds that a job may be said to have run, at most. What exceeds a year is unknown."""
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -36,6 +39,11 @@ class LocalOutput:
         self._files = files
         self._place = (0, 0)
         self._offset = 0
+
+    @property
+    def agent(self) -> str:
+        """The adapter that reads the output, "" if each object tells its form."""
+        return agent_of(self._jobs.record(self._job))
 
     def state(self) -> str:
         """Return the job's state."""
@@ -107,6 +115,21 @@ def _result(end: EndRecord) -> Result:
     if end.state == "cancelled":
         return Result.error if end.by in signal.Signals.__members__ else Result.stopped
     return Result.error if end.state == UNPREPARED else RESULTS.get(end.state, Result.failed)
+
+
+def last_event(jobs: Jobs, job: str) -> LastEvent | None:
+    """Return the last event in the end of a job's output, None if there is none."""
+    folder = jobs.path / job
+    try:
+        newest = max(folder.glob(f"{OUTPUT}[0-9]*"), key=lambda segment: segment.stat().st_mtime)
+        at = datetime.fromtimestamp(newest.stat().st_mtime, UTC)
+        data = read_file(newest, EVENT_BYTES, end=True)
+    except (ValueError, OverflowError, OSError):
+        return None
+    if len(data) == EVENT_BYTES:
+        data = data.partition(b"\n")[2]  # its first line is cut
+    text = table.last_event([data], agent_of(jobs.record(job)))
+    return LastEvent(text, at) if text else None
 
 
 def agent_of(record: JobRecord | None) -> str:

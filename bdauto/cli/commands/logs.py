@@ -2,10 +2,13 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 from bdauto import log
 from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.cli_adapters.table import Reader
+from bdauto.agents.cli_adapters.transcript import Event
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.runner import JobOutput
 from bdauto.cli.commands.explain import complete
@@ -31,7 +34,7 @@ def logs(
     bd: BdSettings,
     output: Annotated[OutputSettings, Offer(without=("json",))],
 ) -> None:
-    """Print the output of a bead's agent."""
+    """Show what a bead's agent does and says."""
     start_log(output)
     with opened(bd, readonly=True) as tracker:
         agent = lazy_runner(services, local, bd)()
@@ -46,21 +49,36 @@ def logs(
             elsewhere = who_knows(found) if found.record.attempt and not agent.owns(found) else ""
     job = _choose(jobs, bead, view.attempt, elsewhere)
     source = agent.output(job)
-    while (state := _show(source)) in ALIVE and view.follow and not lost():
+    reader = Reader(source.agent)
+    show = _print if view.raw else lambda data: _render(reader.feed(data))
+    while (state := _show(source, show)) in ALIVE and view.follow and not lost():
         time.sleep(INTERVAL)
+    _render(reader.end())
     log.event("job", bead=bead, job=job, state=state)
 
 
-def _show(source: JobOutput) -> str:
-    """Write what came since the last time, and return the job's state as it was just before."""
+def _show(source: JobOutput, show: Callable[[bytes], None]) -> str:
+    """Show what came since the last time, and return the job's state as it was just before."""
     state = source.state()
     for data in source.read():
-        if sys.stdout.isatty():
-            sys.stdout.write(clean_lines(data.decode(errors="replace")))
-        else:
-            sys.stdout.buffer.write(data)
+        show(data)
     sys.stdout.flush()
     return state
+
+
+def _print(data: bytes) -> None:
+    """Write output as it is, to a terminal without what could control it."""
+    if sys.stdout.isatty():
+        sys.stdout.write(clean_lines(data.decode(errors="replace")))
+    else:
+        sys.stdout.buffer.write(data)
+
+
+def _render(events: Iterable[Event]) -> None:
+    """Write events, one after the other."""
+    for event in events:
+        sys.stdout.write(f"{event.lines()}\n")
+    sys.stdout.flush()
 
 
 def _choose(jobs: list[str], bead: str, attempt: int | None, elsewhere: str) -> str:
