@@ -33,7 +33,7 @@ class Offer(msgspec.Struct, frozen=True):
 
 ELIGIBILITY = Offer(only=("exclude_types", "trusted_creators", "labels", "exclude_labels"))
 """The options that decide which beads are eligible, for commands that only read."""
-DISPATCHING = Offer(only=(*ELIGIBILITY.only, "max_per_day", "max_cost_per_day", "active_hours"))
+DISPATCHING = Offer(only=(*ELIGIBILITY.only, "max_per_day", "max_cost_per_day", "cost_per_run", "active_hours"))
 """Those, and the limits on dispatching."""
 
 LOOKING = Offer(only=("agent", "agent_command", "agent_slots", "agent_dir", "agent_jobs"))

@@ -12,7 +12,7 @@ from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from bdauto.agents.token import read_token
 from bdauto.bd.command import is_database, unconfigured_folder
 from bdauto.bd.tracker import redirected
-from bdauto.domain.settings import BdSettings, TelemetrySettings
+from bdauto.domain.settings import BdSettings, DispatchSettings, TelemetrySettings
 from bdauto.domain.values import checked_url, full_url
 from bdauto.errors import UsageError
 from bdauto.extras import EXTRAS, how_to_install, missing
@@ -59,12 +59,48 @@ def check_local(settings: LocalAgentSettings) -> LocalAgentSettings:
     if settings.model and (settings.agent is None or settings.agent_command):
         hint = "write the model into the command" if settings.agent_command else "give --agent"
         raise UsageError("--model goes with --agent and without --agent-command", hint=hint)
+    _check_cost_per_run(settings)
     if settings.agent is None or settings.agent_command:
         return settings
     from bdauto.agents.cli_adapters.table import ADAPTERS  # few commands need it
 
-    words = ADAPTERS[settings.agent].command(settings.model or "", None, "")
+    adapter = ADAPTERS[settings.agent]
+    words = adapter.command(settings.model or "", settings.max_cost_per_run if adapter.limits_cost else None, "")
     return msgspec.structs.replace(settings, agent_command=CommandLine(tuple(words)))
+
+
+def _check_cost_per_run(settings: LocalAgentSettings) -> None:
+    """Raise UsageError for a limit on the cost of a run that nobody would hold."""
+    if settings.max_cost_per_run is None:
+        return
+    from bdauto.agents.cli_adapters.table import ADAPTERS
+
+    adapter = ADAPTERS.get(settings.agent or "")
+    if adapter and (adapter.streams_cost or (adapter.limits_cost and not settings.agent_command)):
+        return
+    if adapter and adapter.limits_cost:
+        raise UsageError(
+            f"--max-cost-per-run cannot be held: {settings.agent} says its cost only at the end",
+            hint="give its own option for that in --agent-command, or no --agent-command",
+        )
+    who = settings.agent or "the agent of this command"
+    raise UsageError(
+        f"--max-cost-per-run cannot be held: {who} does not say its costs as it goes",
+        hint="give an agent that does, such as --agent claude, or no such limit",
+    )
+
+
+def check_costs(dispatch: DispatchSettings, local: LocalAgentSettings) -> None:
+    """Raise UsageError for a limit on a day's costs that cannot be held, because the agent is known to say none."""
+    if dispatch.max_cost_per_day is None or dispatch.cost_per_run is not None or local.agent is None:
+        return
+    from bdauto.agents.cli_adapters.table import ADAPTERS
+
+    if not ADAPTERS[local.agent].tells_cost:
+        raise UsageError(
+            f"--max-cost-per-day cannot be held: {local.agent} does not say what a run costs",
+            hint="give --cost-per-run USD, which then counts for each run",
+        )
 
 
 def require_runner(services: ServiceSettings, local: LocalAgentSettings) -> None:

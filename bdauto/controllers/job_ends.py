@@ -74,6 +74,7 @@ class JobEnds(msgspec.Struct, frozen=True):
             if bead is None:
                 if not found.malformed:
                     log_result(bead_id, job, "deleted", end)
+                    self.writes.cost_usd += end.cost_usd or 0.0
                     runner.mark_recorded(job, deleted=True)
                 continue
             run = next((run for run in bead.record.all_runs if run.attempt == job), _run_of(job, end))
@@ -90,6 +91,7 @@ class JobEnds(msgspec.Struct, frozen=True):
         for (bead, run, end), result in zip(ended, results, strict=True):
             if result is True:
                 log_end(bead, run, end)
+                self.writes.cost_usd += end.cost_usd or 0.0
         return tuple(bead.status for (bead, _, _), result in zip(ended, results, strict=True) if result is True)
 
     def _change(self, bead: Bead, run: Run, end: JobEnd) -> Change:

@@ -129,8 +129,18 @@ class Reaper:
         paused = self._writes.paused
         outcome = Outcome.partial if error else Outcome.reaped if reaped else Outcome.paused if paused else Outcome.idle
         detail = f"{paused.describe()}: the rest is left as it is" if paused else ""
-        dry_run, ended, unrecorded = self.settings.dry_run, self._ended, self._unrecorded
-        return Report("reap", outcome, dry_run, beads, detail, malformed, error, ended=ended, unrecorded=unrecorded)
+        return Report(
+            "reap",
+            outcome,
+            self.settings.dry_run,
+            beads,
+            detail,
+            malformed,
+            error,
+            ended=self._ended,
+            unrecorded=self._unrecorded,
+            cost_usd=self._writes.cost_usd,
+        )
 
     def _log(self, beads: Iterable[BeadReport]) -> None:
         for bead in beads:
@@ -179,6 +189,7 @@ class Reaper:
         for decision, end, result in zip(decided, ends, written, strict=True):
             if end and result is True and not self.settings.dry_run:
                 log_end(decision.bead, _run(decision), end)
+                self._writes.cost_usd += end.cost_usd or 0.0
         results = dict(zip((decision.bead.id for decision in decided), written, strict=True))
         paused = self._writes.paused is not None
         return tuple(_outcome(decision, results.get(decision.bead.id), paused=paused) for decision in decisions)

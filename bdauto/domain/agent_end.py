@@ -28,7 +28,10 @@ class Why(StrEnum):
     @property
     def of_service(self) -> bool:
         """True: the service behind the agent is at fault, so no bead is charged."""
-        return self in (Why.limit, Why.login, Why.overloaded, Why.network)
+        return self in OF_SERVICE
+
+
+OF_SERVICE = frozenset({Why.limit, Why.login, Why.overloaded, Why.network})
 
 
 class AgentEnd(msgspec.Struct, frozen=True, kw_only=True):

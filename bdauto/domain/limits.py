@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bdauto.domain.agent_end import OF_SERVICE
 from bdauto.domain.bead import Bead
 from bdauto.domain.results import format_cost
 from bdauto.domain.settings import DispatchSettings
@@ -60,7 +61,7 @@ def reached(
     from bdauto.domain.runs import all_runs, dispatched_for  # only who sets a limit waits for it
 
     runs = [run for _, run in all_runs((bead for bead in beads if dispatched_for(bead, assignee)), here)]
-    found = [_by_number(runs, settings.max_per_day, now), _by_cost(runs, settings.max_cost_per_day, now)]
+    found = [_by_number(runs, settings.max_per_day, now), _by_cost(runs, settings, now)]
     limits = [limit for limit in found if limit]
     return max(limits, key=lambda limit: limit.until or now + DAY) if limits else None
 
@@ -72,13 +73,22 @@ def _by_number(runs: Iterable["Run"], most: int | None, now: datetime) -> Limit 
     return Limit(f"{len(claims)} dispatched in 24 hours, at most {most}", claims[len(claims) - most] + DAY)
 
 
-def _by_cost(runs: Sequence["Run"], most: float | None, now: datetime) -> Limit | None:
-    """Add up what the runs of the last day cost. One that does not say, or still runs, counts with the mean."""
+def _by_cost(runs: Sequence["Run"], settings: DispatchSettings, now: datetime) -> Limit | None:
+    """Add up what the runs of the last day cost.
+
+    One that does not say, or still runs, counts with `cost_per_run`, else with the mean. Where no run says its cost,
+    the limit cannot be held, so it counts as reached.
+    """
+    most = settings.max_cost_per_day
     if most is None:
         return None
     recent = [run for run in runs if run.ended_at is None or _lately(run.ended_at, now)]
     known = [run.cost_usd for run in recent if run.cost_usd is not None]
+    if settings.cost_per_run is None and not known and (silent := [*filter(None, map(_silent, recent))]):
+        words = f"no run of the last 24 hours said its cost, so {format_cost(most)} a day cannot be held"
+        return Limit(f"{words}: give --cost-per-run USD", max(silent) + DAY)
     mean = sum(known) / len(known) if known else 0.0
+    mean = mean if settings.cost_per_run is None else settings.cost_per_run
     counted = [run for run in recent if _counts(run, now)]
     costs = [(run.ended_at, mean if run.cost_usd is None else run.cost_usd) for run in counted]
     total = sum(cost for _, cost in costs)
@@ -93,6 +103,15 @@ def _by_cost(runs: Sequence["Run"], most: float | None, now: datetime) -> Limit 
     guess = mean * sum(run.cost_usd is None for run in counted)
     estimate = f", {format_cost(guess)} of it estimated" if guess else ""
     return Limit(f"{format_cost(round(total, 4))} spent in 24 hours{estimate}, at most {format_cost(most)}", until)
+
+
+def _silent(run: "Run") -> datetime | None:
+    """Return when a run ended that cost something and did not say what. None for any other.
+
+    An agent that was not started, or whose service failed, may have cost nothing.
+    """
+    free = run.result == "error" or (run.why is not None and run.why in OF_SERVICE)
+    return None if free or run.cost_usd is not None else run.ended_at
 
 
 def _counts(run: "Run", now: datetime) -> bool:

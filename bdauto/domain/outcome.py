@@ -79,7 +79,8 @@ class Report(msgspec.Struct, frozen=True):
 
     `waits` has, for each POST, the seconds since its bead became eligible, as far as that is known. `unrecorded` tells
     of a sweep that some jobs, whose beads are no longer in progress, have not ended yet. `ended` has the status of each
-    such bead whose job has ended, as its agent left it.
+    such bead whose job has ended, as its agent left it. `cost_usd` is what the runs cost whose end was recorded, as far
+    as it is known.
     """
 
     command: str
@@ -92,6 +93,7 @@ class Report(msgspec.Struct, frozen=True):
     waits: tuple[float, ...] = ()
     ended: tuple[str, ...] = ()
     unrecorded: bool = False
+    cost_usd: float = 0.0
 
     @property
     def exit_code(self) -> int:

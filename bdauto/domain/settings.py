@@ -178,6 +178,16 @@ class DispatchSettings(WorkSettings, frozen=True, kw_only=True):
             parse=parse_dollars,
         ),
     ] = None
+    cost_per_run: Annotated[
+        float | None,
+        Option(
+            "What a run counts for --max-cost-per-day if its agent does not say its cost. "
+            "(default: the mean of the others)",
+            LIMITS,
+            metavar="USD",
+            parse=parse_dollars,
+        ),
+    ] = None
     active_hours: Annotated[
         ActiveHours | None,
         Option(

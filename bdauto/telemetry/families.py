@@ -8,7 +8,7 @@ from bdauto.domain.outcome import BeadOutcome
 Command = Literal["dispatch", "reap"]
 
 DISPATCHES, REAPS = "bdauto_dispatches_total", "bdauto_reaps_total"
-COMPLETIONS = "bdauto_completions_total"
+COMPLETIONS, COST = "bdauto_completions_total", "bdauto_cost_dollars_total"
 DURATION, LAST_SUCCESS = "bdauto_cycle_duration_seconds", "bdauto_last_success_timestamp_seconds"
 BEADS, OLDEST = "bdauto_beads", "bdauto_oldest_eligible_age_seconds"
 CAPACITY, UP, PAUSED, STARVED = "bdauto_capacity_free", "bdauto_up", "bdauto_paused", "bdauto_starved"
@@ -19,6 +19,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     DISPATCHES: ("counter", "Beads that a dispatch cycle took up, by what became of each."),
     REAPS: ("counter", "Beads in progress that a sweep judged, by what became of each."),
     COMPLETIONS: ("counter", "Beads whose agent has ended, by what it made of them: closed, blocked, other."),
+    COST: ("counter", "US dollars that runs cost whose end was recorded, as far as their agents said."),
     DURATION: ("histogram", "Wall time of one cycle, by command: dispatch or reap."),
     READY_TO_DISPATCH: (
         "histogram",

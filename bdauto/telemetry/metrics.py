@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from bdauto.domain.outcome import Report
 from bdauto.telemetry.families import (
     COMPLETIONS,
+    COST,
     DISPATCHES,
     DURATION,
     FAMILIES,
@@ -36,6 +37,7 @@ class Metrics:
         names = {command: DISPATCHES if command == "dispatch" else REAPS for command in commands}
         self._beads: dict[str, Counter] = {command: self._counter(name) for command, name in names.items()}
         self._completions = self._counter(COMPLETIONS) if "reap" in commands else None
+        self._cost = Counter(COST, FAMILIES[COST][1], registry=self.registry) if "reap" in commands else None
         self._durations = Histogram(
             DURATION, FAMILIES[DURATION][1], ["command"], registry=self.registry, buckets=BUCKETS
         )
@@ -56,6 +58,8 @@ class Metrics:
         for status in report.ended:
             if self._completions:
                 self._completions.labels(outcome=status if status in OUTCOMES[COMPLETIONS] else "other").inc()
+        if self._cost:
+            self._cost.inc(report.cost_usd)
         for wait in report.waits:
             if self._waits:
                 self._waits.observe(wait)

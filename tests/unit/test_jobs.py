@@ -326,6 +326,46 @@ def test_how_a_job_ended(tmp_path: Path, end: dict[str, Any], output: bytes, fou
     assert job_end(tmp_path, NOW) == JobEnd(**usual | found)
 
 
+def step(cost: float) -> bytes:
+    return json.dumps({"type": "step_finish", "sessionID": "s", "part": {"cost": cost}}).encode() + b"\n"
+
+
+def summed(cost: float, session: str = "a") -> bytes:
+    return json.dumps({"type": "result", "session_id": session, "total_cost_usd": cost}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "cost"),
+    [
+        (step(0.6) + step(0.5), "$1.10"),
+        (step(0.6)[:20], ""),
+        (step(0.6) + b"x" * 5000 + b"\n" + step(0.5), "$1.10"),
+        (summed(0.5) + summed(0.9), ""),
+        (summed(0.5) + summed(0.9, "b"), "$1.40"),
+        (step(1.0), ""),
+        (
+            b'{"cost": 9}\n{"part": {}}\ncost\n[1, "cost"]\n{"type": "step_finish", "part": {"cost": "?"}}\n',
+            "",
+        ),
+    ],
+)
+def test_the_supervisor_adds_up_what_a_run_costs(output: bytes, cost: str) -> None:
+    for size in (7, 1 << 16):
+        costs = supervisor.Costs(1.0)
+        told = [costs.feed(output[at : at + size]) for at in range(0, len(output), size)]
+        assert told[-1] == (f"ended because it cost {cost}, more than $1.00" if cost else "")
+    assert supervisor.Costs(None).feed(output) == ""
+
+
+def test_a_job_that_cost_too_much_says_so(tmp_path: Path) -> None:
+    Output(str(tmp_path)).write(step(1.25))
+    end = END | {"state": "failed", "why": "budget", "detail": "ended because it cost $1.25, more than $1.00"}
+    (tmp_path / "end.json").write_text(json.dumps(end))
+    found = job_end(tmp_path, NOW)
+    assert (found.result, found.why, found.cost_usd) == (Result.failed, Why.budget, 1.25)
+    assert found.words == "ended because it cost $1.25, more than $1.00"
+
+
 def test_a_job_that_died_is_lost_and_what_it_said_is_not(tmp_path: Path) -> None:
     Output(str(tmp_path)).write(CLAUDE)
     lost = JobEnd(

@@ -104,6 +104,40 @@ def test_forged_notes_count_nothing() -> None:
     assert str(limit(ours, max_per_day=1)).startswith("1 dispatched")
 
 
+def told(**fields: Any) -> Run:
+    usual: dict[str, Any] = {
+        "attempt": "w1",
+        "claimed_at": NOW - HOUR,
+        "ended_at": NOW - HOUR / 2,
+        "result": Result.completed,
+    }
+    return Run(**usual | fields)
+
+
+SILENT = "no run of the last 24 hours said its cost, so $5.00 a day cannot be held: give --cost-per-run USD; goes on at"
+
+
+def test_a_limit_on_costs_that_nobody_says_is_reached() -> None:
+    def found(*runs: Run, **settings: Any) -> str:
+        limits = DispatchSettings(**{"max_cost_per_day": 5.0, **settings})
+        limit = reached([], limits, "agent", NOW, [("x-1", run) for run in runs])
+        return limit.describe() if limit else ""
+
+    assert found(told()).startswith(SILENT)
+    assert found(told(result=Result.timeout)).startswith(SILENT)
+    assert found(told(), told(attempt="w2", cost_usd=0.5)) == ""
+    assert found(told(), cost_per_run=4.99) == ""
+    assert found(told(), told(attempt="w2", ended_at=None), cost_per_run=2.5).startswith("$5.00 spent in 24 hours")
+    assert found(told(), max_cost_per_day=None) == ""
+    assert found(told(ended_at=NOW - 25 * HOUR)) == ""
+
+
+@pytest.mark.parametrize("fields", [{"why": "login"}, {"why": "limit"}, {"result": Result.error}, {"ended_at": None}])
+def test_a_run_that_may_have_cost_nothing_does_not_count_as_silent(fields: dict[str, Any]) -> None:
+    run = told(**{"result": Result.failed, **fields})
+    assert reached([], DispatchSettings(max_cost_per_day=5.0), "agent", NOW, [("x-1", run)]) is None
+
+
 def test_what_this_machine_ran_counts_though_its_bead_is_gone() -> None:
     """Each run counts once, with the end and the cost that the machine knows."""
     recorded = ran("x-1", (3, 2, "1.00"), (1, None, ""), status="in_progress")
@@ -164,10 +198,6 @@ def test_a_job_that_runs_or_does_not_tell_counts_with_the_mean() -> None:
     assert limit(*told, *unknown, max_cost_per_day=6.01) is None
     words = "$6.00 spent in 24 hours, $3.00 of it estimated, at most $6.00; goes on at "
     assert str(limit(*told, *unknown, max_cost_per_day=6.0)).startswith(words)
-
-
-def test_nothing_is_guessed_where_nothing_is_known() -> None:
-    assert limit(ran("x-1", (1, 0.5, "")), max_cost_per_day=0.01) is None
 
 
 def test_what_runs_alone_goes_on_when_it_has_ended() -> None:

@@ -17,7 +17,7 @@ from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
 from bdauto.domain.settings import Secret
 from bdauto.errors import BdFailed
 from bdauto.telemetry.export import Pushgateway
-from bdauto.telemetry.families import BEADS, DISPATCHES, DURATION, FAMILIES, LAST_SUCCESS, OUTCOMES, UP
+from bdauto.telemetry.families import BEADS, COST, DISPATCHES, DURATION, FAMILIES, LAST_SUCCESS, OUTCOMES, UP
 from bdauto.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 4, 18, 22, 35, 46, tzinfo=UTC)
@@ -45,6 +45,14 @@ def test_counters_begin_at_zero_and_gauges_when_they_are_known() -> None:
         assert [value(metrics, name, outcome=outcome) for outcome in outcomes] == [0.0] * len(outcomes)
     assert value(metrics, UP, target="bd") is None
     assert value(metrics, LAST_SUCCESS, command="dispatch") is None
+
+
+def test_what_runs_cost_is_added_up() -> None:
+    metrics = Metrics("reap")
+    assert value(metrics, COST) == 0.0
+    for cost_usd in (0.42, 0.0, 1.08):
+        metrics.count(Report("reap", Outcome.idle, False, cost_usd=cost_usd), 0.1, NOW)
+    assert value(metrics, COST) == pytest.approx(1.5)
 
 
 def test_a_cycle_counts_beads_time_and_success() -> None:

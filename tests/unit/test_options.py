@@ -1,6 +1,7 @@
 """Options come from the settings' types; each error names the option and what is accepted."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +14,8 @@ from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.agents.local.settings import AgentName, LocalAgentSettings, parse_command, parse_model
 from bdauto.cli import app
 from bdauto.cli.options import Offer, with_options
-from bdauto.cli.validation import check_bd, check_local, check_services
-from bdauto.domain.settings import BdSettings, OnStall, Option, ReapSettings, Secret
+from bdauto.cli.validation import check_bd, check_costs, check_local, check_services
+from bdauto.domain.settings import BdSettings, DispatchSettings, OnStall, Option, ReapSettings, Secret
 from bdauto.errors import UsageError
 from scripts import options_page
 
@@ -150,6 +151,54 @@ def test_beside_a_command_an_agent_says_how_output_is_read() -> None:
 def test_a_model_goes_with_an_agent_alone(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="--model goes with --agent"):
         check_local(LocalAgentSettings(**settings))
+
+
+COMMAND = parse_command("claude -p")
+
+
+@pytest.mark.parametrize(
+    ("agent", "command", "words"),
+    [
+        (None, None, "the agent of this command does not say its costs"),
+        (None, COMMAND, "the agent of this command does not say its costs"),
+        (AgentName.codex, None, "codex does not say its costs"),
+        (AgentName.gemini, None, "gemini does not say its costs"),
+        (AgentName.claude, COMMAND, "claude says its cost only at the end"),
+        (AgentName.claude, None, ""),
+        (AgentName.opencode, None, ""),
+        (AgentName.opencode, COMMAND, ""),
+    ],
+)
+def test_a_limit_on_a_run_holds_or_is_refused(agent: AgentName | None, command: Any, words: str) -> None:
+    settings = LocalAgentSettings(agent=agent, agent_command=command, max_cost_per_run=2.5)
+    with pytest.raises(UsageError, match=words) if words else nullcontext():
+        check_local(settings)
+
+
+def test_claude_holds_the_limit_on_a_run_itself() -> None:
+    settings = check_local(LocalAgentSettings(agent=AgentName.claude, max_cost_per_run=2.5))
+    assert settings.agent_command is not None
+    assert settings.agent_command.words[-2:] == ("--max-budget-usd", "2.5")
+
+
+@pytest.mark.parametrize(
+    ("agent", "cost_per_run", "refused"),
+    [
+        ("codex", None, True),
+        ("gemini", None, True),
+        ("codex", 0.5, False),
+        ("claude", None, False),
+        (None, None, False),
+    ],
+)
+def test_a_limit_on_a_day_holds_or_is_refused(agent: Any, cost_per_run: float | None, refused: bool) -> None:
+    dispatch = DispatchSettings(max_cost_per_day=5.0, cost_per_run=cost_per_run)
+    with (
+        pytest.raises(UsageError, match="does not say what a run costs; give --cost-per-run")
+        if refused
+        else nullcontext()
+    ):
+        check_costs(dispatch, LocalAgentSettings(agent=agent))
 
 
 @pytest.mark.parametrize("name", ["", "--yolo", "a b", "x" * 101, "m\n"])

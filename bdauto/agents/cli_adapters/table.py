@@ -14,8 +14,8 @@ from bdauto.domain.agent_end import AgentEnd
 class Adapter(msgspec.Struct, frozen=True):
     """One agent's command line. `command` takes the model, the most that a run may cost, and the session to resume.
 
-    `versions` are those that it was written for. `tells_cost` says whether its output has costs, `limits_cost` whether
-    it can be given a limit.
+    `versions` are those that it was written for. `tells_cost` says whether its output has the cost of a run,
+    `limits_cost` whether it can be given a limit, `streams_cost` whether it says costs before its end.
     """
 
     program: str
@@ -24,13 +24,16 @@ class Adapter(msgspec.Struct, frozen=True):
     versions: str
     tells_cost: bool = False
     limits_cost: bool = False
+    streams_cost: bool = False
 
 
 ADAPTERS = {
     "claude": Adapter(claude.PROGRAM, claude.command, claude.read, "1.0 to 2.1", tells_cost=True, limits_cost=True),
     "codex": Adapter(codex.PROGRAM, codex.command, codex.read, "0.40 to 0.147"),
     "gemini": Adapter(gemini.PROGRAM, gemini.command, gemini.read, "0.11 to 0.56"),
-    "opencode": Adapter(opencode.PROGRAM, opencode.command, opencode.read, "1.4 to 1.18", tells_cost=True),
+    "opencode": Adapter(
+        opencode.PROGRAM, opencode.command, opencode.read, "1.4 to 1.18", tells_cost=True, streams_cost=True
+    ),
 }
 """The adapters by the name that `--agent` takes."""
 

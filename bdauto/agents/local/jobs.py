@@ -58,7 +58,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     `agent` is the adapter that reads the output, "" if each line is recognized by its shape. `tracker` is the id of the
     bead's tracker, `assignee` whose queue the bead was in. `home` is where the commands
     before and after the agent run. `timeout` is in seconds, `started` in seconds since the epoch. `stdin` says that the
-    prompt is the agent's standard input.
+    prompt is the agent's standard input. `max_cost` is in US dollars.
     """
 
     bead: str
@@ -73,6 +73,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     home: str
     timeout: float
     stdin: bool
+    max_cost: float | None = None
     before: list[list[str]] = []
     check: list[str] = []
     after: list[list[str]] = []
@@ -96,7 +97,8 @@ class CheckRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """How a job ended. `exit_code` is None after a signal. `by` says who asked for the end. `lost` is output, in bytes.
+    """How a job ended. `exit_code` is None after a signal. `by` says who asked for the end. `why` is "budget" if the
+    supervisor ended it because of its costs. `lost` is output, in bytes.
 
     `check` is None where none was run to its end.
     """
@@ -106,6 +108,7 @@ class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
     signal: str | None = None
     detail: str = ""
     by: str = ""
+    why: Literal["", "budget"] = ""
     seconds: float = 0.0
     ended: Annotated[float, msgspec.Meta(ge=0, le=LATEST)] = 0.0
     lost: int = 0

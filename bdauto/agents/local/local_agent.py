@@ -422,6 +422,7 @@ class LocalAgent(Runner):
             home=str(self._directory),
             timeout=settings.agent_timeout.total_seconds(),
             stdin=wants_stdin(self._words),
+            max_cost=settings.max_cost_per_run,
             before=before,
             check=self._check(),
             after=after,

@@ -14,7 +14,7 @@ from bdauto.agents.local.files import name_once, open_file, read_file
 from bdauto.agents.local.jobs import DIED, RUNNING, UNKNOWN, EndRecord, JobRecord, Jobs, read_end
 from bdauto.agents.local.supervisor import AFTER, BEFORE, HEAD, OUTPUT, SEGMENT, TAIL
 from bdauto.agents.runner import LastEvent
-from bdauto.domain.agent_end import AgentEnd
+from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.reaping import UNPREPARED
 from bdauto.domain.record import RESULTS, Result, Run
 from bdauto.domain.results import JobEnd, ended_run, last_line, told_end, whole_seconds
@@ -101,6 +101,7 @@ def job_end(folder: Path, now: datetime) -> JobEnd:
         return told_end(Result.lost, now, _said(folder, now, failed=False))
     ended_at = _ended_at(end.ended, now)
     said = _said(folder, ended_at, failed=end.state == "failed")
+    said = msgspec.structs.replace(said, why=Why.budget) if end.why else said
     return told_end(
         _result(end),
         ended_at,

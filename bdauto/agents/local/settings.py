@@ -9,7 +9,8 @@ from typing import Annotated
 
 import msgspec
 
-from bdauto.domain.settings import Option
+from bdauto.domain.settings import LIMITS, Option
+from bdauto.domain.values import parse_dollars
 from bdauto.errors import UsageError
 
 LOCAL = "An agent on this machine"
@@ -60,6 +61,16 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     model: Annotated[
         str | None, Option("The agent's model. (default: its own)", LOCAL, metavar="NAME", parse=parse_model)
+    ] = None
+    max_cost_per_run: Annotated[
+        float | None,
+        Option(
+            "End a run that costs more. Only with an agent that has such an option, or says its costs as it goes. "
+            "(default: no limit)",
+            LIMITS,
+            metavar="USD",
+            parse=parse_dollars,
+        ),
     ] = None
     agent_command: Annotated[
         CommandLine | None,

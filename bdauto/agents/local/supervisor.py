@@ -10,6 +10,7 @@ It lives as long as the agent does, so it imports little, and nothing of bdauto.
 import contextlib
 import errno
 import json
+import math
 import os
 import select
 import signal
@@ -33,6 +34,10 @@ DRAIN = 0.5
 """Seconds to read on after a command's end, when a process that left its group still holds its output open."""
 LAST = 2000
 """Bytes of a check's output that its end keeps."""
+LINE = 1 << 20
+"""Bytes of a line that are looked at for costs."""
+MOST_SESSIONS = 1000
+"""Sessions of an agent whose costs are added up."""
 MESSAGE = 400
 """Bytes of a message in the control pipe; a pipe takes so many in one piece."""
 GUARD = ["/bin/sh", "-c", "read _; kill -KILL 0"]
@@ -106,6 +111,36 @@ class Output:
             self._file = -1
 
 
+class Costs:
+    """Adds up what an agent says that it has cost: the steps of opencode, the sums of Claude Code's sessions."""
+
+    def __init__(self, limit: object) -> None:
+        """Take the limit in US dollars, None for no limit."""
+        self._limit = float(str(limit)) if limit is not None else math.inf
+        self._line = b""
+        self._sums: dict[str, float] = {}
+
+    def feed(self, data: bytes) -> str:
+        """Take output. Return what it cost if that is more than the limit, else ""."""
+        if self._limit == math.inf:
+            return ""
+        *lines, self._line = (self._line + data)[-LINE:].split(b"\n")
+        for line in lines:
+            if b"cost" in line:
+                self._add(line)
+        total = sum(self._sums.values())
+        return f"ended because it cost ${total:.2f}, more than ${self._limit:.2f}" if total > self._limit else ""
+
+    def _add(self, line: bytes) -> None:
+        with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            value = json.loads(line)
+            step = value["part"]["cost"] if value.get("type") == "step_finish" else None
+            cost = float(value["total_cost_usd"] if step is None else step)
+            if 0 <= cost < 1e6 and len(self._sums) < MOST_SESSIONS:
+                name = str(value.get("session_id")) if step is None else "steps"
+                self._sums[name] = cost if step is None else self._sums.get(name, 0.0) + cost
+
+
 class Command:
     """A running command, and the guard that leads its process group. Raises OSError when it cannot be started."""
 
@@ -151,6 +186,8 @@ class Supervisor:
         self.output = Output(folder)
         self.stopped = ""
         self._last = b""
+        self._costs = Costs(None)
+        self._too_dear = ""
         self._folder = folder
         self._control = os.open(f"{folder}/{CONTROL}", os.O_RDONLY | os.O_NONBLOCK)
         os.open(f"{folder}/{CONTROL}", os.O_WRONLY)  # a writer of its own, or the pipe would read as ended
@@ -181,7 +218,12 @@ class Supervisor:
         stdin = f"{self._folder}/{PROMPT}" if job["stdin"] else os.devnull
         [words] = _commands([job["words"]])
         self.output.begin(OUTPUT)
+        self._costs = Costs(job.get("max_cost"))
         end = self._one(words, str(job["directory"]), stdin, timeout)
+        self._costs = Costs(None)
+        if self._too_dear and end["state"] != "cancelled":
+            end = {**end, "state": "failed", "detail": self._too_dear, "why": "budget"}
+            self._too_dear = ""
         self.output.begin(AFTER)
         for words in _commands([job["check"]] if job["check"] and end["state"] not in ("cancelled", "error") else []):
             check = self._one(words, str(job["directory"]), os.devnull, timeout)
@@ -215,7 +257,7 @@ class Supervisor:
         sources = [self._woken, self._control, command.output]
         while (code := command.ended()) is None:
             now = time.monotonic()
-            if now >= deadline or (self.stopped and number is signal.SIGTERM):
+            if now >= deadline or ((self.stopped or self._too_dear) and number is signal.SIGTERM):
                 state = state or "timeout"
                 command.kill(number)
                 number, deadline = signal.SIGKILL, now + GRACE
@@ -237,6 +279,7 @@ class Supervisor:
     def _read(self, reader: int) -> bool:
         data = os.read(reader, 1 << 16)
         self.output.write(data)
+        self._too_dear = self._too_dear or self._costs.feed(data)
         self._last = (self._last + data)[-LAST:]
         return bool(data)
 

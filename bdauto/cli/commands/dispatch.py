@@ -4,7 +4,7 @@ from bdauto.agents.beadboard.settings import ServiceSettings
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.cli.context import begin, finish, lazy_runner, opened, telling, wait_for_jobs, writer
 from bdauto.cli.options import with_options
-from bdauto.cli.validation import require_runner
+from bdauto.cli.validation import check_costs, require_runner
 from bdauto.clock import Runtime
 from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, TelemetrySettings
 from bdauto.errors import BdautoError
@@ -21,6 +21,7 @@ def dispatch(
 ) -> None:
     """Dispatch the most urgent ready beads: one cycle, then exit."""
     require_runner(services, local)
+    check_costs(settings, local)
     started = begin("dispatch", output, bd, local if local.agent_command else services, settings, telemetry)
     runtime, runner = Runtime(), lazy_runner(services, local, bd)
     from bdauto.controllers.dispatcher import Dispatcher

@@ -12,7 +12,7 @@ from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.cli.context import begin, lazy_runner, opened, wait_for_jobs, writer
 from bdauto.cli.options import with_options
 from bdauto.cli.printing import show
-from bdauto.cli.validation import need, require_runner
+from bdauto.cli.validation import check_costs, need, require_runner
 from bdauto.clock import Runtime
 from bdauto.domain.settings import (
     BdSettings,
@@ -44,6 +44,7 @@ def run(
 ) -> None:
     """Dispatch and reap in one process until SIGTERM or SIGINT. --json reports each cycle that touched a bead."""
     require_runner(services, local)
+    check_costs(dispatch, local)
     if loop.listen:
         need("metrics", "--listen")
     from bdauto.bd.revision import open_revision
