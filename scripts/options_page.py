@@ -1,5 +1,7 @@
-"""Write docs/options.md from the command line itself: `make docs`."""
+"""Write docs/options.md, and the lists of variables, from the command line itself: `make docs`."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,11 @@ Generated from the command line by `make docs`. Do not edit it by hand: change `
 A flag goes before its environment variable, and that before the default. Durations are `500ms`, `90s`, `30m`, `1h30m`,
 `2d`. Repeatable options may also hold several values separated by commas, in the flag and in the variable. URLs for
 notifications are separated by spaces in the variable.
+
+A variable is named after its option. `BEADBOARD_URL`, `API_BEARER_TOKEN` and `BEADS_ACTOR` are those of other programs.
+Any other variable that begins with `BDAUTO_` is refused with exit status 2 and the nearest name. What Kubernetes gives
+a container beside a Service called bdauto (`BDAUTO_PORT`, `BDAUTO_SERVICE_HOST`, …) and what agents are given
+(`BDAUTO_JOB`) is no mistake.
 
 `bdauto COMMAND --help` shows the options of one command.
 """
@@ -75,5 +82,41 @@ def _row(parameter: Any, context: Any) -> Row:
     )
 
 
-if __name__ == "__main__":
+def variables(*commands: str) -> list[str]:
+    """Return the variables of these commands, or of all, that begin with BDAUTO_."""
+    rows = [row for row, names in _rows().items() if not commands or set(commands) & set(names)]
+    return sorted({row.variable.strip("`") for row in rows if row.variable.startswith("`BDAUTO_")})
+
+
+def with_names(file: Path, names: list[str]) -> str:
+    """Return the text of a file with these names where it lists them: between two marks, or as the enum of a schema."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".json":
+        return re.sub(r'("propertyNames": )\{.*\}', lambda found: f'{found[1]}{{"enum": {json.dumps(names)}}}', text)
+    indent = re.search(r"^( *)# names: begin$", text, re.MULTILINE)
+    assert indent
+    lines = "".join(f'{indent[1]}"{name}",\n' for name in names)
+    return re.sub(
+        r"(# names: begin\n).*?( *# names: end)", lambda found: f"{found[1]}{lines}{found[2]}", text, flags=re.DOTALL
+    )
+
+
+ROOT = PAGE.parents[1]
+IN_CLUSTER = ("dispatch", "reap", "run")
+LISTS = {
+    ROOT / "bdauto" / "cli" / "variables.py": (),
+    ROOT / "deploy" / "helm" / "bdauto" / "values.schema.json": IN_CLUSTER,
+    ROOT / "deploy" / "terraform" / "variables.tf": IN_CLUSTER,
+}
+"""The files that list variables, and of which commands: all, or those that run in a cluster."""
+
+
+def main() -> None:
+    """Write the page and the lists."""
     PAGE.write_text(page(), encoding="utf-8")
+    for file, commands in LISTS.items():
+        file.write_text(with_names(file, variables(*commands)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ Only the module of the command that was given is imported.
 """
 
 import importlib
+import os
 import signal
 import sys
 from types import FrameType
@@ -13,6 +14,7 @@ import msgspec
 import typer
 
 from bdauto import __version__
+from bdauto.cli.variables import check_variables
 from bdauto.errors import BdautoError, UsageError
 
 
@@ -67,6 +69,8 @@ def run() -> int:
             signal.signal(number, _interrupt)
     words = sys.argv[1:] or ["--help"]
     try:
+        if words[0] in COMMANDS and not {"--help", "-h"}.intersection(words):
+            check_variables(os.environ)
         status = application(only=words[0])(words, standalone_mode=False)
     except BdautoError as error:
         _complain(error)

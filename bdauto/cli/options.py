@@ -153,7 +153,7 @@ def _parameter(field: _Field) -> inspect.Parameter:
 def _variable(field: _Field) -> str | None:
     if field.option.env is None or (field.kind is bool and not field.option.env):
         return None
-    return field.option.env or f"BDAUTO_{field.name.upper()}"
+    return field.option.env or f"BDAUTO_{field.flag.removeprefix('--').replace('-', '_').upper()}"
 
 
 METAVARS = {timedelta: "DURATION", int: "NUMBER", Path: "FILE", Secret: "URL"}

@@ -29,8 +29,9 @@ from bdauto.log import LogFormat
 class Option(msgspec.Struct, frozen=True):
     """Makes a field of a settings struct an option: `field: Annotated[type, Option("Help.", PANEL)] = default`.
 
-    The rest follows from the field's name and type: `max_reap: int` is `--max-reap NUMBER` and `BDAUTO_MAX_REAP`.
-    A `bool` has no value, and a variable only if `env` names one. `env=None` leaves the variable out.
+    The rest follows from the field's name and type: `max_reap: int` is `--max-reap NUMBER` and `BDAUTO_MAX_REAP`. With
+    another `flag` the variable is named after that. A `bool` has no value, and a variable only if `env` names one.
+    `env=None` leaves the variable out.
     """
 
     help: str
@@ -92,7 +93,7 @@ class BdSettings(msgspec.Struct, frozen=True, kw_only=True):
             TRACKER,
         ),
     ] = None
-    bd_path: Annotated[str, Option("The bd program.", TRACKER, flag="--bd", env="BDAUTO_BD", metavar="PATH")] = BD
+    bd_path: Annotated[str, Option("The bd program.", TRACKER, flag="--bd", metavar="PATH")] = BD
     bd_timeout: Annotated[timedelta, Option("Time limit of each bd call.", TRACKER)] = timedelta(seconds=60)
     assignee: Annotated[
         str, Option("Dispatch the beads assigned to this name.", TRACKER, metavar="NAME", parse=parse_name)
@@ -143,7 +144,7 @@ class WorkSettings(msgspec.Struct, frozen=True, kw_only=True):
 class DispatchSettings(WorkSettings, frozen=True, kw_only=True):
     """Which beads may be dispatched, and how many in one cycle."""
 
-    max_beads: Annotated[int, Option("Beads to dispatch in one cycle.", QUEUE, flag="--max", env="BDAUTO_MAX")] = 1
+    max_beads: Annotated[int, Option("Beads to dispatch in one cycle.", QUEUE, flag="--max")] = 1
     exclude_types: Annotated[
         tuple[str, ...], Option("Skip beads of this type. Repeatable.", QUEUE, flag="--exclude-type", metavar="TYPE")
     ] = ("epic",)

@@ -194,8 +194,57 @@ variable "settings" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for name in keys(var.settings) : can(regex("^BDAUTO_[A-Z_]+$", name))])
-    error_message = "settings holds BDAUTO_ variables only."
+    condition = alltrue([for name in keys(var.settings) : contains([
+      # Written by `make docs`.
+      # names: begin
+      "BDAUTO_ACTIVE_HOURS",
+      "BDAUTO_AGENT",
+      "BDAUTO_AGENT_CHECK",
+      "BDAUTO_AGENT_COMMAND",
+      "BDAUTO_AGENT_DIR",
+      "BDAUTO_AGENT_JOBS",
+      "BDAUTO_AGENT_KEEP",
+      "BDAUTO_AGENT_LINGER",
+      "BDAUTO_AGENT_PROMPT",
+      "BDAUTO_AGENT_SLOTS",
+      "BDAUTO_AGENT_TIMEOUT",
+      "BDAUTO_AGENT_TOKEN_FILE",
+      "BDAUTO_AGENT_URL",
+      "BDAUTO_AGENT_WORKTREE",
+      "BDAUTO_ASSIGNEE",
+      "BDAUTO_BD",
+      "BDAUTO_BD_TIMEOUT",
+      "BDAUTO_COST_PER_RUN",
+      "BDAUTO_DB",
+      "BDAUTO_DISPATCH_EVERY",
+      "BDAUTO_EXCLUDE_LABEL",
+      "BDAUTO_EXCLUDE_TYPE",
+      "BDAUTO_GRACE",
+      "BDAUTO_LABEL",
+      "BDAUTO_LISTEN",
+      "BDAUTO_LOG_FORMAT",
+      "BDAUTO_MAX",
+      "BDAUTO_MAX_ATTEMPTS",
+      "BDAUTO_MAX_COST_PER_DAY",
+      "BDAUTO_MAX_COST_PER_RUN",
+      "BDAUTO_MAX_PER_DAY",
+      "BDAUTO_MAX_REAP",
+      "BDAUTO_METADATA",
+      "BDAUTO_MODEL",
+      "BDAUTO_NOTIFY_URL",
+      "BDAUTO_ON_STALL",
+      "BDAUTO_PUSHGATEWAY",
+      "BDAUTO_PUSHGATEWAY_INSTANCE",
+      "BDAUTO_PUSHGATEWAY_NAMESPACE",
+      "BDAUTO_REAP_EVERY",
+      "BDAUTO_THRESHOLD",
+      "BDAUTO_TIMEOUT",
+      "BDAUTO_TRIP_AFTER",
+      "BDAUTO_TRUSTED_CREATOR",
+      "BDAUTO_WATCH",
+      # names: end
+    ], name)])
+    error_message = "settings holds a name that is no variable of bdauto: docs/options.md has them all."
   }
 }
 

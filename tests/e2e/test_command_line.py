@@ -216,7 +216,7 @@ def test_secrets_stay_where_they_are(sandbox: Sandbox, tmp_path: Path) -> None:
     token_file = tmp_path / "token"
     token_file.write_text(f"{sandbox.token}\n")
     bead = sandbox.create()
-    secrets = {"BDAUTO_NOTIFY_URLS": "json://user:s3cr3t@127.0.0.1:1/", "BDAUTO_PUSHGATEWAY": ""}
+    secrets = {"BDAUTO_NOTIFY_URL": "json://user:s3cr3t@127.0.0.1:1/", "BDAUTO_PUSHGATEWAY": ""}
     pause = sandbox.pause("sql")
     process = start(sandbox, "dispatch", "-v", agent=True, **secrets)
     pause.wait()

@@ -459,7 +459,7 @@ def test_who_may_have_beads_dispatched(sandbox: Sandbox) -> None:
     assert dispatch(sandbox, "--trusted-creator", "boss").json["outcome"] == "idle"
     assert dispatch(sandbox, "--label", "ai", "--label", "risky").outcomes == {task: "dispatched"}
     sandbox.board.finish(sandbox.board.job_of(task).id)
-    done = dispatch(sandbox, BDAUTO_TRUSTED_CREATORS="boss,tester", BDAUTO_LABELS="ai", BDAUTO_EXCLUDE_LABELS="x,y")
+    done = dispatch(sandbox, BDAUTO_TRUSTED_CREATOR="boss,tester", BDAUTO_LABEL="ai", BDAUTO_EXCLUDE_LABEL="x,y")
     assert done.outcomes == {bug: "dispatched"}
 
 

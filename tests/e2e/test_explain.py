@@ -77,7 +77,7 @@ def test_trust(world: Sandbox) -> None:
     shown = run(world, "explain", theirs, "--trusted-creator", "ann", "--json").json
     assert shown["reason"] == "created by tester, who is not trusted"
     assert "trust" not in [one["name"] for one in run(world, "explain", theirs, "--json").json["conditions"]]
-    assert dispatch(world, BDAUTO_TRUSTED_CREATORS="bob,ann").outcomes == {ours: "dispatched"}
+    assert dispatch(world, BDAUTO_TRUSTED_CREATOR="bob,ann").outcomes == {ours: "dispatched"}
     assert run(world, "explain", theirs, "--trusted-creator", "ann", "--trusted-creator", "tester").code == 0
 
 

@@ -231,7 +231,7 @@ def test_the_tracker_sees_no_secret_and_the_log_neither(sandbox: Sandbox, loop: 
     sandbox.create()
     running_loop = loop(
         "--dispatch-every", "100ms",
-        BDAUTO_NOTIFY_URLS="json://user:hunter2@127.0.0.1:9/hunter3 json://hunter4@127.0.0.1:9",
+        BDAUTO_NOTIFY_URL="json://user:hunter2@127.0.0.1:9/hunter3 json://hunter4@127.0.0.1:9",
         BDAUTO_PUSHGATEWAY="http://user:hunter5@127.0.0.1:9",
     )  # fmt: skip
     running_loop.wait("dispatched")
@@ -246,7 +246,7 @@ def test_notifications_and_pushed_metrics_arrive(sandbox: Sandbox, loop: Start) 
     sandbox.board.reply_next("status", FakeReply(drop="early"), times=2)
     with Receiver() as receiver:
         running_loop = loop(
-            BDAUTO_NOTIFY_URLS=f"json://{receiver.address}/hook",
+            BDAUTO_NOTIFY_URL=f"json://{receiver.address}/hook",
             BDAUTO_PUSHGATEWAY=f"http://ann:pw@{receiver.address}",
             BDAUTO_PUSHGATEWAY_INSTANCE="one",
         )

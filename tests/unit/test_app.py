@@ -217,10 +217,10 @@ def test_dispatch_from_the_environment_alone(
         "BDAUTO_ASSIGNEE": "bot",
         "BDAUTO_MAX": "3",
         "BDAUTO_MAX_ATTEMPTS": "2",
-        "BDAUTO_EXCLUDE_TYPES": "epic,chore",
-        "BDAUTO_TRUSTED_CREATORS": "ann,bob",
-        "BDAUTO_LABELS": "a",
-        "BDAUTO_EXCLUDE_LABELS": "x,y",
+        "BDAUTO_EXCLUDE_TYPE": "epic,chore",
+        "BDAUTO_TRUSTED_CREATOR": "ann,bob",
+        "BDAUTO_LABEL": "a",
+        "BDAUTO_EXCLUDE_LABEL": "x,y",
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -106,7 +106,7 @@ def test_a_folder_that_is_gone_is_an_error_and_no_empty_database(fp: FakeProcess
 
 
 def test_bd_gets_no_secret(fp: FakeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("API_BEARER_TOKEN", "BDAUTO_NOTIFY_URLS", "BDAUTO_PUSHGATEWAY"):
+    for name in ("API_BEARER_TOKEN", "BDAUTO_NOTIFY_URL", "BDAUTO_PUSHGATEWAY"):
         monkeypatch.setenv(name, "s3cret")
     monkeypatch.setenv("BEADS_DOLT_PASSWORD", "bd's own")
     monkeypatch.delenv("BD_EXPORT_AUTO", raising=False)

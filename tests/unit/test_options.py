@@ -15,6 +15,7 @@ from bdauto.agents.local.settings import AgentName, LocalAgentSettings, parse_co
 from bdauto.cli import app
 from bdauto.cli.options import Offer, with_options
 from bdauto.cli.validation import check_bd, check_costs, check_local, check_services
+from bdauto.cli.variables import KNOWN, check_variables
 from bdauto.domain.settings import BdSettings, DispatchSettings, OnStall, Option, ReapSettings, Secret
 from bdauto.errors import UsageError
 from scripts import options_page
@@ -70,7 +71,7 @@ def test_values_arrive_as_the_type_of_the_field() -> None:
 
 def test_the_variable_is_named_after_the_field(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BDAUTO_MAX_REAP", "7")
-    monkeypatch.setenv("BDAUTO_LABELS", "x,y z")
+    monkeypatch.setenv("BDAUTO_LABEL", "x,y z")
     monkeypatch.setenv("BDAUTO_THRESHOLD", "1s")
     monkeypatch.setenv("BDAUTO_FORCE", "1")
     assert sample() == Sample(max_reap=7, labels=("x", "y", "z"))
@@ -205,6 +206,65 @@ def test_a_limit_on_a_day_holds_or_is_refused(agent: Any, cost_per_run: float | 
 def test_the_name_of_a_model_is_no_option(name: str) -> None:
     with pytest.raises(UsageError, match="not the name of a model"):
         parse_model(name)
+
+
+def test_a_variable_is_named_after_its_flag() -> None:
+    foreign = {"BEADBOARD_URL", "BEADS_ACTOR"}
+    for row in options_page._rows():
+        flag, variable = row.option.split("`")[1].split()[0], row.variable.strip("`")
+        assert variable in ("", *foreign, f"BDAUTO_{flag[2:].replace('-', '_').upper()}"), row
+
+
+@pytest.mark.parametrize("file", options_page.LISTS, ids=lambda file: file.name)
+def test_the_lists_of_variables_are_current(file: Path) -> None:
+    names = options_page.variables(*options_page.LISTS[file])
+    assert file.read_text(encoding="utf-8") == options_page.with_names(file, names), "run `make docs`"
+
+
+def test_every_variable_of_every_command_is_known() -> None:
+    assert frozenset(options_page.variables()) == KNOWN
+    check_variables(dict.fromkeys(KNOWN, "x"))
+
+
+@pytest.mark.parametrize(
+    ("name", "like"),
+    [
+        ("BDAUTO_MAX_COST_PER_DAYS", "BDAUTO_MAX_COST_PER_DAY"),
+        ("BDAUTO_ACTIVE_HOUR", "BDAUTO_ACTIVE_HOURS"),
+        ("BDAUTO_LABELS", "BDAUTO_LABEL"),
+        ("BDAUTO_NOTIFY_URLS", "BDAUTO_NOTIFY_URL"),
+        ("BDAUTO_AGENT_CMD", "BDAUTO_AGENT_COMMAND"),
+        ("BDAUTO_active_hours", ""),
+        ("BDAUTO_", ""),
+        ("BDAUTO_XYZZY", ""),
+        ("BDAUTO_LISTEN_PORT", "BDAUTO_LISTEN"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_with_the_nearest_name(name: str, like: str) -> None:
+    with pytest.raises(UsageError, match=f"^{name}.* is no setting of bdauto") as error:
+        check_variables({name: "9464", "PATH": "/bin", "BDAUTO_MAX": "5"})
+    assert (f"did you mean {like}?" in error.value.message) is bool(like)
+
+
+def test_many_misspelt_variables_are_one_line() -> None:
+    with pytest.raises(UsageError) as error:
+        check_variables({f"BDAUTO_XYZZY_{n}": "" for n in range(9)})
+    assert "and 4 more are no settings" in error.value.message
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"BDAUTO_SERVICE_HOST": "10.0.0.1", "BDAUTO_SERVICE_PORT": "8080", "BDAUTO_SERVICE_PORT_HTTP": "8080"},
+        {"BDAUTO_PORT": "tcp://10.0.0.1:8080"},
+        {f"BDAUTO_PORT_8080_TCP{part}": "x" for part in ("", "_PROTO", "_PORT", "_ADDR")},
+        {"BDAUTO_METRICS_SERVICE_HOST": "10.0.0.1", "BDAUTO_METRICS_PORT": "tcp://10.0.0.1:9464"},
+        {"BDAUTO_JOB": "w1", "BEAD_ID": "x-1"},
+        {"_BDAUTO_COMPLETE": "complete_bash", "MY_BDAUTO_X": "1"},
+    ],
+)
+def test_what_kubernetes_and_agents_are_given_is_no_mistake(variables: dict[str, str]) -> None:
+    check_variables(variables)
 
 
 def test_the_page_of_options_is_current() -> None:
