@@ -71,6 +71,7 @@ class Process:
         self.tried: set[str] = set()
         self.swapped: dict[str, str] = {}
         self.free: int | None = None
+        self.asks_for_room = False
 
     def begin(self) -> None:
         """Begin a cycle or sweep: what it reads, is told and does in it counts."""

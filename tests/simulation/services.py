@@ -216,13 +216,18 @@ def _forgotten(world: World, job: Job) -> bool:
 
 
 def _hear(process: Process, url: str, reply: Reply) -> None:
-    """Note what a process has been told, as the checker must know it."""
+    """Note what a process has been told, as the checker must know it.
+
+    The room for further beads is what the agent service says right after BeadBoard. Asked again, for a claim without a
+    job, it counts what the cycle has started already.
+    """
     fields = msgspec.json.decode(reply.body, type=dict[str, Any])
     if "/api/agent-status" in url:
-        process.free = 0 if fields.get("busy") else None
+        process.free, process.asks_for_room = 0 if fields.get("busy") else None, True
     elif url.endswith("/health") and reply.status == 200:
-        free = fields["capacity"] - fields["active"] - fields["queued"]
-        process.free = max(min(free, 0 if process.free == 0 else free), 0)
+        if process.asks_for_room:
+            free = fields["capacity"] - fields["active"] - fields["queued"]
+            process.free, process.asks_for_room = max(min(free, 0 if process.free == 0 else free), 0), False
         process.runs_nothing = fields["active"] == fields["queued"] == 0
         process.tell("hears of the agent service: {} active, {} queued", fields["active"], fields["queued"])
     elif "/jobs/" in url:
