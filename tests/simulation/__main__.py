@@ -5,6 +5,7 @@ The exit status is 1 if a promise was broken, or a mutation was not found.
 
 import argparse
 import gc
+import shlex
 import sys
 import time
 from collections import Counter
@@ -69,13 +70,18 @@ def _report(history: History) -> int:
 
 
 def _look_for_all(names: Sequence[str], first: int, number: int) -> int:
-    """Print a row of docs/simulation.md for each mutation."""
-    print("| defect | histories | found by | kind of promise |\n|---|---|---|---|")
+    """Print the table of docs/simulation.md, a row for each mutation as it is found."""
+    print(f"`{shlex.join(['python', '-m', 'tests.simulation', *sys.argv[1:]])}`, {time.strftime('%Y-%m-%d')}:\n")
+    print("| defect | histories | found by history | kind of promise |\n|---|---|---|---|", flush=True)
     return max(_look_for(name, first, number) for name in names)
 
 
 def _look_for(name: str, first: int, number: int) -> int:
-    found = look_for(name, RARE.get(name, first), number)
+    try:
+        found = look_for(name, RARE.get(name, first), number)
+    except RuntimeError as error:
+        print(f"| {name} | broken: {error} | | |", flush=True)
+        return 1
     if found is None:
         print(f"| {name} | not in {number} | | |", flush=True)
         return 1

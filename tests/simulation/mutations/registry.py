@@ -66,15 +66,16 @@ def mutated(name: str) -> Iterator[None]:
 def look_for(name: str, first: int, most: int) -> Found | None:
     """Run histories with a defect until one of them finds it, `most` at most.
 
-    A crash finds nothing, because then it is the mutation that no longer fits what it replaces.
+    A history that breaks a promise without the defect, too, finds nothing. A crash finds nothing, because then it is
+    the mutation that no longer fits what it replaces: it raises RuntimeError.
     """
-    with mutated(name):
-        for number in range(most):
+    for number in range(most):
+        with mutated(name):
             violation = run(first + number).violation
-            if violation and violation[0] == "crash":
-                raise RuntimeError(f"{name}: history {first + number}: {violation[1]}")
-            if violation:
-                return Found(first + number, number + 1, violation[0])
+        if violation and violation[0] == "crash":
+            raise RuntimeError(f"{name}: history {first + number}: {violation[1]}")
+        if violation and run(first + number).violation is None:
+            return Found(first + number, number + 1, violation[0])
     return None
 
 
