@@ -171,6 +171,7 @@ class Dispatcher:
                     go_on = self._one(queue, listed, places)
                 if not go_on or self._answers.dispatched >= places:
                     break
+                self._notes.write_overdue(self.writer, self.runtime)
                 self._further = True
         finally:
             self._answers.charge_refused()

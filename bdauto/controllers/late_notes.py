@@ -9,6 +9,9 @@ from bdauto.errors import BdError
 DELAY = 0.5
 """Seconds between a record and its note. A script may note at once, a language model needs seconds to begin."""
 
+OVERDUE = 10.0
+"""Seconds that the first note of a cycle may wait for its further beads. A sweep takes it for lost after 30."""
+
 TRIES = 3
 """How often a note is tried that bd fails to write."""
 
@@ -25,11 +28,18 @@ class LateNotes:
         self._changes: list[Change] = []
         self.due = math.inf
         """When to write, by the monotonic clock. Infinite if no note waits."""
+        self._since = math.inf
 
     def add(self, change: Change, now: float) -> None:
         """Queue the note of a record that was just written. Its delay is counted by the monotonic clock."""
+        self._since = self._since if self._changes else now
         self._changes.append(change)
         self.due = now + DELAY
+
+    def write_overdue(self, writer: Writer, runtime: Runtime) -> None:
+        """Write the notes of a long cycle if the first has waited for OVERDUE seconds."""
+        if self._changes and runtime.monotonic() - self._since >= OVERDUE:
+            self.write(writer, runtime)
 
     def write(self, writer: Writer, runtime: Runtime, *, at_once: bool = False) -> None:
         """Wait until the notes are due, and write them. A failed note is retried, and finally left to a sweep."""

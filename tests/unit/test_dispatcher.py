@@ -15,6 +15,7 @@ from bdauto.agents.runner import Place
 from bdauto.bd.change import Change, DryWriter
 from bdauto.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
+from bdauto.controllers.late_notes import OVERDUE
 from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.pause import KEY
@@ -1025,3 +1026,19 @@ def test_a_bead_that_its_agent_deletes_is_no_outage_of_bd(monkeypatch: pytest.Mo
     report = there.cycle()
     assert (report.exit_code, type(report.error)) == (5, PartlyDone)
     assert f"x-1 was deleted; its job {report.beads[0].job} runs on" in str(report.error)
+
+
+def test_the_notes_of_a_long_cycle_do_not_wait_for_its_end() -> None:
+    """A sweep would take them for lost."""
+    here = desk(*queue(3), max_beads=3)
+    seen: list[list[str]] = []
+
+    def slow(change: Change) -> None:
+        if change.act == "record":
+            here.clock.time += timedelta(seconds=OVERDUE)
+        if change.act == "claim":
+            seen.append(here.tracker.notes("x-1"))
+
+    here.tracker.before_write = slow
+    here.dispatcher().cycle()
+    assert ["dispatched: job=" in "\n".join(notes) for notes in seen] == [False, False, True]
