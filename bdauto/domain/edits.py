@@ -13,6 +13,8 @@ from bdauto.domain.bead import MALFORMED
 
 FIELDS = ("status", "assignee", "issue_type")
 """Fields of a bead whose changes count."""
+_STATUSES = {"closed": "closed", "reopened": "open"}
+"""The statuses that some types of event stand for."""
 _LABELS = {"label_added": ("Added label: ", "+"), "label_removed": ("Removed label: ", "-")}
 """How bd records a change of labels: the start of its comment, and the sign that `Edit.value` begins with."""
 
@@ -48,14 +50,13 @@ def read_events(rows: Iterable[Mapping[str, Any]]) -> list[Edit]:
 
 def _edits(row: Mapping[str, Any]) -> list[Edit]:
     bead, actor, kind, at = (str(row.get(key) or "") for key in ("issue_id", "actor", "event_type", "created_at"))
-    if kind == "closed":
-        return [Edit(bead, actor, "status", "closed", at)]
     if kind in _LABELS:
         start, sign = _LABELS[kind]
         return [Edit(bead, actor, "label", sign + str(row.get("comment") or "").removeprefix(start), at)]
     values = _object(row.get("new_value"))
-    found = [Edit(bead, actor, name, str(values[name] or ""), at) for name in FIELDS if name in values]
-    return found or ([Edit(bead, actor, "status", "open", at)] if kind == "reopened" else [])
+    if kind in _STATUSES:  # `bd close` has the reason in place of the values
+        values = {"status": _STATUSES[kind], **values}
+    return [Edit(bead, actor, name, str(values[name] or ""), at) for name in FIELDS if name in values]
 
 
 def read_log(lines: Iterable[bytes]) -> list[Edit]:

@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str, dict[str, str]]] = {
     ),
     "query": ("all reverse", "limit sort", {}),
     "show": ("", "id", {}),
+    "history": ("events", "limit", {}),
     "update": (
         "claim force",
         "status assignee if-status if-assignee priority type title description acceptance notes append-notes design"

@@ -13,13 +13,14 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from bdauto.sandbox.fake_bd.call import VERSION, BdResult, FakeBdError, FakeCall, dumps
+from bdauto.sandbox.fake_bd.events import history
 from bdauto.sandbox.fake_bd.faults import Control, Fault, happen
 from bdauto.sandbox.fake_bd.flags import UsageError, find_verb, help_of, parse
 from bdauto.sandbox.fake_bd.reads import READS
 from bdauto.sandbox.fake_bd.writes import WRITES
 
 CONTROL = "bd-control.db"
-HANDLERS = READS | WRITES
+HANDLERS = READS | WRITES | {"history": history}
 CONFLICT = (
     "Error 1213 (40001): serialization failure: this transaction conflicts with a committed transaction"
     " from another client, try restarting transaction."

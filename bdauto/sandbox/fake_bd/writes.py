@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from bdauto.sandbox.fake_bd.call import DATABASE, DAYS, NOMS, STATUSES, FakeBdError, FakeCall, priority_of
+from bdauto.sandbox.fake_bd.events import record
 from bdauto.sandbox.fake_bd.statements import sql
 from bdauto.sandbox.fake_bd.store import TEXTS, TIMES, Row, issue_json, plain_time, rfc3339, stamp, unique
 
@@ -263,6 +264,8 @@ def _update_one(call: FakeCall, bead: str) -> bool:
         call.store.insert("labels", {"issue_id": bead, "label": label})
     for label in call.flags.listed("remove-label"):
         call.store.db.execute("DELETE FROM labels WHERE issue_id = ? AND label = ?", (bead, label))
+    labels = (("+", "add-label"), ("-", "remove-label"))
+    record(call, bead, row, changes, [sign + label for sign, flag in labels for label in call.flags.listed(flag)])
     return True
 
 
@@ -342,7 +345,9 @@ def close(call: FakeCall) -> None:
             return
     for bead in [call.resolving(name, "resolving ID") for name in call.flags.words]:
         changes: Row = {"status": "closed", "closed_at": stamp(), "close_reason": reason, "updated_at": stamp()}
+        before = call.store.issue(bead) or {}
         if call.store.write(bead, changes):
+            record(call, bead, before, changes)
             done.append(call.store.issue(bead) or {})
         else:
             call.warn(f"Error closing {bead}: issue not found: {bead}", failed=False)
