@@ -336,7 +336,7 @@ def test_what_is_added_to_a_later_bead_of_a_long_queue_counts(
     world.board.capacity = 5
     beads = [world.create(priority=2) for _ in range(PAGE + 2)]
     gate = Gate(world.board, "dispatch", monkeypatch)
-    process = start(world, "dispatch", "--json", "--max", "2", "--exclude-label", "secret")
+    process = start(world, "dispatch", "--json", "--max", "2", "--exclude-label", "secret", "--timeout", "5m")
     gate.wait()
     [first] = [bead for bead in beads if status(world, bead) == "in_progress"]
     order = sorted(set(beads) - {first}, key=lambda bead: (world.show(bead)["updated_at"], bead))

@@ -27,6 +27,7 @@ from tests.support.cli import (
     status,
     tell,
 )
+from tests.support.patience import seconds
 from tests.support.receiver import Receiver
 
 WORDS = "Invalid API key · Please run /login"
@@ -55,7 +56,7 @@ def wait_is_over(world: Sandbox) -> None:
 
 
 def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + seconds(60)
     while not true():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.1)

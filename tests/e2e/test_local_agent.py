@@ -32,6 +32,7 @@ from tests.support.cli import (
     tell,
     wait_minutes,
 )
+from tests.support.patience import seconds
 from tests.support.running_loop import Start
 
 RECORDED = 'until $BD show $BEAD_ID --json | grep -q "dispatched: job=$BDAUTO_JOB"; do sleep 0.1; done'
@@ -77,7 +78,7 @@ class Machine:
 
 
 def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + seconds(30)
     while not true():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.05)

@@ -311,7 +311,7 @@ def test_as_process_1_it_collects_orphans(sandbox: Sandbox) -> None:
         stderr=subprocess.PIPE,
     )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + seconds(30)
         while len(sandbox.calls) < 8 and time.monotonic() < deadline and process.poll() is None:
             threading.Event().wait(0.1)
         [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

@@ -169,7 +169,7 @@ def test_an_orphan_is_released_and_dispatched_again(world: Sandbox) -> None:
     assert reap(world, agent=True).outcomes == {bead: "released"}
     assert status(world, bead) == "open"
     record = metadata(world, bead)
-    assert (record["attempts"], "attempt" in record) == (1, False)
+    assert (int(record["attempts"]), "attempt" in record) == (1, False)  # some versions leave it as text
     assert 0.9 <= minutes_until(record["retry_at"]) <= 2
     assert world.notes(bead)[-1] == (
         "reaper: claimed 12m ago, no job recorded, no sign of the agent, and its service runs nothing (grace 10m) "

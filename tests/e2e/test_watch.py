@@ -15,7 +15,7 @@ import pytest
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.real_bd import RealBd
 from tests.support.cli import REAL_FLAVOURS, posted, real_world, tell
-from tests.support.patience import duration
+from tests.support.patience import duration, seconds
 from tests.support.real_bd import Workspaces, need, need_harmless
 from tests.support.running_loop import Loop, Start
 from tests.support.tcp_proxy import TcpProxy
@@ -140,7 +140,7 @@ def test_several_loops_wake_and_one_of_them_claims(watched: Sandbox, begin: Star
         idle(loop)
     watched.board.capacity = 9
     beads = [watched.create() for _ in range(4)]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + seconds(30)
     while len(watched.posts) < len(beads) and time.monotonic() < deadline:
         threading.Event().wait(0.05)
     for loop in loops:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bdauto.agents.local.worktree import Worktree
+from tests.support.patience import seconds
 
 IDENTITY = ("-c", "user.name=x", "-c", "user.email=x@x", "-c", "protocol.file.allow=always")
 
@@ -231,7 +232,7 @@ def test_what_was_killed_while_it_was_made_is_made_anew(repository: Repository, 
     else:
         repository.hook(f"#!/bin/sh\n[ -e {begun} ] || (touch {begun}; sleep 60)\ntouch made\n")
     process = subprocess.Popen(repository.tree.prepare, start_new_session=True, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + seconds(30)
     while not begun.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
