@@ -15,7 +15,6 @@ from bdauto.domain.failures import UNKNOWN, Reason, reasons
 from bdauto.domain.figures import (
     Figures,
     Names,
-    Spread,
     Window,
     altogether,
     by_creator,
@@ -175,9 +174,7 @@ def as_json(activity: Activity) -> dict[str, Any]:
         "results": dict(activity.results),
         "days": [{"day": day, **_figures_json(figures)} for day, figures in activity.days.items()],
         "groups": [{"name": name or None, **_figures_json(figures)} for name, figures in activity.groups.items()],
-        "reasons": [
-            {"count": reason.count, "words": reason.words, "beads": list(reason.beads)} for reason in activity.reasons
-        ],
+        "reasons": msgspec.to_builtins(activity.reasons),
         "slowest": [_extreme_json(extreme) for extreme in activity.slowest],
         "dearest": [_extreme_json(extreme) for extreme in activity.dearest],
         "waiting": [
@@ -196,17 +193,8 @@ def as_json(activity: Activity) -> dict[str, Any]:
 
 
 def _figures_json(figures: Figures) -> dict[str, Any]:
-    spreads = {"waiting": _spread_json(figures.waiting), "running": _spread_json(figures.running)}
-    return msgspec.structs.asdict(figures) | spreads | {"cost_per_closed_usd": figures.cost_per_closed}
-
-
-def _spread_json(spread: Spread) -> dict[str, int | None]:
-    return {
-        "count": spread.count,
-        "p50_seconds": spread.p50,
-        "p90_seconds": spread.p90,
-        "max_seconds": spread.max,
-    }
+    fields: dict[str, Any] = msgspec.to_builtins(figures)
+    return fields | {"cost_per_closed_usd": figures.cost_per_closed}
 
 
 def _extreme_json(extreme: Extreme) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Window(msgspec.Struct, frozen=True):
         return [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
 
 
-class Spread(msgspec.Struct, frozen=True):
+class Spread(msgspec.Struct, frozen=True, rename=lambda name: name if name == "count" else f"{name}_seconds"):
     """How some durations spread, in seconds: how many there are, the median, the 90th percentile and the longest."""
 
     count: int = 0
