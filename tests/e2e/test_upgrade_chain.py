@@ -24,6 +24,7 @@ def bds(request: pytest.FixtureRequest) -> list[Path]:
     return sorted(found, key=lambda program: (not numbers[program], [int(number) for number in numbers[program]]))
 
 
+@pytest.mark.real_bd
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("topology", ["server", "embedded"])
 def test_each_bd_goes_on_where_the_last_one_stopped(

@@ -59,7 +59,7 @@ def test_an_assigned_bead_is_dispatched_at_once(watched: Sandbox, begin: Start) 
     assert loop.named("watch-failed", "watch-lost") == []
 
 
-@pytest.fixture(params=["real-server-of-its-own"])
+@pytest.fixture(params=[pytest.param("real-server-of-its-own", marks=pytest.mark.real_bd)])
 def started(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sandbox]:
     """A tracker on a server that bd starts by itself."""
     need(request, "dolt")
