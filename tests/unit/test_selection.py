@@ -23,10 +23,10 @@ def kept(items: list[Any]) -> list[Any]:
     return [item for item in items if item not in out]
 
 
-@pytest.mark.parametrize(("rows", "left"), [(1, 1), (2, 1), (3, 1), (4, 2), (9, 3), (17, 6)])
+@pytest.mark.parametrize(("rows", "left"), [(1, 1), (2, 1), (3, 1), (4, 1), (9, 3), (17, 5)])
 def test_a_third_of_a_table_stays_and_never_none(rows: int, left: int) -> None:
     for name in ("e2e/test_a.py::test_one", "e2e/test_a.py::test_two", "simulation/test_a.py::test_three"):
-        assert 0 < len(kept(items_of(name, *map(str, range(rows))))) <= left
+        assert len(kept(items_of(name, *map(str, range(rows))))) == left
 
 
 def test_over_many_tests_each_topology_has_its_share() -> None:
