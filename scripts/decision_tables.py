@@ -34,7 +34,10 @@ OUTCOMES = {
     ),
     BeadOutcome.not_visible: ("BeadBoard does not know it yet", "open, tried again after a minute"),
     BeadOutcome.refused: ("BeadBoard does not take it as it is", "open, with a backoff"),
-    BeadOutcome.quarantined: ("refused for the `--max-attempts`th time", "blocked, with a note"),
+    BeadOutcome.quarantined: (
+        "refused for the `--max-attempts`th time, or opened again after as many attempts",
+        "blocked, with a note",
+    ),
     BeadOutcome.unavailable: (
         "the service failed before it took it, or it could not be started on this machine",
         "open",

@@ -149,6 +149,18 @@ class AnswerHandler:
         level = logging.WARNING if self._started_jobs.is_news(bead.id, words) else logging.INFO
         self.report(bead, BeadOutcome.kept, words, job, level)
 
+    def is_exhausted(self, bead: Bead) -> bool:
+        """Block a bead that has had all its attempts and was opened since, say by its agent. Return whether it had."""
+        if bead.record.attempts < self._max_attempts:
+            return False
+        why = f"opened again after {bead.record.attempts} attempts"
+        if self._dry_run:
+            self.report(bead, BeadOutcome.kept, f"{why}: it would be quarantined")
+        else:
+            written = self._claims.exhaust(bead, why)
+            self.report(bead, BeadOutcome.quarantined if written else BeadOutcome.lost, why)
+        return True
+
     @contextlib.contextmanager
     def naming(self, what: Claim | Bead) -> Iterator[None]:
         """Report the bead as failed if bd fails in the block, unless the block has reported it."""

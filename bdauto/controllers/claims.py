@@ -272,6 +272,21 @@ class Claims(msgspec.Struct, frozen=True):
 
         return self._end(claim, "quarantine", "blocked", note, blocked, {})
 
+    def exhaust(self, bead: Bead, why: str) -> bool:
+        """Block an open bead that has had all its attempts. Its runs stay. False if it has moved."""
+        change = rewrite(
+            bead,
+            bead.record.blocked(why).with_runs(bead.record.all_runs),
+            act="quarantine",
+            mark=self.runtime.unique(),
+            status="blocked",
+            note=f"{why} — quarantined; re-arm it: bd update {bead.id} -s open",
+            if_status="open",
+            if_assignee=self.bd.settings.assignee,
+            if_updated_at=bead.updated_at,
+        )
+        return self._apply(change)
+
     def _end(
         self,
         claim: Claim,

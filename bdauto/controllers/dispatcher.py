@@ -207,6 +207,8 @@ class Dispatcher:
             return self._held is None
         if _names(bead) != _names(listed) and self._earlier_jobs.hold_back(bead, self.runner()):
             return True
+        if self._answers.is_exhausted(bead):
+            return True
         if problem := self.runner().problem_with(bead):
             self._answers.report(bead, BeadOutcome.unavailable, f"it was not claimed: {problem}")
             return True

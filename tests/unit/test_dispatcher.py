@@ -732,6 +732,27 @@ def test_a_bead_on_which_beadboard_s_button_started_an_agent_is_not_posted(state
     assert (bead.record.job == "j-9", here.board.posts == []) == (outcome == "adopted", outcome == "adopted")
 
 
+EXHAUSTED = {"attempt": "w3", "attempts": 3, "job": "j-3", "claimed_at": format_time(NOW), "result": "running"}
+
+
+def test_a_bead_opened_after_its_last_attempt_is_quarantined() -> None:
+    """Its agent opens it again and again: without an end it would cost a run in each cycle."""
+    here = desk(row("x-1", metadata={f"bdauto.{key}": value for key, value in EXHAUSTED.items()}), row("x-2"))
+    here.settings["max_beads"] = 2
+    here.writer = DryWriter()
+    assert said(here.cycle(dry_run=True)) == {"x-1": "kept", "x-2": "dispatched"}
+    here.writer = None
+    report = here.cycle()
+    assert (said(report), here.board.posts) == ({"x-1": "quarantined", "x-2": "dispatched"}, ["x-2"])
+    assert (report.exit_code, here.tracker.bead("x-1").status) == (0, "blocked")
+    assert "opened again after 3 attempts — quarantined; re-arm it" in here.tracker.bead("x-1").notes
+    record = here.tracker.bead("x-1").record
+    assert ([run.job for run in record.unended], record.result) == (["j-3"], "running")  # its end is recorded later
+    here.tracker.rows["x-1"]["status"] = "open"
+    assert said(here.cycle()) == {"x-1": "dispatched"}
+    assert here.tracker.bead("x-1").record.attempts == 1
+
+
 @pytest.mark.parametrize("agent", [True, False])
 def test_a_pause_stops_a_cycle_under_way(agent: bool) -> None:
     here = desk(*queue(5), max_beads=5)
