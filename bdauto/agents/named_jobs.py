@@ -172,8 +172,9 @@ def _may_be_posted(runner: "Runner", bead: Bead, now: datetime, grace: timedelta
 
 
 def _jobs(runner: "Runner", bead: Bead, extra: str) -> Iterator[str]:
+    given_up = {bead.record.given_up}.difference(runner.jobs_at_work(bead))  # what runs on this machine is certain
     for job in dict.fromkeys((extra, *bead.named_jobs, *runner.jobs_of(bead)[: -MOST_JOBS - 1 : -1])):
-        if job and job != bead.record.given_up:
+        if job and job not in given_up:
             yield job
 
 

@@ -304,6 +304,20 @@ def test_an_open_bead_of_a_service_is_not_started_here_for_a_day(
             assert "only the agent service can be asked about it" in report.beads[0].detail
 
 
+def test_a_job_that_runs_here_is_believed_whatever_its_agent_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its agent has called it given up and opened its bead. A claim would take the word of its place away with it."""
+    here = place(tmp_path / "here", agent_slots=2)
+    monkeypatch.setattr(LocalAgent, "check_start", lambda *_, **__: None)
+    tracker = Tracker(Clock(), running(here, given_up="w1") | {"status": "open"})
+    gate = TrackerGate(tracker, tracker.clock.now)
+    with alive(made(here.jobs, "w1")):
+        cycle = Dispatcher(tracker, tracker, lambda: here, DispatchSettings(), tracker.clock.runtime(1), gate).cycle()
+    assert [(said.outcome, said.job) for said in cycle.beads] == [("reverted", "w1")]
+    assert tracker.own("x-1")["jobs_folder"] == here.jobs.place()
+
+
 def test_explain_and_status_say_what_a_job_elsewhere_holds_up(here: LocalAgent, there: LocalAgent) -> None:
     services = Board(health=[ROOM]).services(agent=True)()
     views: list[tuple[LocalAgent | None, Any]] = [(here, there), (here, services), (here, None), (None, there)]
