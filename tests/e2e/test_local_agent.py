@@ -190,6 +190,24 @@ def test_cancel_blocks_the_bead_and_ends_its_job(machine: Machine) -> None:
     assert machine.run("logs", bead, "--attempt", "3").code == 2
 
 
+def test_the_end_of_a_job_is_written_again_in_a_folder_that_was_renamed(machine: Machine) -> None:
+    home = machine.world.folder / "home of the agent"
+    home.mkdir()
+    machine.does(
+        f'{RECORDED}; $BD update "$BEAD_ID" --unset-metadata bdauto.attempt --unset-metadata bdauto.result '
+        '--unset-metadata bdauto.job >&2; $BD close "$BEAD_ID" --reason x >&2; echo \'{"total_cost_usd": 5.5}\''
+    )
+    bead = machine.world.create()
+    assert machine.dispatch("--agent-dir", str(home)).outcomes == {bead: "dispatched"}
+    machine.ended()
+    machine.run("reap")
+    assert "runs" not in metadata(machine.world, bead)
+    home.rename(machine.world.folder / "renamed")
+    machine.run("reap")
+    [ran] = json.loads(str(metadata(machine.world, bead)["runs"]))
+    assert ran["cost"] == 5.5
+
+
 def test_a_bead_whose_check_fails_is_opened_again_until_it_passes(machine: Machine) -> None:
     bead, passes = machine.world.create(), machine.world.folder / "passes"
     check = f"test -e {passes}"

@@ -187,7 +187,7 @@ class LocalAgent(Runner):
         """Return bead, job and end of each job of this queue that ended within a day and has no mark.
 
         A copy of the project's folder has the same tracker id and other beads, so jobs that began in another folder are
-        left to a sweep there.
+        left to a sweep there, unless that folder is gone: it was renamed.
         """
         now = datetime.now(UTC)
         try:
@@ -195,7 +195,7 @@ class LocalAgent(Runner):
                 (record.bead, record.attempt, self._end(record.attempt))
                 for record, end in self.jobs.ends_of(self._tracker)
                 if now.timestamp() - end.ended < LATELY and self._is_mine(record)
-                if record.home == str(self._directory)
+                if record.home == str(self._directory) or not Path(record.home).is_dir()
                 if not self.jobs.marked(record.attempt, RECORDED, DELETED)
             ]
         except ServiceDown:
