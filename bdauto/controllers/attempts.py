@@ -81,7 +81,7 @@ class Attempts:
         claim = self._claim(bead, attempt)
         if claim is None:
             return self.held is None
-        if self._taken(since, at) > MAX_AGE:
+        if self._taken(since, at) > MAX_AGE / 2:  # the start may wait for a lock as long again
             self.held = self._hold(attempt)
         taken = self._taken(since, at)  # the last check before the POST: `hold` may be slow
         if taken > self.settings.grace / 2:

@@ -35,8 +35,11 @@ LATEST = 1e11
 """The latest believable end of a job, in seconds since the epoch: the calendar ends soon after."""
 RECORD_BYTES = 1 << 20
 """A larger record is none. A prompt among the command's words takes 128 KiB at most."""
-LOCK_TIMEOUT = 10.0
-"""Seconds to wait for another process that counts and begins jobs, which takes it milliseconds."""
+LOCK_TIMEOUT = 1.0
+"""Seconds to wait for another process that counts and begins jobs, which takes it milliseconds.
+
+No longer: a pause may have begun since the claim, see `controllers.attempts`.
+"""
 CHECK_LINES = 3
 """Lines of a failed check's output that are quoted, the last ones."""
 PLACE = ".place"
