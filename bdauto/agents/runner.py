@@ -161,6 +161,9 @@ class Runner:
         """Raise ServiceError if the job of the bead's claim cannot be ended here."""
         raise ServiceDrift(f"the job of {bead.id} cannot be ended")
 
+    def forbid_start(self, bead: Bead) -> None:
+        """Keep the job of the bead's claim from being started, if it has not been yet. Raises ServiceError."""
+
     def cancel(self, job: str, who: str) -> str:
         """End a job, wait for its end, and return its state then. Raises ServiceError."""
         raise ServiceDrift(f"job {job} cannot be ended")

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from bdauto.agents.answers import NotStarted
 from bdauto.agents.local.jobs import Jobs, read_end
+from bdauto.agents.local.local_agent import LocalAgent
+from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.sandbox import Sandbox
 from tests.support.cli import (
     BDAUTO,
@@ -32,6 +35,7 @@ from tests.support.cli import (
     tell,
     wait_minutes,
 )
+from tests.support.fakes import bead as make_bead
 from tests.support.patience import seconds
 from tests.support.running_loop import Start
 
@@ -188,6 +192,20 @@ def test_cancel_blocks_the_bead_and_ends_its_job(machine: Machine) -> None:
     assert status(machine.world, bead) == "closed"
     assert "working on" in machine.run("logs", bead, "--attempt", "1").out
     assert machine.run("logs", bead, "--attempt", "3").code == 2
+
+
+def test_cancel_between_claim_and_start_prevents_the_start(sandbox: Sandbox) -> None:
+    """The dispatcher waits for the lock under which jobs are started, and has it once `cancel` is through."""
+    machine, bead = Machine(sandbox), sandbox.create()
+    folder = machine.jobs.make_place()
+    tell(sandbox, "update", bead, "-s", "in_progress", "--set-metadata", "bdauto.attempt=feedbeef")
+    tell(sandbox, "update", bead, "--set-metadata", f"bdauto.jobs_folder={folder}")
+    done = machine.run("cancel", bead)
+    assert (done.code, "no job of it runs; the bead is blocked" in done.out) == (0, True)
+    settings = LocalAgentSettings(agent_command=parse_command(str(machine.agent)), agent_jobs=machine.jobs.path)
+    agent = LocalAgent(settings, sandbox.folder / ".beads", "agent", {})
+    assert agent.start(make_bead(id=bead), "feedbeef") == NotStarted("its claim was cancelled")
+    assert machine.jobs.ids() == []
 
 
 def test_the_end_of_a_job_is_written_again_in_a_folder_that_was_renamed(machine: Machine) -> None:

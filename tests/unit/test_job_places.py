@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from bdauto.agents.answers import AtCapacity, Started
-from bdauto.agents.local.jobs import Jobs
+from bdauto.agents.answers import AtCapacity, NotStarted, Started
+from bdauto.agents.local import jobs as jobs_module
+from bdauto.agents.local.jobs import Jobs, only_one
 from bdauto.agents.local.local_agent import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.agents.service_status import job_evidence
 from bdauto.bd.change import DryWriter
+from bdauto.bd.prefetch import MAX_AGE
 from bdauto.controllers.reaper import Reaper
 from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.explanation import explanation
@@ -23,7 +26,7 @@ from bdauto.domain.notes import UNKNOWN
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time
-from bdauto.errors import ServiceDrift, UsageError
+from bdauto.errors import ServiceDown, ServiceDrift, UsageError
 from tests.support.fakes import NOW, Board, Clock, Tracker, bead, dispatcher, row
 from tests.support.scene import Queue
 from tests.unit.test_earlier_jobs import ROOM, Desk
@@ -311,11 +314,34 @@ def test_a_job_that_runs_here_is_believed_whatever_its_agent_wrote(
     here = place(tmp_path / "here", agent_slots=2)
     monkeypatch.setattr(LocalAgent, "check_start", lambda *_, **__: None)
     tracker = Tracker(Clock(), running(here, given_up="w1") | {"status": "open"})
-    gate = TrackerGate(tracker, tracker.clock.now)
     with alive(made(here.jobs, "w1")):
-        cycle = Dispatcher(tracker, tracker, lambda: here, DispatchSettings(), tracker.clock.runtime(1), gate).cycle()
+        cycle = dispatcher(tracker, tracker, lambda: here, DispatchSettings(), tracker.clock.runtime(1)).cycle()
     assert [(said.outcome, said.job) for said in cycle.beads] == [("reverted", "w1")]
     assert tracker.own("x-1")["jobs_folder"] == here.jobs.place()
+
+
+def test_a_claim_that_is_cancelled_before_its_start_starts_nothing(
+    here: LocalAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LocalAgent, "_start", lambda *_: pytest.fail("it was started"))
+    here.forbid_start(bead(**claimed(here)))
+    assert here.start(bead(), "w1") == NotStarted("its claim was cancelled")
+    here.jobs.prune(time.time() + 1)
+    assert [path.name for path in here.jobs.path.iterdir() if "w1" in path.name] == []
+    made(here.jobs, "w1", end=COMPLETED)
+    here.forbid_start(bead(**claimed(here)))  # it has begun
+    assert here.jobs.ids() == ["w1"]
+    assert not here.jobs.is_forbidden("w1")
+
+
+def test_a_start_that_cannot_be_prevented_is_said(here: LocalAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "LOCK_TIMEOUT", 0.0)
+    with only_one(here.jobs.path), pytest.raises(ServiceDown, match="may yet be started"):
+        here.forbid_start(bead(**claimed(here)))
+
+
+def test_a_start_waits_for_its_lock_no_longer_than_a_pause_allows() -> None:
+    assert timedelta(seconds=jobs_module.LOCK_TIMEOUT) <= MAX_AGE / 2
 
 
 def test_explain_and_status_say_what_a_job_elsewhere_holds_up(here: LocalAgent, there: LocalAgent) -> None:

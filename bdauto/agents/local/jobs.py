@@ -52,6 +52,8 @@ UNRECORDED_KEPT = 90 * 86_400.0
 """Seconds to keep the folder of a job whose end is not recorded on its bead: its cost is recorded nowhere else."""
 NEW = ".new-"
 """How the name of a job's folder begins until everything is in it."""
+FORBIDDEN = f"{NEW}forbidden-"
+"""How the name of an empty folder begins that keeps a job from being started. It is removed with half-made ones."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -246,6 +248,16 @@ class Jobs(msgspec.Struct, frozen=True):
         finally:
             os.close(pipe)
         return True
+
+    def forbid(self, job: str) -> None:
+        """Keep a job from being started from now on, if it has not been yet. Raises OSError."""
+        with only_one(self.path):
+            if not self.folder(job):
+                (self.path / f"{FORBIDDEN}{job}").mkdir(mode=0o700, exist_ok=True)
+
+    def is_forbidden(self, job: str) -> bool:
+        """Return whether a job must not be started. `only_one` must be held."""
+        return os.path.lexists(self.path / f"{FORBIDDEN}{job}")
 
     def mark(self, job: str, mark: str) -> None:
         """Mark a job as RECORDED or DELETED. If that fails, the job is kept for UNRECORDED_KEPT."""

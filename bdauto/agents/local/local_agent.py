@@ -280,6 +280,8 @@ class LocalAgent(Runner):
             with only_one(self.jobs.path):
                 if self.jobs.folder(attempt):
                     return Started(attempt)
+                if self.jobs.is_forbidden(attempt):
+                    return NotStarted("its claim was cancelled")
                 if running := self.jobs_at_work(bead):
                     return AtCapacity(f"job {running[-1]} of it still runs here")
                 if self.capacity().free == 0:
@@ -354,6 +356,15 @@ class LocalAgent(Runner):
                 raise ServiceDrift(f"{bead.id} was handed to an agent service", hint="give --agent-url")
             words = f"{bead.id} was claimed by {who_knows(bead)}, which alone can be asked"
             raise ServiceDrift(words, hint="cancel it there, or name that folder with --agent-jobs")
+
+    def forbid_start(self, bead: Bead) -> None:
+        """Keep the claim's job from being started, if it has not been yet. Raises ServiceDown."""
+        if bead.status == "in_progress" and bead.record.attempt and self.owns(bead):
+            try:
+                self.jobs.forbid(bead.record.attempt)
+            except OSError as error:
+                words = f"a job of {bead.id} may yet be started: {error.strerror or error}"
+                raise ServiceDown(words, hint=f"run `bdauto cancel {bead.id}` again") from None
 
     def cancel(self, job: str, who: str) -> str:
         """Ask the job's supervisor to end it, and wait until it has. Raises ServiceDown when it does not."""

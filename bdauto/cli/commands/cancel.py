@@ -67,6 +67,8 @@ def _cancel(tracker: Bd, agent: "Runner", bead: str) -> dict[str, Any]:
         jobs = agent.jobs_at_work(found)
         # Blocked first: a reaper that sees the job's end before that could hand the bead out again.
         blocked, gone = _block(tracker, found, jobs), False
+        agent.forbid_start(found)
+        jobs = agent.jobs_at_work(found)  # its dispatcher may have started it meanwhile
     states = {job: agent.cancel(job, who) for job in jobs}
     for job, state in (states or {"": "not running"}).items():
         log.event("cancelled", bead=bead, job=job or None, state=state, blocked=blocked)
