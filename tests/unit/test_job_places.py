@@ -307,6 +307,32 @@ def test_an_open_bead_of_a_service_is_not_started_here_for_a_day(
             assert "only the agent service can be asked about it" in report.beads[0].detail
 
 
+def test_jobs_of_a_copy_of_the_project_are_left_to_a_sweep_there(tmp_path: Path) -> None:
+    """It has the same tracker id, and other beads: to close one there must not stop an agent here."""
+    jobs, projects = Jobs(tmp_path / "jobs"), {name: tmp_path / name for name in ("first", "copy")}
+    jobs.path.mkdir(mode=0o700)
+    for project in projects.values():
+        project.mkdir()
+    first, copy = (
+        LocalAgent(LocalAgentSettings(agent_jobs=jobs.path), project, "agent", {}, tracker="t-1")
+        for project in projects.values()
+    )
+    for job in ("running", "over"):
+        folder = made(jobs, job)
+        told = json.loads((folder / "job.json").read_text())
+        told |= {"tracker": "t-1", "beads": str(projects["first"]), "started": NOW.timestamp()}
+        (folder / "job.json").write_text(json.dumps(told))
+    end = {"state": "completed", "ended": time.time()}
+    (jobs.path / "over" / "end.json").write_text(json.dumps(end))
+    with alive(jobs.path / "running"):
+        assert [one.job for one in first.running_jobs()] == ["running"]
+        assert [job for _, job, _ in first.unrecorded()] == ["over"]
+        assert (copy.running_jobs(), copy.unrecorded()) == ([], [])
+        projects["first"].rename(tmp_path / "gone")  # then it is no copy
+        assert [one.job for one in copy.running_jobs()] == ["running"]
+        assert [job for _, job, _ in copy.unrecorded()] == ["over"]
+
+
 def test_a_job_that_runs_here_is_believed_whatever_its_agent_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,7 +61,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What was started: the agent's command line, its folder, its bead, and the commands that run before and after it.
 
     `agent` is the adapter that reads the output, "" if each line is recognized by its shape. `tracker` is the id of the
-    bead's tracker, `assignee` whose queue the bead was in. `home` is where the commands
+    bead's tracker, `beads` the `.beads` folder, `assignee` whose queue the bead was in. `home` is where the commands
     before and after the agent run. `timeout` is in seconds, `started` in seconds since the epoch. `stdin` says that the
     prompt is the agent's standard input. `max_cost` is in US dollars.
     """
@@ -69,6 +69,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     bead: str
     attempt: str
     tracker: str
+    beads: str = ""
     host: str
     assignee: str = ""
     agent: str = ""

@@ -183,19 +183,23 @@ class LocalAgent(Runner):
     def _is_mine(self, record: JobRecord) -> bool:
         return record.tracker == self._tracker and record.assignee in ("", self._assignee)
 
-    def unrecorded(self) -> list[tuple[str, str, JobEnd]]:
-        """Return bead, job and end of each job of this queue that ended within a day and has no mark.
+    def _has_bead(self, record: JobRecord) -> bool:
+        """Return whether a job of this queue is one of these beads, and not of a copy.
 
-        A copy of the project's folder has the same tracker id and other beads, so jobs that began in another folder are
-        left to a sweep there, unless that folder is gone: it was renamed.
+        A copy of the project's folder has the same tracker id and other beads. Its jobs are left to a sweep there,
+        unless that folder is gone: it was renamed.
         """
+        own = self._environment["BEADS_DIR"]
+        return self._is_mine(record) and (record.beads in ("", own) or not Path(record.beads).is_dir())
+
+    def unrecorded(self) -> list[tuple[str, str, JobEnd]]:
+        """Return bead, job and end of each job of these beads that ended within a day and has no mark."""
         now = datetime.now(UTC)
         try:
             return [
                 (record.bead, record.attempt, self._end(record.attempt))
                 for record, end in self.jobs.ends_of(self._tracker)
-                if now.timestamp() - end.ended < LATELY and self._is_mine(record)
-                if record.home == str(self._directory) or not Path(record.home).is_dir()
+                if now.timestamp() - end.ended < LATELY and self._has_bead(record)
                 if not self.jobs.marked(record.attempt, RECORDED, DELETED)
             ]
         except ServiceDown:
@@ -339,8 +343,10 @@ class LocalAgent(Runner):
         return [*found, *([own] if own not in found and self.job_state(own) == RUNNING else [])]
 
     def running_jobs(self) -> list[RunningJob]:
-        """Return this queue's jobs that run on this machine. Raises ServiceDown."""
-        records = [record for job in self.jobs.running() if (record := self.jobs.record(job)) and self._is_mine(record)]
+        """Return the jobs of these beads that run on this machine. Raises ServiceDown."""
+        records = [
+            record for job in self.jobs.running() if (record := self.jobs.record(job)) and self._has_bead(record)
+        ]
         return [
             RunningJob(record.bead, record.attempt, datetime.fromtimestamp(record.started, UTC)) for record in records
         ]
@@ -424,6 +430,7 @@ class LocalAgent(Runner):
             bead=bead.id,
             attempt=attempt,
             tracker=self._tracker,
+            beads=self._environment["BEADS_DIR"],
             host=os.uname().nodename,
             assignee=self._assignee,
             agent=settings.agent or "",
