@@ -34,6 +34,7 @@ from bdauto.domain.results import JobEnd, ended_run
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.errors import BdautoError, BdError, PartlyDone, ServiceError
+from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 NOTE_DELAY = timedelta(seconds=30)
 """How long after a claim its dispatcher may still write the note of its record."""
 SETTLED = frozenset({BeadOutcome.released, BeadOutcome.requeued, BeadOutcome.blocked})
+TITLE_LIMIT = 80
+"""Characters of a title that the log has."""
 
 
 @dataclass
@@ -145,6 +148,8 @@ class Reaper:
     def _log(self, beads: Iterable[BeadReport]) -> None:
         for bead in beads:
             facts = {"bead": bead.id, "job": bead.job, "attempt": bead.attempt, "detail": bead.detail}
+            if bead.outcome in SETTLED:
+                facts["title"] = clean(bead.title, TITLE_LIMIT)
             if self.settings.dry_run and bead.outcome in (*SETTLED, BeadOutcome.stopping):
                 log.event("would-reap", outcome=bead.outcome, **facts)
             else:
@@ -280,7 +285,9 @@ def _released(decision: ReapDecision, record: Record) -> tuple[int, Record]:
 def _kept(decision: ReapDecision, prefix: str = "") -> BeadReport:
     bead = decision.bead
     lives = sign_of_life(bead)
-    return BeadReport(bead.id, BeadOutcome.kept, bead.record.job, prefix + decision.evidence, lives=lives)
+    return BeadReport(
+        bead.id, BeadOutcome.kept, bead.record.job, prefix + decision.evidence, lives=lives, title=bead.title
+    )
 
 
 def _touched(beads: Iterable[BeadReport]) -> set[str]:
@@ -296,11 +303,12 @@ def _outcome(decision: ReapDecision, result: bool | BdError | None, *, paused: b
     if paused and result is False:
         return _kept(decision, "not settled, since dispatching is paused: ")
     if isinstance(result, BdError):
-        return BeadReport(bead.id, BeadOutcome.failed, bead.record.job, str(result), bead.record.attempt)
-    if not result:
-        detail = "it changed since it was read: left as it is"
-        return BeadReport(bead.id, BeadOutcome.lost, bead.record.job, detail, bead.record.attempt)
-    return BeadReport(bead.id, BeadOutcome(decision.action), bead.record.job, decision.evidence, bead.record.attempt)
+        outcome, detail = BeadOutcome.failed, str(result)
+    elif not result:
+        outcome, detail = BeadOutcome.lost, "it changed since it was read: left as it is"
+    else:
+        outcome, detail = BeadOutcome(decision.action), decision.evidence
+    return BeadReport(bead.id, outcome, bead.record.job, detail, bead.record.attempt, title=bead.title)
 
 
 def _suspicious(aged: int, limit: int) -> PartlyDone:

@@ -71,5 +71,8 @@ def _waited(bead: Bead, snapshot: Snapshot) -> timedelta:
 
 
 def _ids(running: Sequence[Running]) -> str:
-    names = [f"{r.bead.id} ({clean(r.bead.title, 60)})" for r in running]
+    names = [
+        f"{r.bead.id} ({clean(r.bead.title, 60)})" + (f" {clean(r.decision.cause, 160)}" if r.decision.cause else "")
+        for r in running
+    ]
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -63,7 +63,7 @@ class BeadOutcome(StrEnum):
 class BeadReport(msgspec.Struct, frozen=True):
     """One bead's part in a cycle: what became of it, its job if it has one, and why.
 
-    `lives` marks a bead that a sweep kept and that its agent has written on.
+    `lives` marks a bead that a sweep kept and that its agent has written on. A sweep tells the `title`.
     """
 
     id: str
@@ -72,6 +72,7 @@ class BeadReport(msgspec.Struct, frozen=True):
     detail: str = ""
     attempt: str = ""
     lives: bool = False
+    title: str = ""
 
 
 class Report(msgspec.Struct, frozen=True):

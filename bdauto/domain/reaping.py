@@ -10,7 +10,7 @@ from bdauto.domain.bead import Bead
 from bdauto.domain.life import only_signed, sign_of_life
 from bdauto.domain.notes import UNKNOWN, format_age
 from bdauto.domain.record import Result
-from bdauto.domain.results import JobEnd
+from bdauto.domain.results import JobEnd, describe_end
 from bdauto.domain.settings import OnStall, ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.domain.values import format_duration
@@ -32,7 +32,7 @@ class ReapDecision(msgspec.Struct, frozen=True):
     `by_age` marks a decision based on time alone, which a wrong clock could cause for every bead at once.
     `early_death` marks a bead whose agent ended, or stalled, without a sign of life, or whose agent's service failed
     (`service`), even after work. `charged` is False if the bead gets its attempt back. `gives_up` marks a bead whose
-    job is called alive but no longer believed.
+    job is called alive but no longer believed. `cause` says why the job ended, "" if that is not known.
     """
 
     bead: Bead
@@ -44,6 +44,7 @@ class ReapDecision(msgspec.Struct, frozen=True):
     service: bool = False
     charged: bool = True
     gives_up: bool = False
+    cause: str = ""
 
 
 ALIVE = frozenset({"queued", "running"})
@@ -150,7 +151,9 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
         words = f"job {_job(bead)} {ended(job_state)} within {format_duration(AT_ONCE)}"
         return _early_death(bead, words, settings, evidence.last_words(bead.id), did="only signed the bead")
     if job_state in OVER:
-        return _over(bead, f"job {_job(bead)} {ended(job_state)} but the bead is still in progress", settings)
+        words = f"job {_job(bead)} {ended(job_state)} but the bead is still in progress"
+        cause = _cause(end)
+        return msgspec.structs.replace(_over(bead, words, settings), evidence=cause or words, cause=cause)
     seen = last_seen(bead, settings, now)
     if seen is None:
         return _keep(bead, f"updated at {format_time(bead.updated_at)}, which lies ahead and is not believed")
@@ -289,9 +292,18 @@ def _unprepared(bead: Bead, words: str) -> ReapDecision:
 
 def _service_failed(bead: Bead, words: str, end: JobEnd) -> ReapDecision:
     """Open a bead again whose agent's service failed. The bead is not charged, even if the agent had worked."""
-    evidence = f"{words}, for its agent's service failed ({end.why})" + (f": {end.words}" if end.words else "")
-    note = f"reaper: {evidence} — released uncharged"
-    return ReapDecision(bead, Action.release, evidence, note, early_death=True, service=True, charged=False)
+    told = f"{words}, for its agent's service failed ({end.why})" + (f": {end.words}" if end.words else "")
+    note = f"reaper: {told} — released uncharged"
+    cause = _cause(end)
+    evidence = f"{cause}; its agent's service failed ({end.why})" if cause else told
+    return ReapDecision(
+        bead, Action.release, evidence, note, early_death=True, service=True, charged=False, cause=cause
+    )
+
+
+def _cause(end: JobEnd | None) -> str:
+    """Return why a job ended, "" if that is not known."""
+    return describe_end(end) if end and (end.words or end.seconds is not None) else ""
 
 
 def _stopped(bead: Bead, end: JobEnd) -> ReapDecision:

@@ -117,6 +117,28 @@ def ended_run(run: Run, end: JobEnd) -> Run:
     )
 
 
+_HOW = {
+    Result.completed: "ended{} without closing its bead",
+    Result.timeout: "timed out{}",
+    Result.error: "could not be run",
+    Result.lost: "was lost{}",
+    Result.stopped: "was stopped{}",
+}
+_ADVICE = {
+    Why.turns: "raise its limit of turns, or split the bead",
+    Why.budget: "raise its limit of costs, or split the bead",
+    Why.denied: "permit that in its settings or its command",
+}
+"""What to change where the run ended because of the bead's own needs."""
+
+
+def describe_end(end: JobEnd) -> str:
+    """Describe why a job ended that left its bead in progress, e.g. `failed after 12s: API Error: 529 overloaded`."""
+    took = f" after {format_seconds(end.seconds)}" if end.seconds is not None else ""
+    advice = f" ({_ADVICE[end.why]})" if end.why in _ADVICE else ""
+    return _HOW.get(end.result, "failed{}").format(took) + (f": {end.words}" if end.words else "") + advice
+
+
 def finish_note(job: str, end: JobEnd, *, words: bool) -> str:
     """Write the note of a job's end, e.g. `agent finished: job=0b37aa7fd784 completed in 4m12s, $0.42 at 2026-…Z`."""
     took = f" in {format_seconds(end.seconds)}" if end.seconds is not None else ""

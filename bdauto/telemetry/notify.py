@@ -10,6 +10,7 @@ from bdauto import log
 from bdauto.domain.outcome import BeadOutcome, Report
 from bdauto.domain.settings import Secret
 from bdauto.errors import UsageError
+from bdauto.sanitize import clean
 from bdauto.telemetry.background import Background
 
 WORDS = {
@@ -19,6 +20,10 @@ WORDS = {
     BeadOutcome.released: "reaped: open again",
 }
 """The outcomes of a bead that are worth a message."""
+
+
+TITLE_LIMIT = 80
+"""Characters of a bead's title in a message."""
 
 
 class Notifier:
@@ -32,7 +37,8 @@ class Notifier:
         """Tell of each bead that was quarantined or reaped."""
         for bead in report.beads:
             if bead.outcome in WORDS and not report.dry_run:
-                self.send(f"{bead.id} {WORDS[bead.outcome]}", bead.detail or "")
+                title = f" ({clean(bead.title, TITLE_LIMIT)})" if bead.title else ""
+                self.send(f"{bead.id}{title} {WORDS[bead.outcome]}", bead.detail or "")
 
     def send(self, title: str, text: str) -> None:
         """Send one message, soon."""

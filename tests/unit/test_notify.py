@@ -55,6 +55,13 @@ def deliver(report: Report, *urls: Secret) -> list[tuple[str, str, str]]:
     return Apprise.sent
 
 
+def test_a_message_names_the_bead_by_its_title_and_says_the_cause() -> None:
+    words = "failed after 12s: API Error: 529 overloaded"
+    bead = BeadReport("q-932", BeadOutcome.blocked, "wf64", words, title="Write a\nhaiku\x1b[1m")
+    found = deliver(Report("reap", Outcome.reaped, False, (bead,)))
+    assert found == [(URL.value, "bdauto: q-932 (Write a haiku[1m) reaped: blocked", words)]
+
+
 def report(*outcomes: BeadOutcome, dry_run: bool = False) -> Report:
     beads = tuple(BeadReport(f"x-{outcome}", outcome, "j", "why") for outcome in outcomes)
     return Report("reap", Outcome.reaped, dry_run, beads)

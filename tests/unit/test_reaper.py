@@ -13,10 +13,13 @@ import pytest
 from bdauto.agents.job_questions import JobQuestions
 from bdauto.bd.change import MARK, Change, DryWriter
 from bdauto.controllers.reaper import Reaper
+from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.pause import KEY
 from bdauto.domain.reaping import JobEvidence, decide_reap
+from bdauto.domain.record import Result
+from bdauto.domain.results import JobEnd
 from bdauto.domain.settings import OnStall, ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.errors import BdError, BdFailed, BdTimeout
@@ -88,6 +91,46 @@ UNCOUNTED = {"busy": False}
 def unstarted(idle: timedelta, notes: str = "", **own: Any) -> dict[str, Any]:
     """Return a bead that bdauto claimed so long ago, without a job."""
     return running(idle=idle, notes=notes, job=None, **own)
+
+
+OVERLOADED = "API Error: 529 overloaded"
+CAUSES: list[tuple[dict[str, Any], str]] = [
+    ({"words": "boom", "seconds": 12}, "failed after 12s: boom"),
+    ({"words": "boom"}, "failed: boom"),
+    ({"seconds": 90}, "failed after 1m30s"),
+    ({}, "job j-1 is failed but the bead is still in progress"),
+    (
+        {"result": Result.completed, "words": "I am done.", "seconds": 5},
+        "ended after 5s without closing its bead: I am done.",
+    ),
+    ({"result": Result.timeout, "seconds": 2700, "why": Why.timeout}, "timed out after 45m"),
+    (
+        {"why": Why.turns, "words": "Reached 30 turns", "seconds": 61},
+        "failed after 1m1s: Reached 30 turns (raise its limit of turns, or split the bead)",
+    ),
+    (
+        {"why": Why.budget, "words": "cost $5.01", "seconds": 61},
+        "failed after 1m1s: cost $5.01 (raise its limit of costs, or split the bead)",
+    ),
+    (
+        {"result": Result.completed, "why": Why.denied, "words": "was not allowed to use Bash: sorry", "seconds": 61},
+        "ended after 1m1s without closing its bead: was not allowed to use Bash: sorry "
+        "(permit that in its settings or its command)",
+    ),
+    (
+        {"why": Why.overloaded, "words": OVERLOADED, "seconds": 12},
+        f"failed after 12s: {OVERLOADED}; its agent's service failed (overloaded)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), CAUSES, ids=[words for _, words in CAUSES])
+def test_a_decision_says_the_cause_and_its_note_the_job(fields: dict[str, Any], words: str) -> None:
+    found = msgspec.convert(running(idle=FRESH, notes="\nI have begun"), Bead)
+    end = JobEnd(**{"result": Result.failed, "ended_at": NOW, **fields})
+    decision = decide_reap(found, JobEvidence({found.id: "failed"}, ends={found.id: end}), ReapSettings(), NOW)
+    assert decision.evidence == words
+    assert decision.note.startswith("reaper: job j-1 is failed")
 
 
 Row = tuple[str, dict[str, Any], str | None, str, str]

@@ -26,6 +26,8 @@ from bdauto.domain.bead import Dependency
 from bdauto.domain.eligibility import ranked, verdict
 from bdauto.domain.pause import Pause
 from bdauto.domain.reaping import FORGOTTEN, JobEvidence
+from bdauto.domain.record import Result
+from bdauto.domain.results import JobEnd
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.errors import ServiceDown
 from tests.support.fakes import NOW, Board, bead
@@ -260,6 +262,14 @@ class TestAttention:
         assert active_alerts(snapshot(bead("bd-a1"), ready=("bd-a1",), running=(claimed,))) == []
         waited = bead("bd-a1", metadata={"bdauto.retry_at": "2026-04-18T22:35:00Z"})
         assert active_alerts(snapshot(waited, ready=("bd-a1",))) == []
+
+    def test_a_job_that_is_over_and_not_settled_says_its_cause(self) -> None:
+        end = JobEnd(result=Result.failed, ended_at=NOW, seconds=12, words="API Error: 529 overloaded")
+        found = running("bd-1", 61, "j", title="Write a haiku", notes="begun").bead
+        one = weigh(found, JobEvidence({"bd-1": "failed"}, ends={"bd-1": end}), ReapSettings(), NOW)
+        assert one.verdict == "over: failed after 12s: API Error: 529 overloaded"
+        [line] = active_alerts(snapshot(running=(one,)))
+        assert "bd-1 (Write a haiku) failed after 12s: API Error: 529 overloaded" in line
 
     def test_stalled_beyond_two_thresholds(self) -> None:
         dead = (running(f"bd-{n}", 61, "j", "failed" if n % 2 else "", title=f"T{n}") for n in range(7))
