@@ -177,6 +177,7 @@ def test_cancel_blocks_the_bead_and_ends_its_job(machine: Machine) -> None:
         "state": "cancelled",
         "jobs": {job: "cancelled"},
         "blocked": True,
+        "deleted": False,
     }
     assert status(machine.world, bead) == "blocked"
     assert machine.world.notes(bead)[-1] == f"cancelled by ada: job={job}"

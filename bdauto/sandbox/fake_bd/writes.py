@@ -237,7 +237,7 @@ def _mismatch(call: FakeCall, row: Row) -> str:
 
 def _is_stolen(call: FakeCall, row: Row, changes: Row) -> bool:
     """Whether an update takes a bead in progress from somebody else, which bd 1.3 refuses."""
-    if not call.modern or row["status"] != "in_progress" or "assignee" not in changes:
+    if not call.modern or "force" in call.flags or row["status"] != "in_progress" or "assignee" not in changes:
         return False
     return row["assignee"] not in ("", None, call.actor, changes["assignee"])
 

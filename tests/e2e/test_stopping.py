@@ -1,0 +1,122 @@
+"""Who changed a running bead decides about its job: another person's change ends it, the agent's own never does."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.e2e.test_local_agent import RECORDED, Machine, machine, until
+from tests.support.cli import Done, metadata, status, tell
+
+__all__ = ["machine"]
+
+SIGNS = f'{RECORDED}\n$BD note $BEAD_ID "claimed by agent $BDAUTO_JOB"'
+WORKS = f"{SIGNS}\nsleep 300"
+
+CHANGES = {
+    "close": (["close", "{id}", "--reason", "not needed"], "closed the bead"),
+    "block": (["update", "{id}", "-s", "blocked"], "set the bead to blocked"),
+    "defer": (["update", "{id}", "-s", "deferred"], "set the bead to deferred"),
+    "reassign": (["update", "{id}", "-a", "bob"], "gave the bead to bob"),
+    "take away": (["update", "{id}", "-a", ""], "took the bead from the agent"),
+}
+"""What somebody does to a bead, and how bdauto says so."""
+
+
+def began(machine: Machine, script: str = WORKS) -> str:
+    """Dispatch a bead, and wait until its agent has signed it."""
+    machine.does(script)
+    bead = machine.world.create("Fix it")
+    assert machine.dispatch().outcomes == {bead: "dispatched"}
+    until(lambda: "claimed by agent" in "\n".join(machine.world.notes(bead)))
+    return bead
+
+
+def changed_by(machine: Machine, actor: str, bead: str, words: list[str]) -> None:
+    """Change a bead as somebody. bd 1.3 wants --force for what belongs to somebody else, and older ones refuse it."""
+    filled = [word.replace("{id}", bead) for word in words]
+    forced = "--force" in machine.world.run(words[0], "--help", actor=actor).out
+    tell(machine.world, *filled, *(["--force"] if forced else []), actor=actor)
+
+
+def swept(machine: Machine) -> Done:
+    return machine.run("reap", "--json", command="true")
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_somebody_s_change_ends_the_job_uncharged(machine: Machine, what: str) -> None:
+    bead = began(machine)
+    words, did = CHANGES[what]
+    changed_by(machine, "ada", bead, words)
+    after = machine.world.show(bead)
+    [told] = swept(machine).json["beads"]
+    assert (told["id"], told["outcome"], told["detail"]) == (bead, "stopping", f"ada {did}")
+    machine.ended()
+    swept(machine)
+    notes = [note for note in machine.world.notes(bead) if note.startswith("agent finished")]
+    assert len(notes) == 1
+    assert " stopped in " in notes[0]
+    assert notes[0].endswith(f": ada {did}")
+    now = machine.world.show(bead)
+    assert (now["status"], now.get("assignee")) == (after["status"], after.get("assignee"))
+    [run] = json.loads(metadata(machine.world, bead)["runs"])
+    assert (run["result"], run["why"]) == ("stopped", "stopped")
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_the_agent_s_own_change_does_not_end_its_job(machine: Machine, what: str) -> None:
+    words = " ".join(f"'{word}'" if not word or " " in word else word for word in CHANGES[what][0])
+    bead = began(
+        machine, f"{SIGNS}\n$BD {words.replace('{id}', '$BEAD_ID')} && touch {machine.world.folder}/did\nsleep 300"
+    )
+    until(lambda: (machine.world.folder / "did").exists())
+    assert {one["outcome"] for one in swept(machine).json["beads"]} <= {"kept"}
+    assert machine.jobs.running()
+    assert status(machine.world, bead) != "open"
+
+
+def test_an_agent_that_has_closed_its_bead_is_ended_after_a_while(machine: Machine) -> None:
+    bead = began(machine, f"{SIGNS}\n$BD close $BEAD_ID && touch {machine.world.folder}/did\nsleep 300")
+    until(lambda: (machine.world.folder / "did").exists())
+    done = machine.run("reap", "--json", "--agent-linger", "1ms", command="true")
+    [told] = done.json["beads"]
+    assert (told["id"], told["outcome"]) == (bead, "stopping")
+    machine.ended()
+    assert status(machine.world, bead) == "closed"
+
+
+def test_a_deleted_bead_is_named_and_its_job_goes_on(machine: Machine) -> None:
+    bead = began(machine)
+    tell(machine.world, "delete", bead, "--force", actor="ada")
+    [told] = swept(machine).json["beads"]
+    assert (told["id"], told["outcome"]) == (bead, "unclear")
+    assert "bd does not tell by whom" in told["detail"]
+    assert machine.jobs.running()
+
+
+def test_a_bead_that_a_person_opens_keeps_its_job(machine: Machine) -> None:
+    bead = began(machine)
+    changed_by(machine, "ada", bead, ["update", "{id}", "-s", "open"])
+    assert swept(machine).json["beads"] == []
+    assert machine.dispatch("--agent-slots", "2").outcomes == {bead: "reverted"}
+    assert machine.jobs.running()
+
+
+def test_a_pause_that_stops_ends_every_job_and_charges_nothing(machine: Machine) -> None:
+    bead = began(machine)
+    done: Any = machine.run("pause", "--stop", "--json", "deploy").json
+    assert done["stopped"] == 1
+    machine.ended()
+    assert swept(machine).json["outcome"] == "paused"
+    machine.run("resume")
+    assert swept(machine).outcomes == {bead: "released"}
+    assert (status(machine.world, bead), "attempts" in metadata(machine.world, bead)) == ("open", False)
+
+
+def test_every_job_can_be_cancelled_at_once(machine: Machine) -> None:
+    bead = began(machine)
+    done: Any = machine.run("cancel", "--all", "--json").json
+    assert [(one["id"], one["state"], one["blocked"]) for one in done["beads"]] == [(bead, "cancelled", True)]
+    swept(machine)
+    shown: Any = machine.run("status", "--json", "--check")
+    assert (shown.code, [one["id"] for one in shown.json["cancelled"]]) == (0, [bead])
