@@ -171,7 +171,7 @@ def check_post(world: World, process: Process, bead_id: str) -> Attempt | None:
     suspended = process.stood_still > process.written_at  # since its claim: it may have been behind its last look
     if paused is not None and now - paused > max(process.look_took, 2) + 1 and not suspended:
         world.violate("pause", f"{process.name} posts {bead_id} {now - paused:.1f} s after a pause has been set")
-    if _perhaps_posted(world, process, attempt.before, now) and not process.runs_nothing:
+    if _perhaps_posted(world, process, attempt.before, now, nothing=process.runs_nothing):
         world.violate("question", f"{process.name} posts {bead_id}, which may have been posted before")
     if world.plan.agent_service and not world.plan.hosts:
         _check_questions(world, process, attempt)
@@ -194,11 +194,11 @@ def _check_questions(world: World, process: Process, attempt: Attempt) -> None:
             world.violate("question", f"{process.name} posts {before.id}, whose job {job} is {told!r}")
 
 
-def _perhaps_posted(world: World, process: Process, bead: Bead, at: float) -> bool:
+def _perhaps_posted(world: World, process: Process, bead: Bead, at: float, *, nothing: bool = False) -> bool:
     """Whether somebody has opened a bead during or after its POST, and no job of it was known at a time.
 
-    It is passed over for UNTOLD, or for the grace period while the agent service runs nothing, or if it is a host's
-    (docs/decisions.md). That it is no longer with a service is left to the unit tests.
+    It is passed over for UNTOLD, or for the grace period if it is a host's, or the agent service runs nothing
+    (docs/decisions.md).
     """
     claimed_at, record = bead.record.claimed_at, bead.record
     if not (world.plan.agent_service or world.plan.hosts) or claimed_at is None:
@@ -206,7 +206,7 @@ def _perhaps_posted(world: World, process: Process, bead: Bead, at: float) -> bo
     signed = any(job.bead == bead.id and job.noted and job.attempt == record.attempt for job in world.jobs.values())
     ended = any(run.attempt == record.attempt for run in record.runs)
     unknown = bool(record.attempt) and not (record.job or signed or ended)
-    longest = timedelta(seconds=world.plan.grace) if world.plan.hosts else UNTOLD
+    longest = timedelta(seconds=world.plan.grace) if world.plan.hosts or nothing else UNTOLD
     known = any(job.attempt == record.attempt for job in world.jobs.values() if job.host)
     return unknown and not known and abs(START + timedelta(seconds=at) + process.skew - claimed_at) < longest - ROUNDING
 
