@@ -38,6 +38,8 @@ def check_change(world: World, process: Process, row: Row, change: Change) -> No
     _check_runs(world, process, row, change)
     if change.act == "claim":
         _check_claim(world, process, row, str(change.put["bdauto.attempt"]))
+        if row.bead.record.job and "bdauto.job" not in change.drop:
+            world.violate("claim", f"{process.name} claims {row.bead.id} with {row.bead.record.job}, an earlier job")
     elif change.note.rpartition("\n")[2].startswith("reaper: "):  # after the note of its job's end
         _check_pause(world, process, change)
         if row.bead.status == "closed":

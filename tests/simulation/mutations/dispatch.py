@@ -47,11 +47,6 @@ def _claim_status() -> Replaced:
     return changes(without("if_assignee", "if_mark", "if_updated_at"), "claim")
 
 
-@mutation("a claim overlooks a record that was written since its bead was read")
-def _claim_by_time() -> Replaced:
-    return changes(without("if_mark"), "claim")
-
-
 @mutation("a claim does not hold the pause switch")
 def _claim_unheld() -> Replaced:
     return changes(lambda change: msgspec.structs.replace(change, if_store={}), "claim")

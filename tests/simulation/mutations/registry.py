@@ -37,9 +37,10 @@ class Found(NamedTuple):
 Mutation = Callable[[], Sequence[Replacement]]
 MUTATIONS: dict[str, Mutation] = {}
 RARE = {
+    "a bead is charged for a job that bdauto did not start": 20_000_226,
     "a claim that is written back does not name the host of its job": 170_000_270,
     "a loop takes a bead that somebody took over for a sign of life": 1_840_000_900,
-    "a claim overlooks a record that was written since its bead was read": 9_510_000_150,
+    "a lost note is written again at each sweep": 30_003_991,
 }
 """Defects that thousands of histories may miss, each with a history that finds it."""
 
