@@ -283,7 +283,7 @@ class Claims(msgspec.Struct, frozen=True):
             note=f"{why} — quarantined; re-arm it: bd update {bead.id} -s open",
             if_status="open",
             if_assignee=self.bd.settings.assignee,
-            if_updated_at=bead.updated_at,
+            **as_read(bead),
         )
         return self._apply(change)
 

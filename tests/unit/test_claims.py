@@ -1,5 +1,6 @@
 """A claim and the ways it can end, each as what it leaves on the bead."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_of_two_claims_on_what_was_read_one_is_lost() -> None:
     assert len(tracker.notes("x-1")) == 1
 
 
-@pytest.mark.parametrize("act", ["claim", "restore"])
+@pytest.mark.parametrize("act", ["claim", "restore", "exhaust"])
 @pytest.mark.parametrize("earlier", [True, False], ids=["claimed before", "never claimed"])
 def test_a_claim_does_not_overlook_what_was_recorded_since(act: str, earlier: bool) -> None:
     """A record does not move the time. The bead was opened during its POST, and a second dispatcher has read it."""
@@ -66,7 +67,12 @@ def test_a_claim_does_not_overlook_what_was_recorded_since(act: str, earlier: bo
     seen = tracker.bead("x-1")
     tracker.rows["x-1"]["metadata"] = before | {MARK: "w-of-the-record", "bdauto.attempt": "w1", "bdauto.job": "j-1"}
     claims = Claims(tracker, tracker, tracker.clock.runtime())
-    assert not (claims.claim(seen, "w2") if act == "claim" else claims.restore(seen, StartedJob("w2", 1, "j-2")))
+    acts: dict[str, Callable[[], object]] = {
+        "claim": lambda: claims.claim(seen, "w2"),
+        "restore": lambda: claims.restore(seen, StartedJob("w2", 1, "j-2")),
+        "exhaust": lambda: claims.exhaust(seen, "opened again after 3 attempts"),
+    }
+    assert not acts[act]()
     assert (tracker.bead("x-1").status, tracker.bead("x-1").record.job) == ("open", "j-1")
 
 
