@@ -46,6 +46,8 @@ def check_change(world: World, process: Process, row: Row, change: Change) -> No
             _check_reopening(world, process, row, change)
         else:
             _check_settling(world, process, row, change)
+    elif change.act == "quarantine" and row.bead.status == "open":
+        _check_exhausted(world, process, row, change)
     elif change.act in ("release", "quarantine"):
         _check_fence(world, process, row, change)
         _check_end(world, process, row, change)
@@ -433,6 +435,15 @@ def _check_end(world: World, process: Process, row: Row, change: Change) -> None
         world.violate("notes", f"{process.name} leaves the note of its claim on {bead.id}")
     if change.status == "open" and change.note and attempt.heard and bead.record.error.startswith(attempt.heard):
         world.violate("notes", f"{process.name} notes {attempt.heard} on {bead.id} again")
+
+
+def _check_exhausted(world: World, process: Process, row: Row, change: Change) -> None:
+    """A bead that somebody opened is blocked without a claim only after its last attempt, and starts afresh then."""
+    bead = row.bead
+    if bead.record.attempts < world.plan.max_attempts or bead.record.quarantined:
+        world.violate("charge", f"{process.name} quarantines {bead.id} after {bead.record.attempts} attempts")
+    if kept := [key for key in AFRESH if key in bead.metadata and key not in change.drop]:
+        world.violate("charge", f"{process.name} quarantines {bead.id}, which would not start afresh: {kept}")
 
 
 def _check_giving_back(world: World, process: Process, row: Row, change: Change) -> None:
