@@ -114,8 +114,8 @@ def test_every_environment_variable_is_one_that_the_cli_reads() -> None:
         assert not unknown, f"{path.relative_to(ROOT)} sets {sorted(unknown)}"
 
 
-NOT_READ_BY_THE_CLI = {"BDAUTO_VERSION", "BDAUTO_JOB"}
-"""The Dockerfile's own build argument, and what a local agent is given."""
+NOT_READ_BY_THE_CLI = {"BDAUTO_VERSION", "BDAUTO_JOB", "BDAUTO_PORT", "BDAUTO_SERVICE_HOST"}
+"""The Dockerfile's own build argument, what a local agent is given, and what Kubernetes sets for a Service."""
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_a_cancelled_job(machine: Machine) -> None:
     until(machine.jobs.running)
     assert machine.run("cancel", bead).code == 0
     machine.run("reap", "--json")
-    assert recorded(machine.world, bead) == {"result": "failed", "runs": 1}
+    assert recorded(machine.world, bead) == {"result": "stopped", "runs": 1}
     assert "cancelled by " in finish_notes(machine.world, bead)[0]
 
 

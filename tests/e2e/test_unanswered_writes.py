@@ -8,9 +8,9 @@ import pytest
 
 from bdauto.sandbox import FakeReply, Sandbox
 from tests.support.cli import BDAUTO, dispatch, finish, make_world, posted, reap, start, started, status
-from tests.support.patience import duration
+from tests.support.patience import duration, seconds
 
-SLOW = 3.0
+SLOW = seconds(3)
 """Seconds that the agent service takes for each answer about a job."""
 TIMEOUT = duration(4)
 
@@ -28,10 +28,9 @@ def world(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 def mute(world: Sandbox) -> str:
     """Return a bd that writes beads, and then says nothing."""
     wrapper = world.folder / "mute-bd"
-    wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *"START TRANSACTION"*|*" update "*) {world.bd_path} "$@" && sleep 20; exit;; esac\n'
-        f'exec {world.bd_path} "$@"\n'
-    )
+    silence = f'{world.bd_path} "$@" && sleep {seconds(20)}; exit'
+    writes = '*"START TRANSACTION"*|*" update "*'
+    wrapper.write_text(f'#!/bin/sh\ncase "$*" in {writes}) {silence};; esac\nexec {world.bd_path} "$@"\n')
     wrapper.chmod(0o755)
     return str(wrapper)
 
@@ -58,7 +57,7 @@ def test_a_claim_that_bd_wrote_in_silence_is_named(world: Sandbox) -> None:
 def test_a_pause_that_comes_while_jobs_are_asked_about_settles_no_bead(world: Sandbox) -> None:
     beads = [started(world, 45, "failed") for _ in range(2)]
     world.board.job_replies = {job: FakeReply(delay=SLOW) for _, job in beads}
-    sweep = start(world, "reap", "--json", agent=True)
+    sweep = start(world, "reap", "--json", "--timeout", duration(30), agent=True)
     while not any(path.startswith("/jobs/") for _, path in list(world.board.requests)):
         time.sleep(0.02)
     subprocess.run([BDAUTO, "pause", "upgrade"], env=world.env(), cwd=world.folder, check=True)

@@ -5,6 +5,9 @@ Tests never measure time, they only give up. They wait longer on a machine that 
 """
 
 import os
+from datetime import timedelta
+
+from bdauto.domain.values import format_duration
 
 BUSY = os.getloadavg()[0] / (os.cpu_count() or 1)
 PATIENCE = float(os.environ.setdefault("TEST_PATIENCE", f"{max(1.0, BUSY):.1f}"))
@@ -20,4 +23,4 @@ def seconds(limit: float) -> float:
 
 def duration(limit: float) -> str:
     """Return a limit in seconds as an option of bdauto takes it, for calls of which healthy ones must keep it."""
-    return f"{round(limit * PATIENCE)}s"
+    return format_duration(timedelta(seconds=round(limit * PATIENCE)))

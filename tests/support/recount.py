@@ -64,7 +64,7 @@ def empty() -> Json:
 
 def figures(one: Json) -> Json:
     """The figures as the report prints them."""
-    names = ("dispatched", "closed", "closed_first", "blocked", "quarantined", "ended", "failed")
+    names = ("dispatched", "closed", "closed_first", "blocked", "quarantined", "ended", "failed", "stopped")
     cost = round(sum(one["costs"]), 4) if one["costs"] else None
     closed = one["counts"]["closed"]
     return {name: one["counts"][name] for name in names} | {
@@ -115,7 +115,9 @@ def recount(beads: Iterable[Json], since: str, until: str, by: str, assignee: st
                 one["waiting"] += [int(held["bdauto.waited"])] if last and "bdauto.waited" in held else []
             for one in at(bead, run.ended):
                 one["counts"]["ended"] += 1
-                one["counts"]["failed"] += not (last and closed)
+                stopped = run.result == "stopped"
+                one["counts"]["stopped"] += stopped
+                one["counts"]["failed"] += not (last and closed) and not stopped
                 one["running"] += [] if run.seconds is None else [run.seconds]
                 one["costs"] += [] if run.cost is None else [run.cost]
             if at(bead, run.ended):
