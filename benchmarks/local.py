@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bdauto.agents.answers import Started
-from bdauto.agents.local.local_agent import LocalAgent
+from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from benchmarks.measure import Spread, high_water
 from tests.support.fakes import bead

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bdauto.agents.runner_status import STATE_LIMIT, RunnerStatus, state_after
 from bdauto.agents.service_output import job_end
-from bdauto.agents.service_status import STATE_LIMIT, Agent, agent_status, state_after
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_ASKED, JobEvidence
 from bdauto.domain.results import JobEnd
@@ -137,12 +137,12 @@ class JobQuestions:
 
 
 def services_evidence(
-    services: "ServiceRunner", beads: Collection[Bead], agent: Agent | None = None
+    services: "ServiceRunner", beads: Collection[Bead], status: RunnerStatus | None = None
 ) -> tuple[JobEvidence, ServiceError | None]:
     """Ask the agent service about the jobs of beads. Also return why some could not be asked about, or None.
 
     The service is asked whether it runs nothing at all only if a claim without a job depends on that, and it answers.
-    `agent` is its answer to that, if already known.
+    `status` has its answer to that, if already known.
     """
     if not services.settings.agent_url:
         return JobEvidence(), None
@@ -158,16 +158,10 @@ def services_evidence(
                 ends[bead.id] = end
     failed = [word for word in words.values() if isinstance(word, ServiceError)]
     runs_nothing = False
-    if not any(_silent(error) or isinstance(error, TokenRefused) for error in failed):
-        runs_nothing = any(bead.record.attempt and not bead.record.job for bead in beads) and _runs_nothing(
-            services, agent
-        )
+    unknown = any(_silent(error) or isinstance(error, TokenRefused) for error in failed)
+    if not unknown and any(bead.record.attempt and not bead.record.job for bead in beads):
+        runs_nothing = (status or RunnerStatus((services.service_part(),))).runs_nothing
     return JobEvidence(states, runs_nothing, ends), _trouble(failed, [*states.values()].count(NOT_ASKED))
-
-
-def _runs_nothing(services: "ServiceRunner", agent: Agent | None) -> bool:
-    capacity = (agent or agent_status(services)).capacity
-    return capacity is not None and capacity.counted and capacity.active == capacity.queued == 0
 
 
 def _trouble(failed: Collection[ServiceError], unasked: int) -> ServiceError | None:

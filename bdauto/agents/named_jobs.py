@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bdauto.agents.service_status import STATE_LIMIT, job_evidence, state_after
+from bdauto.agents.runner_status import STATE_LIMIT, job_evidence, state_after
 from bdauto.domain.bead import MOST_JOBS, Bead
 from bdauto.domain.notes import FINISH_NOTE, format_age
 from bdauto.domain.reaping import (

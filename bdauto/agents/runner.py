@@ -3,14 +3,16 @@
 A kind of agent is a subclass of `Runner` (docs/architecture.md). Whoever takes a `Runner` does not know which.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from bdauto.agents.answers import Answer, NotStarted
 from bdauto.domain.bead import Bead
+from bdauto.domain.findings import Check
 from bdauto.domain.reaping import FailedCheck, JobEvidence
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Run
@@ -18,7 +20,7 @@ from bdauto.domain.results import JobEnd
 from bdauto.errors import ServiceDrift, ServiceError
 
 if TYPE_CHECKING:
-    from bdauto.agents.service_status import Agent, ServiceStatus
+    from bdauto.agents.runner_status import RunnerStatus
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -37,6 +39,30 @@ class LastEvent(msgspec.Struct, frozen=True):
 
     text: str
     at: datetime
+
+
+class Project(msgspec.Struct, frozen=True):
+    """The project that an agent works on: its `.beads` folder, whose beads, the environment of the agent.
+
+    `tracker` is the tracker's id, `home` the folder of the project.
+    """
+
+    beads: Path
+    assignee: str
+    environment: Mapping[str, str]
+    tracker: str
+    home: Path | None
+
+
+class CheckContext(msgspec.Struct, frozen=True):
+    """What `Runner.checks` may need: this host's clock, the bd program, and the assignee's beads.
+
+    `beads` is None without a tracker, and raises BdError.
+    """
+
+    now: Callable[[], datetime]
+    bd: str = "bd"
+    beads: Callable[[], Sequence[Bead]] | None = None
 
 
 class JobOutput(Protocol):
@@ -74,9 +100,24 @@ class Runner:
         """How long a call of a method may take. `cancel` may take longer."""
         return timedelta(seconds=1)
 
-    def status(self) -> "ServiceStatus":
+    def status(self) -> "RunnerStatus":
         """Return how everything is that takes part in starting agents. Raises nothing."""
         raise NotImplementedError
+
+    def checks(self, context: CheckContext) -> Iterator[Check]:
+        """Yield what `bdauto doctor` finds. Raises nothing."""
+        yield from ()
+
+    def check(self) -> None:
+        """Raise UsageError if the settings cannot work on this machine. Called when a command begins."""
+
+    def has_jobs(self) -> bool:
+        """Return True if this machine may have jobs of this tracker."""
+        return False
+
+    def count_running(self) -> int:
+        """Return how many jobs run on this machine."""
+        return 0
 
     def check_start(self, *, dry_run: bool = False) -> None:
         """Raise UsageError if no bead could be started. Called before a claim."""
@@ -102,11 +143,11 @@ class Runner:
         return not bead.local
 
     def evidence(
-        self, beads: Collection[Bead], agent: "Agent | None" = None
+        self, beads: Collection[Bead], status: "RunnerStatus | None" = None
     ) -> tuple[JobEvidence, ServiceError | None]:
         """Return what is known of the jobs of beads in progress, and why more could not be asked, or None.
 
-        `agent` is its part of `status`, if that is known already.
+        `status` is the answer of `status`, if that is known already.
         """
         return JobEvidence(), None
 

@@ -13,17 +13,18 @@ from bdauto.agents.capacity import Capacity
 from bdauto.agents.http import HttpClient, NotSentError, Reply, RequestError, Transport
 from bdauto.agents.job_questions import JobQuestions, services_evidence
 from bdauto.agents.runner import JobOutput, Runner
+from bdauto.agents.runner_status import AGENT, Part
 from bdauto.agents.service_output import ServiceOutput, recorded_jobs
 from bdauto.agents.token import read_token
 from bdauto.domain.bead import MALFORMED, Bead
 from bdauto.domain.record_values import JOB_PATTERN
 from bdauto.domain.values import redact
-from bdauto.errors import ServiceDrift, ServiceError, TokenRefused, UsageError
+from bdauto.errors import BdautoError, ServiceDrift, ServiceError, TokenRefused, UsageError
 from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
-    from bdauto.agents.beadboard.settings import ServiceSettings
-    from bdauto.agents.service_status import Agent
+    from bdauto.agents.runner_status import RunnerStatus
+    from bdauto.agents.service_settings import AgentServiceSettings
     from bdauto.domain.reaping import JobEvidence
 
 KEPT = 1 << 20
@@ -61,7 +62,7 @@ class ServiceRunner(Runner):
     uncertain: ClassVar[frozenset[int]] = frozenset({504})
     """The HTTP status, besides a success without a job, after which a job may have started."""
 
-    def __init__(self, settings: "ServiceSettings", transport: Transport | None = None) -> None:
+    def __init__(self, settings: "AgentServiceSettings", transport: Transport | None = None) -> None:
         """Take the settings. `transport` replaces the network. Raises UsageError for what can never work."""
         self.settings = settings
         self.questions = JobQuestions(self.job, settings.timeout)
@@ -81,6 +82,15 @@ class ServiceRunner(Runner):
 
     def _urls(self) -> list[str | None]:
         return [self.settings.agent_url]
+
+    def service_part(self) -> Part:
+        """Ask the agent service how it is."""
+        if not self.settings.agent_url:
+            return service_part(configured=False)
+        try:
+            return service_part(self.agent_capacity())
+        except BdautoError as error:
+            return service_part(error=error)
 
     def agent_capacity(self) -> Capacity:
         """Return the agent service's `capacity - active - queued`, or its `busy` where it does not count."""
@@ -142,10 +152,10 @@ class ServiceRunner(Runner):
         return self.settings.timeout
 
     def evidence(
-        self, beads: Collection[Bead], agent: "Agent | None" = None
+        self, beads: Collection[Bead], status: "RunnerStatus | None" = None
     ) -> "tuple[JobEvidence, ServiceError | None]":
         """Ask the agent service about the jobs of beads in progress."""
-        return services_evidence(self, beads, agent)
+        return services_evidence(self, beads, status)
 
     def jobs_of(self, bead: Bead) -> list[str]:
         """Return the ids of the bead's jobs, as the bead names them."""
@@ -189,8 +199,21 @@ class ServiceRunner(Runner):
         return NotStarted(words) if reply.status > 500 else Misconfigured(words)
 
 
+def service_part(
+    capacity: Capacity | None = None, error: BdautoError | None = None, *, configured: bool = True
+) -> Part:
+    """Return the agent service as a part of the runner."""
+    text = ""
+    if capacity:
+        text = "up, not busy" if capacity.free else "up, busy"
+    if capacity and capacity.counted:
+        counts = f"{capacity.active} of {capacity.total} running, {capacity.queued} queued, {capacity.free} free"
+        text = f"up, {counts}"
+    return Part(AGENT, "agent service", capacity, error, text, configured=configured)
+
+
 def join(base: str | None, path: str) -> str:
     """Return the URL of a path. Raises UsageError if the service is not configured."""
     if not base:
-        raise UsageError("the URL of BeadBoard is not set", hint="give --beadboard-url or BEADBOARD_URL")
+        raise UsageError("the URL of the service is not set", hint="give --agent-url or BDAUTO_AGENT_URL")
     return base.rstrip("/") + path

@@ -10,23 +10,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bdauto import __version__, log
-from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents import kinds
+from bdauto.agents.kinds import AgentSettings, Kind
 from bdauto.bd import process
 from bdauto.bd.change import DryWriter, Writer
 from bdauto.bd.client import Bd, private_db
+from bdauto.bd.command import without_own
 from bdauto.bd.writer import BdWriter
 from bdauto.cli.printing import show
-from bdauto.cli.validation import exclude_each_other
 from bdauto.clock import Runtime
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import BdSettings, OutputSettings, TelemetrySettings, describe
 from bdauto.errors import BdError, UsageError
 
 if TYPE_CHECKING:
-    from bdauto.agents.beadboard.runner import BeadBoardRunner
-    from bdauto.agents.local.local_agent import LocalAgent
-    from bdauto.agents.local.settings import LocalAgentSettings
-    from bdauto.agents.runner import Runner
+    from bdauto.agents.runner import Project, Runner
 
 
 @contextlib.contextmanager
@@ -44,84 +42,68 @@ def writer(bd: Bd, runtime: Runtime, dry_run: bool) -> Writer:
     return DryWriter() if dry_run else BdWriter(bd, runtime)
 
 
-class LazyServices:
-    """BeadBoard and the agent service, opened on first use: an idle cycle needs neither."""
+class LazyRunner:
+    """What runs the agent, opened on first use, because an idle cycle does not need it. Then it is checked."""
 
-    def __init__(self, settings: ServiceSettings) -> None:
-        self._settings = settings
-        self._services: BeadBoardRunner | None = None
-
-    def __call__(self) -> "BeadBoardRunner":
-        """Return the open services."""
-        if self._services is None:
-            from bdauto.agents.beadboard.runner import BeadBoardRunner
-
-            self._services = BeadBoardRunner(self._settings)
-        return self._services
-
-
-class LazyLocalAgent:
-    """The agent command of this machine, looked at when first asked for, and `checked` then."""
-
-    def __init__(self, settings: "LocalAgentSettings", bd: BdSettings, *, checked: bool = True) -> None:
+    def __init__(self, kind: Kind, settings: AgentSettings, bd: BdSettings, *, checked: bool = True) -> None:
+        self._kind = kind
         self._settings = settings
         self._bd = bd
-        self._checked = checked and settings.agent_command is not None
-        self._agent: LocalAgent | None = None
+        self._checked = checked
+        self._runner: Runner | None = None
 
-    def __call__(self) -> "LocalAgent":
-        """Return the agent. Raises UsageError when it cannot be run here."""
-        if self._agent is None:
-            from bdauto.cli.local_context import local_agent
-
-            self._agent = local_agent(self._settings, self._bd)
+    def __call__(self) -> "Runner":
+        """Return the runner. Raises UsageError if it cannot work, and BdError if it needs bd and bd fails."""
+        if self._runner is None:
+            self._runner = self._kind.open(self._settings, lambda: _project(self._bd))
             if self._checked:
-                self._agent.check()
-        return self._agent
+                self._runner.check()
+        return self._runner
 
     def at_work(self) -> int:
-        """Return how many jobs run on this machine, 0 if no agent of this machine was opened."""
-        return self._agent.capacity().active if self._agent else 0
+        """Return how many jobs run on this machine, 0 if the runner was not opened."""
+        return self._runner.count_running() if self._runner else 0
 
 
-def wait_for_jobs(runner: "LazyServices | LazyLocalAgent", runtime: Runtime) -> None:
+def _project(bd: BdSettings) -> "Project":
+    """Return the project that an agent on this machine works on. Raises UsageError and BdError."""
+    if bd.metadata is not None:
+        raise UsageError(
+            "--metadata does not go with an agent on this machine, which needs a .beads folder that stays",
+            hint="give --db",
+        )
+    from bdauto.agents.runner import Project
+
+    found = Bd(bd, readonly=True).tracker()
+    return Project(found.folder, bd.assignee, without_own(), found.id, found.home)
+
+
+def wait_for_jobs(runner: LazyRunner, runtime: Runtime) -> None:
     """As process 1 of a container, wait for the jobs: they would end with it. A second signal ends the wait."""
-    while os.getpid() == 1 and isinstance(runner, LazyLocalAgent) and (active := runner.at_work()):
+    while os.getpid() == 1 and (active := runner.at_work()):
         log.debug("waiting", jobs=active)
         runtime.sleep(1)
         process.reap_orphans()
 
 
-def lazy_runner(
-    services: ServiceSettings, local: "LocalAgentSettings", bd: BdSettings
-) -> LazyServices | LazyLocalAgent:
-    """Return what runs the agent: the services where they are configured, else this machine."""
-    if services.beadboard_url or services.agent_url:
-        return LazyServices(services)
-    return LazyLocalAgent(local, bd)
+def runner_with_jobs(settings: AgentSettings, bd: BdSettings) -> LazyRunner | None:
+    """Return the kind of agent that is chosen, else the one that may have left jobs on this machine, or None."""
+    kind = kinds.chosen(settings) or (None if bd.metadata else kinds.with_jobs(settings))
+    return LazyRunner(kind, settings, bd) if kind else None
 
 
-def has_jobs(local: "LocalAgentSettings", bd: BdSettings) -> bool:
-    """Return whether this machine may know of jobs: an agent command is given, or there is a folder of jobs."""
-    if bd.metadata is not None and not local.agent_command:
-        return False
-    from bdauto.agents.local.jobs import default_folder
-
-    return bool(local.agent_command) or os.path.isdir(local.agent_jobs or default_folder(os.environ))  # noqa: PTH112 - Path.is_dir raises PermissionError
-
-
-def open_runner(services: ServiceSettings, local: "LocalAgentSettings", bd: BdSettings) -> "Runner | None":
+def open_runner(settings: AgentSettings, bd: BdSettings) -> "Runner | None":
     """Return what runs the agent, or None if nothing is configured that does. Raises UsageError.
 
     Where nothing is named, it is this machine if it has jobs of this tracker.
     """
-    exclude_each_other(services, local)
-    if local.agent_command or services.beadboard_url or services.agent_url:
-        return lazy_runner(services, local, bd)()
-    if has_jobs(local, bd):
-        with contextlib.suppress(UsageError, BdError):  # no tracker, or bd fails: the next use asks again
-            agent = LazyLocalAgent(local, bd)()
-            return agent if agent.has_jobs() else None
+    kinds.exclude_each_other(settings)
+    found = runner_with_jobs(settings, bd)
+    if found is None or kinds.chosen(settings):
+        return found() if found else None
+    with contextlib.suppress(UsageError, BdError):  # no tracker, or bd fails: the next use asks again
+        runner = found()
+        return runner if runner.has_jobs() else None
     return None
 
 

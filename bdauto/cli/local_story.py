@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rich.text import Text
 
-from bdauto.agents.local.local_agent import LocalAgent
+from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from bdauto.cli.story import Story
 from bdauto.clock import Runtime

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from bdauto import log
-from bdauto.agents.service_status import check_services
+from bdauto.agents.runner_status import AGENT, check_services
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.diagnostics.snapshot import gather_queue
@@ -67,7 +67,7 @@ class OneShot:
         status = check_services(runner)
         telemetry.services(status)
         if report.command == "reap" and isinstance(report.error, ServiceError):
-            telemetry.set(UP, 0, target="agent")  # its health needs no token, its jobs do
+            telemetry.set(UP, 0, target=AGENT)  # its health needs no token, its jobs do
         telemetry.set(UP, not isinstance(report.error, BdError), target="bd")
         if isinstance(report.error, BdError):
             return

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 import msgspec
 import typer
 
+from bdauto.agents import kinds
 from bdauto.cli.validation import CHECKS
 from bdauto.domain.settings import BdSettings, Option, Secret
 from bdauto.domain.values import format_duration, parse_count, parse_duration, parse_names
@@ -36,8 +37,8 @@ ELIGIBILITY = Offer(only=("exclude_types", "trusted_creators", "labels", "exclud
 DISPATCHING = Offer(only=(*ELIGIBILITY.only, "max_per_day", "max_cost_per_day", "cost_per_run", "active_hours"))
 """Those, and the limits on dispatching."""
 
-LOOKING = Offer(only=("agent", "agent_command", "agent_slots", "agent_dir", "agent_jobs"))
-"""The options of an agent on this machine, for commands that only look."""
+LOOKING, SWEEPING, JOBS = Offer(only=kinds.LOOKING), Offer(only=kinds.SWEEPING), Offer(only=kinds.JOBS)
+"""The options of agents for commands that only look, for a sweep, and for commands that look for a job."""
 
 
 class _Field(NamedTuple):

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bdauto.agents.beadboard.runner import BeadBoardRunner
-from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.bd.change import DryWriter, Writer
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
@@ -120,10 +120,10 @@ class Story:
         bd = Bd(BdSettings(bd_path=str(self.sandbox.bd_path), db=self.sandbox.db), readonly=dry_run, private=True)
         return bd, DryWriter() if dry_run else BdWriter(bd, Runtime())
 
-    def _services(self) -> ServiceSettings:
+    def _services(self) -> BeadBoardSettings:
         sandbox = self.sandbox
         token = Secret(sandbox.token)
-        return ServiceSettings(beadboard_url=sandbox.url, agent_url=sandbox.agent_url, agent_token=token)
+        return BeadBoardSettings(beadboard_url=sandbox.url, agent_url=sandbox.agent_url, agent_token=token)
 
     def _say(self, words: str, again: bool = False) -> None:
         self.console.print(Text(words if again else f"\n{words}"))

@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bdauto.diagnostics.explanation import Explanation, story
-from bdauto.diagnostics.findings import Check, Level
 from bdauto.diagnostics.snapshot import Running, Snapshot, last_note, place_words
 from bdauto.diagnostics.wording import services
 from bdauto.domain.eligibility import Condition
+from bdauto.domain.findings import Check, Level
 from bdauto.domain.notes import format_age
 from bdauto.sanitize import clean
 

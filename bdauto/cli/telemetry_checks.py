@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from bdauto.cli.validation import check_telemetry
-from bdauto.diagnostics.findings import Check, fail, ok
+from bdauto.domain.findings import Check, fail, ok
 from bdauto.domain.settings import TelemetrySettings
 from bdauto.errors import ServiceDown, UsageError
 

@@ -35,7 +35,7 @@ from bdauto.domain.settings import DispatchSettings
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
-    from bdauto.agents.service_status import ServiceStatus
+    from bdauto.agents.runner_status import RunnerStatus
 
 Expected = dict[str, str | None]
 """Values that keys of the key-value store should have. None: no value."""
@@ -152,7 +152,7 @@ class Known(msgspec.Struct, frozen=True):
     """Whether only a further POST can tell if beads are started again: one bead of a cycle tries it."""
     polled: Callable[[], bool] = lambda: False
     """Whether the services are asked before anything is read. Busy, they cost no process of bd."""
-    asked: "Callable[[ServiceStatus], None]" = lambda _status: None
+    asked: "Callable[[RunnerStatus], None]" = lambda _status: None
     """Called with what the services say, each time they are asked."""
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bdauto.agents.service_status import ServiceStatus, check_services
+from bdauto.agents.runner_status import RunnerStatus, check_services
 from bdauto.controllers.hold import Hold
 from bdauto.domain.outcome import Outcome
 from bdauto.domain.settings import DispatchSettings
@@ -19,12 +19,12 @@ class Room:
     """Asks what runs the agent for its capacity, once in a cycle. `asked` gets each answer."""
 
     def __init__(
-        self, runner: "Callable[[], Runner]", settings: DispatchSettings, asked: Callable[[ServiceStatus], None]
+        self, runner: "Callable[[], Runner]", settings: DispatchSettings, asked: Callable[[RunnerStatus], None]
     ) -> None:
         self._runner = runner
         self._settings = settings
         self._asked = asked
-        self._status: ServiceStatus | None = None
+        self._status: RunnerStatus | None = None
 
     def prefetch(self) -> None:
         """Start nothing: no service is asked before it is known that a bead is eligible."""

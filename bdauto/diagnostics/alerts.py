@@ -25,10 +25,7 @@ def active_alerts(snapshot: Snapshot) -> list[str]:
     """
     found = []
     services = snapshot.services
-    if services.beadboard and services.beadboard.error:
-        found.append(f"service down: {services.beadboard.error}")
-    if services.agent and services.agent.error:
-        found.append(f"service down: {services.agent.error}")
+    found += [f"service down: {part.error}" for part in services.parts if part.error]
     if services.suspended:
         found.append(services.suspended)
     head = snapshot.queue[0] if snapshot.eligible else None

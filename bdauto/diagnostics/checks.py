@@ -3,54 +3,41 @@
 Features are probed, not concluded from a version: bd's are on the database, so it comes before them.
 """
 
-import contextlib
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bdauto.agents.runner import CheckContext
 from bdauto.bd.client import Bd, RunningCommand
 from bdauto.bd.versions import check_version
 from bdauto.clock import Runtime
-from bdauto.diagnostics.findings import Check, Level, fail, ok, unchecked, warn
 from bdauto.diagnostics.record_checks import Topology, record_checks, shared_job_checks
-from bdauto.diagnostics.visibility import compare
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
+from bdauto.domain.findings import MOST_SKEW, Check, Level, fail, ok, unchecked, warn
 from bdauto.domain.notes import format_age
 from bdauto.errors import (
     AgentsDie,
-    BdautoError,
     BdDrift,
     BdError,
     BdMissing,
-    ServiceDown,
-    ServiceDrift,
-    ServiceError,
-    TokenRefused,
     UsageError,
 )
 from bdauto.extras import EXTRAS, how_to_install, missing
 from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
-    from bdauto.agents.beadboard.runner import BeadBoardRunner
-    from bdauto.agents.capacity import Capacity
-    from bdauto.agents.local.local_agent import LocalAgent
+    from bdauto.agents.runner import Runner
 
-MOST_SKEW = timedelta(minutes=1)
-"""A clock that is off by more makes the reaper's ages wrong."""
-PROBE_JOB = "bdauto-doctor"
-"""A job that no agent service has: asked for, it answers 404 to a token that it accepts."""
+NOT_CLOSED = ("open", "in_progress", "blocked", "deferred")
 
 
-def examine(
-    bd: Bd | UsageError, runner: "Callable[[], BeadBoardRunner | LocalAgent]", runtime: Runtime
-) -> Iterator[Check]:
+def examine(bd: Bd | UsageError, runner: "Callable[[], Runner]", runtime: Runtime) -> Iterator[Check]:
     """Check everything, one after another, without raising. `bd` is readonly, or the error that prevented it."""
     if isinstance(bd, UsageError):
         yield fail("metadata.json", bd)
@@ -67,17 +54,12 @@ def examine(
     yield from _extras()
 
 
-def _runner(bd: Bd | UsageError, runner: "BeadBoardRunner | LocalAgent", runtime: Runtime) -> Iterator[Check]:
-    from bdauto.agents.local.local_agent import LocalAgent
-
-    if isinstance(runner, LocalAgent):
-        from bdauto.diagnostics.local_checks import local_checks
-
-        yield from local_checks(runner, runtime.now().timestamp(), bd.settings.bd_path if isinstance(bd, Bd) else "bd")
+def _runner(bd: Bd | UsageError, runner: "Runner", runtime: Runtime) -> Iterator[Check]:
+    if isinstance(bd, UsageError):
+        yield from runner.checks(CheckContext(runtime.now))
     else:
-        yield from _services(runner, runtime)
-        if isinstance(bd, Bd) and runner.settings.beadboard_url:
-            yield from _visible(bd, runner, runtime.now())
+        beads = lambda: bd.assigned(NOT_CLOSED).result().beads  # noqa: E731
+        yield from runner.checks(CheckContext(runtime.now, bd.settings.bd_path, beads))
 
 
 def _tracker(bd: Bd, runtime: Runtime) -> Iterator[Check]:
@@ -208,121 +190,6 @@ def _actor(bd: Bd) -> Check:
         hint = "give bdauto an actor of its own with --actor or BEADS_ACTOR"
         return warn(name, f"{settings.actor} is the assignee too: the history cannot tell them apart", hint)
     return ok(name, f"{settings.actor}, for beads of {settings.assignee}")
-
-
-def _services(services: "BeadBoardRunner", runtime: Runtime) -> Iterator[Check]:
-    """Check BeadBoard and the agent service, each alone and then together, and their clocks."""
-    settings = services.settings
-    busy: bool | None = None
-    capacity: Capacity | None = None
-    if not settings.beadboard_url:
-        yield fail("BeadBoard", UsageError("not configured"), "give --beadboard-url or BEADBOARD_URL")
-    else:
-        try:
-            busy = services.beadboard_busy()
-            yield ok("BeadBoard", f"answers as expected: {'busy' if busy else 'not busy'}")
-        except BdautoError as error:
-            yield fail("BeadBoard", error)
-    if not settings.agent_url:
-        yield warn("agent service", "not configured: neither capacity nor jobs are known", "give --agent-url")
-    else:
-        try:
-            capacity = services.agent_capacity()
-            yield ok("agent service", _room(capacity))
-        except BdautoError as error:
-            yield fail("agent service", error)
-        yield _token(services) if capacity else unchecked("token", "the agent service does not answer")
-    yield from _believable(busy, capacity, bool(settings.agent_url))
-    for name, base, path in (
-        ("BeadBoard", settings.beadboard_url, "/api/agent-status"),
-        ("agent service", settings.agent_url, "/health"),
-    ):
-        if base and (busy is not None if name == "BeadBoard" else capacity):
-            yield _clock(services, name, base.rstrip("/") + path, runtime)
-
-
-def _visible(bd: Bd, services: "BeadBoardRunner", now: datetime) -> Iterator[Check]:
-    """Compare BeadBoard's list of beads with bd's. BeadBoard may read an export, or another database."""
-    name, hint = "BeadBoard's beads", "let BeadBoard read the same database as bd; a POST of such a bead is refused"
-    try:
-        found = compare(bd, services, now)
-    except BdError:
-        return
-    except ServiceError as error:
-        yield unchecked(name, error.message)
-        return
-    if found is None:
-        yield unchecked(name, "BeadBoard has no list of them")
-    elif found.overdue:
-        yield fail(name, ServiceDrift(found.describe()), hint)
-    elif found.missing:
-        yield warn(name, found.describe(), "look again in two minutes")
-    else:
-        yield ok(name, found.describe())
-
-
-def _room(capacity: "Capacity") -> str:
-    if not capacity.counted:
-        return f"answers as expected: {'room' if capacity.free else 'busy'}"
-    return f"answers as expected: {capacity.active} of {capacity.total} running, {capacity.queued} queued"
-
-
-def _token(services: "BeadBoardRunner") -> Check:
-    hint = "give its token in --agent-token-file or API_BEARER_TOKEN"
-    try:
-        services.job_state(PROBE_JOB)
-    except ServiceError as error:
-        return fail("token", error, hint if isinstance(error, TokenRefused) else "")
-    return ok("token", "accepted")
-
-
-def _believable(busy: bool | None, capacity: "Capacity | None", configured: bool) -> Iterator[Check]:
-    """Judge BeadBoard's `busy` by the agent service's own word: it says idle, too, when that is down."""
-    name = "busy"
-    if busy is None:
-        return
-    if not configured:
-        hint = "give --agent-url, so that the agent service is asked itself"
-        yield warn(name, "BeadBoard's word cannot be checked: it says idle, too, when the agent service is down", hint)
-    elif capacity is None and not busy:
-        words = "BeadBoard says idle while the agent service does not answer: do not believe it"
-        yield fail(name, ServiceDown(words), "start the agent service; until then nothing can be dispatched")
-    elif capacity is None:
-        yield warn(name, "BeadBoard says busy, and the agent service does not answer")
-    elif busy != (capacity.free == 0):
-        words = f"BeadBoard says {'busy' if busy else 'idle'}, the agent service has room for {capacity.free}"
-        yield warn(name, words, "within 2 s of a change that is normal; otherwise they may not be a pair")
-    else:
-        yield ok(name, "BeadBoard and the agent service agree")
-
-
-def _clock(services: "BeadBoardRunner", service: str, url: str, runtime: Runtime) -> Check:
-    """Compare this host's clock with the Date header, which is whole seconds, of an answer."""
-    name = f"clock: {service}"
-    before = runtime.now()
-    try:
-        date = services.http.get(service, url).date
-    except ServiceError as error:
-        return fail(name, error)
-    between = before + (runtime.now() - before) / 2
-    moment = _parse_date(date)
-    if moment is None:
-        return warn(name, "the answer has no date to compare with")
-    skew = abs(moment - between)
-    if skew > MOST_SKEW:
-        words = f"{format_age(skew)} apart: here it is {between:%H:%M:%S}Z, there {moment:%H:%M:%S}Z"
-        return fail(name, ServiceDrift(words), "set the clocks: the reaper goes by ages")
-    return ok(name, "agrees within a minute")
-
-
-def _parse_date(text: str) -> datetime | None:
-    """Parse the date of an HTTP answer."""
-    from email.utils import parsedate_to_datetime
-
-    with contextlib.suppress(ValueError, OverflowError):
-        moment = parsedate_to_datetime(text)
-        return moment if moment.tzinfo else None
-    return None
 
 
 def _extras() -> Iterator[Check]:

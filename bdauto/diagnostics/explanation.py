@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from bdauto.agents.service_status import ServiceStatus, check_services, job_evidence, with_switches
+from bdauto.agents.runner_status import RunnerStatus, check_services, job_evidence, with_switches
 from bdauto.bd.client import Bd
 from bdauto.diagnostics.snapshot import (
     Running,
@@ -37,7 +37,7 @@ class Explanation:
 
     now: datetime
     verdict: Verdict
-    services: ServiceStatus
+    services: RunnerStatus
     place: int | None
     eligible: int
     running: Running | None
@@ -95,7 +95,7 @@ def explanation(
     queue = [v.bead.id for v in judge(ready.beads, {b.id for b in ready.beads}, assignee, dispatch, now) if v.eligible]
     running = None
     if bead.status == "in_progress":
-        running = with_event(runner, weigh(bead, job_evidence(runner, [bead], services.agent)[0], reap, now))
+        running = with_event(runner, weigh(bead, job_evidence(runner, [bead], services)[0], reap, now))
     return Explanation(
         now,
         found,

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from bdauto.bd.client import Bd
 from bdauto.bd.sql import UNCOMMITTED, expired_leases
-from bdauto.diagnostics.findings import Check, ok, unchecked, warn
+from bdauto.domain.findings import Check, ok, unchecked, warn
 from bdauto.domain.runs import shared_jobs
 from bdauto.errors import BdError
 from bdauto.sanitize import clean

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bdauto.agents.named_jobs import Patience, job_in_the_way
-from bdauto.agents.service_status import ServiceStatus, check_services, job_evidence, with_switches
+from bdauto.agents.runner_status import RunnerStatus, check_services, job_evidence, with_switches
 from bdauto.bd.client import Bd
 from bdauto.diagnostics.wording import rough_time
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency
@@ -86,7 +86,7 @@ class Snapshot:
     """
 
     now: datetime
-    services: ServiceStatus
+    services: RunnerStatus
     queue: tuple[Verdict, ...]
     running: tuple[Running, ...]
     quarantined: tuple[Bead, ...]
@@ -141,7 +141,7 @@ def gather(
     finally:
         for call in calls:
             call.kill()
-    evidence, _ = job_evidence(runner, _running(listed), services.agent)
+    evidence, _ = job_evidence(runner, _running(listed), services)
     found = _judged(listed, ready, evidence, bd.settings.assignee, dispatch, reap, now)
     known = {bead.id: bead for bead in listed.beads}
     found = replace(found, queue=tuple(ranked(with_jobs(bd, runner, found.queue, dispatch, now))))
@@ -222,7 +222,7 @@ def _judged(
     )
     return Snapshot(
         now,
-        ServiceStatus(),
+        RunnerStatus(),
         tuple(judge(beads.values(), {bead.id for bead in ready.beads}, assignee, dispatch, now)),
         tuple(sorted(running, key=lambda one: (one.left is None, one.left or -one.age))),
         tuple(bead for bead in blocked if bead.record.quarantined and not bead.record.cancelled),

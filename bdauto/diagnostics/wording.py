@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bdauto.agents.service_status import ServiceStatus
+    from bdauto.agents.runner_status import Part, RunnerStatus
 
 DASH = "–"
 Words = tuple[str, str]
@@ -41,37 +41,19 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def services(services: "ServiceStatus") -> Iterator[tuple[str, Words]]:
+def services(status: "RunnerStatus") -> Iterator[tuple[str, Words]]:
     """Yield the names of what all beads share, and how each of them is."""
-    held = services.paused.describe() if services.paused else services.suspended or services.limited
+    held = status.paused.describe() if status.paused else status.suspended or status.limited
     yield "dispatching", ("warn", held) if held else ("good", "on")
-    if services.local:
-        yield "this machine", _agent(services)
-        return
-    yield "BeadBoard", _beadboard(services)
-    yield "agent service", _agent(services)
+    if not status.parts:
+        yield "agent", ("muted", "not configured")
+    for part in status.parts:
+        yield part.name, _part(part)
 
 
-def _beadboard(services: "ServiceStatus") -> Words:
-    if services.beadboard is None:
+def _part(part: "Part") -> Words:
+    if not part.configured:
         return "muted", "not configured"
-    if services.beadboard.error:
-        return "bad", f"down: {services.beadboard.error}"
-    return ("warn", "up, busy") if services.beadboard.busy else ("good", "up, not busy")
-
-
-def _agent(services: "ServiceStatus") -> Words:
-    if services.agent is None:
-        return "muted", "not configured"
-    capacity = services.agent.capacity
-    if capacity is None:
-        return "bad", f"down: {services.agent.error}"
-    style = "good" if capacity.free else "warn"
-    if services.local and not capacity.counted:
-        return style, f"{capacity.active} running"
-    if not capacity.counted:
-        return style, "up, not busy" if capacity.free else "up, busy"
-    if services.local:
-        return style, f"{capacity.active} of {capacity.total} slots taken"
-    counts = f"{capacity.active} of {capacity.total} running, {capacity.queued} queued, {capacity.free} free"
-    return style, f"up, {counts}"
+    if part.error:
+        return "bad", f"down: {part.error}"
+    return "warn" if part.busy else "good", part.text

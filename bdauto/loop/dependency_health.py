@@ -1,21 +1,23 @@
 """Which dependencies answer, as `bdauto run` learns from its cycles. Outages reports what changes."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
 
-from bdauto.agents.service_status import ServiceStatus
+from bdauto.agents.runner_status import AGENT, RunnerStatus
 from bdauto.domain.outcome import BeadOutcome, Report
 from bdauto.errors import BdautoError, BdError, ServiceError
 from bdauto.loop.outages import Outages
 from bdauto.telemetry.families import ASKED, UP
 from bdauto.telemetry.recorder import Telemetry
 
+BD, HEALTH = "bd", "health"
 STARTING = (BeadOutcome.dispatched, BeadOutcome.busy)
 NOT_STARTING = (BeadOutcome.unavailable, BeadOutcome.misconfigured, BeadOutcome.unknown)
 
 
 class DependencyHealth:
-    """The health of the targets bd, beadboard and agent, and of `dispatch`: whether BeadBoard starts beads.
+    """The health of bd, of the parts of the runner, and of `dispatch`: whether beads are started.
 
     An outage ends only when the operation that failed succeeds: `bd list` may work while `bd ready` still fails.
     """
@@ -29,20 +31,17 @@ class DependencyHealth:
         self._telemetry = telemetry
         self._outages = outages
         self._back = back
-        self._bd_failing: set[str] = set()
-        self._agent_failing: set[str] = set()
+        self._failing: defaultdict[str, set[str]] = defaultdict(set)
+        """The users of each target that do not get what they want."""
         self._up: dict[str, bool] = {}
-        self._starts = "beadboard"
-        """The target that starts beads."""
+        self._starts = ""
+        """The target that starts beads, as soon as it is known."""
 
     @property
     def down(self) -> bool:
         """Whether dispatching waits for something that is down."""
-        return "dispatch" in self._bd_failing or "beadboard" in self._outages or self.posts_fail or self._health_fails
-
-    @property
-    def _health_fails(self) -> bool:
-        return "health" in self._agent_failing
+        failing = any(HEALTH in users for users in self._failing.values())
+        return "dispatch" in self._failing[BD] or failing or self.posts_fail
 
     @property
     def posts_fail(self) -> bool:
@@ -52,12 +51,12 @@ class DependencyHealth:
     @property
     def bd_fails(self) -> bool:
         """Whether a job of the loop waits for bd."""
-        return bool(self._bd_failing & {"dispatch", "reap"})
+        return bool(self._failing[BD] & {"dispatch", "reap"})
 
     @property
     def ready(self) -> bool:
         """Whether bd, and what starts beads, answered when last asked."""
-        return all(self._up.get(target) for target in ("bd", self._starts))
+        return all(self._up.get(target) for target in (BD, self._starts))
 
     def describe(self) -> str:
         """Say of each target, a line each, whether it answered when it was last asked, and how long ago that was."""
@@ -67,30 +66,26 @@ class DependencyHealth:
             for target, asked in sorted(self._asked.items())
         )
 
-    def services(self, status: ServiceStatus) -> None:
-        """Note what the services said."""
-        self._starts = "agent" if status.local else "beadboard"
+    def services(self, status: RunnerStatus) -> None:
+        """Note what the parts of the runner said."""
         self._telemetry.services(status)
-        if status.beadboard:
-            self._note("beadboard")
-            self._up["beadboard"] = status.beadboard.error is None
-            if status.beadboard.error:
-                self._outages.failed("beadboard", status.beadboard.error)
-            else:
-                self._answered("beadboard")
-        if status.agent:
-            self.agent("health", status.agent.error)
+        if status.parts:
+            self._starts = status.parts[0].key
+        for part in status.parts:
+            if part.configured:
+                self._used(part.key, HEALTH, part.error)
 
-    def agent(self, user: str, error: BdautoError | None) -> None:
-        """Note whether the agent service told this user of it what it wanted: `health`, or the state of `jobs`."""
-        self._used("agent", self._agent_failing, user, error if isinstance(error, ServiceError) else None)
+    def jobs(self, error: BdautoError | None) -> None:
+        """Note whether the state of jobs could be asked for."""
+        self._used(AGENT, "jobs", error if isinstance(error, ServiceError) else None)
 
     def bd(self, user: str, error: BdautoError | None) -> None:
         """Note whether bd did what this user of it wanted."""
-        self._used("bd", self._bd_failing, user, error if isinstance(error, BdError) else None)
+        self._used(BD, user, error if isinstance(error, BdError) else None)
 
-    def _used(self, target: str, failing: set[str], user: str, error: BdautoError | None) -> None:
+    def _used(self, target: str, user: str, error: BdautoError | None) -> None:
         """Note what became of a use of a target. It is up while the last use of each user succeeded."""
+        failing = self._failing[target]
         if error:
             failing.add(user)
             self._outages.failed(target, error)

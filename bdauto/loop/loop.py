@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from bdauto import log
-from bdauto.agents.service_status import ServiceStatus
+from bdauto.agents.runner_status import RunnerStatus
 from bdauto.bd import process
 from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
@@ -117,7 +117,7 @@ class Loop:
         return self.runtime.monotonic() <= self._alive_until
 
     def ready(self) -> bool:
-        """Return True if bd and BeadBoard answered when last asked. Other threads may call this."""
+        """Return True if bd, and what starts beads, answered when last asked. Other threads may call this."""
         return self._health.ready
 
     def known(self) -> str:
@@ -241,7 +241,7 @@ class Loop:
         self._due["reap"] = min(self._due["reap"], now + self._every)
         return self._probation.describe()
 
-    def _services(self, status: ServiceStatus) -> None:
+    def _services(self, status: RunnerStatus) -> None:
         self._health.services(status)
         self._capacity = status.capacity
 
@@ -262,7 +262,7 @@ class Loop:
         empty = report.outcome is Outcome.idle and not report.beads and not report.unrecorded
         self._nothing_to_reap = (revision if empty and not checking else None, began)
         if runner and report.outcome is not Outcome.paused and not isinstance(report.error, AgentsDie):
-            self._health.agent("jobs", report.error)
+            self._health.jobs(report.error)
         return report
 
     def _wait_for_life(self, report: Report) -> None:

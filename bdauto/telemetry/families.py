@@ -31,7 +31,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     ),
     OLDEST: ("gauge", "Time since the last update of the eligible bead that has waited longest; 0 without one."),
     CAPACITY: ("gauge", "Beads the agent service would take now; 1 means at least one where it does not count."),
-    UP: ("gauge", "Whether bd, beadboard and agent, each a target, answered when last asked."),
+    UP: ("gauge", "Whether bd and each service, as targets, answered when last asked."),
     ASKED: ("gauge", "When `run` last asked each target: so old is what bdauto_up says."),
     PAUSED: ("gauge", "Whether the pause switch is on."),
     SUSPENDED: ("gauge", "Whether the circuit breaker is open: the agents of several beads died at once."),

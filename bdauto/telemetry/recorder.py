@@ -11,7 +11,7 @@ from bdauto.telemetry.families import BEADS, CAPACITY, LAST_SUCCESS, LIMITED, OL
 from bdauto.telemetry.notify import Notifier
 
 if TYPE_CHECKING:
-    from bdauto.agents.service_status import ServiceStatus
+    from bdauto.agents.runner_status import RunnerStatus
     from bdauto.telemetry.metrics import Metrics
 
 PATIENCE = 10.0
@@ -67,16 +67,13 @@ class Telemetry:
         if self.metrics:
             self.metrics.set(gauge, value, **labels)
 
-    def services(self, status: "ServiceStatus") -> None:
+    def services(self, status: "RunnerStatus") -> None:
         """Set the gauges of the services, as far as they were asked."""
-        if status.beadboard:
-            self.set(UP, status.beadboard.error is None, target="beadboard")
-        if status.agent:
-            self.set(UP, status.agent.error is None, target="agent")
-        reaping = status.beadboard is None  # a reaper asks the agent service alone
-        capacity = status.agent.capacity if reaping and status.agent else status.capacity
-        if capacity:
-            self.set(CAPACITY, capacity.free)
+        for part in status.parts:
+            if part.configured:
+                self.set(UP, part.error is None, target=part.key)
+        if status.capacity:
+            self.set(CAPACITY, status.capacity.free)
 
     def queue(self, counts: Mapping[str, int], oldest: timedelta | None = None) -> None:
         """Set the gauges of the queue: beads by state, and the age of the oldest eligible one if it is known."""

@@ -205,6 +205,7 @@ variable "settings" {
       "BDAUTO_AGENT_JOBS",
       "BDAUTO_AGENT_KEEP",
       "BDAUTO_AGENT_LINGER",
+      "BDAUTO_AGENT_NAME",
       "BDAUTO_AGENT_PROMPT",
       "BDAUTO_AGENT_SLOTS",
       "BDAUTO_AGENT_TIMEOUT",

@@ -6,7 +6,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.domain.values import parse_duration
 from tests.support.manifests import OVERLAYS, Object, pod_spec, render, workloads
 
@@ -124,7 +124,7 @@ def test_container_may_do_nothing_it_does_not_need(overlay: str) -> None:
 def test_termination_outlasts_an_http_request(overlay: str) -> None:
     for workload in workloads(render(overlay)):
         grace = pod_spec(workload)["terminationGracePeriodSeconds"]
-        assert grace > ServiceSettings().timeout.total_seconds()
+        assert grace > BeadBoardSettings().timeout.total_seconds()
 
 
 def test_suspending_changes_nothing_else() -> None:

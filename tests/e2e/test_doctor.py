@@ -62,7 +62,7 @@ def test_the_first_failure_decides(sandbox: Sandbox) -> None:
     sandbox.board.reply_next("status", FakeReply(200, "<html>"), times=9)
     assert levels(sandbox)[0] == 4
     assert levels(sandbox, "--bd", "/nowhere/bd")[0] == 3
-    assert levels(sandbox, BEADBOARD_URL="")[0] == 2
+    assert levels(sandbox, BEADBOARD_URL="", BDAUTO_AGENT_URL="")[0] == 2
     assert levels(sandbox, BDAUTO_AGENT_URL="ftp://x")[0] == 2
 
 

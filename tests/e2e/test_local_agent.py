@@ -15,7 +15,7 @@ import pytest
 
 from bdauto.agents.answers import NotStarted
 from bdauto.agents.local.jobs import Jobs, read_end
-from bdauto.agents.local.local_agent import LocalAgent
+from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.sandbox import Sandbox
 from tests.support.cli import (

@@ -19,8 +19,8 @@ import pytest
 from bdauto.agents.answers import AtCapacity, NotStarted, Started
 from bdauto.agents.local import supervisor
 from bdauto.agents.local.jobs import EndRecord, Jobs, is_locked, read_end
-from bdauto.agents.local.local_agent import LocalAgent
 from bdauto.agents.local.output import LocalOutput, job_end
+from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from tests.support.cli import running
 from tests.support.fakes import bead
@@ -386,7 +386,7 @@ STEPS = {
 KILLED = """
 import os, pathlib, signal, subprocess, sys
 from pathlib import Path
-from bdauto.agents.local.local_agent import LocalAgent
+from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from tests.support.fakes import bead
 from tests.support.jobs import supervisor_of
@@ -491,7 +491,7 @@ def test_there_are_never_more_jobs_than_slots(place: Place) -> None:
 RACER = """
 import os, sys, time
 from pathlib import Path
-from bdauto.agents.local.local_agent import LocalAgent
+from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from tests.support.fakes import bead
 from tests.support.jobs import supervisor_of

@@ -5,8 +5,9 @@ from datetime import datetime, timedelta
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted, Started
 from bdauto.agents.capacity import Capacity
+from bdauto.agents.local.runner import machine_part
 from bdauto.agents.runner import Place, Runner
-from bdauto.agents.service_status import Agent, ServiceStatus
+from bdauto.agents.runner_status import RunnerStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence
 from bdauto.domain.record import RESULTS, Result, Run
@@ -31,14 +32,16 @@ class SimLocal(Runner):
         """True: a host can look up its jobs."""
         return True
 
-    def status(self) -> ServiceStatus:
+    def status(self) -> RunnerStatus:
         """Return how many slots are free."""
         self._of.step(0.05)
         capacity = self._capacity()
         self._of.free = capacity.free
-        return ServiceStatus(agent=Agent(capacity), local=True)
+        return RunnerStatus((machine_part(capacity),))
 
-    def evidence(self, beads: Collection[Bead], agent: Agent | None = None) -> tuple[JobEvidence, ServiceError | None]:
+    def evidence(
+        self, beads: Collection[Bead], status: RunnerStatus | None = None
+    ) -> tuple[JobEvidence, ServiceError | None]:
         """Return what this host knows of its jobs."""
         self._of.step(0.05)
         states: dict[str, str] = {}

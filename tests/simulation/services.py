@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from bdauto.agents.beadboard.runner import BeadBoardRunner
-from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.agents.http import HttpClient, NotSentError, Reply, RequestError, TooLargeError
 from bdauto.agents.job_questions import JobQuestions
 from bdauto.domain.reaping import NO_ANSWER
@@ -43,7 +43,7 @@ class SimServices(BeadBoardRunner):
 
     def __init__(self, process: Process, *, agent: bool) -> None:
         """Leave out the HTTP client."""
-        self.settings = ServiceSettings(beadboard_url=BOARD, agent_url=AGENT if agent else None)
+        self.settings = BeadBoardSettings(beadboard_url=BOARD, agent_url=AGENT if agent else None)
         self._process = process
         self.http = SimHttp(process)
         clock, rng = process.runtime.monotonic, random.Random(0)

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from bdauto.agents.beadboard.runner import BeadBoardRunner
-from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.beadboard.runner import BeadBoardRunner, board_part
+from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.agents.runner import Runner
+from bdauto.agents.runner_status import Part, RunnerStatus
+from bdauto.agents.service_runner import service_part
 from bdauto.bd.change import MARK, Change, Moment, Writer
 from bdauto.bd.client import Bd, RunningCommand
 from bdauto.bd.parsing import parse_beads
@@ -259,6 +261,11 @@ def _needs(row: dict[str, Any], kind: str) -> list[str]:
 Reply = httpx.Response | Exception
 
 
+def two_services(board: Part | None = None, agent: Part | None = None) -> RunnerStatus:
+    """Return the status of BeadBoard, which is up by default, and of the agent service, by default not configured."""
+    return RunnerStatus((board or board_part(), agent or service_part(configured=False)))
+
+
 @dataclass
 class Board:
     """BeadBoard and the agent service as `contracts.md` has them, with answers to POSTs by script.
@@ -293,7 +300,7 @@ class Board:
 
     def services(self, *, agent: bool = False) -> Callable[[], BeadBoardRunner]:
         """Return what opens the services: BeadBoard, and with `agent` the agent service too."""
-        settings = ServiceSettings(
+        settings = BeadBoardSettings(
             beadboard_url=BOARD, agent_url=AGENT if agent else None, agent_token=Secret(TOKEN) if agent else None
         )
         services = BeadBoardRunner(settings, httpx.MockTransport(self))

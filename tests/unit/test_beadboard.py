@@ -9,10 +9,10 @@ import pytest
 
 from bdauto.agents.answers import Misconfigured
 from bdauto.agents.beadboard.runner import BeadBoardRunner
-from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.http import BODY_LIMIT
-from bdauto.agents.service_status import check_services
+from bdauto.agents.runner_status import check_services
 from bdauto.domain.settings import Secret
 from bdauto.domain.values import checked_url
 from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, TokenRefused, UsageError
@@ -37,7 +37,7 @@ class Web:
 
     def services(self, **settings: Any) -> BeadBoardRunner:
         plain: dict[str, Any] = {"beadboard_url": BOARD, "agent_url": AGENT, "agent_token": Secret(TOKEN)}
-        return BeadBoardRunner(ServiceSettings(**(plain | settings)), httpx.MockTransport(self))
+        return BeadBoardRunner(BeadBoardSettings(**(plain | settings)), httpx.MockTransport(self))
 
 
 def health(**fields: Any) -> httpx.Response:
@@ -186,7 +186,7 @@ class Guarded:
 def test_a_rotated_token_is_read_again_after_a_401(tmp_path: Path) -> None:
     file, web = tmp_path / "token", Guarded("new")
     file.write_text("new")
-    settings = ServiceSettings(agent_url=AGENT, agent_token=Secret("old"), agent_token_file=file)
+    settings = BeadBoardSettings(agent_url=AGENT, agent_token=Secret("old"), agent_token_file=file)
     assert BeadBoardRunner(settings, httpx.MockTransport(web)).job_state("j-1") == "running"
     assert web.asked == ["old", "new"]
 
@@ -196,7 +196,7 @@ def test_a_token_that_cannot_be_read_again_stays_and_is_tried_once(content: byte
     file, web = tmp_path / "token", Guarded("new")
     if content is not None:
         file.write_bytes(content)
-    settings = ServiceSettings(agent_url=AGENT, agent_token=Secret("old"), agent_token_file=file)
+    settings = BeadBoardSettings(agent_url=AGENT, agent_token=Secret("old"), agent_token_file=file)
     with pytest.raises(TokenRefused):
         BeadBoardRunner(settings, httpx.MockTransport(web)).job_state("j-1")
     assert web.asked == ["old"]
@@ -290,8 +290,3 @@ def test_urls(url: str) -> None:
 def test_what_is_no_url_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match=r"http://HOST\[:PORT\]"):
         checked_url(url)
-
-
-def test_without_a_url_beadboard_is_not_guessed() -> None:
-    with pytest.raises(UsageError, match="BEADBOARD_URL"):
-        Web().services(beadboard_url=None).beadboard_busy()

@@ -11,13 +11,14 @@ import httpx
 import pytest
 
 from bdauto.agents.beadboard.runner import BeadBoardRunner
-from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.cli import tables
 from bdauto.clock import Runtime
-from bdauto.diagnostics import checks, findings
+from bdauto.diagnostics import checks
 from bdauto.diagnostics.checks import examine
-from bdauto.diagnostics.findings import Check, Level
+from bdauto.domain import findings
 from bdauto.domain.breaker import KEY, Breaker, Death
+from bdauto.domain.findings import Check, Level
 from bdauto.domain.settings import Secret
 from bdauto.errors import BdFailed, BdMissing, ServiceDrift, UsageError
 from bdauto.sandbox import Sandbox
@@ -63,7 +64,7 @@ class Site:
         return httpx.Response(status, headers=headers, stream=Wire(content))
 
     def services(self, beadboard: str | None = BOARD, agent: str | None = AGENT) -> Callable[[], BeadBoardRunner]:
-        settings = ServiceSettings(beadboard_url=beadboard, agent_url=agent, agent_token=Secret(TOKEN))
+        settings = BeadBoardSettings(beadboard_url=beadboard, agent_url=agent, agent_token=Secret(TOKEN))
         return lambda: BeadBoardRunner(settings, httpx.MockTransport(self))
 
 
@@ -327,8 +328,6 @@ def test_busy_while_the_agent_service_is_down_is_no_lie(world: Sandbox, site: Si
 def test_services_that_are_not_configured(world: Sandbox, site: Site) -> None:
     found = run(world, site, agent=None)
     assert (bad(found), exit_code(found)) == ({"agent service": "warn", "busy": "warn"}, 0)
-    found = run(world, site, beadboard=None)
-    assert (bad(found), exit_code(found)) == ({"BeadBoard": "fail"}, 2)
     found = run(world, site, beadboard="ftp://x")
     assert (bad(found), exit_code(found)) == ({"services": "fail"}, 2)
 

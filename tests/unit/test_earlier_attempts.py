@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bdauto.agents.local.prompt import TEMPLATE, render
+from bdauto.agents.prompt import TEMPLATE, render
 from bdauto.domain.bead import Bead
 from bdauto.domain.earlier_attempts import LINE_LIMIT, MOST_LINES, describe_earlier
 from bdauto.domain.record import Record, Result, Run, metadata_of

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from bdauto.agents.beadboard.runner import board_part
 from bdauto.agents.capacity import Capacity
-from bdauto.agents.service_status import Agent, BeadBoard, ServiceStatus
+from bdauto.agents.runner_status import RunnerStatus
+from bdauto.agents.service_runner import service_part
 from bdauto.cli import tables
 from bdauto.diagnostics.explanation import Explanation, as_json, explanation, story
 from bdauto.diagnostics.snapshot import weigh
@@ -21,11 +23,11 @@ from bdauto.domain.reaping import JobEvidence
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.errors import BdFailed, ServiceDown
 from bdauto.sandbox import Sandbox
-from tests.support.fakes import NOW, bead
+from tests.support.fakes import NOW, bead, two_services
 from tests.support.sandbox_bd import InProcess
 from tests.unit.test_snapshot import HOSTILE, drawn
 
-UP = ServiceStatus(None, BeadBoard(), Agent(Capacity(3, True, 1, 0, 4)))
+UP = two_services(agent=service_part(Capacity(3, True, 1, 0, 4)))
 
 
 def explained(place: int | None = None, ready: bool = True, rule: Any = None, **fields: Any) -> Explanation:
@@ -59,7 +61,7 @@ def test_a_waiting_bead_at_80_columns() -> None:
         },
         notes="claimed by agent 9c1d2e3f4a5b\ndispatch failed HTTP 502: Agent service is unreachable.",
     )
-    busy = replace(UP, paused=Pause("deploy", "ann"), agent=Agent(Capacity(0, True, 4, 0, 4)))
+    busy = replace(two_services(agent=service_part(Capacity(0, True, 4, 0, 4))), paused=Pause("deploy", "ann"))
     assert drawn(tables.explain_view(replace(found, services=busy))) == dedent(
         """\
         bd-a1  Export all reports of the last year as CSV, and let people choose the
@@ -187,13 +189,13 @@ def test_headline(fields: dict[str, Any], headline: str) -> None:
     ("services", "why"),
     [
         (replace(UP, paused=Pause("lunch", "ann")), "paused by ann: lunch"),
-        (ServiceStatus(None, BeadBoard(busy=True)), "the agent is at capacity"),
-        (ServiceStatus(None, BeadBoard(error=ServiceDown("refused"))), "refused"),
-        (replace(UP, agent=Agent(error=ServiceDown("late"))), "late"),
-        (ServiceStatus(), "the URL of BeadBoard is not set; give --beadboard-url or BEADBOARD_URL"),
+        (two_services(board_part(busy=True)), "the agent is at capacity"),
+        (two_services(board_part(error=ServiceDown("refused"))), "refused"),
+        (two_services(agent=service_part(error=ServiceDown("late"))), "late"),
+        (RunnerStatus(), "nothing runs the agent; `bdauto doctor` names the options"),
     ],
 )
-def test_an_eligible_bead_is_held_by_what_all_beads_share(services: ServiceStatus, why: str) -> None:
+def test_an_eligible_bead_is_held_by_what_all_beads_share(services: RunnerStatus, why: str) -> None:
     found = replace(explained(place=1), services=services)
     assert found.headline == f"next, but nothing is dispatched now: {why}"
     assert [c.detail for c in found.conditions if not c.passed] == [why]

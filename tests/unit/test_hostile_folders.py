@@ -11,8 +11,8 @@ import pytest
 
 from bdauto.agents.local import files, supervisor
 from bdauto.agents.local.jobs import Jobs
-from bdauto.agents.local.local_agent import LocalAgent
 from bdauto.agents.local.output import LocalOutput, job_end, segments
+from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.supervisor import HEAD, SEGMENT, TAIL, Output
 from bdauto.domain.reaping import Action, decide_reap

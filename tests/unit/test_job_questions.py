@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from bdauto.agents.beadboard.runner import BeadBoardRunner
-from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.agents.job_questions import AT_ONCE, BUDGET, JobQuestions
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NO_ANSWER, NOT_ASKED, TOKEN_REFUSED
@@ -154,7 +154,7 @@ def test_a_command_that_asks_once_asks_in_an_order_of_chance() -> None:
 
 
 def test_a_bead_whose_job_there_was_no_time_to_ask_about_is_said_to_be() -> None:
-    clock, services = Clock(), BeadBoardRunner(ServiceSettings(agent_url=AGENT, agent_token=Secret(TOKEN)))
+    clock, services = Clock(), BeadBoardRunner(BeadBoardSettings(agent_url=AGENT, agent_token=Secret(TOKEN)))
 
     def ask(_job: str) -> None:
         clock.sleep(50)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bdauto.agents.beadboard.runner import BeadBoardRunner
-from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.agents.http import BODY_LIMIT
 from bdauto.agents.job_reader import JobReader
 from bdauto.agents.service_output import job_end
@@ -35,7 +35,7 @@ def services(answer: httpx.Response | Exception) -> BeadBoardRunner:
             raise answer
         return answer
 
-    settings = ServiceSettings(agent_url=AGENT, agent_token=Secret(TOKEN))
+    settings = BeadBoardSettings(agent_url=AGENT, agent_token=Secret(TOKEN))
     return BeadBoardRunner(settings, httpx.MockTransport(reply))
 
 

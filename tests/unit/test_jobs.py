@@ -18,8 +18,8 @@ from bdauto.agents.local import jobs as jobs_module
 from bdauto.agents.local import output as output_module
 from bdauto.agents.local import supervisor
 from bdauto.agents.local.jobs import Jobs, only_one, private_folder
-from bdauto.agents.local.local_agent import LocalAgent
 from bdauto.agents.local.output import LocalOutput, job_end
+from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.agents.local.supervisor import HEAD, TAIL, Output
 from bdauto.domain.agent_end import Why

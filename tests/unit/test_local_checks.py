@@ -4,18 +4,19 @@ import fcntl
 import os
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from bdauto.agents.local.local_agent import LocalAgent
+from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
-from bdauto.diagnostics import local_checks as module
-from bdauto.diagnostics.findings import Check, Level
+from bdauto.agents.runner import CheckContext
+from bdauto.domain.findings import Check, Level
 from bdauto.errors import UsageError
 
-NOW = 1_800_000_000.0
+NOW = datetime.fromtimestamp(1_800_000_000, UTC)
 DAY = 86_400.0
 
 
@@ -43,7 +44,7 @@ def found(
     )
     path = os.pathsep.join([f"{Path.cwd()}/bin", os.environ["PATH"]])
     agent = LocalAgent(chosen, Path(".beads"), "agent", {**os.environ, "PATH": path} | (env or {}))
-    return {check.name: check for check in module.local_checks(agent, NOW, f"{Path.cwd()}/bin/bd")}
+    return {check.name: check for check in agent.checks(CheckContext(lambda: NOW, f"{Path.cwd()}/bin/bd"))}
 
 
 def bad(checks: dict[str, Check]) -> dict[str, Level]:
@@ -138,7 +139,7 @@ def test_worktrees_that_nobody_has_touched_for_longer_than_jobs_are_kept() -> No
         tree = Path("jobs/worktrees/project") / name
         tree.mkdir(parents=True)
         (tree / ".git").touch()
-        os.utime(tree, (NOW - days * DAY, NOW - days * DAY))
+        os.utime(tree, (NOW.timestamp() - days * DAY,) * 2)
     checks = found()
     assert bad(checks) == {"worktrees": Level.warn}
     assert checks["worktrees"].detail.startswith("1 not touched for ")

@@ -42,9 +42,9 @@ def _services(here: Desk, handler: Callable[[Any], Any]) -> Callable[[], Any]:
     import httpx
 
     from bdauto.agents.beadboard.runner import BeadBoardRunner
-    from bdauto.agents.beadboard.settings import ServiceSettings
+    from bdauto.agents.beadboard.settings import BeadBoardSettings
 
-    services = BeadBoardRunner(ServiceSettings(beadboard_url="http://board.test:3000"), httpx.MockTransport(handler))
+    services = BeadBoardRunner(BeadBoardSettings(beadboard_url="http://board.test:3000"), httpx.MockTransport(handler))
     return lambda: services
 
 

@@ -10,11 +10,17 @@ import msgspec
 import pytest
 import typer.main
 
-from bdauto.agents.beadboard.settings import ServiceSettings
-from bdauto.agents.local.settings import AgentName, LocalAgentSettings, parse_command, parse_model
+from bdauto.agents import kinds
+from bdauto.agents.kinds import AgentSettings
+from bdauto.agents.local.settings import (
+    AgentName,
+    LocalAgentSettings,
+    parse_command,
+    parse_model,
+)
 from bdauto.cli import app
 from bdauto.cli.options import Offer, with_options
-from bdauto.cli.validation import check_bd, check_costs, check_local, check_services
+from bdauto.cli.validation import check_bd, check_costs
 from bdauto.cli.variables import KNOWN, check_variables
 from bdauto.domain.settings import BdSettings, DispatchSettings, OnStall, Option, ReapSettings, Secret
 from bdauto.errors import UsageError
@@ -129,7 +135,7 @@ def test_no_option_shows_the_name_of_a_python_type() -> None:
 
 
 def test_an_agent_is_started_by_its_own_words() -> None:
-    settings = check_local(LocalAgentSettings(agent=AgentName.claude, model="haiku"))
+    settings = kinds.complete(AgentSettings(agent=AgentName.claude, model="haiku"))
     assert settings.agent_command is not None
     words = settings.agent_command.words
     assert words[:4] == ("claude", "-p", "--output-format", "stream-json")
@@ -138,7 +144,7 @@ def test_an_agent_is_started_by_its_own_words() -> None:
 
 def test_beside_a_command_an_agent_says_how_output_is_read() -> None:
     settings = LocalAgentSettings(agent=AgentName.codex, agent_command=parse_command("wrapper --fast"))
-    assert check_local(settings) == settings
+    assert kinds.complete(settings) == settings
 
 
 @pytest.mark.parametrize(
@@ -151,7 +157,7 @@ def test_beside_a_command_an_agent_says_how_output_is_read() -> None:
 )
 def test_a_model_goes_with_an_agent_alone(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="--model goes with --agent"):
-        check_local(LocalAgentSettings(**settings))
+        kinds.complete(AgentSettings(**settings))
 
 
 COMMAND = parse_command("claude -p")
@@ -173,11 +179,11 @@ COMMAND = parse_command("claude -p")
 def test_a_limit_on_a_run_holds_or_is_refused(agent: AgentName | None, command: Any, words: str) -> None:
     settings = LocalAgentSettings(agent=agent, agent_command=command, max_cost_per_run=2.5)
     with pytest.raises(UsageError, match=words) if words else nullcontext():
-        check_local(settings)
+        kinds.complete(settings)
 
 
 def test_claude_holds_the_limit_on_a_run_itself() -> None:
-    settings = check_local(LocalAgentSettings(agent=AgentName.claude, max_cost_per_run=2.5))
+    settings = kinds.complete(AgentSettings(agent=AgentName.claude, max_cost_per_run=2.5))
     assert settings.agent_command is not None
     assert settings.agent_command.words[-2:] == ("--max-budget-usd", "2.5")
 
@@ -199,7 +205,7 @@ def test_a_limit_on_a_day_holds_or_is_refused(agent: Any, cost_per_run: float | 
         if refused
         else nullcontext()
     ):
-        check_costs(dispatch, LocalAgentSettings(agent=agent))
+        check_costs(dispatch, AgentSettings(agent=agent))
 
 
 @pytest.mark.parametrize("name", ["", "--yolo", "a b", "x" * 101, "m\n"])
@@ -286,10 +292,10 @@ def test_the_options_in_the_readme_are_those_of_the_command_line() -> None:
     [
         (lambda: check_bd(BdSettings(db=HERE, metadata=HERE)), "--db and --metadata exclude each other"),
         (lambda: check_bd(BdSettings(db=HERE / "no" / "such")), "--db /no/such: no metadata.json in it"),
-        (lambda: check_services(ServiceSettings(beadboard_url="board")), "--beadboard-url 'board' is not a URL"),
-        (lambda: check_services(ServiceSettings(agent_url="http://h:x")), "--agent-url 'http://h:x' is not a URL"),
+        (lambda: kinds.check(AgentSettings(beadboard_url="board")), "--beadboard-url 'board' is not a URL"),
+        (lambda: kinds.check(AgentSettings(agent_url="http://h:x")), "--agent-url 'http://h:x' is not a URL"),
         (
-            lambda: check_services(ServiceSettings(agent_url="http://a", agent_token_file=HERE / "none")),
+            lambda: kinds.check(AgentSettings(agent_url="http://a", agent_token_file=HERE / "none")),
             "--agent-token-file /none",
         ),
     ],
@@ -341,13 +347,13 @@ def test_a_name_that_could_change_a_query_is_refused(flag: str, name: str) -> No
 def test_an_agent_url_with_a_password_is_refused_without_showing_it(url: str) -> None:
     """It would replace the bearer token."""
     with pytest.raises(UsageError, match="--agent-url holds a user name or a password") as caught:
-        check_services(ServiceSettings(agent_url=url))
+        kinds.check(AgentSettings(agent_url=url))
     assert "s3cret" not in str(caught.value)
 
 
 def test_the_token_comes_from_the_file_before_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def token(file: Path | None, url: str | None = "http://a") -> Secret | None:
-        return check_services(ServiceSettings(agent_url=url, agent_token_file=file)).agent_token
+    def token(file: Path | None, url: str | None = "http://a") -> object:
+        return kinds.check(AgentSettings(agent_url=url, agent_token_file=file)).agent_token
 
     monkeypatch.setenv("API_BEARER_TOKEN", "of-environment")
     file = tmp_path / "token"
@@ -364,5 +370,5 @@ def test_a_token_that_cannot_be_sent_is_refused_without_showing_it(tmp_path: Pat
     file = tmp_path / "token"
     file.write_bytes(content)
     with pytest.raises(UsageError) as caught:
-        check_services(ServiceSettings(agent_url="http://a", agent_token_file=file))
+        kinds.check(AgentSettings(agent_url="http://a", agent_token_file=file))
     assert "two words" not in str(caught.value)

@@ -12,8 +12,8 @@ import pytest
 from bdauto.agents.answers import NotStarted
 from bdauto.agents.local import preflight
 from bdauto.agents.local.jobs import Jobs
-from bdauto.agents.local.local_agent import LocalAgent
 from bdauto.agents.local.preflight import worktree_problem
+from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from bdauto.agents.local.worktree import Worktree
 from bdauto.domain.reaping import Action, JobEvidence, decide_reap

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdauto.agents.local.prompt import FIELD_BYTES, TEMPLATE, check_words, fill, plain, render, wants_stdin
+from bdauto.agents.local.words import check_words, fill, wants_stdin
+from bdauto.agents.prompt import FIELD_BYTES, TEMPLATE, plain, render
 from bdauto.errors import UsageError
 from tests.support.fakes import bead
 

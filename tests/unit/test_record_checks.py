@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from bdauto.bd.client import _schema_hint
-from bdauto.diagnostics.findings import Check, Level
 from bdauto.diagnostics.record_checks import Topology, record_checks
+from bdauto.domain.findings import Check, Level
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.fake_bd.call import DATABASE
 from bdauto.sandbox.fake_bd.store import Store, stamp

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, Secret, describe
 from bdauto.domain.values import format_duration, parse_duration, redact
 from bdauto.errors import UsageError
@@ -72,7 +72,7 @@ def test_durations_are_written_as_the_notes_have_them(seconds: float, text: str)
 
 
 def test_a_secret_shows_nowhere() -> None:
-    settings = ServiceSettings(agent_token=Secret("s3cret"), agent_url="http://me:s3cret@h/?key=s3cret")
+    settings = BeadBoardSettings(agent_token=Secret("s3cret"), agent_url="http://me:s3cret@h/?key=s3cret")
     shown = describe(settings, BdSettings(), DispatchSettings(labels=("a", "b")), ReapSettings(dry_run=True))
     assert "s3cret" not in f"{settings.agent_token} {settings.agent_token!r} {shown}"
     assert shown["agent_token"] == "***"

@@ -15,9 +15,11 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from typer.main import get_command
 
+from bdauto.agents.beadboard.runner import board_part
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.runner import LastEvent
-from bdauto.agents.service_status import Agent, BeadBoard, ServiceStatus, job_evidence
+from bdauto.agents.runner_status import RunnerStatus, job_evidence
+from bdauto.agents.service_runner import service_part
 from bdauto.cli import tables
 from bdauto.cli.commands.status import Watchable
 from bdauto.diagnostics.alerts import active_alerts
@@ -30,9 +32,9 @@ from bdauto.domain.record import Result
 from bdauto.domain.results import JobEnd
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.errors import ServiceDown
-from tests.support.fakes import NOW, Board, bead
+from tests.support.fakes import NOW, Board, bead, two_services
 
-UP = ServiceStatus(None, BeadBoard(), Agent(Capacity(3, True, 1, 0, 4)))
+UP = two_services(agent=service_part(Capacity(3, True, 1, 0, 4)))
 REFUSED, LATE = ServiceDown("refused"), ServiceDown("late")
 CLAIM = "auto-dispatcher claimed at 2026-04-18T22:00:00Z"
 
@@ -142,12 +144,11 @@ def test_the_last_event_of_a_running_job_and_its_age() -> None:
 
 def test_an_empty_queue_paused_and_no_services() -> None:
     paused = Pause("deploy", "ann", NOW, NOW + timedelta(hours=1))
-    assert drawn(tables.status_view(snapshot(services=ServiceStatus(paused)), 20, [])) == dedent(
+    assert drawn(tables.status_view(snapshot(services=RunnerStatus(paused=paused)), 20, [])) == dedent(
         """\
-        dispatching    paused by ann until 2026-04-18T23:35:46Z: deploy
-        BeadBoard      not configured
-        agent service  not configured
-        as of          2026-04-18 22:35:46Z
+        dispatching  paused by ann until 2026-04-18T23:35:46Z: deploy
+        agent        not configured
+        as of        2026-04-18 22:35:46Z
 
         Queue: 0 eligible, 0 waiting
         """
@@ -157,17 +158,17 @@ def test_an_empty_queue_paused_and_no_services() -> None:
 @pytest.mark.parametrize(
     ("services", "board", "agent"),
     [
-        (ServiceStatus(None, BeadBoard(busy=True)), "up, busy", "not configured"),
-        (ServiceStatus(None, BeadBoard(), Agent(Capacity(0))), "up, not busy", "up, busy"),
-        (ServiceStatus(None, BeadBoard(), Agent(Capacity(1))), "up, not busy", "up, not busy"),
+        (two_services(board_part(busy=True)), "up, busy", "not configured"),
+        (two_services(board_part(), service_part(Capacity(0))), "up, not busy", "up, busy"),
+        (two_services(board_part(), service_part(Capacity(1))), "up, not busy", "up, not busy"),
         (
-            ServiceStatus(None, BeadBoard(error=REFUSED), Agent(error=LATE)),
+            two_services(board_part(error=REFUSED), service_part(error=LATE)),
             "down: refused",
             "down: late",
         ),
     ],
 )
-def test_services(services: ServiceStatus, board: str, agent: str) -> None:
+def test_services(services: RunnerStatus, board: str, agent: str) -> None:
     lines = drawn(tables.status_view(snapshot(services=services), 20, [])).splitlines()
     assert lines[1:3] == [f"BeadBoard      {board}", f"agent service  {agent}"]
 
@@ -235,9 +236,9 @@ class TestAttention:
 
     @pytest.mark.parametrize(
         "services",
-        [ServiceStatus(None, BeadBoard(error=REFUSED)), replace(UP, agent=Agent(error=REFUSED))],
+        [two_services(board_part(error=REFUSED)), two_services(agent=service_part(error=REFUSED))],
     )
-    def test_service_down(self, services: ServiceStatus) -> None:
+    def test_service_down(self, services: RunnerStatus) -> None:
         assert active_alerts(snapshot(services=services)) == ["service down: refused"]
 
     def test_starved(self) -> None:
@@ -248,12 +249,12 @@ class TestAttention:
         "services",
         [
             replace(UP, paused=Pause("lunch")),
-            replace(UP, beadboard=BeadBoard(busy=True)),
-            replace(UP, agent=Agent(Capacity(0, True, 4, 0, 4))),
-            ServiceStatus(),
+            two_services(board_part(busy=True), UP.parts[1]),
+            two_services(agent=service_part(Capacity(0, True, 4, 0, 4))),
+            RunnerStatus(),
         ],
     )
-    def test_not_starved_where_nothing_can_be_dispatched(self, services: ServiceStatus) -> None:
+    def test_not_starved_where_nothing_can_be_dispatched(self, services: RunnerStatus) -> None:
         assert active_alerts(snapshot(bead("bd-a1"), ready=("bd-a1",), services=services)) == []
 
     def test_not_starved_when_a_claim_was_made_lately_or_the_backoff_just_ended(self) -> None:

@@ -8,7 +8,7 @@ from urllib.error import HTTPError
 import pytest
 
 from bdauto.cli.telemetry_checks import telemetry_checks
-from bdauto.diagnostics.findings import Check
+from bdauto.domain.findings import Check
 from bdauto.domain.settings import Secret, TelemetrySettings
 from bdauto.telemetry.export import Pushgateway
 

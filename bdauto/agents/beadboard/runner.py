@@ -1,12 +1,19 @@
 """BeadBoard, which starts the agent of each bead, and the agent service behind it where that is configured."""
 
+from collections.abc import Iterator
+
 import msgspec
 
 from bdauto.agents.answers import Answer
+from bdauto.agents.beadboard.settings import BeadBoardSettings
+from bdauto.agents.capacity import Capacity
+from bdauto.agents.runner import CheckContext
+from bdauto.agents.runner_status import BOARD, Part, RunnerStatus
 from bdauto.agents.service_runner import ServiceRunner, join
-from bdauto.agents.service_status import ServiceStatus, services_status
 from bdauto.domain.bead import Bead
+from bdauto.domain.findings import Check
 from bdauto.domain.values import redact
+from bdauto.errors import BdautoError
 
 LIST_LIMIT = 1 << 26
 """Bytes of BeadBoard's list of all beads, which `bdauto doctor` alone reads."""
@@ -24,9 +31,21 @@ class _Listed(msgspec.Struct, frozen=True):
     issues: list[_ListedBead]
 
 
+def open_runner(settings: BeadBoardSettings, _project: object) -> "BeadBoardRunner":
+    """Return what runs the agent. Raises UsageError."""
+    return BeadBoardRunner(settings)
+
+
+def board_part(*, busy: bool = False, error: BdautoError | None = None) -> Part:
+    """Return BeadBoard as a part of the runner."""
+    capacity = None if error else Capacity(0 if busy else 1)
+    return Part(BOARD, "BeadBoard", capacity, error, "up, busy" if busy else "up, not busy", counts=False)
+
+
 class BeadBoardRunner(ServiceRunner):
     """BeadBoard and the agent service, as the settings name them. Use as a context manager."""
 
+    settings: BeadBoardSettings
     target = "BeadBoard"
 
     def _urls(self) -> list[str | None]:
@@ -45,9 +64,21 @@ class BeadBoardRunner(ServiceRunner):
             return None
         return frozenset(bead.id for bead in reply.decode(_Listed, f"BeadBoard {redact(url)}").issues)
 
-    def status(self) -> ServiceStatus:
+    def status(self) -> RunnerStatus:
         """Ask both services, as far as they are configured, how they are."""
-        return services_status(self)
+        return RunnerStatus((self._board_part(), self.service_part()))
+
+    def _board_part(self) -> Part:
+        try:
+            return board_part(busy=self.beadboard_busy())
+        except BdautoError as error:
+            return board_part(error=error)
+
+    def checks(self, context: CheckContext) -> Iterator[Check]:
+        """Check both services, alone and together."""
+        from bdauto.agents.beadboard.checks import checks
+
+        yield from checks(self, context)
 
     def start(self, bead: Bead, attempt: str) -> Answer:
         """Ask BeadBoard once to start the agent on a bead.

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import msgspec
 
-from bdauto.domain.settings import LIMITS, Option
-from bdauto.domain.values import parse_dollars
+from bdauto.agents.prompt_settings import TIME_LIMIT, CostLimit, Prompt, TimeLimit
+from bdauto.domain.settings import Option
 from bdauto.errors import UsageError
 
 LOCAL = "An agent on this machine"
@@ -57,25 +57,16 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     agent: Annotated[
         AgentName | None,
-        Option("Run this agent for each bead, instead of asking BeadBoard (docs/agents.md).", LOCAL),
+        Option("Run this agent for each bead, instead of asking a service (docs/agents.md).", LOCAL),
     ] = None
     model: Annotated[
         str | None, Option("The agent's model. (default: its own)", LOCAL, metavar="NAME", parse=parse_model)
     ] = None
-    max_cost_per_run: Annotated[
-        float | None,
-        Option(
-            "End a run that costs more. Only with an agent that has such an option, or says its costs as it goes. "
-            "(default: no limit)",
-            LIMITS,
-            metavar="USD",
-            parse=parse_dollars,
-        ),
-    ] = None
+    max_cost_per_run: CostLimit = None
     agent_command: Annotated[
         CommandLine | None,
         Option(
-            "Run this for each bead, instead of asking BeadBoard. {id}, {job} and {prompt} are replaced in its words. "
+            "Run this for each bead, instead of asking a service. {id}, {job} and {prompt} are replaced in its words. "
             "Without {prompt} the prompt is its standard input. --agent then says how its output is read.",
             LOCAL,
             metavar="CMD",
@@ -83,10 +74,8 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     agent_slots: Annotated[int, Option("Jobs at a time on this machine.", LOCAL)] = 1
-    agent_timeout: Annotated[
-        timedelta, Option("End a job after this time: SIGTERM, and 10 seconds later SIGKILL.", LOCAL)
-    ] = timedelta(minutes=45)
-    agent_prompt: Annotated[Path | None, Option("Template of the prompt. (default: built in)", LOCAL)] = None
+    agent_timeout: TimeLimit = TIME_LIMIT
+    agent_prompt: Prompt = None
     agent_dir: Annotated[
         Path | None, Option("Where the agent runs. (default: the folder that holds .beads)", LOCAL, metavar="DIR")
     ] = None
@@ -117,4 +106,39 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     agent_keep: Annotated[timedelta, Option("Keep a job's folder for this long after its end.", LOCAL)] = timedelta(
         days=7
+    )
+
+
+def check_local(settings: LocalAgentSettings) -> LocalAgentSettings:
+    """Return the settings with the command of the agent that is named, unless a command is given, too."""
+    if settings.model and (settings.agent is None or settings.agent_command):
+        hint = "write the model into the command" if settings.agent_command else "give --agent"
+        raise UsageError("--model goes with --agent and without --agent-command", hint=hint)
+    if settings.agent is None or settings.agent_command:
+        return settings
+    from bdauto.agents.cli_adapters.table import ADAPTERS  # few commands need it
+
+    adapter = ADAPTERS[settings.agent]
+    words = adapter.command(settings.model or "", settings.max_cost_per_run if adapter.limits_cost else None, "")
+    return msgspec.structs.replace(settings, agent_command=CommandLine(tuple(words)))
+
+
+def check_cost_per_run(settings: LocalAgentSettings) -> None:
+    """Raise UsageError for a limit on the cost of a run that nobody would hold."""
+    if settings.max_cost_per_run is None:
+        return
+    from bdauto.agents.cli_adapters.table import ADAPTERS
+
+    adapter = ADAPTERS.get(settings.agent or "")
+    if adapter and (adapter.streams_cost or (adapter.limits_cost and not settings.agent_command)):
+        return
+    if adapter and adapter.limits_cost:
+        raise UsageError(
+            f"--max-cost-per-run cannot be held: {settings.agent} says its cost only at the end",
+            hint="give its own option for that in --agent-command, or no --agent-command",
+        )
+    who = settings.agent or "the agent of this command"
+    raise UsageError(
+        f"--max-cost-per-run cannot be held: {who} does not say its costs as it goes",
+        hint="give an agent that does, such as --agent claude, or no such limit",
     )

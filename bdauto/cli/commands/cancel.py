@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from bdauto import log
-from bdauto.agents.beadboard.settings import ServiceSettings
-from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents import kinds
+from bdauto.agents.kinds import AgentSettings
 from bdauto.bd.change import Change, rewrite
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
 from bdauto.cli.commands.explain import complete
 from bdauto.cli.commands.pause_resume import BY_LOGIN, by_login
-from bdauto.cli.context import lazy_runner, opened, start_log
-from bdauto.cli.options import Offer, argument, with_options
+from bdauto.cli.context import LazyRunner, opened, start_log
+from bdauto.cli.options import JOBS, argument, with_options
 from bdauto.cli.printing import envelope
 from bdauto.clock import Runtime
 from bdauto.diagnostics.explanation import read_bead
@@ -33,8 +33,7 @@ def cancel(
     *,
     bead: Annotated[str, argument("[ID]", "The bead.", autocompletion=complete, show_default=False)] = "",
     which: CancelSettings,
-    services: Annotated[ServiceSettings, Offer(without=("beadboard_url",))],
-    local: Annotated[LocalAgentSettings, Offer(only=("agent_jobs",))],
+    agent: Annotated[AgentSettings, JOBS],
     bd: BdSettings = BY_LOGIN,
     output: OutputSettings,
 ) -> None:
@@ -43,33 +42,33 @@ def cancel(
         raise UsageError("name one bead, or give --all", hint="`bdauto status` lists the beads in progress")
     start_log(output)
     with opened(by_login(bd)) as tracker:
-        agent = lazy_runner(services, local, bd)()
-        beads = sorted({running.bead for running in agent.running_jobs()}) if which.all else [bead]
-        done = [_cancel(tracker, agent, one) for one in beads]
+        runner = LazyRunner(kinds.chosen(agent) or kinds.LOCAL, agent, bd)()
+        beads = sorted({running.bead for running in runner.running_jobs()}) if which.all else [bead]
+        done = [_cancel(tracker, runner, one) for one in beads]
     if output.json:
         sys.stdout.write(envelope("cancel", {"beads": done} if which.all else done[0]) + "\n")
         return
     sys.stdout.write("".join(f"{_in_words(one)}\n" for one in done) or "no job runs on this machine\n")
 
 
-def _cancel(tracker: Bd, agent: "Runner", bead: str) -> dict[str, Any]:
+def _cancel(tracker: Bd, runner: "Runner", bead: str) -> dict[str, Any]:
     """Block a bead, end its jobs, and return what became of both. Raises UsageError, BdError and ServiceError."""
     who = tracker.settings.actor
     try:
         found = read_bead(tracker, bead)
     except NoSuchBead:  # its agent may have deleted it and may still run
-        jobs = [job for job in agent.jobs_here(bead) if agent.job_state(job) in ALIVE]
+        jobs = [job for job in runner.jobs_here(bead) if runner.job_state(job) in ALIVE]
         if not jobs:
             raise
         blocked, gone = False, True
     else:
-        agent.check_cancel(found)
-        jobs = agent.jobs_at_work(found)
+        runner.check_cancel(found)
+        jobs = runner.jobs_at_work(found)
         # Blocked first: a reaper that sees the job's end before that could hand the bead out again.
         blocked, gone = _block(tracker, found, jobs), False
-        agent.forbid_start(found)
-        jobs = agent.jobs_at_work(found)  # its dispatcher may have started it meanwhile
-    states = {job: agent.cancel(job, who) for job in jobs}
+        runner.forbid_start(found)
+        jobs = runner.jobs_at_work(found)  # its dispatcher may have started it meanwhile
+    states = {job: runner.cancel(job, who) for job in jobs}
     for job, state in (states or {"": "not running"}).items():
         log.event("cancelled", bead=bead, job=job or None, state=state, blocked=blocked)
     newest = jobs[-1] if jobs else None

@@ -1,10 +1,10 @@
 """`bdauto dispatch`."""
 
-from bdauto.agents.beadboard.settings import ServiceSettings
-from bdauto.agents.local.settings import LocalAgentSettings
-from bdauto.cli.context import begin, finish, lazy_runner, opened, telling, wait_for_jobs, writer
+from bdauto.agents import kinds
+from bdauto.agents.kinds import AgentSettings
+from bdauto.cli.context import LazyRunner, begin, finish, opened, telling, wait_for_jobs, writer
 from bdauto.cli.options import with_options
-from bdauto.cli.validation import check_costs, require_runner
+from bdauto.cli.validation import check_costs
 from bdauto.clock import Runtime
 from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, TelemetrySettings
 from bdauto.errors import BdautoError
@@ -12,18 +12,17 @@ from bdauto.errors import BdautoError
 
 @with_options
 def dispatch(
-    services: ServiceSettings,
-    local: LocalAgentSettings,
+    agent: AgentSettings,
     settings: DispatchSettings,
     bd: BdSettings,
     telemetry: TelemetrySettings,
     output: OutputSettings,
 ) -> None:
     """Dispatch the most urgent ready beads: one cycle, then exit."""
-    require_runner(services, local)
-    check_costs(settings, local)
-    started = begin("dispatch", output, bd, local if local.agent_command else services, settings, telemetry)
-    runtime, runner = Runtime(), lazy_runner(services, local, bd)
+    kind = kinds.required(agent)
+    check_costs(settings, agent)
+    started = begin("dispatch", output, bd, kind.part(agent), settings, telemetry)
+    runtime, runner = Runtime(), LazyRunner(kind, agent, bd)
     from bdauto.controllers.dispatcher import Dispatcher
     from bdauto.controllers.gate import Gate, Known
     from bdauto.loop.shutdown import ShieldedWriter, Stop

@@ -2,34 +2,38 @@
 
 import contextlib
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
-from bdauto.agents.beadboard.settings import ServiceSettings
-from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents import kinds
+from bdauto.agents.kinds import AgentSettings
 from bdauto.bd.client import Bd
-from bdauto.cli.context import LazyLocalAgent, LazyServices, opened, start_log
+from bdauto.cli.context import LazyRunner, opened, start_log
 from bdauto.cli.options import Offer, with_options
 from bdauto.cli.printing import envelope
 from bdauto.cli.telemetry_checks import telemetry_checks
-from bdauto.cli.validation import exclude_each_other, with_token
 from bdauto.clock import Runtime
 from bdauto.diagnostics.checks import as_json, examine
 from bdauto.domain.settings import BdSettings, OutputSettings, TelemetrySettings
 from bdauto.errors import UsageError
 
 
+def nothing() -> NoReturn:
+    """Stand for what runs the agent if nothing is configured. Raises UsageError."""
+    raise kinds.missing()
+
+
 @with_options
 def doctor(
-    services: Annotated[ServiceSettings, Offer(check=False)],
-    local: LocalAgentSettings,
+    agent: Annotated[AgentSettings, Offer(check=False)],
     bd: BdSettings,
     telemetry: Annotated[TelemetrySettings, Offer(check=False)],
     output: OutputSettings,
 ) -> None:
     """Check bd, the database, the services or the agent command, and the clocks. Say what to fix. Writes nothing."""
-    exclude_each_other(services, local)
-    # An invalid URL, and a command that is none, are findings.
-    runner = LazyLocalAgent(local, bd, checked=False) if local.agent_command else LazyServices(with_token(services))
+    settings = kinds.complete(agent)  # an invalid URL, and a command that is none, are findings
+    kinds.exclude_each_other(settings)
+    kind = kinds.chosen(settings)
+    runner = LazyRunner(kind, settings, bd, checked=False) if kind else nothing
     start_log(output)
     with contextlib.ExitStack() as stack:
         tracker: Bd | UsageError

@@ -9,8 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from bdauto.agents.beadboard.settings import ServiceSettings
-from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.context import open_runner, opened, start_log
 from bdauto.cli.options import DISPATCHING, LOOKING, Offer, argument, bd_settings, with_options
 from bdauto.cli.printing import envelope
@@ -43,15 +42,14 @@ def _plain(title: str) -> str:
 @with_options
 def explain(
     bead: Annotated[str, argument("ID", "The bead.", autocompletion=complete)],
-    services: ServiceSettings,
-    local: Annotated[LocalAgentSettings, LOOKING],
+    agent: Annotated[AgentSettings, LOOKING],
     reap: Annotated[ReapSettings, Offer(only=("threshold", "grace"))],
     dispatch: Annotated[DispatchSettings, DISPATCHING],
     bd: BdSettings,
     output: OutputSettings,
 ) -> None:
     """Explain why a bead is where it is: its verdict, each condition behind it, and what would fix it."""
-    open_to = open_runner(services, local, bd)
+    open_to = open_runner(agent, bd)
     start_log(output)
     with opened(bd, readonly=True) as tracker:
         explained = explanation(tracker, open_to, bead, dispatch, reap, Runtime().now())

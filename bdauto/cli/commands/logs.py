@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable
 from typing import Annotated
 
 from bdauto import log
-from bdauto.agents.beadboard.settings import ServiceSettings
+from bdauto.agents import kinds
 from bdauto.agents.cli_adapters.table import Reader
 from bdauto.agents.cli_adapters.transcript import Event
-from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.kinds import AgentSettings
 from bdauto.agents.runner import JobOutput
 from bdauto.cli.commands.explain import complete
-from bdauto.cli.context import lazy_runner, opened, start_log
-from bdauto.cli.options import Offer, argument, with_options
+from bdauto.cli.context import LazyRunner, opened, start_log
+from bdauto.cli.options import JOBS, Offer, argument, with_options
 from bdauto.cli.streams import lost
 from bdauto.diagnostics.explanation import read_bead
 from bdauto.domain.reaping import ALIVE, who_knows
@@ -29,26 +29,25 @@ INTERVAL = 0.5
 def logs(
     bead: Annotated[str, argument("ID", "The bead.", autocompletion=complete)],
     view: LogsSettings,
-    services: Annotated[ServiceSettings, Offer(without=("beadboard_url",))],
-    local: Annotated[LocalAgentSettings, Offer(only=("agent_jobs",))],
+    agent: Annotated[AgentSettings, JOBS],
     bd: BdSettings,
     output: Annotated[OutputSettings, Offer(without=("json",))],
 ) -> None:
     """Show what a bead's agent does and says."""
     start_log(output)
     with opened(bd, readonly=True) as tracker:
-        agent = lazy_runner(services, local, bd)()
+        runner = LazyRunner(kinds.chosen(agent) or kinds.LOCAL, agent, bd)()
         try:
             found = read_bead(tracker, bead)
         except BdFailed:  # its agent may have deleted it, or made it unreadable
-            jobs, elsewhere = agent.jobs_here(bead), ""
+            jobs, elsewhere = runner.jobs_here(bead), ""
             if not jobs:
                 raise
         else:
-            jobs = agent.jobs_of(found)
-            elsewhere = who_knows(found) if found.record.attempt and not agent.owns(found) else ""
+            jobs = runner.jobs_of(found)
+            elsewhere = who_knows(found) if found.record.attempt and not runner.owns(found) else ""
     job = _choose(jobs, bead, view.attempt, elsewhere)
-    source = agent.output(job)
+    source = runner.output(job)
     reader = Reader(source.agent)
     show = _print if view.raw else lambda data: _render(reader.feed(data))
     while (state := _show(source, show)) in ALIVE and view.follow and not lost():

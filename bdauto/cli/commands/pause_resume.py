@@ -7,12 +7,12 @@ from typing import Annotated
 
 import msgspec
 
-from bdauto.agents.beadboard.settings import ServiceSettings
-from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents import kinds
+from bdauto.agents.kinds import AgentSettings
 from bdauto.bd.change import swap_and_look
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
-from bdauto.cli.context import lazy_runner, opened, start_log
+from bdauto.cli.context import LazyRunner, opened, start_log
 from bdauto.cli.options import Offer, argument, with_options
 from bdauto.cli.printing import SCHEMA_VERSION
 from bdauto.clock import Runtime
@@ -36,7 +36,7 @@ def pause(
     *,
     reason: Annotated[str, argument("[REASON]", "Why, for whoever asks.", show_default=False)] = "",
     when: PauseSettings,
-    local: Annotated[LocalAgentSettings, Offer(only=("agent_jobs",))],
+    agent: Annotated[AgentSettings, Offer(only=kinds.JOBS_HERE)],
     bd: BdSettings = BY_LOGIN,
     output: OutputSettings,
 ) -> None:
@@ -53,7 +53,7 @@ def pause(
             raise BdFailed(
                 "bd kv set: the pause switch reads back as something else", hint="see `bdauto status`, and try again"
             )
-        stopped = _stop_jobs(switch.stops, local, bd) if when.stop else None
+        stopped = _stop_jobs(switch.stops, agent, bd) if when.stop else None
     told = "" if stopped is None else f"; jobs asked to end on this machine: {stopped}"
     _show("pause", "paused", switch, switch.describe() + told, output.json, stopped)
 
@@ -77,9 +77,9 @@ def resume(*, bd: Annotated[BdSettings, Offer(without=("assignee",))] = BY_LOGIN
     _show("resume", "resumed", before, f"resumed; {' and '.join(filter(None, words))}", output.json)
 
 
-def _stop_jobs(why: str, local: LocalAgentSettings, bd: BdSettings) -> int:
+def _stop_jobs(why: str, agent: AgentSettings, bd: BdSettings) -> int:
     """Ask for the end of the jobs that run here, and return how many. Elsewhere, the next look there does so."""
-    runner = lazy_runner(ServiceSettings(), local, bd)()
+    runner = LazyRunner(kinds.LOCAL, agent, bd)()
     return sum(runner.stop(running.job, why) for running in runner.running_jobs())
 
 

@@ -2,11 +2,10 @@
 
 from typing import Annotated
 
-from bdauto.agents.beadboard.settings import ServiceSettings
-from bdauto.agents.local.settings import LocalAgentSettings
-from bdauto.cli.context import begin, finish, has_jobs, lazy_runner, opened, telling, writer
-from bdauto.cli.options import Offer, with_options
-from bdauto.cli.validation import exclude_each_other
+from bdauto.agents import kinds
+from bdauto.agents.kinds import AgentSettings
+from bdauto.cli.context import begin, finish, opened, runner_with_jobs, telling, writer
+from bdauto.cli.options import SWEEPING, with_options
 from bdauto.clock import Runtime
 from bdauto.domain.defaults import REAPER
 from bdauto.domain.settings import BdSettings, OutputSettings, ReapSettings, TelemetrySettings
@@ -18,17 +17,17 @@ AS_REAPER = BdSettings(actor=REAPER)
 def reap(
     *,
     settings: ReapSettings,
-    services: Annotated[ServiceSettings, Offer(without=("beadboard_url",))],
-    local: Annotated[LocalAgentSettings, Offer(only=("agent", "agent_command", "agent_jobs"))],
+    agent: Annotated[AgentSettings, SWEEPING],
     bd: BdSettings = AS_REAPER,
     telemetry: TelemetrySettings,
     output: OutputSettings,
 ) -> None:
     """Reap the beads in progress whose agent died: one sweep, then exit."""
-    exclude_each_other(services, local)
-    started = begin("reap", output, bd, services, settings, telemetry)
+    kinds.exclude_each_other(agent)
+    kind = kinds.chosen(agent)
+    started = begin("reap", output, bd, *([kind.part(agent)] if kind else []), settings, telemetry)
     runtime = Runtime()
-    runner = lazy_runner(services, local, bd) if services.agent_url or has_jobs(local, bd) else None
+    runner = runner_with_jobs(agent, bd)
     from bdauto.controllers.reaper import Reaper
     from bdauto.loop.shutdown import ShieldedWriter, Stop
 

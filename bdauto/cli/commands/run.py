@@ -7,12 +7,12 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from bdauto import log
-from bdauto.agents.beadboard.settings import ServiceSettings
-from bdauto.agents.local.settings import LocalAgentSettings
-from bdauto.cli.context import begin, lazy_runner, opened, wait_for_jobs, writer
+from bdauto.agents import kinds
+from bdauto.agents.kinds import AgentSettings
+from bdauto.cli.context import LazyRunner, begin, opened, wait_for_jobs, writer
 from bdauto.cli.options import with_options
 from bdauto.cli.printing import show
-from bdauto.cli.validation import check_costs, need, require_runner
+from bdauto.cli.validation import check_costs, need
 from bdauto.clock import Runtime
 from bdauto.domain.settings import (
     BdSettings,
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 @with_options
 def run(
     loop: RunSettings,
-    services: ServiceSettings,
-    local: LocalAgentSettings,
+    agent: AgentSettings,
     dispatch: DispatchSettings,
     reap: ReapSettings,
     bd: BdSettings,
@@ -43,8 +42,8 @@ def run(
     output: OutputSettings,
 ) -> None:
     """Dispatch and reap in one process until SIGTERM or SIGINT. --json reports each cycle that touched a bead."""
-    require_runner(services, local)
-    check_costs(dispatch, local)
+    kind = kinds.required(agent)
+    check_costs(dispatch, agent)
     if loop.listen:
         need("metrics", "--listen")
     from bdauto.bd.revision import open_revision
@@ -55,10 +54,10 @@ def run(
     from bdauto.telemetry.recorder import Telemetry
 
     notify.check(telemetry.notify_urls)
-    runner = lazy_runner(services, local, bd)
+    runner = LazyRunner(kind, agent, bd)
     with suppress(BdError):  # the loop waits for the end of an outage
         runner().check_start(dry_run=dispatch.dry_run)  # reports at once what can never work
-    begin("run", output, bd, local if local.agent_command else services, loop, dispatch, reap, telemetry)
+    begin("run", output, bd, kind.part(agent), loop, dispatch, reap, telemetry)
     counting = bool(loop.listen or telemetry.pushgateway)
     jobs = Jobs(loop, dispatch, reap, counting)
     runtime = Runtime()
@@ -72,7 +71,7 @@ def run(
         work = Loop(tracker, write, runner, jobs, runtime, stop, recorder, watcher)
         if loop.listen:
             reader = stack.enter_context(opened(bd, readonly=True))
-            asked = lazy_runner(services, local, bd)  # the loop's own belongs to its thread
+            asked = LazyRunner(kind, agent, bd)  # the loop's own belongs to its thread
 
             def site() -> "Site":
                 from bdauto.web.site import Site
@@ -144,7 +143,7 @@ def _pages(loop: "Loop") -> dict[str, "Callable[[], Page]"]:
         "/readyz": lambda: said(
             loop.ready(),
             b"ready\n" + loop.known().encode(),
-            b"bd or BeadBoard did not answer\n" + loop.known().encode(),
+            b"bd, or what starts beads, did not answer\n" + loop.known().encode(),
         ),
         "/metrics": lambda: Page(200, generate_latest(registry), CONTENT_TYPE_LATEST),
     }

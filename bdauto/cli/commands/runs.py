@@ -6,8 +6,7 @@ from datetime import timedelta
 from typing import Annotated
 
 from bdauto import log
-from bdauto.agents.beadboard.settings import ServiceSettings
-from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.context import open_runner, opened, start_log
 from bdauto.cli.options import LOOKING, with_options
 from bdauto.cli.printing import SCHEMA_VERSION
@@ -22,13 +21,12 @@ LATELY = timedelta(days=7)
 @with_options
 def runs(
     view: RunsSettings,
-    services: ServiceSettings,
-    local: Annotated[LocalAgentSettings, LOOKING],
+    agent: Annotated[AgentSettings, LOOKING],
     bd: BdSettings,
     output: OutputSettings,
 ) -> None:
     """List the runs of the agent, newest first: why each ended, how long it took, what it cost."""
-    runner = open_runner(services, local, bd)
+    runner = open_runner(agent, bd)
     start_log(output)
     now = Runtime().now().astimezone()
     since = view.since.moment(now) if view.since else None if view.bead else now - LATELY

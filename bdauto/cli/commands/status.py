@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from typer.core import TyperCommand
 
-from bdauto.agents.beadboard.settings import ServiceSettings
-from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.kinds import AgentSettings
 from bdauto.cli import streams
 from bdauto.cli.context import open_runner, opened, start_log
 from bdauto.cli.options import DISPATCHING, LOOKING, Offer, with_options
@@ -41,8 +40,7 @@ COMMAND_CLASS = Watchable
 @with_options
 def status(
     view: StatusSettings,
-    services: ServiceSettings,
-    local: Annotated[LocalAgentSettings, LOOKING],
+    agent: Annotated[AgentSettings, LOOKING],
     reap: Annotated[ReapSettings, Offer(only=("threshold", "grace"))],
     dispatch: Annotated[DispatchSettings, DISPATCHING],
     bd: BdSettings,
@@ -52,7 +50,7 @@ def status(
     interval, limit = view.watch, view.limit
     if interval and view.check:
         raise UsageError("--watch and --check exclude each other", hint="a watch has no exit status: give one of them")
-    open_to = open_runner(services, local, bd)
+    open_to = open_runner(agent, bd)
     start_log(output)
     runtime = Runtime()
     with opened(bd, readonly=True) as tracker:

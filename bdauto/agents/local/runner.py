@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -43,19 +43,21 @@ from bdauto.agents.local.preflight import (
     try_folder,
     worktree_problem,
 )
-from bdauto.agents.local.prompt import TEMPLATE, check_words, fill, render, wants_stdin
 from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.local.words import check_words, fill, wants_stdin
 from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
-from bdauto.agents.runner import JobOutput, LastEvent, Place, Runner
-from bdauto.agents.service_status import Agent, ServiceStatus
+from bdauto.agents.prompt import read_template, render
+from bdauto.agents.runner import CheckContext, JobOutput, LastEvent, Place, Project, Runner
+from bdauto.agents.runner_status import AGENT, Part, RunnerStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.earlier_attempts import describe_earlier
+from bdauto.domain.findings import Check
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence, who_knows
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Result, Run
 from bdauto.domain.results import JobEnd
 from bdauto.environment import LEAVE_INDEX, foreign
-from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, UsageError
+from bdauto.errors import BdautoError, ServiceDown, ServiceDrift, ServiceError, UsageError
 from bdauto.sanitize import clean
 
 PATIENCE = 10.0
@@ -68,6 +70,22 @@ DETACHED = ["/bin/sh", "-c", '"$@" &', "sh"]
 """Starts a program and ends at once, so that the program is nobody's child: `bdauto run` need not wait for it."""
 BD_NAMES = ("BD_ACTOR", "BD_DB", "BEADS_DB")
 """Variables that override BEADS_ACTOR and BEADS_DIR in bd: another writer, or another tracker."""
+
+
+def open_runner(settings: LocalAgentSettings, project: Callable[[], Project]) -> "LocalAgent":
+    """Return what runs the agent. Raises UsageError and BdError, as `project` does."""
+    found = project()
+    return LocalAgent(settings, found.beads, found.assignee, found.environment, tracker=found.tracker, home=found.home)
+
+
+def machine_part(capacity: Capacity | None = None, error: BdautoError | None = None) -> Part:
+    """Return this machine as a part of the runner."""
+    text = ""
+    if capacity:
+        text = (
+            f"{capacity.active} of {capacity.total} slots taken" if capacity.counted else f"{capacity.active} running"
+        )
+    return Part(AGENT, "this machine", capacity, error, text)
 
 
 class LocalAgent(Runner):
@@ -105,19 +123,31 @@ class LocalAgent(Runner):
         """True: jobs on this machine can be looked up."""
         return True
 
-    def status(self) -> ServiceStatus:
+    def status(self) -> RunnerStatus:
         """Return how many slots are free, or why that cannot be told."""
         try:
-            return ServiceStatus(agent=Agent(self.capacity()), local=True)
+            return RunnerStatus((machine_part(self.capacity()),))
         except ServiceDown as error:
-            return ServiceStatus(agent=Agent(error=error), local=True)
+            return RunnerStatus((machine_part(error=error),))
+
+    def count_running(self) -> int:
+        """Return how many jobs run on this machine."""
+        return self.capacity().active
+
+    def checks(self, context: CheckContext) -> Iterator[Check]:
+        """Check the command, the folders, the disk and what earlier jobs left."""
+        from bdauto.agents.local.checks import checks
+
+        yield from checks(self, context)
 
     def job_state(self, job: str) -> str | None:
         """Return the state of a job, None if the jobs' folder does not know it."""
         state = self.jobs.state(job)
         return "timed out" if state == "timeout" else state  # the supervisor has ended it: see `domain.reaping.OVER`
 
-    def evidence(self, beads: Collection[Bead], agent: Agent | None = None) -> tuple[JobEvidence, ServiceError | None]:
+    def evidence(
+        self, beads: Collection[Bead], status: RunnerStatus | None = None
+    ) -> tuple[JobEvidence, ServiceError | None]:
         """Return what the jobs' folder knows of the beads that it owns.
 
         A claim that names this folder and no job, and has no job here, was never started. While any job of a bead runs,
@@ -236,6 +266,8 @@ class LocalAgent(Runner):
 
         It is not found, has no folder to run in, no readable prompt, or would run a bead's text as code.
         """
+        if self.settings.agent_command is None:  # this machine's jobs are looked at, and none is started
+            return
         where = self._directory
         if not where.is_dir():
             raise UsageError(f"{where} is not a folder", hint="name one with --agent-dir")
@@ -255,6 +287,7 @@ class LocalAgent(Runner):
 
     def check_start(self, *, dry_run: bool = False) -> None:
         """Raise UsageError if no job could be started here for any bead. A dry run makes no folder."""
+        self.program()
         self.check()
         self.check_repository()
         (check_folder if dry_run else try_folder)(self.jobs.path)
@@ -490,15 +523,4 @@ class LocalAgent(Runner):
         return [str(self._directory / words[0]) if "/" in words[0] else words[0], *words[1:]]
 
     def _template(self) -> str:
-        file = self.settings.agent_prompt
-        if file is None:
-            return TEMPLATE
-        try:
-            text = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"--agent-prompt {file}: {error.strerror}", hint="name a file that can be read") from None
-        except UnicodeDecodeError:
-            raise UsageError(f"--agent-prompt {file} is not UTF-8", hint="write it in UTF-8") from None
-        if "\0" in text:
-            raise UsageError(f"--agent-prompt {file} holds a null character", hint="take it out")
-        return text
+        return read_template(self.settings.agent_prompt)

@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING
 
 from bdauto.agents.cli_adapters.table import ADAPTERS
 from bdauto.agents.local.preflight import check_folder, try_folder
-from bdauto.diagnostics.findings import Check, fail, ok, warn
+from bdauto.agents.runner import CheckContext
+from bdauto.domain.findings import Check, fail, ok, warn
 from bdauto.domain.values import format_duration
 from bdauto.errors import ServiceDown, UsageError
 from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
-    from bdauto.agents.local.local_agent import LocalAgent
+    from bdauto.agents.local.runner import LocalAgent
 
 ROOM = 1 << 30
 """With less free disk than this a job's output, let alone its work, may not fit."""
 
 
-def local_checks(agent: "LocalAgent", now: float, bd: str = "bd") -> Iterator[Check]:
-    """Check the command, the folders, the disk and what earlier jobs left. `now` is in seconds since the epoch.
-
-    `bd` is the program that bdauto itself runs.
-    """
+def checks(agent: "LocalAgent", context: CheckContext) -> Iterator[Check]:
+    """Check the command, the folders, the disk and what earlier jobs left."""
     try:
         agent.check()
         yield ok("agent command", agent.program())
@@ -34,12 +32,12 @@ def local_checks(agent: "LocalAgent", now: float, bd: str = "bd") -> Iterator[Ch
     else:
         yield from _agent(agent)
         yield from _repository(agent)
-    yield _bd(agent, bd)
+    yield _bd(agent, context.bd)
     if agent.dropped:
         yield ok("environment", f"the agent does not get {', '.join(agent.dropped)}")
     yield _jobs(agent)
     yield _disk(agent.jobs.path)
-    yield _worktrees(agent, now)
+    yield _worktrees(agent, context.now().timestamp())
 
 
 def _agent(agent: "LocalAgent") -> Iterator[Check]:

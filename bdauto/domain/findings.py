@@ -1,9 +1,13 @@
 """One finding of `bdauto doctor`."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 
 from bdauto.errors import BdautoError
+
+MOST_SKEW = timedelta(minutes=1)
+"""A clock that is off by more makes the reaper's ages wrong."""
 
 
 class Level(StrEnum):

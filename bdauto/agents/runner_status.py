@@ -1,4 +1,4 @@
-"""What all beads share: the pause, the services and their capacity, and the services' word on jobs.
+"""How what runs the agent is, with the pause and the limits that all beads share, and what it says of jobs.
 
 Nothing here raises for a service: one that does not answer is a finding, and the rest is shown all the same.
 """
@@ -20,70 +20,97 @@ from bdauto.domain.times import format_time
 from bdauto.errors import BdautoError, ServiceError, TokenRefused, UsageError
 
 if TYPE_CHECKING:
-    from bdauto.agents.beadboard.runner import BeadBoardRunner  # imports httpx, which is slow to load
     from bdauto.agents.runner import Runner
-    from bdauto.agents.service_runner import ServiceRunner
 
-
+AGENT, BOARD = "agent", "beadboard"
+"""The keys of parts: what runs the jobs, and what may stand before it."""
 STATE_LIMIT = 40
 """Characters kept of a job's state, which may be one that bdauto does not know."""
 
 
 @dataclass(frozen=True)
-class BeadBoard:
-    """BeadBoard's word: `busy`, or the `error` it failed with."""
+class Part:
+    """A service or a machine that takes part in starting agents: its capacity, or the `error` it failed with.
 
-    busy: bool = False
-    error: BdautoError | None = None
+    `key` is its name in JSON, metrics and events, `text` describes it while it is up. One that does not count says only
+    whether it is busy.
+    """
 
-
-@dataclass(frozen=True)
-class Agent:
-    """The agent service's word: its capacity, or the `error` it failed with."""
-
+    key: str
+    name: str
     capacity: Capacity | None = None
     error: BdautoError | None = None
+    text: str = ""
+    counts: bool = True
+    configured: bool = True
+
+    @property
+    def busy(self) -> bool:
+        """True: it takes no further bead."""
+        return self.capacity is not None and self.capacity.free == 0
+
+    def as_json(self) -> dict[str, Any] | None:
+        """Return the part as docs/operating.md describes it, None if it is not configured."""
+        if not self.configured:
+            return None
+        up, error = self.error is None, self.error and str(self.error)
+        if not self.counts:
+            return {"up": up, "busy": self.busy if up else None, "error": error}
+        counted = self.capacity if self.capacity and self.capacity.counted else None
+        return {
+            "up": up,
+            "free": self.capacity.free if self.capacity else None,
+            "active": counted.active if counted else None,
+            "queued": counted.queued if counted else None,
+            "capacity": counted.total if counted else None,
+            "error": error,
+        }
 
 
 @dataclass(frozen=True)
-class ServiceStatus:
-    """The current pause and the services. None is a service that is not configured."""
+class RunnerStatus:
+    """The parts of what runs the agent, in the order in which a bead passes them, and what else holds all beads back.
 
+    Without a part nothing runs the agent.
+    """
+
+    parts: tuple[Part, ...] = ()
     paused: Pause | None = None
-    beadboard: BeadBoard | None = None
-    agent: Agent | None = None
     suspended: str = ""
     """What the circuit breaker says while it is open, or ""."""
     suspended_until: datetime | None = None
     """When it lets one bead try, None unless it is open."""
     limited: str = ""
     """The limit on dispatching that is reached, or ""."""
-    local: bool = False
-    """Whether the agent is a command on this machine, which needs no BeadBoard."""
 
     @property
     def error(self) -> BdautoError | None:
-        """Why the capacity is not known, or None. BeadBoard comes first, since it must take the POST."""
-        if self.beadboard is None and not self.local:
-            return UsageError("the URL of BeadBoard is not set", hint="give --beadboard-url or BEADBOARD_URL")
-        return (self.beadboard.error if self.beadboard else None) or (self.agent.error if self.agent else None)
+        """Why the capacity is not known, or None. The part that takes the bead comes first."""
+        if not self.parts:
+            return UsageError("nothing runs the agent", hint="`bdauto doctor` names the options")
+        return next((part.error for part in self.parts if part.error), None)
 
     @property
     def capacity(self) -> Capacity | None:
-        """What the services would take, as a dispatch finds it. None if that is unknown.
+        """How many beads would be taken, as a dispatch finds it. None if that is unknown.
 
-        A busy BeadBoard takes nothing. Else the agent service's word counts, where that is configured.
+        A busy part takes nothing. Else the word of the last one counts.
         """
         if self.error:
             return None
-        if self.beadboard and self.beadboard.busy:
-            return Capacity(0)
-        return self.agent.capacity if self.agent and self.agent.capacity else Capacity(1)
+        told = [part.capacity for part in self.parts if part.capacity]
+        return Capacity(0) if any(part.busy for part in self.parts if not part.counts) else told[-1]
 
     @property
     def free(self) -> int | None:
-        """How many beads the services would take. None if that is unknown."""
+        """How many beads would be taken. None if that is unknown."""
         return self.capacity.free if self.capacity else None
+
+    @property
+    def runs_nothing(self) -> bool:
+        """True: what runs the jobs counts them, and has none."""
+        told = [part.capacity for part in self.parts if part.key == AGENT and part.capacity]
+        return any(one.counted and one.active == one.queued == 0 for one in told)
 
     def conditions(self) -> tuple[Condition, ...]:
         """Return the conditions of dispatching any bead at all."""
@@ -96,10 +123,8 @@ class ServiceStatus:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return the pause and the services as JSON: null is not paused, or not configured."""
-        paused, board, agent = self.paused, self.beadboard, self.agent
-        capacity = agent.capacity if agent else None
-        counted = capacity if capacity and capacity.counted else None
+        """Return the pause and the parts as JSON: null is not paused, or not configured."""
+        paused = self.paused
         return {
             "paused": paused
             and {
@@ -111,34 +136,21 @@ class ServiceStatus:
             "suspended": self.suspended or None,
             "suspended_until": format_time(self.suspended_until) if self.suspended_until else None,
             "limited": self.limited or None,
-            "beadboard": board
-            and {
-                "up": not board.error,
-                "busy": None if board.error else board.busy,
-                "error": board.error and str(board.error),
-            },
-            "agent": agent
-            and {
-                "up": not agent.error,
-                "free": capacity.free if capacity else None,
-                "active": counted.active if counted else None,
-                "queued": counted.queued if counted else None,
-                "capacity": counted.total if counted else None,
-                "error": agent.error and str(agent.error),
-            },
+            **dict.fromkeys((BOARD, AGENT)),
+            **{part.key: part.as_json() for part in self.parts},
             "capacity_free": self.free,
         }
 
 
-def with_switches(found: ServiceStatus, store: Mapping[str, Any], now: datetime) -> ServiceStatus:
+def with_switches(found: RunnerStatus, store: Mapping[str, Any], now: datetime) -> RunnerStatus:
     """Return the status with the pause and the circuit breaker that the tracker's key-value store holds."""
     words, until = breaker.suspension(store, now)
     return replace(found, paused=pause.read(store, now), suspended=words, suspended_until=until)
 
 
-def check_services(runner: "Runner | None") -> ServiceStatus:
+def check_services(runner: "Runner | None") -> RunnerStatus:
     """Ask what runs the agent how it is. None is nothing that is configured."""
-    return runner.status() if runner else ServiceStatus()
+    return runner.status() if runner else RunnerStatus()
 
 
 def state_after(error: ServiceError) -> str:
@@ -147,34 +159,11 @@ def state_after(error: ServiceError) -> str:
 
 
 def job_evidence(
-    runner: "Runner | None", beads: Collection[Bead], agent: Agent | None = None
+    runner: "Runner | None", beads: Collection[Bead], status: RunnerStatus | None = None
 ) -> tuple[JobEvidence, ServiceError | None]:
     """Ask what runs the agent about the jobs of its own beads: see `Runner.evidence`. The others are ELSEWHERE."""
     owned = {bead.id: runner.owns(bead) if runner else not bead.local for bead in beads}
     mine = [bead for bead in beads if owned[bead.id]]
-    evidence, error = runner.evidence(mine, agent) if runner else (JobEvidence(), None)
+    evidence, error = runner.evidence(mine, status) if runner else (JobEvidence(), None)
     others = {bead: ELSEWHERE for bead, own in owned.items() if not own}
     return msgspec.structs.replace(evidence, states={**evidence.states, **others}), error
-
-
-def services_status(services: "BeadBoardRunner") -> ServiceStatus:
-    """Ask BeadBoard and the agent service, as far as they are configured, how they are."""
-    return ServiceStatus(
-        beadboard=_beadboard(services) if services.settings.beadboard_url else None,
-        agent=agent_status(services) if services.settings.agent_url else None,
-    )
-
-
-def _beadboard(services: "BeadBoardRunner") -> BeadBoard:
-    try:
-        return BeadBoard(busy=services.beadboard_busy())
-    except BdautoError as error:
-        return BeadBoard(error=error)
-
-
-def agent_status(services: "ServiceRunner") -> Agent:
-    """Ask the agent service how it is."""
-    try:
-        return Agent(services.agent_capacity())
-    except BdautoError as error:
-        return Agent(error=error)

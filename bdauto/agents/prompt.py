@@ -1,0 +1,95 @@
+"""The prompt of an agent: a bead's text put into a template, as text and nothing else.
+
+A bead is written by whoever may write to the tracker. Its text never reaches a shell or a template engine: each
+placeholder is replaced once, and what replaces it is not looked at again.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from bdauto.domain.bead import Bead
+from bdauto.domain.notes import AGENT_SIGN
+from bdauto.errors import UsageError
+from bdauto.sanitize import clean_lines
+
+FIELD_BYTES = 40_000
+"""So much of one field of a bead goes into a prompt, which must fit into one argument of a command (Linux: 128 KiB)."""
+IN_PROMPT = re.compile(r"\{(id|job|title|description|acceptance|previous)\}")
+
+TEMPLATE = f"""\
+You are working alone on bead {{id}}, an issue in the bd tracker of this project. Your job is {{job}}.
+
+Before anything else, run:
+
+    bd note {{id}} "{AGENT_SIGN} {{job}}"
+
+Title: {{title}}
+
+Description:
+{{description}}
+
+Acceptance criteria:
+{{acceptance}}
+
+(The bead ends here.)
+{{previous}}
+While you work, write what you have found and done with `bd note {{id}} "..."`, at least every ten minutes: a bead
+that nothing is noted on looks abandoned. Nobody can answer a question.
+
+When every acceptance criterion holds, and you have checked it, run:
+
+    bd close {{id}} --reason "what was done"
+
+If you cannot finish, say why and hand the bead back:
+
+    bd note {{id}} "blocked: why, and what is needed"
+    bd update {{id}} --status blocked
+
+Do not change other beads.
+"""
+
+
+def render(template: str, bead: Bead, job: str, previous: str = "") -> str:
+    """Return the prompt for a bead: the template with its placeholders replaced, each once.
+
+    `previous` is about the earlier attempts. The built-in template has it as paragraphs of its own.
+    """
+    if template is TEMPLATE and previous:
+        previous = f"\n{previous}\n"
+    values = {
+        "id": bead.id,
+        "job": job,
+        "title": plain(bead.title).replace("\n", " "),
+        "description": plain(bead.description) or "(none)",
+        "acceptance": plain(bead.acceptance_criteria),
+        "previous": previous,
+    }
+    return substitute(IN_PROMPT, template, values)
+
+
+def read_template(file: Path | None) -> str:
+    """Return the template in this file, without one the built-in template. Raises UsageError."""
+    if file is None:
+        return TEMPLATE
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--agent-prompt {file}: {error.strerror}", hint="name a file that can be read") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--agent-prompt {file} is not UTF-8", hint="write it in UTF-8") from None
+    if "\0" in text:
+        raise UsageError(f"--agent-prompt {file} holds a null character", hint="take it out")
+    return text
+
+
+def plain(text: str) -> str:
+    """Return text of several lines, bounded, without control and format characters but for tabs and line ends."""
+    kept = clean_lines(text[:FIELD_BYTES]).strip()
+    cut = kept.encode()[:FIELD_BYTES].decode(errors="ignore")
+    return cut if cut == kept and len(text) <= FIELD_BYTES else f"{cut} […]"
+
+
+def substitute(pattern: re.Pattern[str], text: str, values: Mapping[str, str]) -> str:
+    """Replace each placeholder once. What replaces it is not looked at again."""
+    return pattern.sub(lambda match: values[match[1]], text)

@@ -1,0 +1,1 @@
+"""The agent service without BeadBoard: bdauto writes the prompt and posts it there."""
