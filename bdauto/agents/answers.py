@@ -1,4 +1,4 @@
-"""The meanings of BeadBoard's answer to a dispatch. The table is in docs/decisions.md."""
+"""The meanings of the answer to a request to start a bead. The table is in docs/decisions.md."""
 
 import msgspec
 
@@ -16,9 +16,15 @@ class AtCapacity(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """BeadBoard does not want this bead as it is."""
+    """The service does not want this bead as it is. If it refuses them all, `hint` says what to check.
+
+    `unseen` says that it may only not have seen yet that there is such a bead.
+    """
 
     error: str
+    service: str = "the service"
+    hint: str = ""
+    unseen: bool = False
 
 
 class NotStarted(msgspec.Struct, frozen=True):
@@ -28,9 +34,11 @@ class NotStarted(msgspec.Struct, frozen=True):
 
 
 class Misconfigured(msgspec.Struct, frozen=True):
-    """The service would answer this to any bead."""
+    """The service would answer this to any bead. `hint` says what to check."""
 
     error: str
+    service: str = "the service"
+    hint: str = ""
 
 
 class Unknown(msgspec.Struct, frozen=True):

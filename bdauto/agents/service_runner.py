@@ -55,6 +55,10 @@ class ServiceRunner(Runner):
 
     target: ClassVar[str] = SERVICE
     """What takes the POST."""
+    hint: ClassVar[str] = "check --agent-url, --agent-name and the token"
+    """What to check if it would refuse any bead because of the configuration."""
+    refused_hint: ClassVar[str] = "see the log of the agent service"
+    """What to check if it refuses all beads as they are."""
     started: ClassVar[frozenset[int]] = frozenset({200})
     """The HTTP status of an answer with the id of a job."""
     busy_status: ClassVar[frozenset[int]] = frozenset({409})
@@ -195,8 +199,12 @@ class ServiceRunner(Runner):
         if reply.status in self.busy_status:
             return AtCapacity()
         if reply.status == 400:
-            return Refused(words)
-        return NotStarted(words) if reply.status > 500 else Misconfigured(words)
+            return Refused(words, self.target, self.refused_hint, self._unseen(words))
+        return NotStarted(words) if reply.status > 500 else Misconfigured(words, self.target, self.hint)
+
+    def _unseen(self, words: str) -> bool:
+        """Return True if the words may mean that the service has not seen the bead yet."""
+        return False
 
 
 def service_part(

@@ -1,11 +1,10 @@
-"""How the attempts of one cycle end: what BeadBoard's answer to each POST does to its bead, and what the cycle reports.
+"""How the attempts of one cycle end: what the answer to each POST does to its bead, and what the cycle reports.
 
 docs/decisions.md has the table.
 """
 
 import contextlib
 import logging
-import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -22,10 +21,9 @@ from bdauto.errors import BdautoError, BdError, BdFailed, BdTimeout, PartlyDone,
 IN_A_ROW = 3
 """So many beads that fail one after another speak against the service, and not against the beads."""
 EXPORT_DELAY = timedelta(minutes=2)
-"""BeadBoard may read an export that is up to a minute old: a bead created so lately may not be in it."""
+"""A service may read an export that is up to a minute old: a bead created so lately may not be in it."""
 NOT_VISIBLE_RETRY = timedelta(minutes=1)
-"""A bead that BeadBoard does not see yet is tried again after this long: its export is at most a minute old then."""
-_NOT_FOUND = re.compile(r"\bnot found\b", re.IGNORECASE)
+"""A bead that the service does not see yet is tried again after this long: its export is at most a minute old then."""
 
 
 class AnswerHandler:
@@ -62,7 +60,7 @@ class AnswerHandler:
 
     @property
     def at_capacity(self) -> bool:
-        """Whether BeadBoard said that the agent service takes no further bead."""
+        """Whether the service said that it takes no further bead."""
         return any(report.outcome is BeadOutcome.busy for report in self.reports)
 
     def apply(self, claim: Claim, answer: Answer) -> bool:
@@ -83,20 +81,20 @@ class AnswerHandler:
             case AtCapacity(words):
                 self._release(claim, BeadOutcome.busy, f"{words}; the bead is open again")
                 return False
-            case Refused(error):
-                return self._refuse(claim, error)
+            case Refused():
+                return self._refuse(claim, answer)
             case NotStarted(error):
                 if not self._release(claim, BeadOutcome.unavailable, error, error=error, back_off=True):
                     return False
                 if self._not_started == IN_A_ROW:
                     raise ServiceDown(f"{IN_A_ROW} beads in a row were not started: {error}")
-            case Misconfigured(error):
+            case Misconfigured(error, service, hint):
                 again = bool(claim.bead.record.error)  # this bead may be the cause, so the others go before it
                 if self._release(claim, BeadOutcome.misconfigured, error, error=error, back_off=again):
                     opened = f"; {claim.bead.id} is open again"
                     raise ServiceDrift(
-                        f"BeadBoard is misconfigured: {error}{'' if self._moved else opened}",
-                        hint="check BeadBoard's configuration and --beadboard-url",
+                        f"{service} is misconfigured: {error}{'' if self._moved else opened}",
+                        hint=hint,
                     )
                 return False
             case Unknown(error):
@@ -201,27 +199,27 @@ class AnswerHandler:
         self.report(claim, BeadOutcome.failed, words, job)
         raise type(problem)(f"{claim.bead.id} {words}") from None
 
-    def _refuse(self, claim: Claim, error: str) -> bool:
-        if _NOT_FOUND.search(error) and abs(self._now() - claim.bead.created_at) < EXPORT_DELAY:
-            words = f"not visible to BeadBoard yet: {error}"
+    def _refuse(self, claim: Claim, refusal: Refused) -> bool:
+        error = refusal.error
+        if refusal.unseen and abs(self._now() - claim.bead.created_at) < EXPORT_DELAY:
+            words = f"not visible to {refusal.service} yet: {error}"
             return self._release(claim, BeadOutcome.not_visible, words, error=words, again=NOT_VISIBLE_RETRY)
         self._refused.append((claim, error))
         if len(self._refused) == IN_A_ROW:
-            self._misdirected()
+            self._misdirected(refusal)
         return True
 
-    def _misdirected(self) -> None:
-        """Release the beads refused in a row without a charge: BeadBoard seems to refuse every bead.
+    def _misdirected(self, refusal: Refused) -> None:
+        """Release the beads refused in a row without a charge: the service seems to refuse every bead.
 
         They back off: if it is these beads after all, the next cycle goes on with others.
         """
-        last = self._refused[-1][1]
         self._end_held(
             lambda claim, error: self._release(claim, BeadOutcome.misconfigured, error, error=error, back_off=True)
         )
         raise ServiceDrift(
-            f"BeadBoard refused {IN_A_ROW} beads in a row ({last}); they wait and are not charged",
-            hint="check that BeadBoard reads the same database as bd",
+            f"{refusal.service} refused {IN_A_ROW} beads in a row ({refusal.error}); they wait and are not charged",
+            hint=refusal.hint,
         )
 
     def _end_held(self, end: Callable[[Claim, str], object]) -> None:

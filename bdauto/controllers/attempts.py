@@ -153,7 +153,7 @@ class Attempts:
         if opened:
             self.tripped = AgentsDie(
                 f"{bead}: {UNKNOWN}: {clean(error, 120)}; {found.describe()}",
-                hint="see what stands between bdauto and BeadBoard; one bead then tries it, or `bdauto resume`",
+                hint="see what stands between bdauto and the agent service; one bead then tries it, or `bdauto resume`",
             )
         self._give_back(self._breaker.refunds(found))
 

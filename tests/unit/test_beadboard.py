@@ -235,7 +235,9 @@ def test_a_token_that_a_server_echoes_is_in_no_error() -> None:
     services = Web(jobs_j_1=echo, api_agent_dispatch=echo).services()
     with pytest.raises(TokenRefused, match=r"unknown: \*\*\*"):
         services.job_state("j-1")
-    assert services.start(bead("x-1"), "w1") == Misconfigured("HTTP 401: unknown: ***")
+    answer = services.start(bead("x-1"), "w1")
+    assert isinstance(answer, Misconfigured)
+    assert answer.error == "HTTP 401: unknown: ***"
 
 
 def test_a_state_that_nobody_knows_is_one_short_line() -> None:

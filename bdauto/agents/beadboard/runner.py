@@ -1,5 +1,6 @@
 """BeadBoard, which starts the agent of each bead, and the agent service behind it where that is configured."""
 
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -17,6 +18,9 @@ from bdauto.errors import BdautoError
 
 LIST_LIMIT = 1 << 26
 """Bytes of BeadBoard's list of all beads, which `bdauto doctor` alone reads."""
+
+
+_NOT_FOUND = re.compile(r"\bnot found\b", re.IGNORECASE)
 
 
 class _Status(msgspec.Struct, frozen=True):
@@ -47,9 +51,15 @@ class BeadBoardRunner(ServiceRunner):
 
     settings: BeadBoardSettings
     target = "BeadBoard"
+    hint = "check BeadBoard's configuration and --beadboard-url"
+    refused_hint = "check that BeadBoard reads the same database as bd"
 
     def _urls(self) -> list[str | None]:
         return [self.settings.beadboard_url, self.settings.agent_url]
+
+    def _unseen(self, words: str) -> bool:
+        """Return True for a bead that BeadBoard does not find: it may read an export that is up to a minute old."""
+        return bool(_NOT_FOUND.search(words))
 
     def beadboard_busy(self) -> bool:
         """Return BeadBoard's `busy`, which is false also when the agent service is down."""
