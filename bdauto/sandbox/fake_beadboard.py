@@ -5,6 +5,7 @@ says. BeadBoard reads and the agent writes beads through bd, so both work on the
 """
 
 import json
+import re
 import secrets
 import threading
 import time
@@ -18,6 +19,12 @@ from bdauto.sandbox.fake_bd.call import BdResult
 from bdauto.sandbox.fake_http import FakeReply, FakeServer, Route
 
 AGENT = "agent"
+
+
+def _bead_of(prompt: str) -> str:
+    """The bead that a prompt is about: that of the first command in it."""
+    found = re.search(r"\bbd note (\S+)", prompt)
+    return found[1] if found else ""
 
 
 class RunBd(Protocol):
@@ -74,6 +81,7 @@ class FakeBeadBoard:
     job_replies: the answers to every question about these jobs.
     cache: for how many seconds BeadBoard repeats its status (the real one: 2).
 
+    `posts` are the requests to start a bead, and `executed` the bodies of those that the agent service got itself.
     `url` and `agent_url` are the addresses of the two.
     """
 
@@ -86,6 +94,7 @@ class FakeBeadBoard:
         self.dies: Death | None = None
         self.token = secrets.token_hex(16)
         self.posts: list[Post] = []
+        self.executed: list[dict[str, object]] = []
         self.requests: list[tuple[str, str]] = []
         self.jobs: dict[str, Job] = {}
         self._lock = threading.RLock()
@@ -191,8 +200,10 @@ class FakeBeadBoard:
 
     def record(self, raw: bytes, status: int, job: str = "") -> None:
         """Remember a dispatch request and its answer."""
+        body = json.loads(raw)
+        task = body["taskId"] if "taskId" in body else _bead_of(body["prompt"])
         with self._lock:
-            self.posts.append(Post(str(json.loads(raw)["taskId"]), time.time(), status, job))
+            self.posts.append(Post(str(task), time.time(), status, job))
 
     def _dispatch(self, task: str) -> tuple[int, dict[str, object]]:
         if not self.configured:
@@ -214,6 +225,28 @@ class FakeBeadBoard:
         self._start_queued()
         return 200, {"job_id": job.id}
 
+    def execute(self, raw: bytes, authorization: str) -> tuple[int, dict[str, object]]:
+        """The agent service's answer to a job that is posted to it without BeadBoard. Starts the job."""
+        if not self._authorized(authorization):
+            return 401, {"detail": "Invalid token"}
+        body = json.loads(raw)
+        missing = [name for name in ("prompt", "agent") if not isinstance(body.get(name), str)]
+        if missing:
+            return 422, {"detail": [{"type": "missing", "loc": ["body", name]} for name in missing]}
+        self.executed.append(body)
+        with self._lock:
+            if self.busy:
+                self.record(raw, 429)
+                return 429, {"detail": "Queue full"}
+            job = Job(secrets.token_hex(6), _bead_of(body["prompt"]), "queued")
+            self.jobs[job.id] = job
+        self.record(raw, 202, job.id)
+        self._start_queued()
+        return 202, {"job_id": job.id, "status": "queued"}
+
+    def _authorized(self, authorization: str) -> bool:
+        return secrets.compare_digest(authorization.encode(), f"Bearer {self.token}".encode())
+
     def beads(self) -> dict[str, object]:
         """All beads, as BeadBoard's own page reads them."""
         listed = self.bd("list", "--all", "--limit", "0", "--json", actor="beadboard")
@@ -229,7 +262,7 @@ class FakeBeadBoard:
 
     def job(self, name: str, authorization: str) -> tuple[int, dict[str, object]]:
         """The agent service's answer about a job."""
-        if not secrets.compare_digest(authorization.encode(), f"Bearer {self.token}".encode()):
+        if not self._authorized(authorization):
             return 401, {"detail": "Invalid or missing token"}
         with self._lock:
             found = self.jobs.get(name)

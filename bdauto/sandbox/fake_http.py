@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from bdauto.sandbox.fake_beadboard import FakeBeadBoard
 
-Route = Literal["status", "dispatch", "beads", "health", "job"]
+Route = Literal["status", "dispatch", "beads", "health", "job", "execute"]
 _ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/api/agent-status"): "status",
     ("POST", "/api/agent-dispatch"): "dispatch",
@@ -47,6 +47,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _route(self) -> Route | None:
+        if self.server.agent and self.command == "POST":
+            return "execute" if self.path == "/execute" else None
         if self.server.agent:
             return "health" if self.path == "/health" else "job" if self.path.startswith("/jobs/") else None
         return _ROUTES.get((self.command, self.path))
@@ -60,7 +62,10 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, self.server.board.beads()
         if route == "health":
             return 200, self.server.board.health()
-        return self.server.board.job(self.path.removeprefix("/jobs/"), self.headers.get("Authorization", ""))
+        authorization = self.headers.get("Authorization", "")
+        if route == "execute":
+            return self.server.board.execute(body, authorization)
+        return self.server.board.job(self.path.removeprefix("/jobs/"), authorization)
 
     def do_GET(self) -> None:
         """Answer a request."""
@@ -81,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             status, headers = order.status, dict(order.headers)
             content = order.body.encode() if isinstance(order.body, str) else order.body
-            if route == "dispatch":
+            if route in ("dispatch", "execute"):
                 self.server.board.record(body, status)
         if order.drop is None:
             self._send(status, content, headers, order.trickle)
