@@ -23,8 +23,10 @@ locals {
   ))
 
   settings = merge(
-    { BEADBOARD_URL = var.beadboard_url, BDAUTO_LOG_FORMAT = "json", BDAUTO_PUSHGATEWAY_INSTANCE = "bdauto" },
+    { BDAUTO_LOG_FORMAT = "json", BDAUTO_PUSHGATEWAY_INSTANCE = "bdauto" },
+    var.beadboard_url == null ? {} : { BEADBOARD_URL = var.beadboard_url },
     var.agent_url == null ? {} : { BDAUTO_AGENT_URL = var.agent_url },
+    var.agent_name == null ? {} : { BDAUTO_AGENT_NAME = var.agent_name },
     var.settings,
   )
 
@@ -72,6 +74,17 @@ resource "kubernetes_config_map_v1" "settings" {
   }
 
   data = local.settings
+
+  lifecycle {
+    precondition {
+      condition     = var.beadboard_url != null || var.agent_url != null
+      error_message = "Nothing runs the agent: give beadboard_url, or agent_url for the agent service without BeadBoard."
+    }
+    precondition {
+      condition     = var.beadboard_url == null || var.agent_name == null
+      error_message = "agent_name has no effect with beadboard_url: BeadBoard names the agent."
+    }
+  }
 }
 
 # A warning, not a refusal: some who build their image themselves follow latest on purpose.

@@ -159,20 +159,20 @@ variable "replicas" {
 }
 
 variable "wait_for_rollout" {
-  description = "Whether an apply waits until the Deployment is ready, that is, until bd and BeadBoard answered (mode \"run\")."
+  description = "Whether an apply waits until the Deployment is ready, that is, until bd and what starts the agents answered (mode \"run\")."
   type        = bool
   default     = true
   nullable    = false
 }
 
 variable "beadboard_url" {
-  description = "Where BeadBoard answers, such as http://beadboard.beadboard.svc.cluster.local."
+  description = "Where BeadBoard answers, such as http://beadboard.beadboard.svc.cluster.local. Without it bdauto posts each bead to the agent service itself."
   type        = string
-  nullable    = false
+  default     = null
 
   validation {
-    condition     = can(regex("^https?://[^@\\s]+$", var.beadboard_url))
-    error_message = "beadboard_url is an http or https URL without a user and password."
+    condition     = var.beadboard_url == null ? true : can(regex("^https?://[^@\\s]+$", var.beadboard_url))
+    error_message = "beadboard_url is an http or https URL without a user and password. Leave it out, or null, without BeadBoard."
   }
 }
 
@@ -184,6 +184,17 @@ variable "agent_url" {
   validation {
     condition     = var.agent_url == null ? true : can(regex("^https?://[^@\\s]+$", var.agent_url))
     error_message = "agent_url is an http or https URL without a user and password. Leave it out, or null, without an agent service."
+  }
+}
+
+variable "agent_name" {
+  description = "Which of the agent service's agents starts, without beadboard_url. Null leaves it to bdauto: beads-task-runner."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.agent_name == null ? true : can(regex("^[A-Za-z0-9_][A-Za-z0-9._-]*$", var.agent_name))
+    error_message = "agent_name has letters, digits and . _ - only."
   }
 }
 

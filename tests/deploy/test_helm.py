@@ -93,6 +93,30 @@ def test_without_the_agent_service_no_secret_is_asked_for() -> None:
         assert "BDAUTO_AGENT_TOKEN_FILE" not in yaml.safe_dump(workload)
 
 
+def test_the_agent_service_without_beadboard() -> None:
+    objects = render_chart(*ADDRESSES[1:], "agent.name=reviewer")
+    [settings] = [one["data"] for one in objects if one["metadata"]["name"].startswith("bdauto-settings")]
+    assert settings["BDAUTO_AGENT_NAME"] == "reviewer"
+    assert "BDAUTO_AGENT_URL" in settings
+    assert "BEADBOARD_URL" not in settings
+    for workload in workloads(objects):
+        assert [volume for volume in pod_spec(workload)["volumes"] if "secret" in volume], "its token"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((ADDRESSES[2],), "nothing runs the agent: give beadboardUrl, or agent.url"),
+        ((*ADDRESSES, "agent.name=reviewer"), "agent.name has no effect with beadboardUrl"),
+    ],
+    ids=["nothing", "name beside BeadBoard"],
+)
+def test_a_combination_that_makes_no_sense_is_refused(values: tuple[str, ...], said: str) -> None:
+    with pytest.raises(sh.ErrorReturnCode) as refusal:
+        render_chart(*values)
+    assert said in refusal.value.stderr.decode()
+
+
 def test_nothing_in_place_of_a_map_is_no_label_and_no_setting() -> None:
     assert render_chart(*ADDRESSES, "labels=null", "settings=null") == render_chart(*ADDRESSES)
 

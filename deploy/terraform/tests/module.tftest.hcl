@@ -302,3 +302,49 @@ run "no_container_may_be_root" {
     error_message = "The container must say so itself: the provider's default would override the pod's."
   }
 }
+
+run "agent_service_without_beadboard" {
+  command = apply
+
+  variables {
+    beadboard_url = null
+    agent_url     = "http://agent.example"
+    agent_name    = "reviewer"
+  }
+
+  assert {
+    condition = (
+      kubernetes_config_map_v1.settings.data["BDAUTO_AGENT_URL"] == "http://agent.example" &&
+      kubernetes_config_map_v1.settings.data["BDAUTO_AGENT_NAME"] == "reviewer" &&
+      !contains(keys(kubernetes_config_map_v1.settings.data), "BEADBOARD_URL")
+    )
+    error_message = "bdauto posts to the agent service itself."
+  }
+  assert {
+    condition = alltrue([for job in kubernetes_cron_job_v1.this : contains([
+      for mount in job.spec[0].job_template[0].spec[0].template[0].spec[0].container[0].volume_mount : mount.name
+    ], "agent-token")])
+    error_message = "The token is mounted."
+  }
+}
+
+run "nothing_that_runs_the_agent_is_refused" {
+  command = plan
+
+  variables {
+    beadboard_url = null
+  }
+
+  expect_failures = [kubernetes_config_map_v1.settings]
+}
+
+run "agent_name_beside_beadboard_is_refused" {
+  command = plan
+
+  variables {
+    agent_url  = "http://agent.example"
+    agent_name = "reviewer"
+  }
+
+  expect_failures = [kubernetes_config_map_v1.settings]
+}

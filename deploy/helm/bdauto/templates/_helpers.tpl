@@ -21,11 +21,16 @@
 {{- end }}
 
 {{- define "bdauto.settings" -}}
-{{- $settings := dict
-      "BEADBOARD_URL" .Values.beadboardUrl
-      "BDAUTO_LOG_FORMAT" "json"
-      "BDAUTO_PUSHGATEWAY_INSTANCE" "bdauto" -}}
+{{- if not (or .Values.beadboardUrl .Values.agent.url) -}}
+{{- fail "nothing runs the agent: give beadboardUrl, or agent.url for the agent service without BeadBoard" -}}
+{{- end -}}
+{{- if and .Values.beadboardUrl .Values.agent.name -}}
+{{- fail "agent.name has no effect with beadboardUrl: BeadBoard names the agent" -}}
+{{- end -}}
+{{- $settings := dict "BDAUTO_LOG_FORMAT" "json" "BDAUTO_PUSHGATEWAY_INSTANCE" "bdauto" -}}
+{{- with .Values.beadboardUrl }}{{ $_ := set $settings "BEADBOARD_URL" . }}{{ end -}}
 {{- with .Values.agent.url }}{{ $_ := set $settings "BDAUTO_AGENT_URL" . }}{{ end -}}
+{{- with .Values.agent.name }}{{ $_ := set $settings "BDAUTO_AGENT_NAME" . }}{{ end -}}
 {{- toYaml (mergeOverwrite $settings (deepCopy (.Values.settings | default dict))) -}}
 {{- end }}
 
