@@ -144,7 +144,7 @@ def complete(settings: AgentSettings) -> AgentSettings:
     local: Any = settings
     found: Any = check_local(local)
     if chosen(found) is not SERVICE:  # which gets the limit as the budget of each job
-        check_cost_per_run(found)
+        check_cost_per_run(local)
     token = read_token(found.agent_token_file) if found.agent_url else None
     done: AgentSettings = msgspec.structs.replace(found, agent_token=token)
     return done

@@ -143,7 +143,7 @@ def test_an_agent_is_started_by_its_own_words() -> None:
 
 
 def test_beside_a_command_an_agent_says_how_output_is_read() -> None:
-    settings = LocalAgentSettings(agent=AgentName.codex, agent_command=parse_command("wrapper --fast"))
+    settings = AgentSettings(agent=AgentName.codex, agent_command=parse_command("wrapper --fast"))
     assert kinds.complete(settings) == settings
 
 
@@ -177,7 +177,7 @@ COMMAND = parse_command("claude -p")
     ],
 )
 def test_a_limit_on_a_run_holds_or_is_refused(agent: AgentName | None, command: Any, words: str) -> None:
-    settings = LocalAgentSettings(agent=agent, agent_command=command, max_cost_per_run=2.5)
+    settings = AgentSettings(agent=agent, agent_command=command, max_cost_per_run=2.5)
     with pytest.raises(UsageError, match=words) if words else nullcontext():
         kinds.complete(settings)
 

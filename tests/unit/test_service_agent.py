@@ -42,7 +42,7 @@ class Service:
 
 def test_a_bead_is_posted_once_with_its_prompt_and_limits() -> None:
     web = Service()
-    agent = web.agent(agent_name="runner", agent_budget=2.5)
+    agent = web.agent(agent_name="runner", max_cost_per_run=2.5)
     assert agent.start(bead("x-1", title="Do $(it)", description="- one"), "w1") == Started("j-1")
     [request] = web.requests
     assert (request.method, str(request.url)) == ("POST", f"{AGENT}/execute")
@@ -52,6 +52,19 @@ def test_a_bead_is_posted_once_with_its_prompt_and_limits() -> None:
     assert body == {"agent": "runner", "max_budget_usd": 2.5, "timeout_seconds": 2700}
     assert "Title: Do $(it)" in prompt
     assert 'bd note x-1 "claimed by agent $(basename "$PWD")"' in prompt
+
+
+def test_without_a_limit_on_costs_the_service_has_its_own() -> None:
+    web = Service()
+    web.agent().start(bead("x-1"), "w1")
+    assert "max_budget_usd" not in msgspec.json.decode(web.requests[0].content)
+
+
+def test_a_limit_on_costs_is_held_by_the_service_and_not_by_beadboard() -> None:
+    alone = AgentSettings(agent_url="http://a", max_cost_per_run=2.5)
+    assert kinds.complete(alone).max_cost_per_run == 2.5
+    with pytest.raises(UsageError, match="--max-cost-per-run cannot be held"):
+        kinds.complete(AgentSettings(agent_url="http://a", beadboard_url="http://b", max_cost_per_run=2.5))
 
 
 def http(status: int, /, **body: object) -> httpx.Response:
@@ -140,7 +153,7 @@ def test_its_status_is_one_part_that_counts() -> None:
 
 def test_doctor_names_the_agent_and_misses_a_token() -> None:
     found = {check.name: check for check in Service().agent().checks(CheckContext(lambda: NOW))}
-    assert found["agent"].detail == "beads-task-runner, $5 a job"
+    assert found["agent"].detail == "beads-task-runner"
     found = {check.name: check for check in Service().agent(agent_token=None).checks(CheckContext(lambda: NOW))}
     assert (found["agent"].level, found["agent"].hint) == ("fail", "give --agent-token-file or API_BEARER_TOKEN")
 
