@@ -73,9 +73,8 @@ class EarlierJobs:
         adopt = not own and found.job != bead.record.unclaimed and not (known and found.job == known.job)
         if known is None or found.job != known.job:
             attempt = bead.record.attempt if current else found.job if place else ""
-            attempts = (
-                max(bead.record.attempts, 1) if own else bead.record.attempts + 1
-            )  # an own job was charged when it was started
+            charged = own and (not place or found.job in (run.attempt for run in bead.record.all_runs))
+            attempts = max(bead.record.attempts, 1) if charged else bead.record.attempts + 1
             known = StartedJob(attempt or self._runtime.unique(), attempts, found.job)
         if not self._claims.restore(bead, known, place, adopt=adopt):
             words = f"job {found.job} runs on it, and it changed since it was read: left as it is"

@@ -394,6 +394,22 @@ def test_what_this_place_can_be_asked_about_holds_nothing_up(here: LocalAgent) -
         assert explanation(queue, runner, "x-1", DispatchSettings(), ReapSettings(), NOW).verdict.eligible
 
 
+@pytest.mark.parametrize(("known", "charged"), [("w1", 1), ("w0", 2)], ids=["the bead knows it", "bd took it back"])
+def test_a_job_of_this_machine_is_charged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: str, charged: int
+) -> None:
+    """A bd that takes a claim back takes its charge back, too. Another process started the job."""
+    monkeypatch.setattr(LocalAgent, "check_start", lambda *_, **__: None)
+    here = place(tmp_path / "here", agent_slots=2)
+    runs = json.dumps([{"attempt": known, "job": known, "jobs_folder": here.jobs.make_place()}])
+    bead = row("x-1", metadata={"bdauto.attempts": 1, "bdauto.runs": runs})
+    tracker = Tracker(Clock(), bead)
+    with alive(made(here.jobs, "w1")):
+        report = dispatcher(tracker, tracker, lambda: here, DispatchSettings(), tracker.clock.runtime()).cycle()
+    assert [bead.outcome for bead in report.beads] == ["reverted"]
+    assert tracker.bead("x-1").record.attempts == charged
+
+
 @pytest.mark.parametrize(("minutes", "ended", "posted"), [(3, False, False), (11, False, True), (3, True, True)])
 def test_an_opened_claim_waits_while_its_dispatcher_may_start_its_job(
     here: LocalAgent, monkeypatch: pytest.MonkeyPatch, minutes: int, ended: bool, posted: bool
