@@ -347,10 +347,13 @@ def _check_adoption(world: World, process: Process, row: Row) -> None:
 
 
 def _check_probation(world: World, process: Process, row: Row) -> None:
-    """A loop hands nothing out while the agents of its last beads have given no sign of life, for two minutes."""
+    """A loop hands nothing out while the agents of its last beads have given no sign of life, for two minutes.
+
+    A bead whose claim bd has taken back was open in between, so its agent was no longer waited for.
+    """
     most, now = world.plan.trip_after, world.scheduler.now
     mine = [a for a in world.attempts.values() if a.process == process.name and a.recorded is not None]
-    mine = [a for a in mine if process.begun - 20 * MINUTE < a.at < process.begun]
+    mine = [a for a in mine if process.begun - 20 * MINUTE < a.at < process.begun and not world.rows[a.bead].reverted]
     signs = [a for a in mine if a.touched is not None or a.ended or not any(job.alive for job in a.jobs)]
     waits = {a.bead for a in mine if a.recorded is not None and now - a.recorded < 2 * MINUTE}
     if process.name.startswith("loop") and most and not signs and len(waits) >= most:

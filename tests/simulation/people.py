@@ -74,6 +74,7 @@ def _revert(world: World, row: Row) -> None:
         row.put(attempt.before)
         world.revision += 1
         row.reverted, row.changed_at, attempt.ended = True, world.scheduler.now, "reverted"
+        attempt.touched = None  # what its agent has noted is gone, too
         note_fitness(world, row)
 
 

@@ -126,6 +126,7 @@ def make_plan(seed: int) -> Plan:
     signs = [("signs for another", others.choice(MOMENTS), others.randrange(1, 6))] if others.random() < 0.1 else []
     looks = [("pauses", "look", others.randrange(1, 12))] if others.random() < 0.1 else []
     clicks = [("clicks", "create", 1)] if service and others.random() < 0.08 else []
+    reverts_here = loops == 1 and not dispatchers and hosts == 1 and others.random() < 0.4
     gateway = (GATEWAY,) if others.random() < 0.04 else ()
     slow = {SLOW: others.choice((0.02, 0.08))} if others.random() < 0.15 else {}
     return Plan(
@@ -153,7 +154,7 @@ def make_plan(seed: int) -> Plan:
         reap_every=rng.choice((3, 5, 10)) * MINUTE,
         rates=_rates(rng) | slow,
         spells=(*_spells(rng), *gateway),
-        acts=(*_acts(rng, reverts), *signs, *looks, *clicks),
+        acts=(*_acts(rng, reverts or reverts_here), *signs, *looks, *clicks),
         lives=_lives(rng),
         skews={name: rng.choice((-1200.0, -120.0, -3.0, 3.0, 120.0, 1200.0)) for name in names if skewed},
         sick_jobs=sick if service and not hosts else 0.0,

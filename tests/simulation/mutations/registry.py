@@ -38,7 +38,7 @@ Mutation = Callable[[], Sequence[Replacement]]
 MUTATIONS: dict[str, Mutation] = {}
 RARE = {
     "a bead is charged for a job that bdauto did not start": 20_000_226,
-    "a claim that is written back does not name the host of its job": 170_000_270,
+    "a claim that is written back does not name the host of its job": 30_000_400,
     "a loop takes a bead that somebody took over for a sign of life": 1_840_000_900,
     "a lost note is written again at each sweep": 30_003_991,
 }
