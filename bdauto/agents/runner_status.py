@@ -142,9 +142,9 @@ class RunnerStatus:
         }
 
 
-def with_switches(found: RunnerStatus, store: Mapping[str, Any], now: datetime) -> RunnerStatus:
+def with_switches(found: RunnerStatus, store: Mapping[str, Any], now: datetime, lane: str) -> RunnerStatus:
     """Return the status with the pause and the circuit breaker that the tracker's key-value store holds."""
-    words, until = breaker.suspension(store, now)
+    words, until = breaker.suspension(store, now, lane)
     return replace(found, paused=pause.read(store, now), suspended=words, suspended_until=until)
 
 

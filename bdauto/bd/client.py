@@ -24,6 +24,7 @@ from bdauto.bd.parsing import parse_beads, parse_object, unwrap
 from bdauto.bd.server_address import read_object
 from bdauto.bd.tracker import Tracker, redirected, tracker_at
 from bdauto.domain.bead import ID_PATTERN, MALFORMED, Bead, BeadList
+from bdauto.domain.defaults import DEFAULT_LANE
 from bdauto.domain.record import PLACE, PREFIX
 from bdauto.domain.record_values import guarded
 from bdauto.domain.settings import BdSettings
@@ -138,6 +139,13 @@ class Bd:
     """
 
     call_ended: Callable[[], None] = staticmethod(lambda: None)
+    lane = DEFAULT_LANE
+    """The lane of its assignee's beads."""
+
+    @property
+    def assignee(self) -> str:
+        """Whose beads it lists."""
+        return self.settings.assignee
 
     def __init__(self, settings: BdSettings, *, readonly: bool = False, private: bool = False) -> None:
         """Take the settings. `private`: nobody else reads the database's folder.
@@ -164,20 +172,18 @@ class Bd:
         One `priority` is asked for only after the first page was read: beads of it that cannot be read are no drift.
         With `place` only beads whose PLACE is that, and with `parent` only the descendants of that bead.
         """
-        words = command.ready(self.settings.assignee, limit, priority, oldest=oldest)
+        words = command.ready(self.assignee, limit, priority, oldest=oldest)
         words += [f"--metadata-field={PLACE}={place}"] if place else []
         words += ["--parent", checked_id(parent)] if parent else []
         return self._beads(words, understood=priority is not None)
 
     def in_progress(self) -> RunningCommand[BeadList]:
         """List the assignee's beads in progress, all of them."""
-        return self._beads(command.in_progress(self.settings.assignee))
+        return self._beads(command.in_progress(self.assignee))
 
     def assigned(self, statuses: Sequence[str]) -> RunningCommand[BeadList]:
         """List all the assignee's beads of these statuses."""
-        return self._beads(
-            ["list", "--assignee", self.settings.assignee, "--status", ",".join(statuses), "--limit", "0"]
-        )
+        return self._beads(["list", "--assignee", self.assignee, "--status", ",".join(statuses), "--limit", "0"])
 
     def with_metadata(self, **values: str) -> RunningCommand[BeadList]:
         """List all beads whose metadata has these texts under these keys of bdauto, whatever their status.
@@ -205,9 +211,7 @@ class Bd:
 
     def recent(self, limit: int) -> RunningCommand[BeadList]:
         """List the assignee's beads that were updated last, whatever their status."""
-        return self._beads(
-            ["list", "--assignee", self.settings.assignee, "--all", "--sort", "updated", "--limit", str(limit)]
-        )
+        return self._beads(["list", "--assignee", self.assignee, "--all", "--sort", "updated", "--limit", str(limit)])
 
     def query(self, expression: str, *, limit: int) -> RunningCommand[BeadList]:
         """List beads that match an expression of bd's query language; `limit` 0 is all of them."""

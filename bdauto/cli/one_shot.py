@@ -78,7 +78,7 @@ class OneShot:
             log.warning("metrics-failed", target="bd", error=error)
             return
         paused = pause.read(store, now)
-        suspended = breaker.read(store).state(now) != "closed"
+        suspended = breaker.read(store, self._bd.lane).state(now) != "closed"
         telemetry.set(PAUSED, paused is not None)
         telemetry.set(SUSPENDED, suspended)
         if report.command == "reap":

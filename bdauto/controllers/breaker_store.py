@@ -12,7 +12,7 @@ from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
-from bdauto.domain.breaker import KEY, Breaker, Death
+from bdauto.domain.breaker import Breaker, Death
 from bdauto.domain.life import sign_of_life
 
 TRIES = 8
@@ -36,16 +36,16 @@ class BreakerStore(msgspec.Struct, frozen=True):
         `change` is called anew for each try and returns its argument to leave the breaker as it is. `store` is the
         key-value store if it was just read. After TRIES losses the breaker is returned as others left it.
         """
-        found = Breaker()
+        found, key = Breaker(), breaker.key_of(self.bd.lane)
         for _ in range(TRIES):
             current = self.bd.kv_list().result() if store is None else store
             store = None
-            found = breaker.read(current)
+            found = breaker.read(current, self.bd.lane)
             wanted = change(found)
             if wanted == found:
                 return found
             wanted = msgspec.structs.replace(wanted, write=self.runtime.unique())
-            if swap_and_look(self.writer, self.bd.kv_list, KEY, current.get(KEY) or None, wanted.encode()):
+            if swap_and_look(self.writer, self.bd.kv_list, key, current.get(key) or None, wanted.encode()):
                 _log(found, wanted, self.runtime)
                 return wanted
         return found

@@ -91,7 +91,7 @@ class Claims(msgspec.Struct, frozen=True):
             status="in_progress",
             writes_claim_note=True,
             if_status="open",
-            if_assignee=self.bd.settings.assignee,
+            if_assignee=self.bd.assignee,
             **as_read(bead),
             if_store=store or {},
         )
@@ -214,7 +214,7 @@ class Claims(msgspec.Struct, frozen=True):
             status="in_progress",
             note="" if noted else f"{JOB_NOTE}{known.job}",
             if_status="open",
-            if_assignee=self.bd.settings.assignee,
+            if_assignee=self.bd.assignee,
             **as_read(bead),
         )
         return self._apply(change)
@@ -282,7 +282,7 @@ class Claims(msgspec.Struct, frozen=True):
             status="blocked",
             note=f"{why} — quarantined; re-arm it: bd update {bead.id} -s open",
             if_status="open",
-            if_assignee=self.bd.settings.assignee,
+            if_assignee=self.bd.assignee,
             **as_read(bead),
         )
         return self._apply(change)
@@ -358,5 +358,5 @@ class Claims(msgspec.Struct, frozen=True):
             retry_at=None,
             quarantined="",
             unclaimed="",
-            assignee=self.bd.settings.assignee,
+            assignee=self.bd.assignee,
         ).with_runs(tuple(run for run in bead.record.all_runs if run.attempt != attempt))

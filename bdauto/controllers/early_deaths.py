@@ -35,7 +35,7 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
         once, and gives them the same charge.
         """
         died = [decision for decision in decisions if decision.early_death]
-        known = breaker.read(store) if store is not None else None
+        known = breaker.read(store, self.bd.lane) if store is not None else None
         quiet = known is not None and not known.deaths and known.until is None
         if self.settings.trip_after == 0 or self.settings.dry_run or (not died and quiet):
             return list(decisions), None

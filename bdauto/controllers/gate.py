@@ -89,6 +89,7 @@ class TrackerGate:
 
     def __init__(self, bd: Bd, now: Callable[[], datetime], settings: DispatchSettings) -> None:
         self._now = now
+        self._lane = bd.lane
         self._ignore_pause = settings.ignore_pause
         self._ignore_breaker = settings.trip_after == 0
         self._store = None if self._ignore_pause and self._ignore_breaker else Prefetch(bd.kv_list, now)
@@ -122,11 +123,11 @@ class TrackerGate:
         self.expected = {} if self._ignore_pause else expected_values(store, pause.KEY)
         if self._ignore_breaker:
             return None
-        found = breaker.read(store)
+        found = breaker.read(store, self._lane)
         state = found.state(now)
         self.half_open, self.died = state == "half-open", frozenset(death.bead for death in found.deaths)
         if state == "closed":  # half open, a write of its own guards the one bead
-            self.expected |= expected_values(store, breaker.KEY)
+            self.expected |= expected_values(store, breaker.key_of(self._lane))
         return Hold(Outcome.suspended, found.describe(), found.until, found.trial) if state == "open" else None
 
     def close(self) -> None:

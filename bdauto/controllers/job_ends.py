@@ -44,8 +44,8 @@ class JobEnds(msgspec.Struct, frozen=True):
         record. If bd cannot list the runs, the sweep goes on and reports that. The next one tries again.
         """
         try:
-            listed = self.bd.with_metadata(result=RUNNING, assignee=self.bd.settings.assignee).result().beads
-            runs = [(bead, run) for bead in listed if (run := _unrecorded(bead, self.bd.settings.assignee))]
+            listed = self.bd.with_metadata(result=RUNNING, assignee=self.bd.assignee).result().beads
+            runs = [(bead, run) for bead in listed if (run := _unrecorded(bead, self.bd.assignee))]
             asked = [_during(bead, run) for bead, run in runs]
             ended = [*_ended(runs, job_evidence(runner, asked)[0], self.runtime.now())] if runs else []
             recorded = self._record(ended)
@@ -66,7 +66,7 @@ class JobEnds(msgspec.Struct, frozen=True):
         if not (jobs := runner.unrecorded()):
             return []
         left: dict[str, tuple[Bead, Run, JobEnd]] = {}
-        assignee = self.bd.settings.assignee
+        assignee = self.bd.assignee
         found = self.bd.read(sorted({bead_id for bead_id, _, _ in jobs})).result()
         beads = {bead.id: bead for bead in found.beads}
         for bead_id, job, end in jobs:
@@ -96,7 +96,7 @@ class JobEnds(msgspec.Struct, frozen=True):
 
     def _change(self, bead: Bead, run: Run, end: JobEnd) -> Change:
         """Write an end as a change that holds if bdauto has not changed the bead since: so each is counted once."""
-        record = bead.record.change(assignee=bead.record.assignee or self.bd.settings.assignee)
+        record = bead.record.change(assignee=bead.record.assignee or self.bd.assignee)
         return rewrite(
             bead,
             record.with_end(ended_run(run, end)),

@@ -162,7 +162,7 @@ class Queue(msgspec.Struct):
             return []
         last = ordered[-1]
         expression = (
-            f'assignee="{self.bd.settings.assignee}" AND status=open AND priority={last.priority} '
+            f'assignee="{self.bd.assignee}" AND status=open AND priority={last.priority} '
             f'AND updated<"{format_time(last.waiting_since + timedelta(seconds=1))}"'
         )
         older = self.bd.query(expression, limit=OLDER_LIMIT).result()
@@ -175,7 +175,7 @@ class Queue(msgspec.Struct):
         return sorted((bead for bead in beads if self._verdict(bead)), key=dispatch_order)
 
     def _verdict(self, bead: Bead) -> bool:
-        found = verdict(bead, True, self.bd.settings.assignee, self.settings, self.now)
+        found = verdict(bead, True, self.bd.assignee, self.settings, self.now)
         if not found.eligible:
             self._waiting[bead.id] = found.until
         return found.eligible

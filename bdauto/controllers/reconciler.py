@@ -51,14 +51,14 @@ class Reconciler:
         known = [one for one in running if one.bead in beads or not found.malformed]
         changed = sorted({one.bead for one in known if one.bead in beads and self._differs(beads[one.bead], one)})
         edits = recorded_edits(self._bd, changed) if changed else []
-        assignee, now = self._bd.settings.assignee, self._runtime.now()
+        assignee, now = self._bd.assignee, self._runtime.now()
         return [
             decide(one, beads.get(one.bead), edits, assignee, self._settings, linger=self._linger, now=now)
             for one in known
         ]
 
     def _differs(self, bead: Bead, running: RunningJob) -> bool:
-        return any(differences(bead, running, self._bd.settings.assignee, self._settings))
+        return any(differences(bead, running, self._bd.assignee, self._settings))
 
     def _act(self, runner: "Runner", decision: Decision) -> BeadReport | None:
         """Carry out a decision. Return a report of it if it is worth one."""

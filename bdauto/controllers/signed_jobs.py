@@ -47,7 +47,7 @@ class SignedJobs(msgspec.Struct, frozen=True):
         changes = [
             rewrite(
                 bead,
-                bead.record.change(job=bead.signed_job, assignee=self.bd.settings.assignee, result=RUNNING),
+                bead.record.change(job=bead.signed_job, assignee=self.bd.assignee, result=RUNNING),
                 act="record signed job of",
                 mark=self.runtime.unique(),
                 if_status="in_progress",

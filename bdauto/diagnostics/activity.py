@@ -87,7 +87,7 @@ def gather_activity(bd: Bd, settings: DispatchSettings, since: datetime, by: By,
     finally:
         for call in calls:
             call.kill()
-    return activity(changed, ready, bd.settings.assignee, settings, window, by)
+    return activity(changed, ready, bd.assignee, settings, window, by)
 
 
 def activity(

@@ -159,7 +159,7 @@ def _breaker(bd: Bd, now: datetime) -> Iterator[Check]:
     """Check that the circuit breaker lets beads through. A tracker that does not tell is another check's finding."""
     name, hint = "breaker", "mend the agent; one bead then tries it, or close the breaker with `bdauto resume`"
     try:
-        found = breaker.read(bd.kv_list().result())
+        found = breaker.read(bd.kv_list().result(), bd.lane)
     except BdError:
         return
     match found.state(now):

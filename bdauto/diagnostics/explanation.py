@@ -89,7 +89,7 @@ def explanation(
     finally:
         for call in calls:
             call.kill()
-    assignee = bd.settings.assignee
+    assignee = bd.assignee
     found = verdict(bead, bead.id in {other.id for other in ready.beads}, assignee, dispatch, now)
     [found] = with_jobs(bd, runner, [found], dispatch, now)
     queue = [v.bead.id for v in judge(ready.beads, {b.id for b in ready.beads}, assignee, dispatch, now) if v.eligible]
@@ -99,7 +99,7 @@ def explanation(
     return Explanation(
         now,
         found,
-        with_switches(services, store, now),
+        with_switches(services, store, now, bd.lane),
         queue.index(bead.id) + 1 if found.eligible and bead.id in queue else None,
         len(queue),
         running,

@@ -71,7 +71,7 @@ def _uncommitted(bd: Bd) -> Check:
 def _leases(bd: Bd) -> Check:
     """Check for beads in progress that `bd reclaim` would take from a running job."""
     try:
-        beads = [clean(str(row.get("issue_id")), 60) for row in bd.select(expired_leases(bd.settings.assignee))]
+        beads = [clean(str(row.get("issue_id")), 60) for row in bd.select(expired_leases(bd.assignee))]
     except BdError as error:
         return unchecked("leases", error.message)
     if not beads:

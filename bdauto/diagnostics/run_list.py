@@ -63,7 +63,7 @@ def gather_runs(
     moment = since or _LONG_AGO
     found = (bd.read([bead_id]) if bead_id else bd.changed_since(max(moment - SLACK, _LONG_AGO))).result()
     beads = {bead.id: bead for bead in found.beads}
-    mine = beads.values() if bead_id else [b for b in beads.values() if dispatched_for(b, bd.settings.assignee)]
+    mine = beads.values() if bead_id else [b for b in beads.values() if dispatched_for(b, bd.assignee)]
     here = [(bead, run) for bead, run in (runner.recent_runs(moment) if runner else ()) if bead_id in (None, bead)]
     if bead_id and not beads and not here:
         if found.malformed:

@@ -142,12 +142,12 @@ def gather(
         for call in calls:
             call.kill()
     evidence, _ = job_evidence(runner, _running(listed), services)
-    found = _judged(listed, ready, evidence, bd.settings.assignee, dispatch, reap, now)
+    found = _judged(listed, ready, evidence, bd.assignee, dispatch, reap, now)
     known = {bead.id: bead for bead in listed.beads}
     found = replace(found, queue=tuple(ranked(with_jobs(bd, runner, found.queue, dispatch, now))))
     return replace(
         found,
-        services=with_switches(services, store, now),
+        services=with_switches(services, store, now, bd.lane),
         running=tuple(with_event(runner, one) for one in found.running),
         queue=tuple(_with_blockers(bd, found.queue, known, dispatch, now, limit)),
     )
@@ -178,7 +178,7 @@ def limited(bd: Bd, runner: "Runner | None", settings: DispatchSettings, now: da
     limit = outside_hours(settings, now)
     if limit is None and counts_beads(settings):
         beads, here = bd.changed_since(now - LOOK_BACK).result().beads, runner.recent_runs(now - DAY) if runner else ()
-        limit = reached(beads, settings, bd.settings.assignee, now, here)
+        limit = reached(beads, settings, bd.assignee, now, here)
     return limit.describe() if limit else ""
 
 
@@ -198,7 +198,7 @@ def gather_queue(
     unknown = JobEvidence()
     aged = [bead for bead in _running(listed) if decide_reap(bead, unknown, reap, now).action is not Action.keep]
     evidence = job_evidence(runner, aged)[0] if aged else unknown
-    return _judged(listed, ready, evidence, bd.settings.assignee, dispatch, reap, now)
+    return _judged(listed, ready, evidence, bd.assignee, dispatch, reap, now)
 
 
 def _running(listed: BeadList) -> list[Bead]:
@@ -274,9 +274,7 @@ def _with_blockers(
     unclear = [found.bead for found in shown if [c.name for c in found.conditions if not c.passed][:1] == ["ready"]]
     detailed = {bead.id: bead for bead in with_dependencies(bd, unclear, known)}
     return [
-        verdict(detailed[found.bead.id], False, bd.settings.assignee, settings, now)
-        if found.bead.id in detailed
-        else found
+        verdict(detailed[found.bead.id], False, bd.assignee, settings, now) if found.bead.id in detailed else found
         for found in verdicts
     ]
 

@@ -19,12 +19,13 @@ from typing import Any, Literal
 import msgspec
 
 from bdauto.domain.bead import MALFORMED
+from bdauto.domain.defaults import DEFAULT_LANE
 from bdauto.domain.reset_time import LONGEST
 from bdauto.domain.times import format_time, parse_time
 from bdauto.sanitize import clean
 
 KEY = "bdauto.breaker"
-"""The key of bd's shared key-value store that holds the breaker."""
+"""The key of bd's shared key-value store that holds the breaker of the default lane."""
 FIRST_WAIT = timedelta(minutes=5)
 LONGEST_WAIT = timedelta(hours=1)
 """An open breaker waits FIRST_WAIT, doubling with each failed trial up to LONGEST_WAIT."""
@@ -166,9 +167,14 @@ def _alike(deaths: Sequence[Death], number: int) -> bool:
     return len(deaths) >= number and len({death.bead for death in deaths}) > 1 and len(words) == 1 and words != {""}
 
 
-def read(store: Mapping[str, Any]) -> Breaker:
-    """Return the breaker that the key-value store holds. A value that is malformed is taken for a closed breaker."""
-    value = store.get(KEY)
+def key_of(lane: str) -> str:
+    """Return the key that holds a lane's breaker."""
+    return KEY if lane == DEFAULT_LANE else f"{KEY}.{lane}"
+
+
+def read(store: Mapping[str, Any], lane: str = DEFAULT_LANE) -> Breaker:
+    """Return the lane's breaker in the key-value store. A value that is malformed is taken for a closed breaker."""
+    value = store.get(key_of(lane))
     if value in (None, ""):
         return Breaker()
     try:
@@ -192,9 +198,9 @@ def read(store: Mapping[str, Any]) -> Breaker:
     return Breaker(deaths[-REMEMBERED:], until, max(found.opened, 0), trial, trial_bead, found.write)
 
 
-def suspension(store: Mapping[str, Any], now: datetime) -> tuple[str, datetime | None]:
-    """Describe the breaker that the key-value store holds, and return until when it is open. "" and None: it is not."""
-    found = read(store)
+def suspension(store: Mapping[str, Any], now: datetime, lane: str) -> tuple[str, datetime | None]:
+    """Describe the lane's breaker in the key-value store, and return until when it is open. "" and None: it is not."""
+    found = read(store, lane)
     return (found.describe(), found.until) if found.state(now) == "open" else ("", None)
 
 

@@ -134,7 +134,7 @@ class Site:
 
     def _rendered(self, snapshot: Snapshot) -> Html:
         week = Week(self._report, self._report_error, reading=self._reading)
-        return Html(200, front_page(snapshot, week, self.bd.settings.assignee, SHOWN))
+        return Html(200, front_page(snapshot, week, self.bd.assignee, SHOWN))
 
     def _read_report(self) -> None:
         """Read the report, and put it into the page that is kept, which needs nothing more from the tracker."""

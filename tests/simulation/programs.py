@@ -14,7 +14,8 @@ from bdauto.domain import breaker
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
 from bdauto.domain.reaping import NO_ANSWER, TOKEN_REFUSED
 from bdauto.domain.settings import RunSettings, TelemetrySettings, Watch
-from bdauto.loop.loop import Jobs, Loop
+from bdauto.loop.lane import Lane
+from bdauto.loop.loop import Loop
 from bdauto.loop.shutdown import ShieldedWriter, Stop
 from bdauto.loop.watcher import Watcher
 from bdauto.telemetry.families import DISPATCHES
@@ -130,15 +131,16 @@ def run(process: Process) -> None:
         reap_every=timedelta(seconds=world.plan.reap_every),
         watch=Watch.auto if world.plan.watching else Watch.off,
     )
-    jobs = Jobs(settings, world.dispatch_settings, world.reap_settings, world.plan.counting)
     runner = _runner(process, agent=world.plan.agent_service)
+    lanes = [Lane(SimBd(process), runner, world.dispatch_settings, world.reap_settings)]
     stop = SimStop(process)
     runtime = process.runtime
     watcher = Watcher(settings, lambda: SimRevision(process), stop.wait, runtime.monotonic, runtime.rng)
     watcher.interval = 15.0  # with many histories, every second would be too often
     telemetry = SimTelemetry(process)
     with contextlib.closing(stop):
-        Loop(SimBd(process), lambda: SimWriter(process), runner, jobs, runtime, stop, telemetry, watcher).run()
+        counting = world.plan.counting
+        Loop(lanes, lambda: SimWriter(process), settings, runtime, stop, telemetry, watcher, counting).run()
     process.tell("stops")
 
 

@@ -156,7 +156,7 @@ class Tracker(Bd):
     def query(self, expression: str, *, limit: int) -> RunningCommand[BeadList]:
         """Understand the one expression that bdauto asks."""
         assignee, status, priority, before = expression.split(" AND ")
-        assert (assignee, status) == (f'assignee="{self.settings.assignee}"', "status=open")
+        assert (assignee, status) == (f'assignee="{self.assignee}"', "status=open")
         moment = datetime.fromisoformat(before.removeprefix('updated<"').removesuffix('"'))
         wanted = int(priority.removeprefix("priority="))
         rows = [r for r in self._rows("open") if r["priority"] == wanted and r["updated_at"] < moment]
@@ -171,7 +171,7 @@ class Tracker(Bd):
         return self._call("kv", lambda: self.store)
 
     def recent(self, limit: int) -> RunningCommand[BeadList]:
-        rows = [r for r in self.rows.values() if r["assignee"] == self.settings.assignee]
+        rows = [r for r in self.rows.values() if r["assignee"] == self.assignee]
         return self._answer("recent", sorted(rows, key=lambda r: r["updated_at"], reverse=True)[:limit])
 
     def server_time(self) -> datetime | None:
@@ -237,7 +237,7 @@ class Tracker(Bd):
         return any(blocker["status"] != "closed" for blocker in blockers)
 
     def _rows(self, status: str) -> list[dict[str, Any]]:
-        return [r for r in self.rows.values() if r["status"] == status and r["assignee"] == self.settings.assignee]
+        return [r for r in self.rows.values() if r["status"] == status and r["assignee"] == self.assignee]
 
     def _answer(self, verb: str, rows: list[dict[str, Any]], *, understood: bool = False) -> RunningCommand[BeadList]:
         answer = msgspec.json.encode([r | self.broken.get(r["id"], {}) for r in rows])

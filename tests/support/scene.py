@@ -14,7 +14,8 @@ from bdauto.bd.client import RunningCommand
 from bdauto.domain.bead import BeadList
 from bdauto.domain.settings import DispatchSettings, ReapSettings, RunSettings, TelemetrySettings, Watch
 from bdauto.errors import BdFailed
-from bdauto.loop.loop import Jobs, Loop
+from bdauto.loop.lane import Lane
+from bdauto.loop.loop import Loop
 from bdauto.loop.shutdown import Stop
 from bdauto.loop.watcher import Watcher
 from bdauto.telemetry.recorder import Telemetry
@@ -114,9 +115,10 @@ class Scene:
         counting: bool = False,
         watch: bool = False,
         writers: list[int] | None = None,
+        others: Sequence[Lane] = (),
         **o: Any,
     ) -> Loop:
-        """Run the loop for so long."""
+        """Run the loop for so long, with `others` beside its lane."""
         options = ("dispatch_every", "reap_every")
         run = RunSettings(watch=Watch.auto if watch else Watch.off, **{k: o.pop(k) for k in options if k in o})
         reap = ReapSettings(**{k: o.pop(k) for k in ("threshold",) if k in o})
@@ -136,11 +138,10 @@ class Scene:
                 writers.append(1)
             return DryWriter() if o.get("dry_run") else self.tracker
 
-        jobs = Jobs(run, DispatchSettings(**o), reap, counting)
-        services = self.board.services(agent=agent)
+        lanes = [Lane(self.tracker, self.board.services(agent=agent), DispatchSettings(**o), reap), *others]
         runtime = self.clock.runtime()
         watcher = Watcher(run, self.revision.open, self.stop.wait, runtime.monotonic, runtime.rng)
-        self.loop = Loop(self.tracker, writer, services, jobs, runtime, self.stop, telemetry, watcher)
+        self.loop = Loop(lanes, writer, run, runtime, self.stop, telemetry, watcher, counting)
         self.stop.end_at(seconds)
         self.loop.run()
         return self.loop

@@ -226,7 +226,7 @@ def test_dispatch_from_the_environment_alone(
         monkeypatch.setenv(name, value)
     assert run("dispatch") == 0
     [runner] = seen
-    assert (runner.bd.settings.db, runner.bd.settings.bd_path, runner.bd.settings.assignee) == (
+    assert (runner.bd.settings.db, runner.bd.settings.bd_path, runner.bd.assignee) == (
         tmp_path,
         "/opt/bd",
         "bot",

@@ -92,3 +92,11 @@ def test_a_dry_run_takes_no_trial() -> None:
     before = dict(tracker.store)
     assert cycle(tracker, board, clock, dry_run=True).outcome is Outcome.dispatched
     assert tracker.store == before
+
+
+def test_each_lane_has_a_breaker_of_its_own() -> None:
+    tracker, board, clock = desk("x-1", "x-2")
+    tracker.lane = "gpu"
+    assert cycle(tracker, board, clock, max_beads=1).outcome is Outcome.dispatched
+    tracker.store[f"{KEY}.gpu"] = tracker.store.pop(KEY)
+    assert cycle(tracker, board, clock).outcome is Outcome.suspended

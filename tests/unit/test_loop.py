@@ -9,12 +9,16 @@ import pytest
 
 from bdauto.agents.job_questions import BUDGET, JobQuestions
 from bdauto.bd.client import RunningCommand
+from bdauto.domain import breaker
 from bdauto.domain.bead import BeadList
+from bdauto.domain.breaker import Breaker, Death
 from bdauto.domain.pause import KEY, Pause
+from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings
 from bdauto.errors import BdFailed, BdTimeout
+from bdauto.loop.lane import Lane
 from bdauto.telemetry.families import BEADS, LAST_SUCCESS, OLDEST, PAUSED, STARVED, SUSPENDED, UP
-from tests.support.fakes import NOW, row
-from tests.support.scene import Make, gaps
+from tests.support.fakes import NOW, Board, row
+from tests.support.scene import Make, Queue, gaps
 
 DOWN = httpx.ConnectError("connection refused")
 
@@ -561,3 +565,15 @@ def test_a_few_beads_that_kill_every_agent_do_not_stop_the_queue(make: Make) -> 
     assert {scene.tracker.bead(bead).status for bead in beads} == {"in_progress"}
     posts = [scene.board.posts.count(bead) for bead in poison]
     assert max(posts) <= 12, "its backoff doubles up to an hour"
+
+
+def test_each_lane_is_dispatched_reaped_and_suspended_by_itself(make: Make) -> None:
+    board, stale = Board(), {"status": "in_progress", "updated_at": NOW - timedelta(hours=1)}
+    scene = make(row("x-1"), row("y-1", assignee="gpu"), row("y-2", assignee="gpu", **stale))
+    other = Queue(scene.clock, settings=BdSettings(assignee="gpu"))
+    other.lane, other.rows, other.store = "gpu", scene.tracker.rows, scene.tracker.store
+    death = Death("z-1", "w0", words="no key")
+    scene.tracker.store[breaker.KEY] = Breaker((death,), NOW + timedelta(minutes=5), 1).encode()
+    scene.run(120, others=[Lane(other, board.services(), DispatchSettings(), ReapSettings())])
+    assert (scene.board.posts, board.posts) == ([], ["y-1"])
+    assert scene.tracker.rows["y-2"]["status"] == "blocked"

@@ -65,11 +65,11 @@ def resume(*, bd: Annotated[BdSettings, Offer(without=("assignee",))] = BY_LOGIN
     runtime = Runtime()
     with opened(by_login(bd)) as tracker:
         store = tracker.kv_list().result()
-        before, suspended = read(store, runtime.now()), breaker.read(store).until is not None
+        before, suspended = read(store, runtime.now()), breaker.read(store, tracker.lane).until is not None
         if before is None and not suspended:
             _show("resume", "not_paused", None, "not paused", output.json)
             return
-        for key in (*([KEY] if before else []), *([breaker.KEY] if suspended else [])):
+        for key in (*([KEY] if before else []), *([breaker.key_of(tracker.lane)] if suspended else [])):
             _set(tracker, runtime, key, None)
         if _now(tracker, runtime) is not None:
             raise BdFailed("bd kv clear: the pause switch is still there", hint="see `bdauto status`, and try again")

@@ -47,7 +47,8 @@ def run(
     if loop.listen:
         need("metrics", "--listen")
     from bdauto.bd.revision import open_revision
-    from bdauto.loop.loop import Jobs, Loop
+    from bdauto.loop.lane import Lane
+    from bdauto.loop.loop import Loop
     from bdauto.loop.shutdown import Stop
     from bdauto.loop.watcher import Watcher
     from bdauto.telemetry import notify
@@ -59,7 +60,6 @@ def run(
         runner().check_start(dry_run=dispatch.dry_run)  # reports at once what can never work
     begin("run", output, bd, kind.part(agent), loop, dispatch, reap, telemetry)
     counting = bool(loop.listen or telemetry.pushgateway)
-    jobs = Jobs(loop, dispatch, reap, counting)
     runtime = Runtime()
     told = (lambda report: show(report, True)) if output.json else None
     recorder = Telemetry(telemetry, "dispatch", "reap", counting=counting, show=told)
@@ -68,7 +68,8 @@ def run(
         stop = stack.enter_context(Stop())
         watcher = Watcher(loop, lambda: open_revision(tracker), stop.wait, runtime.monotonic, runtime.rng)
         write = lambda: writer(tracker, runtime, dispatch.dry_run)  # noqa: E731
-        work = Loop(tracker, write, runner, jobs, runtime, stop, recorder, watcher)
+        lanes = [Lane(tracker, runner, dispatch, reap)]
+        work = Loop(lanes, write, loop, runtime, stop, recorder, watcher, counting)
         if loop.listen:
             reader = stack.enter_context(opened(bd, readonly=True))
             asked = LazyRunner(kind, agent, bd)  # the loop's own belongs to its thread

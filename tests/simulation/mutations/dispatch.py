@@ -368,7 +368,7 @@ def _by_priority() -> Replaced:
 @mutation("a long queue is judged by its first page")
 def _first_page() -> Replaced:
     def eligible(self: Queue, page: BeadList, wanted: int) -> Iterator[Bead]:
-        assignee = self.bd.settings.assignee
+        assignee = self.bd.assignee
         found = [b for b in page.beads if verdict(b, True, assignee, self.settings, self.now).eligible]
         return iter(sorted(found, key=dispatch_order))
 

@@ -1,0 +1,193 @@
+"""A lane: the beads of one assignee, the agent that works on them, and what a loop keeps of it between its turns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from bdauto.agents.runner_status import RunnerStatus
+from bdauto.bd.client import Bd
+from bdauto.controllers.dispatcher import Dispatcher
+from bdauto.controllers.gate import Gate, Known
+from bdauto.controllers.reaper import Reaper
+from bdauto.controllers.started_jobs import StartedJobs
+from bdauto.domain.bead import BeadList
+from bdauto.domain.outcome import Outcome, Report
+from bdauto.domain.settings import DispatchSettings, ReapSettings
+from bdauto.errors import AgentsDie, BdError
+from bdauto.loop.lane_telemetry import LaneTelemetry
+from bdauto.loop.loop_context import LoopContext, Turn
+from bdauto.loop.pause_monitor import PauseMonitor
+from bdauto.loop.polling import PollSchedule, at_rest
+from bdauto.loop.probation import Probation
+
+if TYPE_CHECKING:
+    from bdauto.agents.capacity import Capacity
+    from bdauto.agents.runner import Runner
+
+SWEEP = timedelta(hours=1)
+"""How often a lane is swept though no bead of it is known to be in progress."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What one lane is. `bd` is its client, which knows its name and its assignee. `agent` opens what runs its agent.
+
+    Its limits are settings of `dispatch`.
+    """
+
+    bd: Bd
+    agent: "Callable[[], Runner]"
+    dispatch: DispatchSettings
+    reap: ReapSettings
+
+
+class LaneWorker:
+    """Does the cycles and sweeps of one lane, by turns."""
+
+    def __init__(self, lane: Lane, context: LoopContext) -> None:
+        runtime, now = context.runtime, context.runtime.monotonic()
+        self.dispatching, self.reaping = Turn(self._dispatch, now), Turn(self._reap, now)
+        self.schedule = PollSchedule(context.settings, runtime.rng)
+        self._lane = lane
+        self._context = context
+        self._every = context.settings.dispatch_every.total_seconds()
+        self._started_jobs = StartedJobs()
+        self._probation = Probation(lane.dispatch.trip_after)
+        self._pauses = PauseMonitor(lane.bd, runtime.now, lane.dispatch, context.telemetry, self.schedule.reset)
+        self._telemetry = LaneTelemetry(lane, context, self._pauses)
+        self._runner: Runner | None = None
+        self._capacity: Capacity | None = None
+        self._resting = False
+        self._next_at: datetime | None = None
+        self._nothing_to_reap: tuple[str | None, float] = (None, 0.0)
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """What this lane does by turns. Of two that are due at once, the first is taken."""
+        return self.dispatching, self.reaping
+
+    @property
+    def longest_call(self) -> timedelta:
+        """How long one call of bd or of the runner may take."""
+        return max(self._lane.bd.settings.bd_timeout, self._runner.longest_call if self._runner else timedelta())
+
+    def changed(self, now: float) -> None:
+        """Look at the tracker soon, because it has changed: that may also be the sign of life that is waited for."""
+        at = now + self.schedule.after_change(now)
+        self.dispatching.by(at)
+        if self._probation.holds(now):
+            self.reaping.by(at)
+
+    def _failed_start(self, command: str, dry_run: bool) -> Report | None:
+        """Open the runner if it is not open yet. Return a failed report if bd cannot name the tracker."""
+        if self._runner:
+            return None
+        try:
+            self._runner = self._lane.agent()
+        except BdError as error:
+            self._context.bd_used(command, error)
+            return Report(command, Outcome.failed, dry_run, error=error)
+        self._runner.call_ended = self._context.call_ended
+        self._context.call_ended()
+        return None
+
+    # Dispatching
+
+    def _dispatch(self) -> None:
+        runtime, started = self._context.runtime, self._context.runtime.monotonic()
+        with self._context.stop.interruptible():
+            report = self._failed_start("dispatch", self._lane.dispatch.dry_run) or self._cycle()
+        self._telemetry.note(report, runtime.monotonic() - started)
+        self.dispatching.due = runtime.monotonic() + self._delay(report)
+        self._telemetry.refresh(report)
+
+    def _cycle(self) -> Report:
+        """Dispatch once.
+
+        While there is nothing to do and changes are noticed, bd is asked first, and the services only if bd has a bead
+        for them. Else the services are asked first: busy, they cost no process of bd, and down, no bead is touched.
+        """
+        lane, context, runtime = self._lane, self._context, self._context.runtime
+        self._next_at = None
+        context.watcher.seen()
+        known = Known(
+            stopping=lambda: context.stop.asked,
+            waiting_for_life=self._waiting_for_life,
+            posts_fail=lambda: context.health.posts_fail,
+            polled=lambda: not (self._resting and context.watcher.works),
+            asked=self._services,
+        )
+        gate = Gate(lane.bd, lane.agent, lane.dispatch, runtime.now, known, self._pauses)
+        dispatcher = Dispatcher(
+            *(lane.bd, context.writer(), lane.agent, lane.dispatch, runtime, gate, self._started_jobs, context.notes)
+        )
+        report = dispatcher.cycle()
+        self._next_at = dispatcher.next_at
+        if dispatcher.queue_read or isinstance(report.error, BdError):
+            context.bd_used("dispatch", report.error)
+        context.health.posts(report)
+        self._probation.dispatched(report, runtime.monotonic(), trial=self._pauses.half_open)
+        return report
+
+    def _waiting_for_life(self) -> str:
+        """Return which agents are waited for, or "". Then a sweep comes soon, which sees their signs of life."""
+        now = self._context.runtime.monotonic()
+        if not self._probation.holds(now):
+            return ""
+        self.reaping.by(now + self._every)
+        return self._probation.describe()
+
+    def _services(self, status: RunnerStatus) -> None:
+        self._context.health.services(status)
+        self._capacity = status.capacity
+
+    def _delay(self, report: Report) -> float:
+        health, now = self._context.health, self._context.runtime.now()
+        self._resting = at_rest(report) and not health.down
+        if self._resting and self._context.watcher.works:
+            return self.schedule.quiet((self._next_at - now).total_seconds() if self._next_at else float("inf"))
+        return self.schedule.after_dispatch(report, self._capacity, health.down, health.posts_fail)
+
+    # Reaping
+
+    def _reap(self) -> None:
+        runtime, started = self._context.runtime, self._context.runtime.monotonic()
+        if self._may_skip_sweep():
+            report = Report("reap", Outcome.idle, self._lane.reap.dry_run)
+            self._telemetry.swept(report)
+            self.reaping.due = started + self.schedule.after_reap(report)
+            return
+        with self._context.stop.interruptible():
+            report = self._failed_start("reap", self._lane.reap.dry_run) or self._sweep()
+        self._telemetry.note(report, runtime.monotonic() - started)
+        self.reaping.due = runtime.monotonic() + self.schedule.after_reap(report)
+        self._telemetry.refresh(report)
+
+    def _may_skip_sweep(self) -> bool:
+        """Whether nothing was in progress in the last sweep, not long ago, and the tracker has not changed since."""
+        revision, swept = self._nothing_to_reap
+        lately = self._context.runtime.monotonic() - swept < SWEEP.total_seconds()
+        return revision is not None and lately and self._context.watcher.now() == revision
+
+    def _sweep(self) -> Report:
+        lane, context = self._lane, self._context
+        revision, began = context.watcher.now(), context.runtime.monotonic()
+        runner, checking = lane.agent if lane.agent().knows_jobs else None, lane.agent().checking
+        report = Reaper(lane.bd, context.writer(), runner, lane.reap, context.runtime).sweep()
+        context.bd_used("reap", report.error)
+        self._wait_for_life(report)
+        empty = report.outcome is Outcome.idle and not report.beads and not report.unrecorded
+        self._nothing_to_reap = (revision if empty and not checking else None, began)
+        if runner and report.outcome is not Outcome.paused and not isinstance(report.error, AgentsDie):
+            context.health.jobs(report.error)
+        return report
+
+    def _wait_for_life(self, report: Report) -> None:
+        """Learn from a sweep which agents live. The beads that it did not find in progress are read for that."""
+        unlisted, others = self._probation.unlisted(report), BeadList(())
+        try:
+            others = self._lane.bd.read(unlisted).result() if unlisted else others
+        except BdError as error:
+            self._context.bd_used("reap", error)
+        self._probation.swept(report, others.beads)

@@ -1,0 +1,56 @@
+"""What the lanes of a loop share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bdauto.bd.change import Writer
+from bdauto.clock import Runtime
+from bdauto.controllers.late_notes import LateNotes
+from bdauto.domain.settings import RunSettings
+from bdauto.errors import BdautoError, BdError
+from bdauto.loop.dependency_health import DependencyHealth
+from bdauto.loop.shutdown import ShieldedWriter, Stop
+from bdauto.loop.watcher import Watcher
+from bdauto.telemetry.recorder import Telemetry
+
+
+@dataclass
+class LoopContext:
+    """The process round the lanes. `call_ended` is called at each sign that a cycle or sweep goes on."""
+
+    settings: RunSettings
+    open_writer: Callable[[], Writer]
+    runtime: Runtime
+    stop: Stop
+    telemetry: Telemetry
+    watcher: Watcher
+    health: DependencyHealth
+    call_ended: Callable[[], None]
+    counting: bool
+    """Whether somebody reads the metrics of the queue."""
+    notes: LateNotes = field(default_factory=LateNotes)
+    _writer: Writer | None = field(default=None, init=False)
+
+    def writer(self) -> Writer:
+        """Return the writer. Its first change begins a critical section."""
+        if self._writer is None:
+            self._writer = self.open_writer()
+        return ShieldedWriter(self._writer, self.stop.enter_critical_section)
+
+    def bd_used(self, user: str, error: BdautoError | None) -> None:
+        """Note whether bd did what this user of it wanted. After an outage it may be another version."""
+        self.health.bd(user, error)
+        if isinstance(error, BdError):
+            self._writer = None
+
+
+@dataclass
+class Turn:
+    """Work that the loop does again and again. `take` sets when it is due next, by the monotonic clock."""
+
+    take: Callable[[], None]
+    due: float
+
+    def by(self, moment: float) -> None:
+        """Let it be due at this moment, unless it is due before."""
+        self.due = min(self.due, moment)
