@@ -9,7 +9,8 @@ import msgspec
 
 from bdauto.agents.runner_status import STATE_LIMIT, job_evidence, state_after
 from bdauto.domain.bead import MOST_JOBS, Bead
-from bdauto.domain.notes import FINISH_NOTE, format_age
+from bdauto.domain.constants import IN_A_ROW
+from bdauto.domain.notes import FINISH_NOTE
 from bdauto.domain.reaping import (
     ALIVE,
     ELSEWHERE,
@@ -22,14 +23,13 @@ from bdauto.domain.reaping import (
 )
 from bdauto.domain.record import ATTEMPT
 from bdauto.domain.times import format_time
+from bdauto.domain.values import format_age
 from bdauto.errors import ServiceDown, ServiceError
 from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
 
-IN_A_ROW = 3
-"""After this many consecutive jobs without an answer the agent service is at fault, not the jobs."""
 MOST_SILENT = 6
 """After this many jobs without an answer in all, a cycle asks about no further job: each takes a whole timeout."""
 UNTOLD = timedelta(minutes=30)

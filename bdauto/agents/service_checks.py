@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bdauto.agents.capacity import Capacity
 from bdauto.domain.findings import MOST_SKEW, Check, fail, ok, unchecked, warn
-from bdauto.domain.notes import format_age
+from bdauto.domain.values import format_age
 from bdauto.errors import BdautoError, ServiceDrift, ServiceError, TokenRefused
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """What a one-shot command reports after its work: metrics and notifications."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from bdauto import log
@@ -10,6 +9,7 @@ from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.diagnostics.snapshot import gather_queue
 from bdauto.domain import breaker, pause
+from bdauto.domain.constants import STARVED_AFTER
 from bdauto.domain.outcome import BeadOutcome, Report
 from bdauto.domain.settings import DispatchSettings, ReapSettings, TelemetrySettings
 from bdauto.errors import AgentsDie, BdError, ServiceError
@@ -19,8 +19,6 @@ from bdauto.telemetry.recorder import Telemetry
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
 
-LONG_WAIT = timedelta(minutes=6)
-"""After this time a one-shot command calls an eligible bead starved: three ticks of the CronJob."""
 COMMON = ("in_progress", "quarantined", "cancelled", "blocked")
 """The states of beads that every command counts."""
 
@@ -87,4 +85,4 @@ class OneShot:
         telemetry.queue({state: found.counts[state] for state in ("eligible", "waiting", *COMMON)}, found.oldest)
         dispatched = any(bead.outcome is BeadOutcome.dispatched for bead in report.beads)
         held = paused or suspended or dispatched
-        telemetry.set(STARVED, bool(found.oldest > LONG_WAIT and status.free and not held))
+        telemetry.set(STARVED, bool(found.oldest > STARVED_AFTER and status.free and not held))

@@ -20,7 +20,7 @@ from bdauto.diagnostics.snapshot import Running, Snapshot, last_note, place_word
 from bdauto.diagnostics.wording import services
 from bdauto.domain.eligibility import Condition
 from bdauto.domain.findings import Check, Level
-from bdauto.domain.notes import format_age
+from bdauto.domain.values import format_age
 from bdauto.sanitize import clean
 
 TITLE_LIMIT = 200
@@ -64,14 +64,6 @@ def failed(error: Exception) -> Text:
     return _text(str(error), "red")
 
 
-def short_age(age: timedelta) -> str:
-    """Write an age in at most four characters for a table: `45s`, `12m`, `5h`, `3d`."""
-    minutes = int(age.total_seconds()) // 60
-    if minutes < 120:
-        return format_age(age)
-    return f"{minutes // 60}h" if minutes < 48 * 60 else f"{minutes // (24 * 60)}d"
-
-
 def status_view(snapshot: Snapshot, limit: int, needs: Sequence[str]) -> RenderableType:
     """Render a snapshot. `limit` cuts each list (0 does not), and `needs` lists what needs a person."""
     parts: list[RenderableType] = [*(_text(f"! {line}", "bold red") for line in needs), _around(snapshot)]
@@ -91,7 +83,7 @@ def status_view(snapshot: Snapshot, limit: int, needs: Sequence[str]) -> Rendera
             parts.append(_heading(f"{heading}: {len(beads)}"))
             table = _table("bead", "age", column)
             for bead in beads[: limit or None]:
-                age = Text(short_age(snapshot.now - bead.updated_at), style="dim")
+                age = Text(format_age(snapshot.now - bead.updated_at), style="dim")
                 table.add_row(_id(bead.id), age, _text(bead.record.quarantined or last_note(bead), limit=REASON_LIMIT))
             parts += _cut(table, len(beads), limit)
     if snapshot.malformed:
@@ -115,7 +107,7 @@ def _queue(snapshot: Snapshot, limit: int) -> Table:
         table.add_row(
             _id(found.bead.id),
             Text(str(found.bead.priority)),
-            Text(short_age(snapshot.now - found.bead.waiting_since), style="dim"),
+            Text(format_age(snapshot.now - found.bead.waiting_since), style="dim"),
             _text(words, "green" if found.eligible else "yellow", REASON_LIMIT),
             _text(found.bead.title, limit=TITLE_LIMIT),
         )
@@ -127,9 +119,9 @@ def _running(running: Sequence[Running], now: datetime) -> Table:
     for one in running:
         table.add_row(
             _id(one.bead.id),
-            Text(short_age(one.running) if one.running is not None else "-"),
-            Text(short_age(one.age), style="dim"),
-            Text(short_age(one.left) if one.left and one.left > timedelta(0) else "-"),
+            Text(format_age(one.running) if one.running is not None else "-"),
+            Text(format_age(one.age), style="dim"),
+            Text(format_age(one.left) if one.left and one.left > timedelta(0) else "-"),
             _text(one.bead.record.job or "-"),
             _text(one.verdict, "green" if one.state == "kept" else "red", REASON_LIMIT),
             _text(one.bead.title, limit=TITLE_LIMIT),
@@ -153,7 +145,7 @@ def explain_view(explained: Explanation) -> RenderableType:
     told = story(bead)
     if explained.running:
         times = (("has run for", explained.running.running), ("time left", explained.running.left))
-        told += [(word, short_age(max(time, timedelta(0)))) for word, time in times if time is not None]
+        told += [(word, format_age(max(time, timedelta(0)))) for word, time in times if time is not None]
         told += [("job is", explained.running.job_state)] if explained.running.job_state else []
         told += [("last event", explained.running.last_event(explained.now))] if explained.running.event else []
     if told:

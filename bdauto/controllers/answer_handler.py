@@ -14,14 +14,11 @@ from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted,
 from bdauto.controllers.claims import Claim, Claims, ReleaseResult
 from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.bead import Bead
+from bdauto.domain.constants import EXPORT_DELAY, IN_A_ROW
 from bdauto.domain.notes import UNKNOWN
 from bdauto.domain.outcome import BeadOutcome, BeadReport
 from bdauto.errors import BdautoError, BdError, BdFailed, BdTimeout, PartlyDone, ServiceDown, ServiceDrift
 
-IN_A_ROW = 3
-"""So many beads that fail one after another speak against the service, and not against the beads."""
-EXPORT_DELAY = timedelta(minutes=2)
-"""A service may read an export that is up to a minute old: a bead created so lately may not be in it."""
 NOT_VISIBLE_RETRY = timedelta(minutes=1)
 """A bead that the service does not see yet is tried again after this long: its export is at most a minute old then."""
 

@@ -1,13 +1,13 @@
 """Takes one bead at a time: the claim, the POST, and what its answer does to the bead."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from bdauto import log
 from bdauto.agents.answers import Answer, Started, Unknown
-from bdauto.bd.change import Change, LookBack, Writer, apply_each
+from bdauto.bd.change import LookBack, Writer, apply_each
 from bdauto.bd.client import Bd
 from bdauto.bd.prefetch import MAX_AGE
 from bdauto.clock import Runtime
@@ -18,21 +18,17 @@ from bdauto.controllers.gate import Gate, Step
 from bdauto.controllers.hold import Hold
 from bdauto.controllers.started_jobs import StartedJob, StartedJobs
 from bdauto.domain.bead import Bead
-from bdauto.domain.breaker import Death
-from bdauto.domain.notes import UNKNOWN, format_age
+from bdauto.domain.constants import IN_A_ROW
 from bdauto.domain.outcome import BeadOutcome, Outcome
 from bdauto.domain.settings import DispatchSettings
-from bdauto.domain.times import format_time
+from bdauto.domain.values import format_age
 from bdauto.errors import AgentsDie, BdConflict, BdError, BdFailed
-from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Place, Runner
 
 CLAIM_TRIES = 3
 """How often a claim is tried in all, if a change of the breaker may have prevented it."""
-IN_A_ROW = 3
-"""After this many consecutive claims that fail, bd is at fault, not the beads."""
 
 
 @dataclass
@@ -146,18 +142,9 @@ class Attempts:
         return Started("")
 
     def _count_unknown(self, claim: Claim, error: str) -> None:
-        """Count a POST with an unknown outcome in the breaker."""
-        bead, claimed_at = claim.bead.id, format_time(self.runtime.now())
-        death = Death(bead, claim.attempt, words=clean(error), claimed_at=claimed_at, unknown=True)
-        found, opened = self._breaker.after_unknown(death, self.settings.trip_after)
-        if opened:
-            self.tripped = AgentsDie(
-                f"{bead}: {UNKNOWN}: {clean(error, 120)}; {found.describe()}",
-                hint="see what stands between bdauto and the agent service; one bead then tries it, or `bdauto resume`",
-            )
-        self._give_back(self._breaker.refunds(found))
-
-    def _give_back(self, charges: Sequence[Change]) -> None:
+        """Count a POST with an unknown outcome in the breaker, which gives charges back when it opens."""
+        found, self.tripped = self._breaker.count_unknown(claim.bead.id, claim.attempt, error, self.settings.trip_after)
+        charges = self._breaker.refunds(found)
         for change, result in zip(charges, apply_each(self.writer, charges, LookBack(self.bd.read)), strict=True):
             if isinstance(result, BdError):
                 self.answers.report(change.bead, BeadOutcome.failed, f"{change.act}: {result}")

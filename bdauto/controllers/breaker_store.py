@@ -13,10 +13,13 @@ from bdauto.clock import Runtime
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
 from bdauto.domain.breaker import Breaker, Death
+from bdauto.domain.constants import SWAP_TRIES
 from bdauto.domain.life import sign_of_life
+from bdauto.domain.notes import UNKNOWN
+from bdauto.domain.times import format_time
+from bdauto.errors import AgentsDie
+from bdauto.sanitize import clean
 
-TRIES = 8
-"""Several dispatchers and reapers may change the breaker at once: each reads it anew after it lost."""
 RECENT = 50
 """How many of the last updated beads are searched for agents that have shown life since."""
 Life = tuple[str, datetime]
@@ -34,10 +37,10 @@ class BreakerStore(msgspec.Struct, frozen=True):
         """Apply `change` to the breaker as it is now, and return what it is afterwards.
 
         `change` is called anew for each try and returns its argument to leave the breaker as it is. `store` is the
-        key-value store if it was just read. After TRIES losses the breaker is returned as others left it.
+        key-value store if it was just read. After SWAP_TRIES losses the breaker is returned as others left it.
         """
         found, key = Breaker(), breaker.key_of(self.bd.lane)
-        for _ in range(TRIES):
+        for _ in range(SWAP_TRIES):
             current = self.bd.kv_list().result() if store is None else store
             store = None
             found = breaker.read(current, self.bd.lane)
@@ -49,6 +52,18 @@ class BreakerStore(msgspec.Struct, frozen=True):
                 _log(found, wanted, self.runtime)
                 return wanted
         return found
+
+    def count_unknown(self, bead: str, attempt: str, error: str, trip_after: int) -> tuple[Breaker, AgentsDie | None]:
+        """Count a POST with an unknown outcome. Return the breaker, and the error if this opened it."""
+        claimed_at, words = format_time(self.runtime.now()), clean(error)
+        death = Death(bead, attempt, words=words, claimed_at=claimed_at, unknown=True)
+        found, opened = self.after_unknown(death, trip_after)
+        if not opened:
+            return found, None
+        return found, AgentsDie(
+            f"{bead}: {UNKNOWN}: {clean(error, 120)}; {found.describe()}",
+            hint="see what stands between bdauto and the agent service; one bead then tries it, or `bdauto resume`",
+        )
 
     def after_unknown(self, death: Death, trip_after: int) -> tuple[Breaker, bool]:
         """Count a POST with an unknown outcome. Return the breaker, and whether this opened it.

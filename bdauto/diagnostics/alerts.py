@@ -5,13 +5,9 @@ from datetime import timedelta
 
 from bdauto.diagnostics.snapshot import Running, Snapshot, last_note
 from bdauto.domain.bead import Bead
-from bdauto.domain.notes import format_age
+from bdauto.domain.constants import NAMED, STARVED_AFTER
+from bdauto.domain.values import format_age
 from bdauto.sanitize import clean
-
-NAMED = 5
-"""Beads of a kind that are named."""
-STARVED_AFTER = timedelta(minutes=10)
-"""So long may the head of the queue wait while there is room: five ticks of a CronJob that runs every two minutes."""
 
 
 def active_alerts(snapshot: Snapshot) -> list[str]:
@@ -72,4 +68,4 @@ def _ids(running: Sequence[Running]) -> str:
         f"{r.bead.id} ({clean(r.bead.title, 60)})" + (f" {clean(r.decision.cause, 160)}" if r.decision.cause else "")
         for r in running
     ]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -20,7 +20,7 @@ from bdauto.diagnostics.record_checks import Topology, record_checks, shared_job
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
 from bdauto.domain.findings import MOST_SKEW, Check, Level, fail, ok, unchecked, warn
-from bdauto.domain.notes import format_age
+from bdauto.domain.values import format_age
 from bdauto.errors import (
     AgentsDie,
     BdDrift,

@@ -1,7 +1,7 @@
 """One bead explained: its verdict with all the conditions behind it, its place in the queue, and its story so far."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bdauto.agents.runner_status import RunnerStatus, check_services, job_evidence, with_switches
@@ -19,11 +19,11 @@ from bdauto.diagnostics.snapshot import (
 )
 from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import Condition, Verdict, verdict
-from bdauto.domain.notes import format_age
 from bdauto.domain.record import Run
-from bdauto.domain.results import format_cost, format_seconds
+from bdauto.domain.results import format_cost
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time
+from bdauto.domain.values import format_age, format_duration
 from bdauto.errors import BdFailed, NoSuchBead
 from bdauto.sanitize import clean
 
@@ -129,7 +129,7 @@ def story(bead: Bead) -> list[tuple[str, str]]:
     """Return what bdauto's metadata tells of the bead, as pairs of a word and a value."""
     moments = (("claimed at", bead.record.claimed_at), ("not before", bead.record.retry_at))
     ended, seconds, cost_usd, _ = _sums(bead)
-    took = f" in {format_seconds(seconds)}" if seconds is not None else ""
+    took = f" in {format_duration(timedelta(seconds=seconds))}" if seconds is not None else ""
     cost = f", {format_cost(cost_usd)}" if cost_usd is not None else ""
     told = [
         ("attempts", str(bead.record.attempts) if bead.record.attempts else ""),

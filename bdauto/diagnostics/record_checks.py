@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from bdauto.bd.client import Bd
 from bdauto.bd.sql import UNCOMMITTED, expired_leases
+from bdauto.domain.constants import NAMED
 from bdauto.domain.findings import Check, ok, unchecked, warn
 from bdauto.domain.runs import shared_jobs
 from bdauto.errors import BdError
@@ -13,8 +14,6 @@ from bdauto.sanitize import clean
 
 COMMIT = """bd sql "CALL DOLT_COMMIT('-A', '-m', 'left uncommitted')\""""
 WEEK = timedelta(days=7)
-NAMED = 5
-"""Beads that a check names."""
 
 
 class Topology(StrEnum):

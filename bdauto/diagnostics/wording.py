@@ -1,7 +1,10 @@
 """Amounts in words, the same on a terminal and on a page. What is not known is a dash, never zero."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from bdauto.domain.values import format_duration
 
 if TYPE_CHECKING:
     from bdauto.agents.runner_status import Part, RunnerStatus
@@ -9,19 +12,11 @@ if TYPE_CHECKING:
 DASH = "–"
 Words = tuple[str, str]
 """A style (`good`, `warn`, `bad` or `muted`), and what to say in it."""
-_UNITS = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def rough_time(seconds: int | None) -> str:
     """Write a duration in its two largest units: `45s`, `4m12s`, `5h12m`, `3d4h`."""
-    if seconds is None:
-        return DASH
-    for place, (size, unit) in enumerate(_UNITS):
-        if seconds >= size:
-            whole, rest = divmod(seconds, size)
-            smaller, name = _UNITS[place + 1] if place + 1 < len(_UNITS) else (1, "")
-            return f"{whole}{unit}" + (f"{rest // smaller}{name}" if name and rest // smaller else "")
-    return "0s"
+    return DASH if seconds is None else format_duration(timedelta(seconds=seconds), 2)
 
 
 def money(cost_usd: float | None) -> str:

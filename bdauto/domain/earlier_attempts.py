@@ -5,12 +5,13 @@ It is text of agents and people, so it is bounded, cleaned and quoted line by li
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 
 from bdauto.domain.bead import CLAIM_LINE, Bead
 from bdauto.domain.notes import AGENT_SIGN, FINISH_NOTE, JOB_NOTE
 from bdauto.domain.record import Result, Run
-from bdauto.domain.results import format_seconds
 from bdauto.domain.times import format_time
+from bdauto.domain.values import format_duration
 from bdauto.sanitize import clean, hide_secrets
 
 MOST_RUNS = 5
@@ -45,7 +46,7 @@ def describe_earlier(bead: Bead, checks: Mapping[str, str], branch: str = "") ->
 def _run(number: int, run: Run, check: str) -> Iterator[str]:
     result = run.result or Result.lost
     why = f" ({run.why})" if run.why and run.why not in ("ok", result) else ""
-    took = f" after {format_seconds(run.seconds)}" if run.seconds is not None else ""
+    took = f" after {format_duration(timedelta(seconds=run.seconds))}" if run.seconds is not None else ""
     at = f" at {format_time(run.ended_at)}" if run.ended_at else ""
     yield f"{number}. {result}{why}{took}{at}."
     if run.words:

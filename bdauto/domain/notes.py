@@ -16,9 +16,9 @@ UNKNOWN = "dispatch outcome unknown"
 """The start of the note and of the recorded error when the outcome of a POST is unknown: a job may run."""
 
 
-def format_age(age: timedelta) -> str:
-    """Write an age as notes do: in whole minutes, rounded down, and below a minute in seconds."""
-    seconds = max(int(age.total_seconds()), 0)
+def in_minutes(duration: timedelta) -> str:
+    """Write a duration as the reaper's note does: in whole minutes, rounded down, and below a minute in seconds."""
+    seconds = max(int(duration.total_seconds()), 0)
     return f"{seconds // 60}m" if seconds >= 60 else f"{seconds}s"
 
 

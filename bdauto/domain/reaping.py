@@ -8,12 +8,12 @@ import msgspec
 
 from bdauto.domain.bead import Bead
 from bdauto.domain.life import only_signed, sign_of_life
-from bdauto.domain.notes import UNKNOWN, format_age
+from bdauto.domain.notes import UNKNOWN, in_minutes
 from bdauto.domain.record import Result
 from bdauto.domain.results import JobEnd, describe_end
 from bdauto.domain.settings import OnStall, ReapSettings
 from bdauto.domain.times import format_time
-from bdauto.domain.values import format_duration
+from bdauto.domain.values import format_age, format_duration
 from bdauto.sanitize import clean
 
 
@@ -178,7 +178,7 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
         )
     limit = max(settings.threshold, NO_ANSWER_LIMIT) if job_state == NO_ANSWER else settings.threshold
     if age > limit:
-        words = f"no progress for {format_age(age)} (threshold {format_duration(limit)}){_silence(bead, job_state)}"
+        words = f"no progress for {in_minutes(age)} (threshold {in_minutes(limit)}){_silence(bead, job_state)}"
         if _silent(bead) and job_state in ("", FORGOTTEN, NO_ANSWER, ELSEWHERE):
             return _early_death(bead, words, settings, by_age=True)
         return _over(bead, words, settings, by_age=True)

@@ -12,6 +12,7 @@ from bdauto.domain.notes import FINISH_NOTE
 from bdauto.domain.record import WORDS_LIMIT, Result, Run
 from bdauto.domain.record_values import checked_number
 from bdauto.domain.times import format_time
+from bdauto.domain.values import format_duration
 from bdauto.sanitize import clean, hide_secrets
 
 LINE_LIMIT = 4000
@@ -134,24 +135,17 @@ _ADVICE = {
 
 def describe_end(end: JobEnd) -> str:
     """Describe why a job ended that left its bead in progress, e.g. `failed after 12s: API Error: 529 overloaded`."""
-    took = f" after {format_seconds(end.seconds)}" if end.seconds is not None else ""
+    took = f" after {format_duration(timedelta(seconds=end.seconds))}" if end.seconds is not None else ""
     advice = f" ({_ADVICE[end.why]})" if end.why in _ADVICE else ""
     return _HOW.get(end.result, "failed{}").format(took) + (f": {end.words}" if end.words else "") + advice
 
 
 def finish_note(job: str, end: JobEnd, *, words: bool) -> str:
     """Write the note of a job's end, e.g. `agent finished: job=0b37aa7fd784 completed in 4m12s, $0.42 at 2026-…Z`."""
-    took = f" in {format_seconds(end.seconds)}" if end.seconds is not None else ""
+    took = f" in {format_duration(timedelta(seconds=end.seconds))}" if end.seconds is not None else ""
     cost = f", {format_cost(end.cost_usd)}" if end.cost_usd is not None else ""
     said = f": {end.words}" if words and end.words else ""
     return f"{FINISH_NOTE}{job} {end.result}{took}{cost} at {format_time(end.ended_at)}{said}"
-
-
-def format_seconds(seconds: int) -> str:
-    """Write whole seconds as `45s`, `4m12s` or `1h5m`."""
-    minutes, rest = divmod(seconds, 60)
-    parts = ((minutes // 60, "h"), (minutes % 60, "m"), (rest, "s"))
-    return "".join(f"{count}{unit}" for count, unit in parts if count) or "0s"
 
 
 def format_cost(cost_usd: float) -> str:

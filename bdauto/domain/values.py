@@ -9,6 +9,7 @@ from bdauto.sanitize import clean
 
 DURATION_FORMS = "500ms, 90s, 30m, 1h30m or 2d"
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII)
+_UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms"))
 _LONGEST = timedelta(days=3650)
 _LARGEST = 1_000_000
 _NAME = re.compile(r"(?!-)[\w.@+:/-]{1,255}")
@@ -31,13 +32,22 @@ def parse_duration(text: str) -> timedelta:
     raise UsageError(f"{text[:40]!r} is not a duration: write it as {DURATION_FORMS}")
 
 
-def format_duration(duration: timedelta) -> str:
-    """Write a duration as `parse_duration` reads it: `30m`, `90m` (never hours), `1m30s`, `45s`, `500ms`."""
-    millis = round(duration.total_seconds() * 1000)
-    if millis % 1000:
-        return f"{millis}ms"
-    minutes, seconds = divmod(millis // 1000, 60)
-    return (f"{minutes}m" if minutes else "") + (f"{seconds}s" if seconds or not minutes else "")
+def format_duration(duration: timedelta, units: int = len(_UNITS)) -> str:
+    """Write a duration as `parse_duration` reads it: `7d`, `1h30m`, `45s`, `500ms`. A negative one is `0s`.
+
+    With `units`, write only so many neighbouring units from the largest on: with 2, `5h12m` and `3d`.
+    """
+    rest, parts = max(round(duration / timedelta(milliseconds=1)), 0), list[tuple[int, str]]()
+    for size, unit in _UNITS:
+        count, rest = divmod(rest, size)
+        parts += [(count, unit)] if count or parts else []
+    return "".join(f"{count}{unit}" for count, unit in parts[:units] if count) or "0s"
+
+
+def format_age(age: timedelta) -> str:
+    """Write an age for people: `45s`, `12m`, `1h5m`, `1d15h`. Seconds count only below a minute."""
+    unit = timedelta(minutes=1) if age >= timedelta(minutes=1) else timedelta(seconds=1)
+    return format_duration(age // unit * unit, 2)
 
 
 def parse_count(text: str) -> int:

@@ -1,17 +1,22 @@
-"""Which dependencies answer, as `bdauto run` learns from its cycles. Outages reports what changes."""
+"""Which dependencies answer, as `bdauto run` learns from its cycles, and the reports of their outages."""
 
 from collections import defaultdict
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
+from bdauto import log
 from bdauto.agents.runner_status import AGENT, RunnerStatus
+from bdauto.clock import Runtime
 from bdauto.domain.outcome import BeadOutcome, Report
+from bdauto.domain.values import format_age, format_duration
 from bdauto.errors import BdautoError, BdError, ServiceError
-from bdauto.loop.outages import Outages
 from bdauto.telemetry.families import ASKED, UP
 from bdauto.telemetry.recorder import Telemetry
 
 BD, HEALTH = "bd", "health"
+REMINDER = timedelta(minutes=10)
+"""How often a lasting outage is logged."""
 STARTING = (BeadOutcome.dispatched, BeadOutcome.busy)
 NOT_STARTING = (BeadOutcome.unavailable, BeadOutcome.misconfigured, BeadOutcome.unknown)
 
@@ -22,14 +27,12 @@ class DependencyHealth:
     An outage ends only when the operation that failed succeeds: `bd list` may work while `bd ready` still fails.
     """
 
-    def __init__(
-        self, telemetry: Telemetry, outages: Outages, now: Callable[[], datetime], back: Callable[[], None]
-    ) -> None:
+    def __init__(self, telemetry: Telemetry, runtime: Runtime, back: Callable[[], None]) -> None:
         """`back` is called when an outage ends."""
-        self._now = now
+        self._now = runtime.now
         self._asked: dict[str, datetime] = {}
         self._telemetry = telemetry
-        self._outages = outages
+        self._outages = _Outages(runtime.monotonic, telemetry.tell)
         self._back = back
         self._failing: defaultdict[str, set[str]] = defaultdict(set)
         """The users of each target that do not get what they want."""
@@ -62,7 +65,7 @@ class DependencyHealth:
         """Say of each target, a line each, whether it answered when it was last asked, and how long ago that was."""
         now = self._now()
         return "".join(
-            f"{target} {'up' if self._up.get(target) else 'down'}, asked {(now - asked).total_seconds():.0f}s ago\n"
+            f"{target} {'up' if self._up.get(target) else 'down'}, asked {format_age(now - asked)} ago\n"
             for target, asked in sorted(self._asked.items())
         )
 
@@ -112,3 +115,50 @@ class DependencyHealth:
     def _answered(self, target: str) -> None:
         if self._outages.answered(target):
             self._back()
+
+
+@dataclass
+class _Outage:
+    since: float
+    said: float
+    failures: int = 1
+
+
+class _Outages:
+    """The current outages, by target. `tell` gets a title and a text when one starts and when it ends."""
+
+    def __init__(self, monotonic: Callable[[], float], tell: Callable[[str, str], None]) -> None:
+        self._monotonic = monotonic
+        self._tell = tell
+        self._outages: dict[str, _Outage] = {}
+
+    def failed(self, target: str, error: BdautoError) -> None:
+        """Note that a target failed."""
+        now = self._monotonic()
+        outage = self._outages.get(target)
+        if outage is None:
+            self._outages[target] = _Outage(now, now)
+            self._tell(f"outage of {target}", str(error))
+            log.error("outage", target=target, error=error)
+            return
+        outage.failures += 1
+        if now - outage.said >= REMINDER.total_seconds():
+            outage.said = now
+            log.error("outage", target=target, seconds=now - outage.since, failures=outage.failures, error=error)
+
+    def answered(self, target: str) -> bool:
+        """Note that a target worked. Return True if that ended an outage."""
+        outage = self._outages.pop(target, None)
+        if outage is None:
+            return False
+        seconds = self._monotonic() - outage.since
+        lasted = format_duration(timedelta(seconds=round(seconds)))
+        self._tell(f"end of the outage of {target}", f"after {lasted} and {outage.failures} failures")
+        log.event("recovered", target=target, seconds=seconds, failures=outage.failures)
+        return True
+
+    def __contains__(self, target: str) -> bool:
+        return target in self._outages
+
+    def __bool__(self) -> bool:
+        return bool(self._outages)

@@ -1,6 +1,7 @@
 """What a loop tells of a lane: its cycles and sweeps, whether it starves, and its queue."""
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -8,8 +9,8 @@ from bdauto import log
 from bdauto.diagnostics.snapshot import gather_queue
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.errors import BdError, ServiceError
+from bdauto.loop.dependency_health import REMINDER
 from bdauto.loop.loop_context import LoopContext
-from bdauto.loop.outages import RateLimitedWarnings
 from bdauto.loop.pause_monitor import PauseMonitor
 from bdauto.loop.shutdown import Stopped
 from bdauto.loop.starvation import StarvationDetector
@@ -30,7 +31,7 @@ class LaneTelemetry:
         self._context = context
         self._runtime = context.runtime
         self._pauses = pauses
-        self._warnings = RateLimitedWarnings(context.runtime.monotonic)
+        self._warnings = _Warnings(context.runtime.monotonic)
         self._starvation = StarvationDetector(context.settings)
         self._starved = self._limited = False
         self._refreshed = float("-inf")
@@ -104,3 +105,19 @@ class LaneTelemetry:
         found = gather_queue(lane.bd, lane.agent(), lane.dispatch, lane.reap, self._runtime.now())
         self._starvation.eligible = found.eligible
         self._context.telemetry.queue(found.counts, found.oldest)
+
+
+class _Warnings:
+    """What cycles complain of that is no outage: the same words are logged once every ten minutes."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._said: dict[str, tuple[str, float]] = {}
+
+    def say(self, command: str, words: str) -> None:
+        """Log what a command's cycle complains of, unless it just was."""
+        now = self._monotonic()
+        before, when = self._said.get(command, ("", 0.0))
+        if words != before or now - when >= REMINDER.total_seconds():
+            self._said[command] = (words, now)
+            log.warning("cycle-failed", command=command, error=words)

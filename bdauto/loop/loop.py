@@ -12,12 +12,12 @@ from bdauto.domain.settings import RunSettings
 from bdauto.loop.dependency_health import DependencyHealth
 from bdauto.loop.lane import Lane, LaneWorker
 from bdauto.loop.loop_context import LoopContext
-from bdauto.loop.outages import Outages
 from bdauto.loop.shutdown import Stop, Stopped
-from bdauto.loop.starvation import INTERVALS
 from bdauto.loop.watcher import Watcher
 from bdauto.telemetry.recorder import Telemetry
 
+ALIVE_INTERVALS = 3
+"""The loop is stalled after this many intervals, or this many times the longest call, without a sign of life."""
 PUBLISH = timedelta(seconds=15)
 """How often the metrics are pushed: as often as scrapers usually read them."""
 
@@ -45,8 +45,7 @@ class Loop:
         """Begin with all turns due."""
         self.telemetry.begin("dispatch", "reap", now=self.runtime.now())
         self._every = self.settings.dispatch_every.total_seconds()
-        outages = Outages(self.runtime.monotonic, self.telemetry.tell)
-        self._health = DependencyHealth(self.telemetry, outages, self.runtime.now, self._recovered)
+        self._health = DependencyHealth(self.telemetry, self.runtime, self._recovered)
         self._context = LoopContext(
             self.settings,
             self.writer,
@@ -110,7 +109,7 @@ class Loop:
 
     def _moved(self, longest: float = 0.0) -> None:
         """Note that the loop is not stalled. The next time may be three intervals or three long calls away."""
-        self._alive_until = self.runtime.monotonic() + INTERVALS * max(self._every, longest)
+        self._alive_until = self.runtime.monotonic() + ALIVE_INTERVALS * max(self._every, longest)
 
     def _call_ended(self) -> None:
         """Note a sign of life within a turn. The threads that ask about jobs call this, too."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SLOWEST = 4.0
 """The longest wait while idle or while a service is down, in intervals."""
-LONGEST_BACKOFF = timedelta(minutes=10)
+COSTLY_BACKOFF = timedelta(minutes=10)
 """The longest wait if each try uses a bead, because BeadBoard answers but starts none."""
 STATUS_CACHE = timedelta(seconds=2)
 """How long BeadBoard caches its status: a dispatch does not show in it for so long."""
@@ -62,7 +62,7 @@ class PollSchedule:
                 return min(self._every, STATUS_CACHE.total_seconds())
             return 0.0 if capacity.free > started else self._jittered(self._every)
         if down:
-            longest = LONGEST_BACKOFF.total_seconds() / self._every if costly else SLOWEST
+            longest = COSTLY_BACKOFF.total_seconds() / self._every if costly else SLOWEST
             self._slack = min(self._slack * 2, max(longest, SLOWEST))
         elif report.outcome in (Outcome.idle, Outcome.paused, Outcome.suspended, Outcome.limited) and not report.beads:
             self._slack = min(self._slack * 1.5, SLOWEST)

@@ -1,15 +1,8 @@
 """Detects a loop that has work and capacity but dispatches nothing."""
 
-from typing import TYPE_CHECKING
-
+from bdauto.domain.constants import STARVED_INTERVALS
 from bdauto.domain.outcome import BeadOutcome, Outcome, Report
 from bdauto.domain.settings import RunSettings
-
-if TYPE_CHECKING:
-    pass
-
-INTERVALS = 3
-"""The loop starves after this many intervals with work and capacity but nothing dispatched."""
 
 
 def dispatched(report: Report) -> int:
@@ -21,7 +14,7 @@ class StarvationDetector:
     """Detects starvation: the state in which a broken dispatcher looks idle."""
 
     def __init__(self, settings: RunSettings) -> None:
-        self._patience = INTERVALS * settings.dispatch_every.total_seconds()
+        self._patience = STARVED_INTERVALS * settings.dispatch_every.total_seconds()
         self._since: float | None = None
         self._starved = False
         self.eligible = 0

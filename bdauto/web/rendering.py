@@ -17,6 +17,7 @@ from bdauto.diagnostics.activity import Activity
 from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.explanation import Explanation, story
 from bdauto.diagnostics.snapshot import Snapshot, last_note, place_words
+from bdauto.domain.values import format_age
 from bdauto.sanitize import clean
 from bdauto.web.charts import cost_chart, runs_chart, times_chart
 
@@ -139,7 +140,7 @@ def _second(moment: datetime) -> str:
 
 
 def _age(age: timedelta | None) -> str:
-    return wording.rough_time(None if age is None or age < timedelta(0) else int(age.total_seconds()))
+    return wording.DASH if age is None or age < timedelta(0) else format_age(age)
 
 
 def _weekday(day: str) -> str:

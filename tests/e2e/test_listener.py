@@ -10,8 +10,8 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from bdauto.errors import UsageError
-from bdauto.loop import http
-from bdauto.loop.http import CONNECTIONS, Listener, Page
+from bdauto.loop import listener as listener_module
+from bdauto.loop.listener import CONNECTIONS, Listener, Page
 
 Serve = Callable[..., Listener]
 
@@ -111,7 +111,7 @@ def test_no_other_path(serve: Serve, path: str) -> None:
 def test_what_is_no_request_does_no_harm(
     serve: Serve, request_: bytes, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "TIMEOUT", 1.0)
+    monkeypatch.setattr(listener_module, "TIMEOUT", 1.0)
     listener = serve(healthz=healthy)
     assert b" 200 " not in ask(listener, request_)
     assert ask(listener, b"GET /healthz HTTP/1.0\r\n\r\n").endswith(b"alive\n")
@@ -148,7 +148,7 @@ def test_slow_clients_keep_no_probe_waiting(serve: Serve) -> None:
 
 def test_a_connection_never_suffers_from_the_end_of_another(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system gives the new one the number of the old one."""
-    monkeypatch.setattr(http, "TIMEOUT", 0.5)
+    monkeypatch.setattr(listener_module, "TIMEOUT", 0.5)
     listener = serve(healthz=healthy)
     for _ in range(8):
         assert ask(listener, b"G") == b""
@@ -157,7 +157,7 @@ def test_a_connection_never_suffers_from_the_end_of_another(serve: Serve, monkey
 
 def test_a_whole_request_has_a_deadline(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """However slowly its bytes trickle in."""
-    monkeypatch.setattr(http, "TIMEOUT", 0.5)
+    monkeypatch.setattr(listener_module, "TIMEOUT", 0.5)
     with connect(serve(healthz=healthy)) as client:
         client.settimeout(0.2)
         started = time.monotonic()

@@ -23,7 +23,6 @@ from bdauto.domain.settings import DispatchSettings, TelemetrySettings
 from bdauto.domain.times import format_time, parse_time
 from bdauto.errors import BdConflict, BdDrift, BdFailed, BdTimeout, PartlyDone, ServiceDown, ServiceDrift, UsageError
 from bdauto.loop.dependency_health import DependencyHealth
-from bdauto.loop.outages import Outages
 from bdauto.telemetry.recorder import Telemetry
 from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, dispatcher, no_services, row
 
@@ -1026,9 +1025,7 @@ def test_a_bead_that_cannot_be_started_is_not_claimed_and_holds_up_no_other(monk
     assert {bead.id: bead.outcome for bead in report.beads} == {"x-1": "unavailable", "x-2": "dispatched"}
     assert (report.exit_code, "x-1 is open: it was not claimed: in the way" in str(report.error)) == (5, True)
     assert (there.tracker.own("x-1"), there.tracker.notes("x-1")) == ({}, [])
-    health = DependencyHealth(
-        Telemetry(TelemetrySettings()), Outages(there.clock.monotonic, print), there.clock.now, print
-    )
+    health = DependencyHealth(Telemetry(TelemetrySettings()), there.clock.runtime(), print)
     health.posts(msgspec.structs.replace(report, beads=report.beads[:1]))
     assert not health.posts_fail
 

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bdauto.domain.eligibility import backoff, dispatch_order, global_conditions, outranks, verdict
-from bdauto.domain.notes import format_age
 from bdauto.domain.reaping import (
     FORGOTTEN,
     LONGEST_BELIEF,
@@ -25,6 +24,7 @@ from bdauto.domain.reaping import (
     too_many,
 )
 from bdauto.domain.settings import DispatchSettings, OnStall, ReapSettings
+from bdauto.domain.values import format_age
 from tests.support.fakes import NOW, bead
 
 VERDICTS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
@@ -106,10 +106,12 @@ def test_backoff_is_jittered() -> None:
         (timedelta(seconds=-5), "0s"),
         (timedelta(seconds=59.9), "59s"),
         (timedelta(seconds=119), "1m"),
-        (timedelta(hours=26), "1560m"),
+        (timedelta(minutes=65, seconds=40), "1h5m"),
+        (timedelta(hours=39), "1d15h"),
+        (timedelta(days=30, minutes=50), "30d"),
     ],
 )
-def test_ages_are_whole_minutes_rounded_down(age: timedelta, text: str) -> None:
+def test_ages_have_two_units_rounded_down(age: timedelta, text: str) -> None:
     assert format_age(age) == text
 
 

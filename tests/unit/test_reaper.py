@@ -198,7 +198,7 @@ def test_a_job_that_runs_without_a_note_is_believed_for_a_day(bead: dict[str, An
     here.clock.time += timedelta(minutes=1)
     report = here.sweep()
     assert said(report) == {"x-1": "released" if "adopted" in bead else "blocked"}
-    assert f"job j-1 is called {state}, but nothing was noted for 1441m" in report.beads[0].detail
+    assert f"job j-1 is called {state}, but nothing was noted for 1d" in report.beads[0].detail
     assert here.tracker.bead("x-1").record.given_up == "j-1"
 
 

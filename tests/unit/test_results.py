@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bdauto.agents.service_output import job_end
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.record import Result, Run
-from bdauto.domain.results import JobEnd, ended_run, finish_note, format_cost, format_seconds, lost, told_end
+from bdauto.domain.results import JobEnd, ended_run, finish_note, format_cost, lost, told_end
 from tests.support.fakes import NOW
 
 CLAUDE = {
@@ -167,7 +167,4 @@ def test_the_note() -> None:
 
 
 def test_amounts() -> None:
-    assert [format_seconds(n) for n in (0, 59, 60, 252, 3600, 3605, 90_061)] == [
-        "0s", "59s", "1m", "4m12s", "1h", "1h5s", "25h1m1s",
-    ]  # fmt: skip
     assert [format_cost(n) for n in (0, 0.42, 0.4213, 0.031, 12)] == ["$0.00", "$0.42", "$0.4213", "$0.031", "$12.00"]

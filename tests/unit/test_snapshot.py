@@ -104,27 +104,27 @@ def test_everything_at_80_columns() -> None:
 
         Queue: 2 eligible, 3 waiting
         bead   P  age  verdict                           title
-        bd-a1  0  60m  next                              Login fails when the session c…
+        bd-a1  0  1h   next                              Login fails when the session c…
         bd-b2  2  3d   2nd                               Export as CSV
-        bd-c3  2  60m  waiting: no acceptance criteria   Umlaute: äöü, 日本語のとても長…
-        bd-d4  2  60m  waiting: blocked by bd-a1         Second
-        bd-e5  2  60m  waiting: backing off until        Later
+        bd-c3  2  1h   waiting: no acceptance criteria   Umlaute: äöü, 日本語のとても長…
+        bd-d4  2  1h   waiting: blocked by bd-a1         Second
+        bd-e5  2  1h   waiting: backing off until        Later
                        22:40:00Z: HTTP 502: x
 
         In progress: 2
-        bead   runs  age  left  job           verdict                           title
-        bd-f6  35m   95m  -     0b37aa7fd784  stalled: no progress for 95m      Died
-                                              (threshold 30m)
-        bd-g7  35m   4m   -     9c1d2e3f4a5b  running                           Works
+        bead   runs  age    left  job           verdict                           title
+        bd-f6  35m   1h35m  -     0b37aa7fd784  stalled: no progress for 95m      Died
+                                                (threshold 30m)
+        bd-g7  35m   4m     -     9c1d2e3f4a5b  running                           Works
 
         Quarantined by bdauto: 1
         bead   age  reason
-        bd-h8  60m  HTTP 400: Bead has no description.
+        bd-h8  1h   HTTP 400: Bead has no description.
 
         Blocked, not by bdauto: 2
         bead   age  last note
-        bd-i9  60m  blocked: which vault is it?
-        bd-j0  60m
+        bd-i9  1h   blocked: which vault is it?
+        bd-j0  1h
 
         Malformed: 1
         bd list: entry 3 (bd-x9): Expected `int`, got `str` - at `$.priority`
@@ -212,7 +212,7 @@ def _stays_on_its_line(title: str) -> None:
     assert shown.count("\n") == calm.count("\n")
     assert max(cell_len(line) for line in shown.splitlines()) <= 80
     assert all(unicodedata.category(letter)[0] != "C" for letter in shown.replace("\n", ""))
-    assert "bd-a1  2  60m  next" in shown
+    assert "bd-a1  2  1h   next" in shown
 
 
 @pytest.mark.parametrize("title", HOSTILE)
@@ -228,7 +228,7 @@ class TestAttention:
 
     def test_nothing(self) -> None:
         fine = snapshot(
-            bead("bd-a1", updated_at=NOW - timedelta(minutes=9)),
+            bead("bd-a1", updated_at=NOW - timedelta(minutes=5)),
             ready=("bd-a1",),
             running=(running("bd-b2", 59, "j", "running"), running("bd-c3", 5)),
         )
@@ -243,7 +243,7 @@ class TestAttention:
 
     def test_starved(self) -> None:
         [line] = active_alerts(snapshot(bead("bd-a1"), ready=("bd-a1",)))
-        assert line == "starved: bd-a1 waited 60m with free capacity: is a dispatcher running?"
+        assert line == "starved: bd-a1 waited 1h with free capacity: is a dispatcher running?"
 
     @pytest.mark.parametrize(
         "services",

@@ -302,4 +302,4 @@ def test_what_is_known_of_the_services_says_how_old_it_is(make: Make) -> None:
     assert loop.ready()
     bd, beadboard = loop.known().splitlines()
     assert bd.startswith("bd up, asked ")
-    assert beadboard == "beadboard up, asked 3000s ago"
+    assert beadboard == "beadboard up, asked 50m ago"

@@ -1,21 +1,19 @@
 """What `bdauto doctor` checks of BeadBoard and of the agent service behind it. Reads only."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.service_checks import SERVICE_NAME, clock_check, service_checks
 from bdauto.agents.service_runner import join
+from bdauto.domain.constants import EXPORT_DELAY
 from bdauto.domain.findings import Check, fail, ok, unchecked, warn
 from bdauto.errors import BdautoError, BdError, ServiceDown, ServiceDrift, ServiceError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import CheckContext
 
-YOUNG = timedelta(minutes=2)
-"""BeadBoard may read an export that is up to a minute old."""
 SHOWN = 3
 
 
@@ -79,7 +77,7 @@ def _visible(services: BeadBoardRunner, context: "CheckContext") -> Iterator[Che
         yield unchecked(name, "BeadBoard has no list of them")
         return
     missing = [bead for bead in beads if bead.id not in seen]
-    overdue = [bead for bead in missing if context.now() - bead.created_at >= YOUNG]
+    overdue = [bead for bead in missing if context.now() - bead.created_at >= EXPORT_DELAY]
     if not missing:
         yield ok(name, f"BeadBoard lists all of the assignee's beads ({len(beads)})")
         return

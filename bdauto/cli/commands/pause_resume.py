@@ -17,6 +17,7 @@ from bdauto.cli.options import Offer, argument, with_options
 from bdauto.cli.printing import SCHEMA_VERSION
 from bdauto.clock import Runtime
 from bdauto.domain import breaker
+from bdauto.domain.constants import SWAP_TRIES
 from bdauto.domain.pause import KEY, Pause, read
 from bdauto.domain.settings import BdSettings, OutputSettings, PauseSettings
 from bdauto.domain.times import format_time
@@ -25,8 +26,6 @@ from bdauto.errors import BdFailed, UsageError
 from bdauto.sanitize import clean
 
 REASON_LIMIT = 300
-TRIES = 8
-"""Dispatchers and reapers may change the circuit breaker while it is closed here."""
 BY_LOGIN = BdSettings(actor="")
 """An empty author stands for the login of the person who pauses."""
 
@@ -86,7 +85,7 @@ def _stop_jobs(why: str, agent: AgentSettings, bd: BdSettings) -> int:
 def _set(tracker: Bd, runtime: Runtime, key: str, value: str | None) -> None:
     """Set or clear a key of the tracker, whatever it was. Raises BdError."""
     writer = BdWriter(tracker, runtime)
-    for _ in range(TRIES):
+    for _ in range(SWAP_TRIES):
         if swap_and_look(writer, tracker.kv_list, key, tracker.kv_list().result().get(key) or None, value):
             return
     raise BdFailed(f"{key} is changed by others all the time", hint="see `bdauto status`, and try again")

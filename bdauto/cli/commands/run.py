@@ -26,7 +26,7 @@ from bdauto.errors import BdError
 from bdauto.extras import missing
 
 if TYPE_CHECKING:
-    from bdauto.loop.http import Page
+    from bdauto.loop.listener import Page
     from bdauto.loop.loop import Loop
     from bdauto.web.site import Html, Site
 
@@ -99,7 +99,7 @@ def _once(make: "Callable[[], Site]") -> "Callable[[], Site]":
 
 @contextmanager
 def _listening(address: tuple[str, int], loop: "Loop", site: "Callable[[], Site] | None") -> Iterator[None]:
-    from bdauto.loop.http import Folders, Listener, Page
+    from bdauto.loop.listener import Folders, Listener, Page
 
     pages = _pages(loop)
     folders: Folders = {}
@@ -115,7 +115,7 @@ def _listening(address: tuple[str, int], loop: "Loop", site: "Callable[[], Site]
 
 
 def _page(found: "Html") -> "Page":
-    from bdauto.loop.http import Page
+    from bdauto.loop.listener import Page
     from bdauto.web.rendering import content_security_policy
 
     headers = {
@@ -131,7 +131,7 @@ def _page(found: "Html") -> "Page":
 def _pages(loop: "Loop") -> dict[str, "Callable[[], Page]"]:
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-    from bdauto.loop.http import Page
+    from bdauto.loop.listener import Page
 
     assert loop.telemetry.metrics, "the listener is given only where metrics are counted"
     registry = loop.telemetry.metrics.registry

@@ -6,7 +6,7 @@ import pytest
 
 from bdauto.domain.values import parse_address
 from bdauto.errors import UsageError
-from bdauto.loop.http import is_own_name
+from bdauto.loop.listener import is_own_name
 
 
 @pytest.mark.parametrize(
