@@ -20,10 +20,9 @@ from bdauto.controllers.attempts import Attempts
 from bdauto.controllers.claims import Claims
 from bdauto.controllers.earlier_jobs import EarlierJobs
 from bdauto.controllers.gate import Gate, Step
-from bdauto.controllers.hold import Hold
+from bdauto.controllers.hold import AT_CAPACITY, Hold
 from bdauto.controllers.late_notes import LateNotes
 from bdauto.controllers.ready_queue import Queue
-from bdauto.controllers.room import AT_CAPACITY
 from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.outcome import BeadOutcome, Outcome, Report, partly
@@ -58,7 +57,6 @@ class Dispatcher:
     _looked: datetime = field(default=datetime.min, init=False)
     _held: Hold | None = field(default=None, init=False)
     _further: bool = field(default=False, init=False)
-    _again: tuple[str, Prefetch[BeadList]] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         settings, runtime = self.settings, self.runtime
@@ -89,7 +87,6 @@ class Dispatcher:
             error = caught
         finally:
             self.gate.close()
-            self._close_again()
         if self.notes is None:
             self._notes.write(self.writer, self.runtime)
         beads, malformed = tuple(self._answers.reports), tuple(sorted(self._malformed))
@@ -142,18 +139,7 @@ class Dispatcher:
         """Start the reads that decide on the next bead, if that is known."""
         self.gate.prefetch(Step.further, Step.claim)
         if bead:
-            self._read_again(queue, bead).start()
-
-    def _read_again(self, queue: Queue, bead: Bead) -> Prefetch[BeadList]:
-        """Return the read of what decides on this bead."""
-        if self._again is None or self._again[0] != bead.id:
-            self._close_again()
-            self._again = bead.id, Prefetch(lambda: queue.read_again(bead), self.runtime.now)
-        return self._again[1]
-
-    def _close_again(self) -> None:
-        if self._again:
-            self._again[1].close()
+            queue.read_again(bead, self.runtime.now).start()
 
     # Decide
 
@@ -227,7 +213,7 @@ class Dispatcher:
         if not self._further and not too_old(self._looked, self.runtime.now()):
             return bead
         self.gate.prefetch(Step.claim)
-        read = self._read_again(queue, bead)
+        read = queue.read_again(bead, self.runtime.now)
         read.start()
         self._held = self.gate.hold(Step.claim)
         return None if self._held else queue.judged_again(bead, read.result())

@@ -16,3 +16,6 @@ class Hold(msgspec.Struct, frozen=True):
     """When it ends by itself, if that is known."""
     trial: str = ""
     """The attempt that tries whether agents work again, if that is why."""
+
+
+AT_CAPACITY = Hold(Outcome.busy, "the agent is at capacity")

@@ -7,7 +7,7 @@ order, and reads more when it must.
 
 import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -43,6 +43,7 @@ class Queue(msgspec.Struct):
     following: Bead | None = None
     """The bead after the one that `eligible` yielded last, if it has been read."""
     _short: bool = False
+    _again: tuple[str, Prefetch[BeadList]] | None = None
     _pages: list[Prefetch[BeadList]] = msgspec.field(default_factory=list)
     _waiting: dict[str, datetime | None] = msgspec.field(default_factory=dict)
 
@@ -62,6 +63,7 @@ class Queue(msgspec.Struct):
 
     def close(self) -> None:
         """End what was read ahead."""
+        self._close_again()
         for page in self._pages:
             page.close()
 
@@ -100,8 +102,19 @@ class Queue(msgspec.Struct):
         """When the first of the beads that were read, and that wait, may go by itself. None if that is not known."""
         return min((moment for moment in self._waiting.values() if moment), default=None)
 
-    def read_again(self, bead: Bead) -> RunningCommand[BeadList]:
-        """Start to read what `judged_again` needs: in a long queue the bead with its blockers, or its siblings."""
+    def read_again(self, bead: Bead, now: Callable[[], datetime] = utc_now) -> Prefetch[BeadList]:
+        """Return the read of what `judged_again` needs. One that was started for this bead is returned again."""
+        if self._again is None or self._again[0] != bead.id:
+            self._close_again()
+            self._again = bead.id, Prefetch(lambda: self._read_again(bead), now)
+        return self._again[1]
+
+    def _close_again(self) -> None:
+        if self._again:
+            self._again[1].close()
+
+    def _read_again(self, bead: Bead) -> RunningCommand[BeadList]:
+        """Start to read in a short queue the queue, and in a long one the bead with its blockers, or its siblings."""
         if self._short:
             return self.bd.ready(limit=PAGE)
         if blockers := _blockers(bead):

@@ -4,15 +4,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bdauto.agents.runner_status import RunnerStatus, check_services
-from bdauto.controllers.hold import Hold
-from bdauto.domain.outcome import Outcome
+from bdauto.controllers.hold import AT_CAPACITY, Hold
 from bdauto.domain.settings import DispatchSettings
 from bdauto.errors import ServiceDown
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
-
-AT_CAPACITY = Hold(Outcome.busy, "the agent is at capacity")
 
 
 class Room:
