@@ -66,17 +66,8 @@ class Dispatcher:
             claims, self.started_jobs, settings.max_attempts, runtime.now, dry_run=settings.dry_run
         )
         self._earlier_jobs = EarlierJobs(self.bd, claims, self._answers, self.started_jobs, runtime)
-        self._attempts = Attempts(
-            self.bd,
-            self.writer,
-            self.runner,
-            settings,
-            runtime,
-            self.gate,
-            claims,
-            self._answers,
-            self.started_jobs,
-        )
+        shared = (self.bd, self.writer, self.runner, settings, runtime, self.gate)
+        self._attempts = Attempts(*shared, claims, self._answers, self.started_jobs)
 
     def cycle(self) -> Report:
         """Dispatch up to `max_beads` eligible beads. The report holds any error. Nothing expected is raised."""

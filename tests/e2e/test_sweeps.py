@@ -47,7 +47,7 @@ class Row:
 STALLED = "reaper: no progress for 45m (threshold 30m) — blocking"
 OVER = "reaper: job JOB is {} but the bead is still in progress — blocking"
 SAID = "reaper: no progress for 45m (threshold 30m); job JOB is {} — blocking"
-UNANSWERED = (
+NOT_ASKED_NOTE = (
     "reaper: no progress for 121m (threshold 120m); the agent service could not be asked about job JOB — blocking"
 )
 ROWS = (
@@ -65,7 +65,7 @@ ROWS = (
     Row("forgotten", "forgotten", 29, "kept"),
     Row("forgotten", "forgotten", 45, "blocked", STALLED, main=True),
     Row("down", "down", 119, "kept", code=4),
-    Row("down", "down", 121, "blocked", UNANSWERED, code=4, main=True),
+    Row("down", "down", 121, "blocked", NOT_ASKED_NOTE, code=4, main=True),
     Row("unasked", "running", 29, "kept", agent=False, main=True),
     Row("unasked", "failed", 29, "kept", agent=False),
     Row("unasked", "running", 45, "blocked", STALLED, agent=False, main=True),

@@ -257,6 +257,12 @@ class TestAttention:
     def test_not_starved_where_nothing_can_be_dispatched(self, services: RunnerStatus) -> None:
         assert active_alerts(snapshot(bead("bd-a1"), ready=("bd-a1",), services=services)) == []
 
+    @pytest.mark.parametrize(("minutes", "alerts"), [(6, 0), (7, 1)])
+    def test_starved_after_three_ticks_of_the_cronjob(self, minutes: int, alerts: int) -> None:
+        """As the metric of a one-shot command has it."""
+        waited = bead("bd-a1", updated_at=NOW - timedelta(minutes=minutes))
+        assert len(active_alerts(snapshot(waited, ready=("bd-a1",)))) == alerts
+
     def test_not_starved_when_a_claim_was_made_lately_or_the_backoff_just_ended(self) -> None:
         lately = {"bdauto.claimed_at": "2026-04-18T22:30:00Z"}
         claimed = weigh(bead("bd-b2", status="in_progress", metadata=lately), JobEvidence(), ReapSettings(), NOW)
