@@ -11,7 +11,7 @@
     │   ├── BdMoved                a guard of bd found the bead changed: nothing was written
     │   ├── BdConflict             a serialization failure that outlived its retries
     │   └── BdDrift                an answer that bdauto does not understand
-    ├── ServiceError            4  BeadBoard or the agent service
+    ├── ServiceError            4  what runs the agent
     │   ├── ServiceDown            unreachable, or failing
     │   └── ServiceDrift           refused, misconfigured, or an answer that bdauto does not understand
     │       └── TokenRefused       the agent service does not accept the token
@@ -82,7 +82,7 @@ class BdDrift(BdError):
 
 
 class ServiceError(BdautoError):
-    """BeadBoard or the agent service is unreachable, refuses, or is not understood."""
+    """What runs the agent is unreachable, refuses, or is not understood."""
 
     exit_code = 4
 

@@ -1,4 +1,4 @@
-"""What runs the agent: BeadBoard with the agent service over HTTP, or a command on this machine (`local`).
+"""What runs the agent: BeadBoard or the agent service over HTTP, or a command on this machine. See `kinds.py`.
 
 The only room that speaks HTTP. It does not know `bd`.
 """

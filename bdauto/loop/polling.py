@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 SLOWEST = 4.0
 """The longest wait while idle or while a service is down, in intervals."""
 COSTLY_BACKOFF = timedelta(minutes=10)
-"""The longest wait if each try uses a bead, because BeadBoard answers but starts none."""
+"""The longest wait if each try uses a bead, because the service answers but starts none."""
 STATUS_CACHE = timedelta(seconds=2)
-"""How long BeadBoard caches its status: a dispatch does not show in it for so long."""
+"""How long a service may cache its status: a dispatch does not show in it for so long."""
 
 FIRST_RETRY = timedelta(seconds=1)
 """How soon a busy service is asked again after the tracker has changed, doubling up to the interval.
