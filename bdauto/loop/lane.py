@@ -15,6 +15,7 @@ from bdauto.domain.bead import BeadList
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.errors import AgentsDie, BdError
+from bdauto.loop.job_watch import JobWatch
 from bdauto.loop.lane_telemetry import LaneTelemetry
 from bdauto.loop.loop_context import LoopContext, Turn
 from bdauto.loop.pause_monitor import PauseMonitor
@@ -56,11 +57,14 @@ class LaneWorker:
         self._probation = Probation(lane.dispatch.trip_after)
         self._pauses = PauseMonitor(lane.bd, runtime.now, lane.dispatch, context.telemetry, self.schedule.reset)
         self._telemetry = LaneTelemetry(lane, context, self._pauses)
+        self._jobs = JobWatch(lane, context, self._pauses)
         self._runner: Runner | None = None
         self._capacity: Capacity | None = None
         self._resting = False
         self._next_at: datetime | None = None
         self._nothing_to_reap: tuple[str | None, float] = (None, 0.0)
+        self._soon: float | None = None
+        self._freed = False
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -78,6 +82,19 @@ class LaneWorker:
         self.dispatching.by(at)
         if self._probation.holds(now):
             self.reaping.by(at)
+
+    @property
+    def follows_jobs(self) -> bool:
+        """Whether a job of this lane is known to run on this machine."""
+        return self._jobs.on_this_machine
+
+    def job_ended(self) -> bool:
+        """Return whether a job has ended on this machine since the last look. Then a sweep is due."""
+        if self._runner is None or not self._jobs.ended(self._runner):
+            return False
+        self._freed = True
+        self.reaping.by(self._context.runtime.monotonic())
+        return True
 
     def _failed_start(self, command: str, dry_run: bool) -> Report | None:
         """Open the runner if it is not open yet. Return a failed report if bd cannot name the tracker."""
@@ -111,6 +128,7 @@ class LaneWorker:
         lane, context, runtime = self._lane, self._context, self._context.runtime
         self._next_at = None
         context.watcher.seen()
+        self._look_at_jobs()
         known = Known(
             stopping=lambda: context.stop.asked,
             waiting_for_life=self._waiting_for_life,
@@ -128,7 +146,17 @@ class LaneWorker:
             context.bd_used("dispatch", report.error)
         context.health.posts(report)
         self._probation.dispatched(report, runtime.monotonic(), trial=self._pauses.half_open)
+        self._jobs.dispatched(report, lane.agent())
         return report
+
+    def _look_at_jobs(self) -> None:
+        try:
+            if self._jobs.look(self._lane.agent()):
+                self.reaping.by(self._context.runtime.monotonic())
+        except BdError as error:
+            self._context.bd_used("jobs", error)
+        else:
+            self._context.bd_used("jobs", None)
 
     def _waiting_for_life(self) -> str:
         """Return which agents are waited for, or "". Then a sweep comes soon, which sees their signs of life."""
@@ -161,7 +189,11 @@ class LaneWorker:
         with self._context.stop.interruptible():
             report = self._failed_start("reap", self._lane.reap.dry_run) or self._sweep()
         self._telemetry.note(report, runtime.monotonic() - started)
-        self.reaping.due = runtime.monotonic() + self.schedule.after_reap(report)
+        usual = self.schedule.after_reap(report)
+        self.reaping.due = runtime.monotonic() + min(usual, usual if self._soon is None else self._soon)
+        if self._freed:  # a slot is free
+            self._freed = False
+            self.dispatching.by(runtime.monotonic())
         self._telemetry.refresh(report)
 
     def _may_skip_sweep(self) -> bool:
@@ -174,13 +206,14 @@ class LaneWorker:
         lane, context = self._lane, self._context
         revision, began = context.watcher.now(), context.runtime.monotonic()
         runner, checking = lane.agent if lane.agent().knows_jobs else None, lane.agent().checking
-        report = Reaper(lane.bd, context.writer(), runner, lane.reap, context.runtime).sweep()
+        report = Reaper(lane.bd, context.writer(), runner, lane.reap, context.runtime, self._jobs.reconciler).sweep()
         context.bd_used("reap", report.error)
         self._wait_for_life(report)
         empty = report.outcome is Outcome.idle and not report.beads and not report.unrecorded
         self._nothing_to_reap = (revision if empty and not checking else None, began)
         if runner and report.outcome is not Outcome.paused and not isinstance(report.error, AgentsDie):
             context.health.jobs(report.error)
+        self._soon = self._jobs.swept(report, lane.agent())
         return report
 
     def _wait_for_life(self, report: Report) -> None:

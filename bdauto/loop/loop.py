@@ -10,6 +10,7 @@ from bdauto.bd.change import Writer
 from bdauto.clock import Runtime
 from bdauto.domain.settings import RunSettings
 from bdauto.loop.dependency_health import DependencyHealth
+from bdauto.loop.job_watch import INTERVAL
 from bdauto.loop.lane import Lane, LaneWorker
 from bdauto.loop.loop_context import LoopContext
 from bdauto.loop.shutdown import Stop, Stopped
@@ -100,12 +101,18 @@ class Loop:
                 self._notes.write(self._context.writer(), self.runtime)
             elif now >= until:
                 return True
-            elif self.watcher.wait(min(until - now, self._notes.due - now, self._every)):
+            elif any(worker.job_ended() for worker in self._workers):
+                return False
+            elif self.watcher.wait(min(until - now, self._notes.due - now, self._longest_wait())):
                 changed = self.runtime.monotonic()
                 for worker in self._workers:
                     worker.changed(changed)
                 return False
         return False
+
+    def _longest_wait(self) -> float:
+        """Return for how many seconds to wait at a time. The end of a job on this machine is seen soon."""
+        return min(self._every, INTERVAL) if any(worker.follows_jobs for worker in self._workers) else self._every
 
     def _moved(self, longest: float = 0.0) -> None:
         """Note that the loop is not stalled. The next time may be three intervals or three long calls away."""

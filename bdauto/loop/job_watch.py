@@ -1,0 +1,101 @@
+"""Follows the jobs of a lane: their ends wake the loop, and those whose beads others have changed are stopped."""
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from bdauto import log
+from bdauto.controllers.reconciler import Reconciler
+from bdauto.domain.outcome import BeadOutcome, Report
+from bdauto.domain.reaping import ALIVE
+from bdauto.errors import ServiceError
+from bdauto.loop.loop_context import LoopContext
+from bdauto.loop.pause_monitor import PauseMonitor
+
+if TYPE_CHECKING:
+    from bdauto.agents.runner import Runner
+    from bdauto.loop.lane import Lane
+
+INTERVAL = 0.5
+"""Seconds between two looks whether a job of this machine has ended. A look costs a few system calls."""
+FIRST_ASK = 2.0
+"""Seconds after which a job is asked about again whose agent has closed its bead and has not ended. It doubles."""
+
+
+class JobWatch:
+    """The jobs that run for a lane, as far as its process knows.
+
+    Jobs on this machine are known by their ids. A service is not asked about jobs to find out whether one has ended:
+    that a bead is no longer in progress tells it.
+    """
+
+    def __init__(self, lane: "Lane", context: LoopContext, pauses: PauseMonitor) -> None:
+        reap = lane.reap
+        self.reconciler = Reconciler(lane.bd, lane.dispatch, reap.agent_linger, context.runtime, dry_run=reap.dry_run)
+        self._lane = lane
+        self._context = context
+        self._pauses = pauses
+        self._running: frozenset[str] = frozenset()
+        self._in_progress: frozenset[str] = frozenset()
+        self._seen: str | None = None
+        self._ask = FIRST_ASK
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether a job is known to run on this machine."""
+        return bool(self._running)
+
+    def dispatched(self, report: Report, runner: "Runner") -> None:
+        """Take note of the jobs that a cycle has started."""
+        started = {bead.id for bead in report.beads if bead.outcome is BeadOutcome.dispatched and bead.job}
+        if started:
+            self._in_progress |= started
+            self._find(runner)
+
+    def swept(self, report: Report, runner: "Runner") -> float | None:
+        """Take note of what a sweep has found. Return after how many seconds the next should come, None for as usual.
+
+        A job whose agent has closed its bead ends soon.
+        """
+        self._in_progress = frozenset(bead.id for bead in report.beads if bead.outcome is BeadOutcome.kept)
+        self._find(runner)
+        if not report.unrecorded or self._running or not runner.knows_jobs:
+            self._ask = FIRST_ASK
+            return None
+        ask, self._ask = self._ask, 2 * self._ask
+        return ask
+
+    def _find(self, runner: "Runner") -> None:
+        with contextlib.suppress(ServiceError):  # status names it
+            self._running = frozenset(one.job for one in runner.running_jobs())
+
+    def ended(self, runner: "Runner") -> bool:
+        """Return whether a job that is known to run on this machine has ended. Each end is told once."""
+        over = {job for job in self._running if runner.job_state(job) not in ALIVE}
+        self._running -= over
+        return bool(over)
+
+    def look(self, runner: "Runner") -> bool:
+        """Look at the beads of running jobs if the tracker has changed. Return whether a sweep should come at once.
+
+        Jobs whose beads others have changed are asked to end. Raises BdError.
+        """
+        revision = self._context.watcher.now()
+        if revision is not None and revision == self._seen:
+            return False
+        self._seen = revision
+        if self._running:
+            self._stop(runner)
+            return False
+        if not self._in_progress or not runner.knows_jobs:
+            return False
+        listed = {bead.id for bead in self._lane.bd.in_progress().result().beads}
+        left, self._in_progress = self._in_progress - listed, self._in_progress & listed
+        return bool(left)
+
+    def _stop(self, runner: "Runner") -> None:
+        self._pauses.prefetch()
+        self._pauses.hold()
+        paused = self._pauses.paused
+        with contextlib.suppress(ServiceError):  # status names it
+            for told in self.reconciler.look(runner, stop_all=paused.stops if paused else ""):
+                log.event(told.outcome, told.outcome.level, bead=told.id, job=told.job, detail=told.detail)
