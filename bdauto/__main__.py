@@ -10,6 +10,7 @@ import sys
 
 from bdauto.bd import command, process
 from bdauto.cli import streams
+from bdauto.cli.config_file import path_in_force
 from bdauto.domain import defaults
 
 PREFETCHING = {"dispatch": defaults.DISPATCHER, "reap": defaults.REAPER}
@@ -18,6 +19,7 @@ OPTIONS_WITHOUT_PREFETCH = (
     "--db",
     "--metadata",
     "--bd",
+    "--config",
     "--assignee",
     "--actor",
     "--ignore-pause",
@@ -48,6 +50,8 @@ def _start_reads(words: list[str]) -> None:
     if not words or words[0] not in PREFETCHING or os.environ.get("BDAUTO_METADATA"):
         return
     if any(word.startswith(OPTIONS_WITHOUT_PREFETCH) for word in words):
+        return
+    if path_in_force(os.environ.get("BDAUTO_CONFIG"), os.environ):  # it may name another database
         return
     bd, db = os.environ.get("BDAUTO_BD") or defaults.BD, os.environ.get("BDAUTO_DB")
     redirect = db and os.path.exists(os.path.join(db, "redirect"))  # noqa: PTH110, PTH118 - pathlib takes time to import

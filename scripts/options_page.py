@@ -16,14 +16,15 @@ INTRODUCTION = """\
 Generated from the command line by `make docs`. Do not edit it by hand: change `bdauto/domain/settings.py`,
 `bdauto/agents/local/settings.py` or `bdauto/agents/beadboard/settings.py`.
 
-A flag goes before its environment variable, and that before the default. Durations are `500ms`, `90s`, `30m`, `1h30m`,
-`2d`. Repeatable options may also hold several values separated by commas, in the flag and in the variable. URLs for
-notifications are separated by spaces in the variable.
+A flag goes before its environment variable, that before the [configuration file](configuration.md), and that before the
+default. Durations are `500ms`, `90s`, `30m`, `1h30m`, `2d`. Repeatable options may also hold several values separated
+by commas, in the flag and in the variable. URLs for notifications are separated by spaces in the variable.
 
-A variable is named after its option. `BEADBOARD_URL`, `API_BEARER_TOKEN` and `BEADS_ACTOR` are those of other programs.
-Any other variable that begins with `BDAUTO_` is refused with exit status 2 and the nearest name. What Kubernetes gives
-a container beside a Service called bdauto (`BDAUTO_PORT`, `BDAUTO_SERVICE_HOST`, …) and what agents are given
-(`BDAUTO_JOB`) is no mistake.
+A variable is named after its option. Each option with a variable is also a key of the configuration file: the flag's
+name with underscores, so `--max-per-day` is `max_per_day`. `BEADBOARD_URL`, `API_BEARER_TOKEN` and `BEADS_ACTOR` are
+those of other programs. Any other variable that begins with `BDAUTO_` is refused with exit status 2 and the nearest
+name. What Kubernetes gives a container beside a Service called bdauto (`BDAUTO_PORT`, `BDAUTO_SERVICE_HOST`, …) and
+what agents are given (`BDAUTO_JOB`) is no mistake.
 
 `bdauto COMMAND --help` shows the options of one command.
 """

@@ -1,5 +1,6 @@
 """What all tests share: the sandbox, the real bd, and a guard that keeps unit tests from leaving their process."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -43,8 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Set up hypothesis, the time limit of a test, and SIGHUP for the programs that tests start.
 
+    No test reads the configuration file of whoever runs it.
     `sh` forks while some tests run a server's threads: its children only exec.
     """
+    os.environ["BDAUTO_CONFIG"] = os.devnull
     hypothesis.settings.register_profile("bdauto", deadline=None)  # time is measured in benchmarks, not here
     hypothesis.settings.load_profile("bdauto")
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: a handler is not inherited, SIG_IGN is

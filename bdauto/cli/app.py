@@ -41,6 +41,7 @@ COMMANDS = {
     "logs": Command("logs", ("bdauto logs bd-a1b2 --follow", "bdauto logs bd-a1b2 --attempt 1")),
     "cancel": Command("cancel", ("bdauto cancel bd-a1b2", "bdauto cancel bd-a1b2 --json")),
     "doctor": Command("doctor", ("bdauto doctor", "bdauto doctor --metadata /etc/beads-metadata/metadata.json")),
+    "config": Command("config", ("bdauto config init", "bdauto config check")),
     "demo": Command("demo", ("bdauto demo", "bdauto demo --real-bd")),
 }
 
@@ -58,7 +59,11 @@ def application(only: str = "") -> typer.Typer:
         command = COMMANDS[name]
         module: Any = importlib.import_module(f"bdauto.cli.commands.{command.module}")
         epilog = f"Examples: {' · '.join(command.examples)}"
-        app.command(name, epilog=epilog, cls=getattr(module, "COMMAND_CLASS", None))(getattr(module, name))
+        found = getattr(module, name)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name, epilog=epilog)
+        else:
+            app.command(name, epilog=epilog, cls=getattr(module, "COMMAND_CLASS", None))(found)
     return app
 
 

@@ -5,8 +5,7 @@ They are defined in `bdauto.domain.settings` and in `bdauto.agents`, and `bdauto
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -15,9 +14,10 @@ import msgspec
 import typer
 
 from bdauto.agents import kinds
+from bdauto.cli.config_file import path_in_force
+from bdauto.cli.fields import Field, as_text, fields_of
 from bdauto.cli.validation import CHECKS
-from bdauto.domain.settings import BdSettings, Option, Secret
-from bdauto.domain.values import format_duration, parse_count, parse_duration, parse_names
+from bdauto.domain.settings import OUTPUT, BdSettings
 from bdauto.errors import UsageError
 
 
@@ -41,24 +41,11 @@ LOOKING, SWEEPING, JOBS = Offer(only=kinds.LOOKING), Offer(only=kinds.SWEEPING),
 """The options of agents for commands that only look, for a sweep, and for commands that look for a job."""
 
 
-class _Field(NamedTuple):
-    """A field that is an option. `kind` is its type without `None`."""
-
-    name: str
-    kind: Any
-    option: Option
-    default: Any
-
-    @property
-    def flag(self) -> str:
-        return self.option.flag or f"--{self.name.replace('_', '-')}"
-
-
 class _Group(NamedTuple):
     """A settings struct that a command takes, and those of its fields that the command offers."""
 
     default: Any
-    fields: list[_Field]
+    fields: list[Field]
     check: bool
 
 
@@ -71,7 +58,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, _Group] = {}
-    fields: dict[str, _Field] = {}
+    fields: dict[str, Field] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
         group = _group(hints[parameter.name], parameter.default)
@@ -83,10 +70,14 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
             known = fields.setdefault(field.name, field)
             assert known == field, f"two options are called {field.name}"
     parameters += map(_parameter, fields.values())
+    parameters += _configured(fields, {parameter.name for parameter in parameters})
 
     def called(**values: Any) -> None:
-        structs = {name: _struct(group, values) for name, group in groups.items()}
-        command(**structs, **{name: values[name] for name in hints if name in values and name not in groups})
+        try:
+            structs = {name: _struct(group, values) for name, group in groups.items()}
+            command(**structs, **{name: values[name] for name in hints if name in values and name not in groups})
+        except UsageError as error:
+            raise _located(error, values["ctx"], fields) from None
 
     called.__name__, called.__doc__ = command.__name__, command.__doc__
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -102,6 +93,12 @@ def bd_settings(values: Mapping[str, Any]) -> BdSettings:
     return settings
 
 
+def config_option(**more: Any) -> Any:
+    """Return the option that names the configuration file."""
+    text = "Read this configuration file. /dev/null: none. (default: $XDG_CONFIG_HOME/bdauto/config.toml if it exists)"
+    return typer.Option("--config", help=text, envvar="BDAUTO_CONFIG", metavar="FILE", rich_help_panel=OUTPUT, **more)
+
+
 def argument(metavar: str, text: str, **more: Any) -> Any:
     """Return a positional argument. Typer would show the type of it as `<str>`."""
 
@@ -111,81 +108,67 @@ def argument(metavar: str, text: str, **more: Any) -> Any:
     return typer.Argument(metavar=metavar, help=text, parser=word, **more)
 
 
+def _configured(fields: dict[str, Field], known: set[str]) -> list[inspect.Parameter]:
+    """Return the parameters by which a command reads the configuration file before its other options."""
+
+    def read(ctx: typer.Context, config: str | None) -> str | None:
+        if path := path_in_force(config, os.environ):
+            from bdauto.cli.config_keys import load
+
+            ctx.obj = load(path)
+            ctx.default_map = dict(ctx.obj.defaults(fields))
+        return config
+
+    kind = Annotated[str | None, config_option(is_eager=True, callback=read)]
+    named = [
+        inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=None),
+        inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
+    ]
+    return [parameter for parameter in named if parameter.name not in known]
+
+
+def _located(error: UsageError, ctx: typer.Context, fields: dict[str, Field]) -> UsageError:
+    """Return the error with the places of those of its options that the configuration file sets."""
+    if ctx.obj is None:
+        return error
+    from bdauto.cli.config_keys import located
+
+    return located(error, ctx.obj.file, [field for name, field in fields.items() if source(ctx, name) == "file"])
+
+
+def source(ctx: typer.Context, name: str) -> str:
+    """Return where a parameter's value comes from: `flag`, `variable`, `file` or `default`."""
+    names = {"COMMANDLINE": "flag", "ENVIRONMENT": "variable", "DEFAULT_MAP": "file"}
+    found = ctx.get_parameter_source(name)
+    return names.get(found.name, "default") if found else "default"
+
+
 def _group(annotation: Any, default: Any) -> _Group | None:
     kind, *marks = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return None
     offer = next((mark for mark in marks if isinstance(mark, Offer)), Offer())
     default = kind() if default is inspect.Parameter.empty else default
-    fields = {field.name: field for field in _fields(kind, default)}
+    fields = {field.name: field for field in fields_of(kind, default)}
     unknown = {*offer.only, *offer.without} - fields.keys()
     assert not unknown, f"{kind.__name__} has no option {unknown}"
     offered = [field for name, field in fields.items() if name not in offer.without and name in (offer.only or fields)]
     return _Group(default, offered, offer.check)
 
 
-def _fields(kind: type[msgspec.Struct], default: Any) -> Iterator[_Field]:
-    hints = get_type_hints(kind, include_extras=True)
-    inherited = kind.__mro__[1].__struct_fields__ if issubclass(kind.__mro__[1], msgspec.Struct) else ()
-    for name in sorted(kind.__struct_fields__, key=lambda name: name in inherited):  # a struct's own fields first
-        marks = get_args(hints[name]) if get_origin(hints[name]) is Annotated else ()
-        for option in marks[1:]:
-            if isinstance(option, Option):
-                kinds = [each for each in get_args(marks[0]) if each is not type(None)]
-                optional = type(None) in get_args(marks[0])
-                yield _Field(name, kinds[0] if optional else marks[0], option, getattr(default, name))
-
-
-def _parameter(field: _Field) -> inspect.Parameter:
+def _parameter(field: Field) -> inspect.Parameter:
     """Return the parameter for Typer, which parses flags, choices and paths. `_value` parses the rest."""
     option: Any = field.option
     flags = [field.flag, *([option.short] if option.short else [])]
-    valued: Any = {} if field.kind is bool else {"metavar": _metavar(field)}
-    info = typer.Option(*flags, help=option.help, rich_help_panel=option.panel, envvar=_variable(field), **valued)
+    valued: Any = {} if field.kind is bool else {"metavar": field.metavar}
+    info = typer.Option(*flags, help=option.help, rich_help_panel=option.panel, envvar=field.variable, **valued)
     kind, default = field.kind, field.default
-    if _repeatable(field):
+    if field.repeatable:
         kind, default = list[str], [str(value) for value in default]
     elif not (isinstance(kind, type) and issubclass(kind, bool | Enum | Path)):
-        kind, default = str, _text(default)
+        kind, default = str, as_text(default)
     annotation: Any = Annotated[kind if default is not None else kind | None, info]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _variable(field: _Field) -> str | None:
-    if field.option.env is None or (field.kind is bool and not field.option.env):
-        return None
-    return field.option.env or f"BDAUTO_{field.flag.removeprefix('--').replace('-', '_').upper()}"
-
-
-METAVARS = {timedelta: "DURATION", int: "NUMBER", Path: "FILE", Secret: "URL"}
-
-
-def _metavar(field: _Field) -> str:
-    if field.option.metavar:
-        return field.option.metavar
-    if isinstance(field.kind, type) and issubclass(field.kind, Enum):
-        return "|".join(field.kind)
-    return METAVARS[field.kind]
-
-
-def _repeatable(field: _Field) -> bool:
-    return get_args(field.kind)[1:] == (...,)
-
-
-def _text(value: Any) -> str | None:
-    if value is None:
-        return None
-    return format_duration(value) if isinstance(value, timedelta) else str(value)
-
-
-PARSERS: dict[Any, Callable[[Any], Any]] = {
-    timedelta: parse_duration,
-    int: parse_count,
-    Path: Path,
-    Secret: Secret,
-    tuple[str, ...]: parse_names,
-    tuple[Secret, ...]: lambda texts: tuple(Secret(text) for text in texts),
-}
 
 
 def _struct(group: _Group, values: Mapping[str, Any]) -> Any:
@@ -194,14 +177,13 @@ def _struct(group: _Group, values: Mapping[str, Any]) -> Any:
     return CHECKS.get(type(settings), lambda settings: settings)(settings) if group.check else settings
 
 
-def _value(field: _Field, raw: Any) -> Any:
+def _value(field: Field, raw: Any) -> Any:
     """Convert an option's value to the field's type. Raises UsageError, which names the option."""
-    if raw is None or raw == _text(field.default):
+    if raw is None or raw == as_text(field.default):
         return field.default
-    parse = field.option.parse or PARSERS.get(field.kind)
     try:
-        return parse(raw) if parse else raw
+        return field.parse(raw)
     except UsageError as error:
-        variable = _variable(field) or ""
+        variable = field.variable or ""
         given = f"{field.flag} ({variable})" if os.environ.get(variable) == raw else field.flag
         raise UsageError(f"{given} {error.message}", hint=error.hint) from None

@@ -16,8 +16,7 @@ from bdauto.extras import EXTRAS, how_to_install, missing
 
 def check_bd(settings: BdSettings) -> BdSettings:
     """Check which database is named."""
-    if settings.db is not None and settings.metadata is not None:
-        raise UsageError("--db and --metadata exclude each other", hint="give one of them")
+    exclude_databases(settings)
     if settings.db is not None and not is_database(str(redirected(settings.db))):
         inside = settings.db / ".beads"
         hint = f"name the .beads folder: --db {inside}" if is_database(str(inside)) else "name the .beads folder"
@@ -26,6 +25,12 @@ def check_bd(settings: BdSettings) -> BdSettings:
         words = f"{folder}: no metadata.json in it, so bd would take an empty database for this one"
         raise UsageError(words, hint="restore it from git or a backup, or name another .beads folder with --db")
     return settings
+
+
+def exclude_databases(settings: BdSettings) -> None:
+    """Raise UsageError when two databases are named."""
+    if settings.db is not None and settings.metadata is not None:
+        raise UsageError("--db and --metadata exclude each other", hint="give one of them")
 
 
 def check_costs(dispatch: DispatchSettings, agent: AgentSettings) -> None:
@@ -45,15 +50,20 @@ def check_telemetry(settings: TelemetrySettings) -> TelemetrySettings:
     """Check the URLs, and that the extras they need are installed."""
     if settings.pushgateway:
         need("metrics", "--pushgateway")
-        try:
-            checked_url(full_url(settings.pushgateway.value))
-        except UsageError:  # its words may hold the password
-            raise UsageError("--pushgateway is not a URL", hint="write it as http://HOST:PORT") from None
     if settings.notify_urls:
         need("notify", "--notify-url")
-        if not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", url.value) for url in settings.notify_urls):
-            raise UsageError("--notify-url is not a URL", hint="write it as SERVICE://…, as Apprise documents it")
+    check_telemetry_urls(settings)
     return settings
+
+
+def check_telemetry_urls(settings: TelemetrySettings) -> None:
+    """Check the URLs of the Pushgateway and of notifications. No error shows them."""
+    try:
+        checked_url(full_url(settings.pushgateway.value if settings.pushgateway else "not.asked"))
+    except UsageError:  # its words may hold the password
+        raise UsageError("--pushgateway is not a URL", hint="write it as http://HOST:PORT") from None
+    if not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", url.value) for url in settings.notify_urls):
+        raise UsageError("--notify-url is not a URL", hint="write it as SERVICE://…, as Apprise documents it")
 
 
 def need(extra: str, option: str) -> None:

@@ -226,6 +226,7 @@ variable "settings" {
       "BDAUTO_ASSIGNEE",
       "BDAUTO_BD",
       "BDAUTO_BD_TIMEOUT",
+      "BDAUTO_CONFIG",
       "BDAUTO_COST_PER_RUN",
       "BDAUTO_DB",
       "BDAUTO_DISPATCH_EVERY",
