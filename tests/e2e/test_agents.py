@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -98,7 +99,7 @@ def test_a_limit_in_the_middle_of_work_blocks_and_charges_no_bead(place: Place) 
     swept: list[Done] = []
     while not swept or swept[-1].code == 0:
         assert len(swept) < 3
-        resets_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds(60))
+        resets_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds(30))
         limit = place.tell("limit", str(int(resets_at.timestamp())))
         assert len(place.dispatch(*words).json["beads"]) >= 2
         place.ended()
@@ -186,3 +187,29 @@ def test_doctor_says_the_version_of_an_agent_and_who_may_not_run_bd(place: Place
     found = place.run("doctor", "--agent", "gemini").out
     assert time.monotonic() - began < 55
     assert "did not end within 10s" in " ".join(found.split())
+
+
+def test_an_agent_that_a_git_hook_starts_commits_on_its_own_branch(place: Place) -> None:
+    """The hook is one of a linked worktree, in which somebody has staged a file."""
+    root, linked = place.world.db.parent, place.world.folder / "linked"
+
+    def git(*words: str, at: Path = root) -> str:
+        told = ["git", "-c", "user.name=x", "-c", "user.email=x@x", *words]
+        return subprocess.run(told, cwd=at, capture_output=True, text=True, check=True).stdout
+
+    git("init", "-q", "-b", "main")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    git("worktree", "add", "-q", "-b", "mine", str(linked))
+    (linked / "staged").write_text("mine\n")
+    git("add", "staged", at=linked)
+    folder = git("rev-parse", "--absolute-git-dir", at=linked).strip()
+    before = git("ls-files", "-s", at=linked)
+    bead = place.world.create("a commit")
+    identity = "-c user.name=a -c user.email=a@a"
+    script = f"cat >/dev/null; echo 1 >work; git add work; git {identity} commit -qm work; $BD close $BEAD_ID"
+    hook = {"GIT_DIR": folder, "GIT_INDEX_FILE": f"{folder}/index", "GIT_PREFIX": "", "GIT_WORK_TREE": str(linked)}
+    assert place.dispatch("--agent-command", f"sh -c '{script}'", "--agent-worktree", **hook).outcomes
+    place.ended()
+    assert git("log", "-1", "--format=%s", f"agent/{bead}").strip() == "work"
+    assert git("log", "-1", "--format=%s", "mine").strip() == "first"
+    assert git("ls-files", "-s", at=linked) == before
