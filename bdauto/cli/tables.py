@@ -18,7 +18,7 @@ from rich.text import Text
 from bdauto.diagnostics.explanation import Explanation, story
 from bdauto.diagnostics.snapshot import Running, Snapshot, last_note, place_words
 from bdauto.diagnostics.wording import services
-from bdauto.domain.eligibility import Condition
+from bdauto.domain.eligibility import Condition, why_nothing_goes
 from bdauto.domain.findings import Check, Level
 from bdauto.domain.values import format_age
 from bdauto.sanitize import clean
@@ -69,6 +69,8 @@ def status_view(snapshot: Snapshot, limit: int, needs: Sequence[str]) -> Rendera
     parts: list[RenderableType] = [*(_text(f"! {line}", "bold red") for line in needs), _around(snapshot)]
     waiting = len(snapshot.queue) - snapshot.eligible
     parts.append(_heading(f"Queue: {snapshot.eligible} eligible, {waiting} waiting"))
+    if why := why_nothing_goes(snapshot.queue):
+        parts.append(_text(f"Nothing can be dispatched: {why}", "yellow"))
     parts += _cut(_queue(snapshot, limit), len(snapshot.queue), limit)
     if snapshot.running:
         parts.append(_heading(f"In progress: {len(snapshot.running)}"))

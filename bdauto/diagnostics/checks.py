@@ -19,7 +19,9 @@ from bdauto.clock import Runtime
 from bdauto.diagnostics.record_checks import Topology, record_checks, shared_job_checks
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
+from bdauto.domain.eligibility import verdict, why_nothing_goes
 from bdauto.domain.findings import MOST_SKEW, Check, Level, fail, ok, unchecked, warn
+from bdauto.domain.settings import DispatchSettings
 from bdauto.domain.values import format_age
 from bdauto.errors import (
     AgentsDie,
@@ -94,6 +96,19 @@ def _tracker(bd: Bd, runtime: Runtime) -> Iterator[Check]:
     yield from record_checks(bd, topology)
     yield from shared_job_checks(bd, runtime.now())
     yield _newest(newest, runtime.now())
+    yield from _queue(bd, runtime.now())
+
+
+def _queue(bd: Bd, now: datetime) -> Iterator[Check]:
+    """Check that not all open beads of the assignee fail the same condition of the default settings."""
+    try:
+        beads = [bead for bead in bd.assigned(("open",)).result().beads if bead.status == "open"]
+    except BdError as error:
+        yield unchecked("queue", str(error))
+        return
+    settings, assignee = DispatchSettings(), bd.settings.assignee
+    if why := why_nothing_goes([verdict(bead, True, assignee, settings, now) for bead in beads]):
+        yield warn("queue", f"nothing can be dispatched: {why}")
 
 
 def _version(bd: Bd) -> Check:

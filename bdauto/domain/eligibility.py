@@ -132,6 +132,23 @@ def verdict(bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, 
     return Verdict(bead, tuple(conditions))
 
 
+_ALL_FAIL = {
+    "acceptance": "none of {} has acceptance criteria: give it with `bd update ID --acceptance '…'`",
+    "type": "the type of each of {} is excluded: --exclude-type says which are",
+    "trust": "none of {} was created by somebody trusted: --trusted-creator says who is",
+    "label": "none of {} has the labels asked for: --label says which",
+    "exclude-label": "each of {} has an excluded label: --exclude-label says which",
+}
+"""What to say if no bead of the queue meets a condition."""
+
+
+def why_nothing_goes(queue: Collection[Verdict]) -> str:
+    """Return why no bead of a queue may be dispatched, if it is the same condition for all, and what changes it."""
+    failed = [{condition.name for condition in found.conditions if not condition.passed} for found in queue]
+    name = next((name for name in _ALL_FAIL if failed and all(name in names for names in failed)), "")
+    return _ALL_FAIL[name].format(f"the waiting beads ({len(queue)})") if name else ""
+
+
 def _reopening(bead: Bead) -> str:
     """Return the command that opens a bead for dispatch. A closed one is done, so nothing is to be fixed."""
     if bead.status == "in_progress":

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bdauto.domain.eligibility import backoff, dispatch_order, global_conditions, outranks, verdict
+from bdauto.domain.eligibility import backoff, dispatch_order, global_conditions, outranks, verdict, why_nothing_goes
 from bdauto.domain.reaping import (
     FORGOTTEN,
     LONGEST_BELIEF,
@@ -65,6 +65,35 @@ VERDICTS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
 def test_verdicts(fields: dict[str, Any], settings: dict[str, Any], reason: str) -> None:
     judged = verdict(bead(**fields), True, "agent", DispatchSettings(**settings), NOW)
     assert (judged.eligible, judged.reason) == (not reason, reason)
+
+
+@pytest.mark.parametrize(
+    ("beads", "settings", "words"),
+    [
+        (
+            [{"acceptance_criteria": ""}, {"acceptance_criteria": " "}],
+            {},
+            "none of the waiting beads (2) has acceptance",
+        ),
+        (
+            [{"acceptance_criteria": "", "issue_type": "epic"}],
+            {},
+            "none of the waiting beads (1) has acceptance criteria",
+        ),
+        ([{"issue_type": "epic"}] * 3, {}, "each of the waiting beads (3) is excluded: --exclude-type"),
+        ([{"created_by": "bob"}], {"trusted_creators": ("ann",)}, "--trusted-creator says who is"),
+        ([{"labels": ["a"]}], {"labels": ("b",)}, "--label says which"),
+        ([{"labels": ["a"]}], {"exclude_labels": ("a",)}, "--exclude-label says which"),
+        ([{"acceptance_criteria": ""}, {"issue_type": "epic"}], {}, ""),
+        ([{"acceptance_criteria": ""}, {}], {}, ""),
+        ([{"defer_until": NOW + timedelta(days=1)}], {}, ""),
+        ([], {}, ""),
+    ],
+)
+def test_why_nothing_goes(beads: list[dict[str, Any]], settings: dict[str, Any], words: str) -> None:
+    queue = [verdict(bead(**fields), True, "agent", DispatchSettings(**settings), NOW) for fields in beads]
+    found = why_nothing_goes(queue)
+    assert words in found if words else found == ""
 
 
 def test_a_bead_that_bd_does_not_call_ready_is_not_eligible() -> None:

@@ -142,6 +142,12 @@ def test_the_last_event_of_a_running_job_and_its_age() -> None:
     assert (second["last_event"], second["last_event_seconds"]) == (None, None)
 
 
+def test_a_queue_in_which_nothing_has_acceptance_criteria_says_so() -> None:
+    beads = [bead(f"bd-{n}", acceptance_criteria="") for n in range(3)]
+    shown = " ".join(drawn(tables.status_view(snapshot(*beads), 20, [])).split())
+    assert "Nothing can be dispatched: none of the waiting beads (3) has acceptance criteria" in shown
+
+
 def test_an_empty_queue_paused_and_no_services() -> None:
     paused = Pause("deploy", "ann", NOW, NOW + timedelta(hours=1))
     assert drawn(tables.status_view(snapshot(services=RunnerStatus(paused=paused)), 20, [])) == dedent(
