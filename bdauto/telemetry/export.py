@@ -15,7 +15,7 @@ from bdauto import log
 from bdauto.domain.settings import Secret
 from bdauto.domain.values import full_url, redact
 from bdauto.sanitize import clean
-from bdauto.telemetry.families import COMPLETIONS, REAPS, Command
+from bdauto.telemetry.families import COMPLETIONS, COST, REAPS, Command
 
 PUSH_TIMEOUT = 10.0
 """Seconds for one request to a Pushgateway."""
@@ -63,7 +63,7 @@ class Pushgateway:
         return ""
 
     def _group(self, sample: Sample) -> str:
-        return sample.labels.get("command") or ("reap" if sample.name in (REAPS, COMPLETIONS) else self._default)
+        return sample.labels.get("command") or ("reap" if sample.name in (REAPS, COMPLETIONS, COST) else self._default)
 
     def _send(
         self, url: str, method: str, timeout: float | None, headers: list[tuple[str, str]], data: bytes | None

@@ -118,6 +118,8 @@ def test_each_command_is_pushed_as_a_group_of_its_own(monkeypatch: pytest.Monkey
     assert 'command="dispatch"' not in reap
     assert "bdauto_up" in dispatch
     assert "bdauto_up" not in reap
+    assert "bdauto_cost" not in dispatch
+    assert "bdauto_cost" in reap
     assert {request["method"] for request in requests} == {"POST"}, "an earlier success stays when a cycle fails"
 
 
