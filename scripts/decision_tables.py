@@ -54,8 +54,15 @@ OUTCOMES = {
         "or the end of a job that bdauto did not start",
         "open",
     ),
-    BeadOutcome.requeued: ("stalled with `--on-stall requeue`, or its check failed", "open, with a backoff"),
+    BeadOutcome.requeued: (
+        "stalled with `--on-stall requeue`, its check failed, or its agent opened it again without a question",
+        "open, with a backoff",
+    ),
     BeadOutcome.blocked: ("over or stalled, or its last attempt failed", "blocked, with a note"),
+    BeadOutcome.asks: (
+        "its agent needs a decision of a person",
+        "open, blocked by the question, with its attempt given back",
+    ),
     BeadOutcome.stopping: (
         "somebody other than its agent changed it, so its job on this machine is asked to end",
         "as that person left it",

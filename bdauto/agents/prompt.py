@@ -35,18 +35,25 @@ Acceptance criteria:
 (The bead ends here.)
 {{previous}}
 While you work, write what you have found and done with `bd note {{id}} "..."`, at least every ten minutes: a bead
-that nothing is noted on looks abandoned. Nobody can answer a question.
+that nothing is noted on looks abandoned.
 
 When every acceptance criterion holds, and you have checked it, run:
 
     bd close {{id}} --reason "what was done"
+
+If you need a decision that only a person can make, ask for it and end. Do not wait for the answer: you are started
+again with it.
+
+    bd create "the question" -l human -d "what you have found, and what can be chosen"
+    bd dep add {{id}} ID-OF-THE-QUESTION
+    bd update {{id}} --status open
 
 If you cannot finish, say why and hand the bead back:
 
     bd note {{id}} "blocked: why, and what is needed"
     bd update {{id}} --status blocked
 
-Do not change other beads.
+Do not change other beads but your question.
 """
 
 

@@ -205,6 +205,15 @@ class Bd:
         """List all beads that were updated after a moment, whoever has them and whatever their status."""
         return self._beads(["list", "--all", "--updated-after", format_time(moment), "--limit", "0"])
 
+    def labelled(self, label: str) -> RunningCommand[BeadList]:
+        """List all beads with a label that are not closed, whoever has them."""
+        return self._beads(["list", "--label", label, "--limit", "0"])
+
+    def comments(self, bead_id: str) -> list[str]:
+        """Return the texts of a bead's comments, the oldest first. Raises BdError."""
+        rows = self._start(["comments", checked_id(bead_id)], "comments", _parse_rows).result()
+        return [text for row in rows if isinstance(text := row.get("text"), str)]
+
     def newest(self) -> RunningCommand[BeadList]:
         """List the one bead that was updated last, whatever its status."""
         return self._beads(["list", "--all", "--sort", "updated", "--limit", "1"])
@@ -560,7 +569,7 @@ def _schema_hint(message: str) -> str:
 
 def _parse_rows(answer: bytes) -> list[Mapping[str, Any]]:
     try:
-        return list(msgspec.json.decode(unwrap(answer, "bd sql"), type=list[dict[str, Any]]))
+        return list(msgspec.json.decode(unwrap(answer, "bd sql"), type=list[dict[str, Any]] | None) or ())
     except MALFORMED:
         raise BdDrift("bd sql: expected a list of rows", hint="check `bd version`") from None
 

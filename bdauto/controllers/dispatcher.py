@@ -23,6 +23,7 @@ from bdauto.controllers.gate import Gate, Step
 from bdauto.controllers.hold import AT_CAPACITY, Hold
 from bdauto.controllers.late_notes import LateNotes
 from bdauto.controllers.ready_queue import Queue
+from bdauto.controllers.returned_beads import Kind, ReturnedBeads
 from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.outcome import BeadOutcome, Outcome, Report, partly
@@ -66,6 +67,7 @@ class Dispatcher:
             claims, self.started_jobs, settings.max_attempts, runtime.now, dry_run=settings.dry_run
         )
         self._earlier_jobs = EarlierJobs(self.bd, claims, self._answers, self.started_jobs, runtime)
+        self._returned = ReturnedBeads(self.bd, runtime, settings.max_attempts)
         shared = (self.bd, self.writer, self.runner, settings, runtime, self.gate)
         self._attempts = Attempts(*shared, claims, self._answers, self.started_jobs)
 
@@ -184,8 +186,10 @@ class Dispatcher:
             return self._held is None
         if _names(bead) != _names(listed) and self._earlier_jobs.hold_back(bead, self.runner()):
             return True
-        if self._answers.is_exhausted(bead):
+        bead = self._settled(queue, bead)
+        if bead is None or self._answers.is_exhausted(bead):
             return True
+        bead = self._returned.answered(bead)
         if problem := self.runner().problem_with(bead):
             self._answers.report(bead, BeadOutcome.unavailable, f"it was not claimed: {problem}")
             return True
@@ -195,6 +199,20 @@ class Dispatcher:
                 self._look_ahead(queue, queue.following)
 
         return self._attempts.take(bead, ahead)
+
+    def _settled(self, queue: Queue, bead: Bead) -> Bead | None:
+        """End the claim of a bead that was opened since. Return it as it is then, None if it must wait.
+
+        A sweep ends most such claims. This is for a bead that is ready before the end of its job is recorded.
+        """
+        returned = None if self.settings.dry_run else self._returned.look(bead)
+        if returned is None or (returned.kind is Kind.agent and bead.record.attempts >= self.settings.max_attempts):
+            return bead
+        [written] = self.writer.apply([self._returned.change(bead, returned)])
+        if returned.kind is Kind.agent or not written:
+            self._answers.pass_over(bead, f"{returned.words}: it waits" if written else "it changed since it was read")
+            return None
+        return queue.judged_anew(bead)
 
     def _judged_again(self, queue: Queue, bead: Bead) -> Bead | None:
         """Return the bead as a recent read shows it. None if it is no longer eligible, or a limit is reached.

@@ -4,7 +4,7 @@ The end of a job is written together with what a sweep decides about its bead. W
 the bead itself, a later sweep finds the bead by its metadata, which says that the job still runs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,14 @@ import msgspec
 
 from bdauto import log
 from bdauto.agents.runner_status import job_evidence
-from bdauto.bd.change import Change, mark_of, rewrite
+from bdauto.bd.change import Change, Moment, mark_of, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
+from bdauto.controllers.returned_beads import Kind, Returned, ReturnedBeads
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain.bead import Bead
 from bdauto.domain.life import sign_of_life
+from bdauto.domain.outcome import BeadOutcome, BeadReport
 from bdauto.domain.reaping import ALIVE, ELSEWHERE, FORGOTTEN, NOT_ASKED, NOT_STARTED, JobEvidence
 from bdauto.domain.record import RUNNING, Result, Run, metadata_of
 from bdauto.domain.results import JobEnd, ended_run, finish_note, lost, since_claim
@@ -31,11 +33,13 @@ LOST_AFTER = timedelta(days=1)
 
 
 class JobEnds(msgspec.Struct, frozen=True):
-    """Records the results that are missing."""
+    """Records the results that are missing. `reports` has the beads whose agents have opened them again."""
 
     bd: Bd
     writes: SweepWrites
     runtime: Runtime
+    returned: ReturnedBeads
+    reports: list[BeadReport] = msgspec.field(default_factory=list)
 
     def record_missing(self, runner: "Runner") -> tuple[tuple[str, ...], bool]:
         """Record the ends of runs that are over: of beads that are no longer in progress, or were claimed again.
@@ -86,23 +90,53 @@ class JobEnds(msgspec.Struct, frozen=True):
 
     def _record(self, ended: Sequence[tuple[Bead, Run, JobEnd]]) -> tuple[str, ...]:
         """Record these ends, and return the status of each such bead."""
-        changes = [self._change(bead, run, end) for bead, run, end in ended]
+        returned = [self._returned(bead, run) for bead, run, _ in ended]
+        changes = [self._change(*each, why) for each, why in zip(ended, returned, strict=True)]
         results = self.writes.each(changes)
-        for (bead, run, end), result in zip(ended, results, strict=True):
+        for (bead, run, end), why, result in zip(ended, returned, results, strict=True):
             if result is True:
                 log_end(bead, run, end)
                 self.writes.cost_usd += end.cost_usd or 0.0
+                self._report(bead, run, why)
         return tuple(bead.status for (bead, _, _), result in zip(ended, results, strict=True) if result is True)
 
-    def _change(self, bead: Bead, run: Run, end: JobEnd) -> Change:
-        """Write an end as a change that holds if bdauto has not changed the bead since: so each is counted once."""
+    def _returned(self, bead: Bead, run: Run) -> Returned | None:
+        """Say why the bead of this run is open, if its claim ends with the run."""
+        current = run.attempt == bead.record.attempt and bead.assignee == self.bd.assignee
+        return self.returned.look(bead) if current else None
+
+    def _report(self, bead: Bead, run: Run, returned: Returned | None) -> None:
+        """Report an agent that asks a person, and one that has given its bead back."""
+        job = run.job or run.attempt
+        if returned and returned.asks:
+            self.reports.append(
+                BeadReport(bead.id, BeadOutcome.asks, job, returned.asks, run.attempt, title=bead.title)
+            )
+        elif returned and returned.kind is Kind.agent:
+            self.reports.append(
+                BeadReport(bead.id, BeadOutcome.requeued, job, returned.words, run.attempt, title=bead.title)
+            )
+
+    def _change(self, bead: Bead, run: Run, end: JobEnd, returned: Returned | None) -> Change:
+        """Write an end as a change that holds if bdauto has not changed the bead since: so each is counted once.
+
+        The claim of a bead that was opened ends with it.
+        """
         record = bead.record.change(assignee=bead.record.assignee or self.bd.assignee)
+        record = record.with_end(ended_run(run, end))
+        times: Mapping[str, Moment] = {}
+        note, status = end_note(bead, run, end), None
+        if returned:
+            record, times = self.returned.settled(record, returned, bead)
+            note, status = f"{note}\nreaper: {returned.words}", bead.status
         return rewrite(
             bead,
-            record.with_end(ended_run(run, end)),
+            record,
+            times=times,
             act="record the result of",
             mark=self.runtime.unique(),
-            note=end_note(bead, run, end),
+            note=note,
+            if_status=status,
             if_attempt=bead.record.attempt or None,
             if_mark=mark_of(bead),
         )

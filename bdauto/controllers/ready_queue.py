@@ -134,6 +134,10 @@ class Queue(msgspec.Struct):
                 found = _bead_of(self._readable(self._ready_of(bead).result()), bead)
         return found if found and self._verdict(found) else None
 
+    def judged_anew(self, bead: Bead) -> Bead | None:
+        """Return a bead as it is after a change that bdauto has made of it, None when it is no longer eligible."""
+        return self.judged_again(bead, self._read_again(bead).result())
+
     def _ready_of(self, bead: Bead) -> RunningCommand[BeadList]:
         """Start to list what bd calls ready of the bead's priority, and of its parent if it has one."""
         parent = next((other.depends_on_id for other in bead.dependencies or () if other.type == "parent-child"), "")

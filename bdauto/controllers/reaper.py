@@ -13,6 +13,7 @@ from bdauto.clock import Runtime
 from bdauto.controllers.early_deaths import EarlyDeaths
 from bdauto.controllers.job_ends import JobEnds, end_note, end_of_run, log_end, runs_elsewhere
 from bdauto.controllers.reconciler import Reconciler
+from bdauto.controllers.returned_beads import ReturnedBeads
 from bdauto.controllers.signed_jobs import SignedJobs
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain import pause
@@ -20,17 +21,19 @@ from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import backoff
 from bdauto.domain.life import sign_of_life
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report, partly
+from bdauto.domain.questions import blockers, in_words
 from bdauto.domain.reaping import (
     Action,
     JobEvidence,
     ReapDecision,
+    asking,
     decide_check,
     decide_reap,
     lies_ahead,
     too_many,
 )
 from bdauto.domain.record import Record, Run
-from bdauto.domain.results import JobEnd, ended_run
+from bdauto.domain.results import JobEnd, asks, ended_run
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.errors import BdautoError, BdError, PartlyDone, ServiceError
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
 
 NOTE_DELAY = timedelta(seconds=30)
 """How long after a claim its dispatcher may still write the note of its record."""
-SETTLED = frozenset({BeadOutcome.released, BeadOutcome.requeued, BeadOutcome.blocked})
+SETTLED = frozenset({BeadOutcome.released, BeadOutcome.requeued, BeadOutcome.blocked, BeadOutcome.asks})
 TITLE_LIMIT = 80
 """Characters of a title that the log has."""
 
@@ -62,6 +65,7 @@ class Reaper:
     reconciler: Reconciler | None = None
     _ended: tuple[str, ...] = field(default=(), init=False)
     _reconciled: tuple[BeadReport, ...] = field(default=(), init=False)
+    _returned: tuple[BeadReport, ...] = field(default=(), init=False)
     _unrecorded: bool = field(default=False, init=False)
     _writes: SweepWrites = field(init=False)
 
@@ -100,7 +104,10 @@ class Reaper:
             return self._report(beads, page.malformed, unanswered or _suspicious(aged, self.settings.max_reap))
         self._rewrite_lost_notes(decisions)
         if self.runner and not self.settings.dry_run:
-            self._ended, self._unrecorded = JobEnds(self.bd, self._writes, self.runtime).record_missing(self.runner())
+            ends = JobEnds(self.bd, self._writes, self.runtime, self._opened)
+            self._ended, self._unrecorded = ends.record_missing(self.runner())
+            self._returned = tuple(ends.reports)
+        decisions = [self._asking(decision) for decision in decisions]
         decisions += self._failed_checks()
         early = EarlyDeaths(self.bd, self._writes, self.settings, self.runtime)
         try:
@@ -125,7 +132,7 @@ class Reaper:
         beads = tuple(bead for bead in beads if bead.outcome is not BeadOutcome.kept or bead.id not in told)
         failures = {bead: failure for bead, failure in self._writes.failures.items() if bead not in _touched(beads)}
         beads = (*(bead for bead in beads if bead.id not in failures), *failures.values())
-        beads += self._reconciled
+        beads += self._reconciled + self._returned
         self._log(beads)
         error = self._writes.error or error or partly(beads, malformed)
         reaped = any(bead.outcome in SETTLED for bead in beads)
@@ -172,6 +179,22 @@ class Reaper:
                 )
         return decisions
 
+    @property
+    def _opened(self) -> ReturnedBeads:
+        return ReturnedBeads(self.bd, self.runtime, self.settings.max_attempts)
+
+    def _asking(self, decision: ReapDecision) -> ReapDecision:
+        """Return the decision about a bead in progress. If its job is over and its agent asks a person, it opens it."""
+        over = decision.action is not Action.keep and decision.charged and not (decision.by_age or decision.early_death)
+        if not over or decision.bead.record.adopted or not blockers(decision.bead):
+            return decision
+        try:
+            question = self._opened.question_of(decision.bead)
+        except BdError as error:
+            self._writes.unread = error
+            return ReapDecision(decision.bead, Action.keep, f"its questions could not be read: {error}")
+        return asking(decision, in_words(question)) if question else decision
+
     def _failed_checks(self) -> Iterator[ReapDecision]:
         """Decide about the closed beads whose job's check failed."""
         failed = {check.attempt: check for check in (self.runner().failed_checks() if self.runner else ())}
@@ -188,7 +211,11 @@ class Reaper:
     def _settle(self, decisions: list[ReapDecision], evidence: JobEvidence) -> tuple[BeadReport, ...]:
         """Write what was decided. The failure of one bead does not affect the others."""
         decided = [decision for decision in decisions if decision.action is not Action.keep]
-        ends = [end_of_run(decision.bead, evidence, self.runtime.now()) for decision in decided]
+        ends = [
+            asks(end) if end and decision.action is Action.ask else end
+            for decision in decided
+            for end in [end_of_run(decision.bead, evidence, self.runtime.now())]
+        ]
         elsewhere = [runs_elsewhere(decision.bead, evidence) for decision in decided]
         written = self._writes.each([*map(self._change, decided, ends, elsewhere)])
         for decision, end, result in zip(decided, ends, written, strict=True):
@@ -204,7 +231,8 @@ class Reaper:
 
         A run of another place stays in the list without an end, so that this place can record it.
         """
-        bead, record, times = decision.bead, decision.bead.record, {}
+        bead, record = decision.bead, decision.bead.record
+        times: dict[str, Moment] = {}
         if end:
             record = record.with_end(ended_run(_run(decision), end))
         elif elsewhere or bead.status == "closed":  # its job ran, but its end is not recorded yet
@@ -215,10 +243,9 @@ class Reaper:
             record = record.blocked(decision.evidence)
         else:
             failures, record = _released(decision, record)
-            times = {
-                "retry_at": Moment(backoff(failures, self.runtime.rng)),
-                **({"released_at": NOW} if record.place else {}),
-            }
+            times = {"released_at": NOW} if record.place else {}
+            if decision.action is not Action.ask:
+                times["retry_at"] = Moment(backoff(failures, self.runtime.rng))
         return rewrite(
             bead,
             record,

@@ -6,12 +6,14 @@ from datetime import timedelta
 from bdauto.diagnostics.snapshot import Running, Snapshot, last_note
 from bdauto.domain.bead import Bead
 from bdauto.domain.constants import NAMED, STARVED_AFTER
+from bdauto.domain.questions import how_to_answer, in_words
 from bdauto.domain.values import format_age
 from bdauto.sanitize import clean
 
 
 def active_alerts(snapshot: Snapshot) -> list[str]:
-    """Say in one line each what needs a person: a service that is down, starved work, stalled beads, orphaned claims.
+    """Say in one line each what needs a person: a service that is down, starved work, stalled beads, orphaned claims,
+    questions.
 
     Each bead that was blocked has a line of its own with its title and why, up to NAMED of a kind.
 
@@ -43,6 +45,12 @@ def active_alerts(snapshot: Snapshot) -> list[str]:
         found.append(f"one job of several beads: {clean(job)} is recorded on {', '.join(ids[:NAMED])}")
     held = [(one.bead, c.detail) for one in snapshot.queue for c in one.conditions if c.name == "job" and c.fix]
     found += _blocked("not posted", held)
+    found += [
+        f"asks: {bead.id} ({clean(bead.title, 60)}): {in_words(question)}; answer: {how_to_answer(question)}"
+        for bead, question in snapshot.asking[:NAMED]
+    ]
+    rest = len(snapshot.asking) - NAMED
+    found += [f"asks: {rest} more"] if rest > 0 else []
     found += _blocked("quarantined", [(bead, bead.record.quarantined) for bead in snapshot.quarantined])
     found += _blocked("blocked", [(bead, last_note(bead)) for bead in snapshot.blocked])
     if snapshot.malformed:

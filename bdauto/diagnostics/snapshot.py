@@ -17,6 +17,7 @@ from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency
 from bdauto.domain.eligibility import Condition, Verdict, ranked, verdict
 from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, outside_hours, reached
 from bdauto.domain.notes import FINISH_NOTE
+from bdauto.domain.questions import LABEL, blockers, how_to_answer, in_words, questions
 from bdauto.domain.reaping import ALIVE, ELSEWHERE, Action, JobEvidence, ReapDecision, decide_reap, who_knows
 from bdauto.domain.runs import shared_jobs
 from bdauto.domain.settings import DispatchSettings, ReapSettings
@@ -96,6 +97,8 @@ class Snapshot:
     threshold: timedelta
     shared_jobs: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The jobs that several beads record, with the ids of these beads."""
+    asking: tuple[tuple[Bead, Bead], ...] = ()
+    """The beads whose agents have asked a person, each with a question that is open."""
 
     @property
     def eligible(self) -> int:
@@ -134,10 +137,11 @@ def gather(
 
     Raises BdError. A service that fails is a finding in the snapshot.
     """
-    calls = bd.assigned(STATUSES), bd.ready(limit=0), bd.kv_list()
+    calls = bd.assigned(STATUSES), bd.ready(limit=0), bd.kv_list(), bd.labelled(LABEL)
     try:
         services = replace(check_services(runner), limited=limited(bd, runner, dispatch, now))
         listed, ready, store = calls[0].result(), calls[1].result(), calls[2].result()
+        asked = calls[3].result()
     finally:
         for call in calls:
             call.kill()
@@ -150,7 +154,17 @@ def gather(
         services=with_switches(services, store, now, bd.lane),
         running=tuple(with_event(runner, one) for one in found.running),
         queue=tuple(_with_blockers(bd, found.queue, known, dispatch, now, limit)),
+        asking=tuple(_asking(listed.beads, asked.beads)),
     )
+
+
+def _asking(beads: Iterable[Bead], labelled: Iterable[Bead]) -> Iterator[tuple[Bead, Bead]]:
+    """Yield the open beads that have been dispatched and wait for a question, each with its oldest."""
+    asked = {question.id: question for question in questions(labelled)}
+    for bead in beads:
+        waits_for = set(blockers(bead)) if bead.status == "open" and bead.record.all_runs else set()
+        if question := next((one for one in asked.values() if one.id in waits_for), None):
+            yield bead, question
 
 
 def with_jobs(
@@ -346,6 +360,15 @@ def as_json(snapshot: Snapshot, limit: int) -> dict[str, Any]:
         ],
         "cancelled": [
             {**_bead_json(bead, snapshot.now), "reason": bead.record.quarantined} for bead in snapshot.cancelled[:cut]
+        ],
+        "asking": [
+            {
+                **_bead_json(bead, snapshot.now),
+                "question": question.id,
+                "asks": in_words(question),
+                "answer_with": how_to_answer(question),
+            }
+            for bead, question in snapshot.asking[:cut]
         ],
         "blocked": [
             {**_bead_json(bead, snapshot.now), "last_note": last_note(bead) or None} for bead in snapshot.blocked[:cut]

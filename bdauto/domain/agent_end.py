@@ -8,9 +8,10 @@ import msgspec
 
 
 class Why(StrEnum):
-    """Why a run ended."""
+    """Why a run ended. `question`: the agent needs a person's answer."""
 
     ok = "ok"
+    question = "question"
     error = "error"
     limit = "limit"
     login = "login"

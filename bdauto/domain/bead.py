@@ -41,7 +41,8 @@ class Dependency(msgspec.Struct, frozen=True):
 class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The fields of a bead that bdauto reads. Times are aware. `metadata` that is no object is read as absent.
 
-    `record` is bdauto's own part of the metadata.
+    `record` is bdauto's own part of the metadata. `answers` is text for the prompt about its questions, where that was
+    looked up.
     """
 
     id: Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
@@ -65,6 +66,7 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     pinned: bool = False
     is_template: bool = False
     ephemeral: bool = False
+    answers: str = ""
 
     def __post_init__(self) -> None:
         """Make `metadata` a dictionary. bd stores any JSON there."""

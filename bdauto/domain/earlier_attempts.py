@@ -38,6 +38,8 @@ def describe_earlier(bead: Bead, checks: Mapping[str, str], branch: str = "") ->
         lines += _run(number, run, checks.get(run.job or run.attempt, ""))
     if noted := _noted(bead):
         lines += ["", "What was written on the bead, the newest last:", "", *noted]
+    if bead.answers:
+        lines += ["", bead.answers]
     if branch:
         lines += ["", branch]
     return "\n".join([*lines, "", "(The earlier attempts end here. Go on from what they have done.)"])

@@ -41,6 +41,7 @@ class BeadOutcome(StrEnum):
     released = "released"
     requeued = "requeued"
     blocked = "blocked"
+    asks = "asks"
     stopping = "stopping"
     unclear = "unclear"
 
@@ -55,6 +56,7 @@ class BeadOutcome(StrEnum):
             BeadOutcome.lost,
             BeadOutcome.busy,
             BeadOutcome.kept,
+            BeadOutcome.asks,
             BeadOutcome.stopping,
         )
         return logging.INFO if self in ordinary else logging.WARNING

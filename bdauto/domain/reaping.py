@@ -24,6 +24,7 @@ class Action(StrEnum):
     release = "released"
     requeue = "requeued"
     block = "blocked"
+    ask = "asks"
 
 
 class ReapDecision(msgspec.Struct, frozen=True):
@@ -310,6 +311,12 @@ def _stopped(bead: Bead, end: JobEnd) -> ReapDecision:
     """Open a bead again whose job somebody has stopped, and which is still in progress. Nothing is charged."""
     evidence = f"job {_job(bead)} was stopped" + (f": {end.words}" if end.words else "")
     return ReapDecision(bead, Action.release, evidence, f"reaper: {evidence} — released uncharged", charged=False)
+
+
+def asking(decision: ReapDecision, question: str) -> ReapDecision:
+    """Return the decision about a bead whose job is over, and whose agent has asked a person: open and uncharged."""
+    note = f"reaper: its agent asks {question} — open again, uncharged"
+    return ReapDecision(decision.bead, Action.ask, question, note, charged=False)
 
 
 def uncharged(decision: ReapDecision) -> ReapDecision:

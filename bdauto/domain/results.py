@@ -101,14 +101,19 @@ def since_claim(run: Run, end: JobEnd) -> JobEnd:
     return msgspec.structs.replace(end, ended_at=claimed_at) if claimed_at and end.ended_at < claimed_at else end
 
 
+def asks(end: JobEnd) -> JobEnd:
+    """Return the end of a job whose agent asks a person."""
+    return msgspec.structs.replace(end, why=Why.question) if end.result is Result.completed else end
+
+
 def ended_run(run: Run, end: JobEnd) -> Run:
-    """Return a run with its end."""
+    """Return a run with its end. That it ended for a question may be known already."""
     return msgspec.structs.replace(
         run,
         agent=end.agent or run.agent,
         ended_at=end.ended_at,
         result=end.result,
-        why=end.why,
+        why=run.why or end.why,
         seconds=end.seconds,
         cost_usd=end.cost_usd,
         tokens=end.tokens,

@@ -64,6 +64,7 @@ OUTCOMES: Mapping[str, tuple[str, ...]] = {
         BeadOutcome.kept,
         BeadOutcome.released,
         BeadOutcome.requeued,
+        BeadOutcome.asks,
         BeadOutcome.stopping,
         BeadOutcome.unclear,
         BeadOutcome.blocked,

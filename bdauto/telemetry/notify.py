@@ -18,6 +18,7 @@ WORDS = {
     BeadOutcome.blocked: "reaped: blocked",
     BeadOutcome.requeued: "reaped: open again",
     BeadOutcome.released: "reaped: open again",
+    BeadOutcome.asks: "asks",
 }
 """The outcomes of a bead that are worth a message."""
 
@@ -34,7 +35,7 @@ class Notifier:
         self._background = background
 
     def report(self, report: Report) -> None:
-        """Tell of each bead that was quarantined or reaped."""
+        """Tell of each bead that was quarantined or reaped, or whose agent asks a person."""
         for bead in report.beads:
             if bead.outcome in WORDS and not report.dry_run:
                 title = f" ({clean(bead.title, TITLE_LIMIT)})" if bead.title else ""

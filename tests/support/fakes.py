@@ -142,6 +142,14 @@ class Tracker(Bd):
         """Return what a test says that bd has recorded of these beads."""
         return [one for one in self.recorded if one["issue_id"] in ids]
 
+    def labelled(self, label: str) -> RunningCommand[BeadList]:
+        rows = self.rows.values()
+        return self._answer("labelled", [r for r in rows if label in r.get("labels", ()) and r["status"] != "closed"])
+
+    def comments(self, bead_id: str) -> list[str]:
+        """Return what a test says that people have commented."""
+        return list(self.rows[bead_id].get("commented", ()))
+
     def in_progress(self) -> RunningCommand[BeadList]:
         return self._answer("list", self._rows("in_progress"))
 

@@ -74,6 +74,7 @@ def test_beads_that_were_quarantined_or_reaped_are_told_of_and_no_others() -> No
         ("bdauto: x-released reaped: open again", "why"),
         ("bdauto: x-requeued reaped: open again", "why"),
         ("bdauto: x-blocked reaped: blocked", "why"),
+        ("bdauto: x-asks asks", "why"),
     ]
 
 

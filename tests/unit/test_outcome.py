@@ -38,5 +38,6 @@ def test_what_needs_a_person_is_logged_louder_than_what_does_not() -> None:
         "lost",
         "busy",
         "kept",
+        "asks",
         "stopping",
     }

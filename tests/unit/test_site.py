@@ -13,7 +13,7 @@ from tests.support.fakes import NOW, Board, Clock, row
 from tests.support.scene import Queue
 
 BEING_READ, NEWER = "The report is being read.", "A newer report is being read."
-STATUS, REPORT = ["assigned", "ready", "kv"], ["list", "ready"]
+STATUS, REPORT = ["assigned", "ready", "kv", "labelled"], ["list", "ready"]
 SOON, LATER = '<meta http-equiv="refresh" content="2">', '<meta http-equiv="refresh" content="30">'
 
 

@@ -15,7 +15,7 @@ VERBS: dict[str, tuple[str, str, dict[str, str]]] = {
         {"p": "prefix"},
     ),
     "create": (
-        "ephemeral",
+        "ephemeral silent",
         "assignee priority type description acceptance labels label defer due parent metadata title notes design",
         {"l": "labels"},
     ),
@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[str, str, dict[str, str]]] = {
     ),
     "note": ("", "", {}),
     "comment": ("", "", {}),
+    "comments": ("", "", {}),
     "close": ("force", "reason", {"r": "reason"}),
     "delete": ("force", "", {}),
     "dep add": ("", "type blocked-by depends-on", {}),

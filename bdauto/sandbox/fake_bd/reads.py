@@ -208,6 +208,17 @@ def show(call: FakeCall) -> None:
     call.say(beads, _text(beads))
 
 
+def comments(call: FakeCall) -> None:
+    """`bd comments ID`."""
+    said = _comments(call, call.resolving(call.flags.words[0]))
+    call.say(said, "\n".join(str(row["text"]) for row in said))
+
+
+def _comments(call: FakeCall, bead: str) -> list[Row]:
+    rows = call.store.rows("SELECT * FROM comments WHERE issue_id = ? ORDER BY created_at, id", bead)
+    return [row | {"created_at": rfc3339(row["created_at"])} for row in rows]
+
+
 def _shown(call: FakeCall, bead: str) -> Row:
     row = call.store.issue(bead) or {}
     shown = issue_json(row, labels=call.store.labels(bead))
@@ -223,9 +234,8 @@ def _shown(call: FakeCall, bead: str) -> Row:
                 found.append(issue_json(other) | {"dependency_type": record["type"]})
                 parents += [record["other"]] if (name, record["type"]) == ("dependencies", "parent-child") else []
         shown |= {name: found} if found else {}
-    comments = call.store.rows("SELECT * FROM comments WHERE issue_id = ? ORDER BY created_at, id", bead)
-    if comments:
-        shown["comments"] = [comment | {"created_at": rfc3339(comment["created_at"])} for comment in comments]
+    if said := _comments(call, bead):
+        shown["comments"] = said
     return shown | ({"parent": parents[0]} if parents else {})
 
 
@@ -255,6 +265,7 @@ READS: dict[str, Callable[[FakeCall], None]] = {
     "list": listing,
     "query": query,
     "show": show,
+    "comments": comments,
     "kv get": kv_get,
     "kv list": kv_list,
 }

@@ -141,7 +141,7 @@ def create(call: FakeCall) -> None:
     human = f"✓ Created issue: {bead} — {row['title']}\n  Priority: P{row['priority']}\n  Status: open"
     call.err += ROLE_WARNING
     call.touched = bead
-    call.say(shown, human)
+    call.say(shown, bead if "silent" in call.flags else human)
 
 
 def _metadata_value(text: str) -> object:
