@@ -75,6 +75,12 @@ def status_view(snapshot: Snapshot, limit: int, needs: Sequence[str]) -> Rendera
     if snapshot.running:
         parts.append(_heading(f"In progress: {len(snapshot.running)}"))
         parts += _cut(_running(snapshot.running[: limit or None], snapshot.now), len(snapshot.running), limit)
+    if snapshot.taken_off:
+        parts.append(_heading(f"Running, though the bead is not in progress: {len(snapshot.taken_off)}"))
+        table = _table("bead", "job", "the bead is")
+        for one, words in snapshot.taken_off[: limit or None]:
+            table.add_row(_id(one.bead), _text(one.job), _text(words, limit=REASON_LIMIT))
+        parts += _cut(table, len(snapshot.taken_off), limit)
     blocked = (
         ("Quarantined by bdauto", "reason", snapshot.quarantined),
         ("Blocked, not by bdauto", "last note", snapshot.blocked),

@@ -1,5 +1,6 @@
 """A snapshot of all that `bdauto status` shows: the policy's verdicts on the reads that dispatch and reap make."""
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,9 +20,11 @@ from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, outside_hours, re
 from bdauto.domain.notes import FINISH_NOTE
 from bdauto.domain.questions import LABEL, blockers, how_to_answer, in_words, questions
 from bdauto.domain.reaping import ALIVE, ELSEWHERE, Action, JobEvidence, ReapDecision, decide_reap, who_knows
+from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.runs import shared_jobs
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time
+from bdauto.errors import ServiceError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import LastEvent, Runner
@@ -99,6 +102,8 @@ class Snapshot:
     """The jobs that several beads record, with the ids of these beads."""
     asking: tuple[tuple[Bead, Bead], ...] = ()
     """The beads whose agents have asked a person, each with a question that is open."""
+    taken_off: tuple[tuple[RunningJob, str], ...] = ()
+    """The jobs of this machine whose beads are not in progress in this queue, and how each bead is in words."""
 
     @property
     def eligible(self) -> int:
@@ -155,7 +160,21 @@ def gather(
         running=tuple(with_event(runner, one) for one in found.running),
         queue=tuple(_with_blockers(bd, found.queue, known, dispatch, now, limit)),
         asking=tuple(_asking(listed.beads, asked.beads)),
+        taken_off=tuple(_taken_off(bd, runner, listed.beads)),
     )
+
+
+def _taken_off(bd: Bd, runner: "Runner | None", listed: Iterable[Bead]) -> Iterator[tuple[RunningJob, str]]:
+    """Yield the running jobs whose beads were taken out of progress, by their agents or by others."""
+    running: Sequence[RunningJob] = ()
+    with contextlib.suppress(ServiceError):  # the state of the services says so
+        running = runner.running_jobs() if runner else ()
+    claimed = {bead.id for bead in listed if bead.status == "in_progress"}
+    off = [one for one in running if one.bead not in claimed]
+    beads = {bead.id: bead for bead in bd.read(sorted({one.bead for one in off})).result().beads} if off else {}
+    for one in off:
+        bead = beads.get(one.bead)
+        yield one, f"{bead.status}, assigned to {bead.assignee or 'nobody'}" if bead else "deleted"
 
 
 def _asking(beads: Iterable[Bead], labelled: Iterable[Bead]) -> Iterator[tuple[Bead, Bead]]:
@@ -355,6 +374,7 @@ def as_json(snapshot: Snapshot, limit: int) -> dict[str, Any]:
             }
             for running in snapshot.running[:cut]
         ],
+        "taken_off": [{"id": one.bead, "job": one.job, "bead_is": words} for one, words in snapshot.taken_off[:cut]],
         "quarantined": [
             {**_bead_json(bead, snapshot.now), "reason": bead.record.quarantined} for bead in snapshot.quarantined[:cut]
         ],

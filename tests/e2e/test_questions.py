@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_local_agent import RECORDED, Machine, machine
+from tests.e2e.test_local_agent import RECORDED, Machine, machine, until
 from tests.support.cli import forget_backoff, metadata, status, tell
 
 __all__ = ["machine"]
@@ -134,3 +134,22 @@ def test_a_person_who_opens_a_bead_starts_it_afresh(machine: Machine, leaves: st
     assert machine.dispatch().outcomes == {bead: "dispatched"}
     assert metadata(machine.world, bead)["attempts"] == 1
     machine.ended()
+
+
+@pytest.mark.parametrize("words", ["-a ''", "-s deferred"])
+def test_a_bead_that_its_agent_takes_off_is_followed_to_the_end(machine: Machine, words: str) -> None:
+    stays = machine.world.folder / "stays"
+    stays.touch()
+    bead = machine.world.create("Fix it")
+    machine.does(f"{SIGNS}\n$BD update $BEAD_ID {words}\ntouch {stays}.off\nwhile test -e {stays}; do sleep 0.1; done")
+    assert machine.dispatch().outcomes == {bead: "dispatched"}
+    until((machine.world.folder / "stays.off").exists)
+    job = machine.job(bead)
+    [shown] = machine.run("status", "--json").json["taken_off"]
+    assert (shown["id"], shown["job"]) == (bead, job)
+    assert swept(machine) == {}
+    stays.unlink()
+    machine.ended()
+    swept(machine)
+    assert [(run["job"], run["result"]) for run in runs(machine, bead)] == [(job, "completed")]
+    assert machine.run("status", "--json").json["taken_off"] == []
