@@ -41,6 +41,7 @@ RARE = {
     "a claim that is written back does not name the host of its job": 30_000_400,
     "a loop takes a bead that somebody took over for a sign of life": 1_840_000_900,
     "a lost note is written again at each sweep": 30_003_991,
+    "the place of a half-open breaker is taken without a compare": 30_001_794,
 }
 """Defects that thousands of histories may miss, each with a history that finds it."""
 
