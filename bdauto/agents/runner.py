@@ -40,6 +40,11 @@ class LastEvent(msgspec.Struct, frozen=True):
     text: str
     at: datetime
 
+    @property
+    def tool(self) -> bool:
+        """Whether it is the call of a tool, whose result has not come yet."""
+        return self.text.startswith(("▸ ", "$ "))
+
 
 class Project(msgspec.Struct, frozen=True):
     """The project that an agent works on: its `.beads` folder, whose beads, the environment of the agent.

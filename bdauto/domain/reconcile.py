@@ -17,16 +17,23 @@ from bdauto.domain.settings import DispatchSettings
 from bdauto.domain.values import format_duration
 from bdauto.sanitize import clean
 
+SILENCE = "silence: "
+"""The start of why a silent job was ended."""
 RUNNING = ("in_progress", "open")
 """Statuses of a bead whose job goes on. An open one gets its claim back before it is dispatched again."""
 
 
 class RunningJob(msgspec.Struct, frozen=True):
-    """A job that runs on this machine, the bead that it was started for, and when it was started."""
+    """A job that runs on this machine, the bead that it was started for, and when it was started.
+
+    It was `heard` last then. It is ended if it is silent for longer than `silence`. None: it may be.
+    """
 
     bead: str
     job: str
     started: datetime
+    heard: datetime | None = None
+    silence: timedelta | None = None
 
 
 class Fate(StrEnum):
@@ -108,6 +115,9 @@ def decide(
         return Decision(
             running, Fate.stopped, f"its agent closed the bead and did not end within {format_duration(linger)}"
         )
+    heard = max(running.heard or running.started, bead.updated_at)  # a note is a sign of life, too
+    if running.silence and now - heard > running.silence:
+        return Decision(running, Fate.stopped, f"{SILENCE}nothing was written for {format_duration(running.silence)}")
     return Decision(running, Fate.goes_on)
 
 

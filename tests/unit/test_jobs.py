@@ -298,6 +298,12 @@ ENDS: list[tuple[str, dict[str, Any], bytes, dict[str, Any]]] = [
         {"result": Result.stopped, "why": Why.stopped, "words": "cancelled by ann[1m"},
     ),
     (
+        "silent for too long",
+        {"state": "cancelled", "by": "silence: nothing was written for 30m"},
+        b"x",
+        {"result": Result.timeout, "why": Why.silence, "words": "nothing was written for 30m"},
+    ),
+    (
         "not started",
         {"state": "error", "detail": "cannot run x"},
         b"",

@@ -107,3 +107,19 @@ def test_bd_s_own_records_are_read() -> None:
     )
     assert read_log([b"cut", line, b'{"kind":"llm_call"}', b"[]"]) == [edit("status", "closed")]
     assert author(read_log([line]), "x-1", "status", "closed") == "ada"
+
+
+@pytest.mark.parametrize(
+    ("heard", "noted", "silence", "ended"),
+    [(31, 40, 30, True), (29, 40, 30, False), (40, 29, 30, False), (40, 40, None, False), (60, 60, 120, False)],
+    ids=["silent", "printed", "noted", "no limit", "within a tool"],
+)
+def test_a_silent_job_is_ended_and_a_note_is_a_sign_of_life(
+    heard: int, noted: int, silence: int | None, ended: bool
+) -> None:
+    limit = timedelta(minutes=silence) if silence else None
+    running = RunningJob("x-1", "a1", NOW - timedelta(hours=1), NOW - timedelta(minutes=heard), limit)
+    found = bead(status="in_progress", metadata=OWN, updated_at=NOW - timedelta(minutes=noted))
+    decision = decide(running, found, [], "agent", None, linger=LINGER, now=NOW)
+    assert decision.fate is (Fate.stopped if ended else Fate.goes_on)
+    assert decision.why == ("silence: nothing was written for 30m" if ended else "")

@@ -62,8 +62,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `agent` is the adapter that reads the output, "" if each line is recognized by its shape. `tracker` is the id of the
     bead's tracker, `beads` the `.beads` folder, `assignee` whose queue the bead was in. `home` is where the commands
-    before and after the agent run. `timeout` is in seconds, `started` in seconds since the epoch. `stdin` says that the
-    prompt is the agent's standard input. `max_cost` is in US dollars.
+    before and after the agent run. `timeout` and `silence` are in seconds, `started` in seconds since the epoch.
+    `stdin` says that the prompt is the agent's standard input. `max_cost` is in US dollars.
     """
 
     bead: str
@@ -78,6 +78,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     home: str
     timeout: float
+    silence: float | None = None
     stdin: bool
     max_cost: float | None = None
     before: list[list[str]] = []

@@ -16,6 +16,7 @@ from bdauto.agents.local.supervisor import AFTER, BEFORE, HEAD, OUTPUT, SEGMENT,
 from bdauto.agents.runner import LastEvent
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.reaping import UNPREPARED
+from bdauto.domain.reconcile import SILENCE
 from bdauto.domain.record import RESULTS, Result, Run
 from bdauto.domain.results import JobEnd, ended_run, last_line, told_end, whole_seconds
 from bdauto.sanitize import clean
@@ -102,20 +103,34 @@ def job_end(folder: Path, now: datetime) -> JobEnd:
     ended_at = _ended_at(end.ended, now)
     said = _said(folder, ended_at, failed=end.state == "failed")
     said = msgspec.structs.replace(said, why=Why.budget) if end.why else said
+    silent = end.state == "cancelled" and end.by.startswith(SILENCE)
     return told_end(
         _result(end),
         ended_at,
         said,
         seconds=whole_seconds(timedelta(seconds=min(max(end.seconds, 0.0), LONGEST))),
-        words=last_line(end.detail or end.by),
+        words=last_line(end.detail or end.by.removeprefix(SILENCE)),
+        why=Why.silence if silent else None,
     )
 
 
 def _result(end: EndRecord) -> Result:
     """Return the result of an end. A signal to the supervisor, as at a reboot, is nobody's wish to stop this job."""
+    if end.state == "cancelled" and end.by.startswith(SILENCE):
+        return Result.timeout
     if end.state == "cancelled":
         return Result.error if end.by in signal.Signals.__members__ else Result.stopped
     return Result.error if end.state == UNPREPARED else RESULTS.get(end.state, Result.failed)
+
+
+def heard_at(jobs: Jobs, job: str) -> datetime | None:
+    """Return when a job's output last grew, None if there is none."""
+    try:
+        return datetime.fromtimestamp(
+            max(segment.lstat().st_mtime for segment in (jobs.path / job).glob(f"{OUTPUT}[0-9]*")), UTC
+        )
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def last_event(jobs: Jobs, job: str) -> LastEvent | None:

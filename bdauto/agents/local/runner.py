@@ -32,7 +32,7 @@ from bdauto.agents.local.jobs import (
     only_one,
     private_folder,
 )
-from bdauto.agents.local.output import LocalOutput, job_end, job_run, last_event
+from bdauto.agents.local.output import LocalOutput, heard_at, job_end, job_run, last_event
 from bdauto.agents.local.preflight import (
     LONGEST_WORD,
     branch_state,
@@ -43,7 +43,7 @@ from bdauto.agents.local.preflight import (
     try_folder,
     worktree_problem,
 )
-from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.local.settings import LocalAgentSettings, silence_of
 from bdauto.agents.local.words import check_words, fill, wants_stdin
 from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
 from bdauto.agents.prompt import read_template, render
@@ -60,6 +60,8 @@ from bdauto.environment import LEAVE_INDEX, foreign
 from bdauto.errors import BdautoError, ServiceDown, ServiceDrift, ServiceError, UsageError
 from bdauto.sanitize import clean
 
+TOOL_SILENCE = timedelta(hours=2)
+"""How long a tool of an agent may run without a word: builds and test suites print nothing until their end."""
 PATIENCE = 10.0
 """Seconds to wait, beyond the time between SIGTERM and SIGKILL, for a job that is cancelled."""
 SETTINGS_CHARACTERS = 1 << 20
@@ -380,9 +382,16 @@ class LocalAgent(Runner):
         records = [
             record for job in self.jobs.running() if (record := self.jobs.record(job)) and self._has_bead(record)
         ]
-        return [
-            RunningJob(record.bead, record.attempt, datetime.fromtimestamp(record.started, UTC)) for record in records
-        ]
+        return [self._running_job(record) for record in records]
+
+    def _running_job(self, record: JobRecord) -> RunningJob:
+        """Describe a running job. Within a tool call an agent may be silent for TOOL_SILENCE."""
+        job, heard, silence = record.attempt, None, None
+        if record.silence:
+            silence, heard = timedelta(seconds=record.silence), heard_at(self.jobs, job)
+            if heard and datetime.now(UTC) - heard > silence and (last := self.last_event(job)) and last.tool:
+                silence = max(silence, TOOL_SILENCE)
+        return RunningJob(record.bead, job, datetime.fromtimestamp(record.started, UTC), heard, silence)
 
     def stop(self, job: str, why: str) -> bool:
         """Ask the job's supervisor to end it, for this reason. Waits for nothing. Return False if it does not run."""
@@ -472,6 +481,7 @@ class LocalAgent(Runner):
             directory=str(directory),
             home=str(self._directory),
             timeout=settings.agent_timeout.total_seconds(),
+            silence=silence.total_seconds() if (silence := silence_of(settings)) else None,
             stdin=wants_stdin(self._words),
             max_cost=settings.max_cost_per_run,
             before=before,

@@ -52,6 +52,10 @@ def parse_model(text: str) -> str:
     return text
 
 
+STREAMING_SILENCE = timedelta(minutes=30)
+"""The default of --agent-silence for an agent that streams what it does."""
+
+
 class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The agent command and how it is run. Without an agent and a command no agent runs on this machine."""
 
@@ -75,6 +79,14 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     agent_slots: Annotated[int, Option("Jobs at a time on this machine.", LOCAL)] = 1
     agent_timeout: TimeLimit = TIME_LIMIT
+    agent_silence: Annotated[
+        timedelta | None,
+        Option(
+            "End a job that writes nothing for this long, two hours within a tool call. (default: 30m with --agent, "
+            "else never)",
+            LOCAL,
+        ),
+    ] = None
     agent_prompt: Prompt = None
     agent_dir: Annotated[
         Path | None, Option("Where the agent runs. (default: the folder that holds .beads)", LOCAL, metavar="DIR")
@@ -107,6 +119,15 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     agent_keep: Annotated[timedelta, Option("Keep a job's folder for this long after its end.", LOCAL)] = timedelta(
         days=7
     )
+
+
+def silence_of(settings: LocalAgentSettings) -> timedelta | None:
+    """Return after how long without a word a job is ended, None for never.
+
+    Agents that stream what they do are quiet for minutes while a model thinks: limits of five minutes have ended good
+    runs of other dispatchers. A plain command may print nothing until its end.
+    """
+    return settings.agent_silence or (STREAMING_SILENCE if settings.agent else None)
 
 
 def check_local(settings: LocalAgentSettings) -> LocalAgentSettings:

@@ -137,6 +137,8 @@ def _example(field: Field) -> str:
         return str(field.default if field.default is not None else 1)
     if field.kind is float:
         return "7.5"
+    if field.metavar == "DURATION" and field.default is None:
+        return _quoted("30m")
     return _quoted(as_text(field.default) or (field.choices or [field.metavar])[0])
 
 
