@@ -9,9 +9,9 @@ import os
 import sys
 
 from bdauto.bd import command, process
-from bdauto.cli import streams
-from bdauto.cli.config_file import path_in_force
+from bdauto.cli import config_file, streams
 from bdauto.domain import defaults
+from bdauto.errors import UsageError
 
 PREFETCHING = {"dispatch": defaults.DISPATCHER, "reap": defaults.REAPER}
 """The commands that begin with reads, and their default actor."""
@@ -29,6 +29,8 @@ OPTIONS_WITHOUT_PREFETCH = (
     "-h",
 )
 """Options that change the reads or need none."""
+KEYS_WITHOUT_PREFETCH = {"db", "metadata", "bd", "assignee", "actor"}
+"""Keys of the configuration file that change the reads."""
 
 
 def main() -> None:
@@ -51,7 +53,7 @@ def _start_reads(words: list[str]) -> None:
         return
     if any(word.startswith(OPTIONS_WITHOUT_PREFETCH) for word in words):
         return
-    if path_in_force(os.environ.get("BDAUTO_CONFIG"), os.environ):  # it may name another database
+    if _file_changes_reads():
         return
     bd, db = os.environ.get("BDAUTO_BD") or defaults.BD, os.environ.get("BDAUTO_DB")
     redirect = db and os.path.exists(os.path.join(db, "redirect"))  # noqa: PTH110, PTH118 - pathlib takes time to import
@@ -66,6 +68,15 @@ def _start_reads(words: list[str]) -> None:
     )
     for read in reads:
         process.start_ahead([*prefix, *read], command.environment())
+
+
+def _file_changes_reads() -> bool:
+    """Return whether the configuration file names another database, bd or person, or is refused later."""
+    path = config_file.path_in_force(os.environ.get("BDAUTO_CONFIG"), os.environ)
+    try:
+        return bool(path) and not KEYS_WITHOUT_PREFETCH.isdisjoint(config_file.read(path).values)
+    except UsageError:
+        return True
 
 
 if __name__ == "__main__":

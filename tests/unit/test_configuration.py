@@ -461,9 +461,24 @@ def test_every_option_with_a_variable_is_a_key() -> None:
     assert known - {"BEADBOARD_URL", "BEADS_ACTOR"} == {*options_page.variables()} - {"BDAUTO_CONFIG"}
 
 
-@pytest.mark.parametrize("named", ["variable", "flag", "home", ""])
-def test_reads_are_prefetched_only_without_a_file(
-    named: str, written: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("named", "text", "ahead"),
+    [
+        *((named, "db = '/elsewhere'", False) for named in ("variable", "flag", "home")),
+        *(("variable", f"{key} = 'x'", False) for key in ("metadata", "bd", "assignee", "actor")),
+        ("variable", "max = ", False),
+        ("variable", "max = 3", True),
+        ("home", "max = 3", True),
+        ("", "", True),
+    ],
+)
+def test_reads_are_prefetched_unless_the_file_changes_them(
+    named: str,
+    text: str,
+    ahead: bool,
+    written: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """The file may name another database, or another bd."""
     started: list[Any] = []
@@ -471,10 +486,10 @@ def test_reads_are_prefetched_only_without_a_file(
     monkeypatch.chdir(tmp_path)
     for name in ("BEADS_DIR", "BDAUTO_METADATA", "BDAUTO_DB"):
         monkeypatch.delenv(name, raising=False)
-    path = written("db = '/elsewhere'")
+    path = written(text)
     if named == "variable":
         monkeypatch.setenv("BDAUTO_CONFIG", str(path))
     if named == "home":
-        own("db = '/elsewhere'", tmp_path / "home" / ".config")
+        own(text, tmp_path / "home" / ".config")
     start._start_reads(["dispatch", *(["--config", str(path)] if named == "flag" else [])])
-    assert bool(started) is not bool(named)
+    assert bool(started) is ahead
