@@ -384,7 +384,9 @@ def _check_order(world: World, process: Process, row: Row) -> None:
         ready = waits and before and (bead.record.retry_at is None or bead.record.retry_at <= began)
         ready = ready and (bead.ends_by is None or bead.ends_by < world.now)  # its job may run in another place
         ready = ready and not _perhaps_posted(world, process, bead, process.begun - 2 * ROUNDING.seconds)
-        ready = ready and not any(_may_run(process, job) for job in world.jobs.values() if job.bead == bead.id)
+        named = [job for _, job in NAMED.findall(bead.notes)]  # somebody may have signed for another bead's
+        jobs = [job for job in world.jobs.values() if job.bead == bead.id or job.id in named]
+        ready = ready and not any(_may_run(process, job) for job in jobs)
         if ready and not process.started and row.changed_at < process.begun and _rank(other) < _rank(row):
             world.violate("order", f"{process.name} claims {row.bead.id} before {bead.id}")
 
