@@ -71,12 +71,16 @@ def _start_reads(words: list[str]) -> None:
 
 
 def _file_changes_reads() -> bool:
-    """Return whether the configuration file names another database, bd or person, or is refused later."""
+    """Return whether the configuration file names another database, bd or person, or is refused later.
+
+    Also for one that may name a variable: it holds a secret, which bd does not get once the file's keys are known.
+    """
     path = config_file.path_in_force(os.environ.get("BDAUTO_CONFIG"), os.environ)
     try:
-        return bool(path) and not KEYS_WITHOUT_PREFETCH.isdisjoint(config_file.read(path).values)
+        values = config_file.read(path).values if path else {}
     except UsageError:
         return True
+    return not KEYS_WITHOUT_PREFETCH.isdisjoint(values) or "$" in str(values)
 
 
 if __name__ == "__main__":

@@ -467,6 +467,7 @@ def test_every_option_with_a_variable_is_a_key() -> None:
         *((named, "db = '/elsewhere'", False) for named in ("variable", "flag", "home")),
         *(("variable", f"{key} = 'x'", False) for key in ("metadata", "bd", "assignee", "actor")),
         ("variable", "max = ", False),
+        ("variable", "notify_url = ['$HOOK']", False),
         ("variable", "max = 3", True),
         ("home", "max = 3", True),
         ("", "", True),
@@ -480,7 +481,7 @@ def test_reads_are_prefetched_unless_the_file_changes_them(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """The file may name another database, or another bd."""
+    """The file may name another database, another bd, or a variable that bd must not get."""
     started: list[Any] = []
     monkeypatch.setattr(process, "start_ahead", lambda *call: started.append(call))
     monkeypatch.chdir(tmp_path)
