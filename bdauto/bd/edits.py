@@ -20,6 +20,8 @@ def recorded_edits(bd: Bd, beads: Sequence[str]) -> list[Edit]:
     A Dolt server has them in a table. On an embedded database bd 1.3 lists them by `bd history --events`, and older
     versions leave them in LOG.
     """
+    if not beads:  # MySQL refuses an empty list
+        return []
     rows = bd.events(beads)
     if rows is not None:
         return read_events(rows)

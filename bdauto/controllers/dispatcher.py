@@ -208,7 +208,8 @@ class Dispatcher:
         returned = None if self.settings.dry_run else self._returned.look(bead)
         if returned is None or (returned.kind is Kind.agent and bead.record.attempts >= self.settings.max_attempts):
             return bead
-        [written] = self.writer.apply([self._returned.change(bead, returned)])
+        change = self._returned.change(bead, returned, self.gate.switch.expected or {})
+        [written] = self.writer.apply([change])
         if returned.kind is Kind.agent or not written:
             self._answers.pass_over(bead, f"{returned.words}: it waits" if written else "it changed since it was read")
             return None

@@ -52,7 +52,7 @@ class ReturnedBeads(msgspec.Struct, frozen=True):
         """
         since = bead.record.claimed_at or bead.created_at
         found = [one for one in self._questions(bead) if is_open(one) or one.created_at >= since]
-        edits = recorded_edits(self.bd, [one.id for one in found if not is_open(one)]) if found else []
+        edits = recorded_edits(self.bd, [one.id for one in found if not is_open(one)])
         own = self.bd.assignee
         asked = [one for one in found if is_open(one) or author(edits, one.id, "status", "closed") != own]
         return next((one for one in reversed(asked) if is_open(one)), asked[-1] if asked else None)
@@ -99,8 +99,11 @@ class ReturnedBeads(msgspec.Struct, frozen=True):
         attempts = max(record.attempts - 1, 0) if returned.kind is Kind.question else 0
         return after.change(attempts=attempts).in_place(bead.waiting_since), {"released_at": NOW}
 
-    def change(self, bead: Bead, returned: Returned) -> Change:
-        """Return the change that ends the claim of a bead whose run's end is not recorded yet."""
+    def change(self, bead: Bead, returned: Returned, store: Mapping[str, str | None]) -> Change:
+        """Return the change that ends the claim of a bead whose run's end is not recorded yet.
+
+        `store` is what the key-value store must still say.
+        """
         record, times = self.settled(bead.record, returned, bead)
         return rewrite(
             bead,
@@ -112,6 +115,7 @@ class ReturnedBeads(msgspec.Struct, frozen=True):
             if_status="open",
             if_assignee=bead.assignee,
             **as_read(bead),
+            if_store=store,
         )
 
     def _questions(self, bead: Bead) -> list[Bead]:

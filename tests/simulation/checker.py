@@ -40,6 +40,14 @@ def check_change(world: World, process: Process, row: Row, change: Change) -> No
         _check_claim(world, process, row, str(change.put["bdauto.attempt"]))
         if row.bead.record.job and "bdauto.job" not in change.drop:
             world.violate("claim", f"{process.name} claims {row.bead.id} with {row.bead.record.job}, an earlier job")
+    elif change.act == "settle the opened":
+        _check_pause(world, process, change)
+        _check_opened(world, process, row.bead, change)
+    elif change.act == "record the result of":
+        _check_pause(world, process, change)
+        _check_result(world, process, row, change)
+        if row.bead.status == "open" and change.ends_claim:
+            _check_opened(world, process, row.bead, change)
     elif change.note.rpartition("\n")[2].startswith("reaper: "):  # after the note of its job's end
         _check_pause(world, process, change)
         if row.bead.status == "closed":
@@ -56,9 +64,6 @@ def check_change(world: World, process: Process, row: Row, change: Change) -> No
         job = world.jobs.get(str(change.put["bdauto.job"]))
         if job is None or job.attempt != row.bead.record.attempt:
             world.violate("fence", f"{process.name} records a job on another attempt of {row.bead.id}")
-    elif change.act == "record the result of":
-        _check_pause(world, process, change)
-        _check_result(world, process, row, change)
     elif change.act == "note unknown outcome of":
         _check_fence(world, process, row, change)
     elif change.act == "record signed job of":
@@ -555,6 +560,15 @@ def _age(world: World, process: Process, bead: Bead) -> timedelta:
     if seen > began + world.reap_settings.grace and bead.record.claimed_at:
         seen = bead.record.claimed_at
     return world.now - seen
+
+
+def _check_opened(world: World, process: Process, bead: Bead, change: Change) -> None:
+    """An open bead's claim is ended only if a person has opened it, who starts it afresh and does not wait."""
+    opened = [row for row in world.events if row["issue_id"] == bead.id and row["new_value"] == '{"status":"open"}']
+    if not opened or opened[-1]["actor"] != "ann":
+        world.violate("charge", f"{process.name} ends the claim of {bead.id}, which no person has opened")
+    if _attempts_after(bead, change) or "bdauto.retry_at" in change.put:
+        world.violate("charge", f"{process.name} charges {bead.id}, which a person has opened")
 
 
 def _check_charge(world: World, process: Process, bead: Bead, change: Change) -> None:

@@ -60,6 +60,8 @@ def write(world: World, who: str, bead_id: str, *, note: str = "", skew: float =
     fields["updated_at"] = _second(world.now + timedelta(seconds=skew), half=True)
     if "status" in fields:
         fields["closed_at"] = fields["updated_at"] if fields["status"] == "closed" else None
+        if fields["status"] != before.status:
+            world.record(bead_id, "ann" if who == "people" else ASSIGNEE, fields["status"])
     row.put(msgspec.structs.replace(before, **fields))
     changed(world, who, row, before)
 
@@ -160,6 +162,10 @@ class SimBd(Bd):
 
         return Call(self._of, "list", lambda: BeadList(tuple(_with_blockers(rows[i]) for i in ids if i in rows)), seen)
 
+    def comments(self, bead_id: str) -> list[str]:
+        """Nobody comments here."""
+        return []
+
     def recent(self, limit: int) -> RunningCommand[BeadList]:
         """List the beads that were updated last."""
 
@@ -202,11 +208,11 @@ class SimBd(Bd):
         return _second(self._of.world.now)
 
     def events(self, ids: Sequence[str]) -> list[Mapping[str, Any]]:
-        """Return nothing, like a bd that does not record who changes a bead."""
+        """Return who changed the status of these beads."""
         self._of.at = "events"
         self._of.step()
         _perhaps_fail(self._of, "bd sql")
-        return []
+        return [row for row in self._of.world.events if row["issue_id"] in ids]
 
     def _list(self, wanted: Callable[[Bead], bool]) -> RunningCommand[BeadList]:
         rows = self._of.world.rows
@@ -326,6 +332,7 @@ class SimWriter:
         process.tell("{} {}: {} {}", change.act, row.bead.id, row.bead.status, shown(put))
         process.changed.append((row.bead.id, change.act))
         if status != before.status:
+            world.record(row.bead.id, SETTINGS.actor, status)
             process.status_written.append(row.bead.id)
         process.seen[row.bead.id] = row.bead
         changed(world, process, row, before, change)

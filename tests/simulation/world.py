@@ -107,6 +107,8 @@ class World:
     scheduler: Scheduler
     rows: dict[str, Row] = field(default_factory=dict)
     store: dict[str, str] = field(default_factory=dict)
+    events: list[dict[str, str]] = field(default_factory=list)
+    """What bd has recorded of changes of status: see `record`."""
     attempts: dict[str, Attempt] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     spells: set[str] = field(default_factory=set)
@@ -137,6 +139,12 @@ class World:
     """What each task has logged of beads in its cycle, where somebody listens: event and bead."""
     waiting: dict[str, list[Callable[[], None]]] = field(default_factory=dict)
     """What happens at the next event of a name."""
+
+    def record(self, bead_id: str, actor: str, status: str) -> None:
+        """Record who gave a bead this status, as a Dolt server does."""
+        at = f"{self.now:%Y-%m-%dT%H:%M:%SZ}"
+        plain = {"issue_id": bead_id, "actor": actor, "event_type": "status_changed", "created_at": at}
+        self.events.append(plain | {"new_value": f'{{"status":"{status}"}}'})
 
     def __post_init__(self) -> None:
         plan = self.plan

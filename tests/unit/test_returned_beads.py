@@ -48,7 +48,7 @@ def after(made: ReturnedBeads, tracker: Tracker) -> tuple[str, int, bool]:
     found = made.look(bead)
     if found is None:
         return "", bead.record.attempts, False
-    assert tracker.apply([made.change(bead, found)]) == [True]
+    assert tracker.apply([made.change(bead, found, {})]) == [True]
     record = read_record(tracker.rows["x-1"]["metadata"])
     assert (record.attempt, [run.attempt for run in record.runs], record.result) == ("", ["a1", "a2"], "running")
     assert record.runs[-1].why == ("question" if found.kind == "question" else None)

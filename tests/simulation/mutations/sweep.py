@@ -11,10 +11,12 @@ from bdauto import log
 from bdauto.controllers import reaper
 from bdauto.controllers.job_ends import JobEnds
 from bdauto.controllers.reaper import Reaper
+from bdauto.controllers.returned_beads import Returned, ReturnedBeads
 from bdauto.domain import reaping
 from bdauto.domain.bead import Bead
 from bdauto.domain.outcome import BeadOutcome, Report
 from bdauto.domain.reaping import Action, JobEvidence, ReapDecision
+from bdauto.domain.record import Record
 from bdauto.domain.settings import ReapSettings
 from bdauto.errors import ServiceDown, ServiceError, TokenRefused
 from tests.simulation.mutations.registry import SETTLING, Replacement, changes, mutation, without
@@ -33,6 +35,17 @@ def _reap_blind() -> Replaced:
 @mutation("the reaper compares the status alone")
 def _reap_status() -> Replaced:
     return changes(without("if_assignee", "if_mark", "if_updated_at"), *SETTLING)
+
+
+@mutation("a bead that a person opens keeps its attempts")
+def _not_afresh() -> Replaced:
+    original = ReturnedBeads.settled
+
+    def settled(self: ReturnedBeads, record: Record, returned: Returned, bead: Bead) -> Any:
+        after, times = original(self, record, returned, bead)
+        return after.change(attempts=record.attempts), times
+
+    return [Replacement(ReturnedBeads, "settled", settled)]
 
 
 @mutation("the reaper does not heed a running job")
