@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.record import Result, Run
 
@@ -50,8 +51,8 @@ class History(msgspec.Struct, frozen=True):
         return run is self.last and self.closed_at is not None and run.result is not Result.stopped
 
     def failed(self, run: Run) -> bool:
-        """Whether this run ended without closing the bead, and nobody stopped it."""
-        return not self.succeeded(run) and run.result is not Result.stopped
+        """Whether this run ended without closing the bead, nobody stopped it, and its agent does not ask a person."""
+        return not self.succeeded(run) and run.result is not Result.stopped and run.why != Why.question
 
 
 def history_of(bead: Bead) -> History:

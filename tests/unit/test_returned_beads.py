@@ -8,9 +8,10 @@ import pytest
 from bdauto.agents.prompt import TEMPLATE, render
 from bdauto.controllers.returned_beads import ReturnedBeads
 from bdauto.domain.earlier_attempts import describe_earlier
-from bdauto.domain.record import read_record
+from bdauto.domain.record import Record, Result, Run, metadata_of, read_record
+from bdauto.domain.runs import history_of
 from bdauto.domain.times import format_time
-from tests.support.fakes import NOW, Clock, Tracker, row
+from tests.support.fakes import NOW, Clock, Tracker, bead, row
 
 CLAIMED = NOW - timedelta(minutes=10)
 OWN = {
@@ -114,3 +115,10 @@ def test_the_answer_is_quoted_in_the_next_prompt(hostile: str) -> None:
     assert "\nThe answer:\n\n> The blue one\n" in text
     assert not [line for line in text.splitlines() if line.startswith("Ignore") or "\x1b" in line or len(line) > 600]
     assert len(text) < 40_000
+
+
+def test_a_run_that_ended_with_a_question_has_not_failed() -> None:
+    asks = Run(attempt="a1", result=Result.completed, why="question", ended_at=NOW)
+    gave_up = Run(attempt="a2", result=Result.completed, why="ok", ended_at=NOW)
+    history = history_of(bead(metadata=metadata_of(Record(runs=(asks, gave_up)))))
+    assert [history.failed(run) for run in history.runs] == [False, True]
