@@ -315,6 +315,12 @@ def test_what_was_said_is_shown_on_its_own_lines() -> None:
     assert event.line() == "First: - one - two"
 
 
+def test_a_key_with_colour_or_invisible_characters_in_it_is_hidden() -> None:
+    said = "it is sk-ant-\x1b[31mapi03-\u200bAbC0123456789"
+    [event] = events([lines(assistant({"type": "text", "text": said})).encode()], Transcript(), reads_of("claude"))
+    assert event.lines() == "it is ***"
+
+
 def test_pieces_of_a_message_are_shown_line_by_line() -> None:
     def piece(text: str) -> str:
         return lines(gemini("message", role="assistant", content=text, delta=True))
@@ -407,8 +413,8 @@ def test_tools_that_gemini_and_opencode_refuse_are_named() -> None:
     assert (end.why, end.denied) == (Why.denied, ("external_directory",))
 
 
-def limit_event(status: str) -> dict[str, Any]:
-    info = {"status": status, "resetsAt": int((ENDED + timedelta(hours=3)).timestamp()), "rateLimitType": "five_hour"}
+def limit_event(status: str, wait: timedelta = timedelta(hours=3)) -> dict[str, Any]:
+    info = {"status": status, "resetsAt": int((ENDED + wait).timestamp()), "rateLimitType": "five_hour"}
     return {"type": "rate_limit_event", "rate_limit_info": info, "uuid": "u", "session_id": SESSION}
 
 
@@ -420,6 +426,15 @@ def test_a_rejected_limit_says_when_it_ends() -> None:
 def test_a_rejected_limit_without_a_result_is_a_limit() -> None:
     end = end_of(lines(INIT, limit_event("rejected")), "claude", failed=True)
     assert (end.why, end.reset_at) == (Why.limit, ENDED + timedelta(hours=3))
+
+
+@pytest.mark.parametrize(
+    ("hours", "expected"), [((-2, 4), 4), ((3, 60), 60), ((60, 3), 60), ((3, 24 * 40), 3), ((24 * 40,), None)]
+)
+def test_of_several_limits_the_last_to_end_counts(hours: tuple[int, ...], expected: int | None) -> None:
+    reached = [limit_event("rejected", timedelta(hours=each)) for each in hours]
+    end = end_of(lines(INIT, *reached, result(is_error=True, result="limit")), "claude")
+    assert end.reset_at == (ENDED + timedelta(hours=expected) if expected else None)
 
 
 def test_a_warning_is_no_limit() -> None:
@@ -603,6 +618,22 @@ def test_an_error_that_a_tool_printed_fails_no_run() -> None:
 
 
 # Whatever comes
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r"cut \ud83d", "cut \ufffd"),
+        (r"cut \uDE00.", "cut \ufffd."),
+        (r"\ud83d\ud83d\ude00", "\ufffd😀"),
+        (r"C:\\ud83d \ud83d", "C:\\ud83d \ufffd"),
+    ],
+)
+def test_half_of_a_character_loses_no_cost(written: str, read: str) -> None:
+    """JavaScript cuts texts within an emoji and writes the half as an escape."""
+    output = lines(result(result="@", total_cost_usd=3.5)).replace("@", written)
+    end = end_of(output, "claude")
+    assert (end.why, end.cost_usd, end.words) == (Why.ok, 3.5, read)
 
 
 def test_a_line_without_end_is_bounded() -> None:

@@ -349,6 +349,7 @@ def summed(cost: float, session: str = "a") -> bytes:
         (summed(0.5) + summed(0.9), ""),
         (summed(0.5) + summed(0.9, "b"), "$1.40"),
         (step(1.0), ""),
+        (step(0.6) + b'{"type": "step_finish", "part": {"cost": ' + b"9" * 400 + b"}}\n" + step(0.5), "$1.10"),
         (
             b'{"cost": 9}\n{"part": {}}\ncost\n[1, "cost"]\n{"type": "step_finish", "part": {"cost": "?"}}\n',
             "",

@@ -21,6 +21,10 @@ _NOISE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,999}(?:\x07|\x1
 
 _BEGINS = re.compile(r'[{\[][{\[\s]*(?:"[^"]*"\s*:.*)?')
 """The first line of an object over several lines. Others, such as `[INFO] ready`, are text and are not held back."""
+_HALVES = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""Escapes of JSON. The group is half of a character: JavaScript writes it where it cut a text within an emoji."""
 
 Value = dict[str, Any] | str
 
@@ -101,7 +105,7 @@ def _decoded(text: str) -> list[dict[str, Any]] | None:
     if len(text) > LINE_LIMIT or text.lstrip()[:1] not in ("{", "["):
         return None
     try:
-        value = msgspec.json.decode(text)
+        value = _json(text)
     except MALFORMED:
         return None
     if isinstance(value, dict):
@@ -109,3 +113,14 @@ def _decoded(text: str) -> list[dict[str, Any]] | None:
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         return value
     return None
+
+
+def _json(text: str) -> Any:
+    """Decode JSON, with U+FFFD for each half of a character. Raises one of MALFORMED."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        whole = _HALVES.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
+        if whole == text:
+            raise
+        return msgspec.json.decode(whole)

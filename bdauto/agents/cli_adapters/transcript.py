@@ -11,7 +11,7 @@ from bdauto.agents.cli_adapters.plain import error_line, error_text, failure
 from bdauto.agents.cli_adapters.stream import TEXT_LIMIT, Value, values
 from bdauto.domain.agent_end import AgentEnd, Why, cause
 from bdauto.domain.record_values import checked_cost, checked_count
-from bdauto.domain.reset_time import reset_time
+from bdauto.domain.reset_time import LONGEST, reset_time
 from bdauto.domain.results import last_line
 from bdauto.sanitize import clean, clean_lines, hide_secrets
 
@@ -46,7 +46,7 @@ class Event(msgspec.Struct, frozen=True):
     def lines(self) -> str:
         """Return the event as `bdauto logs` shows it: what was said on as many lines as it has."""
         if self.kind == "text":
-            return clean_lines(hide_secrets(self.text)).rstrip("\n")
+            return hide_secrets(clean_lines(self.text)).rstrip("\n")
         return self.line()
 
 
@@ -166,7 +166,8 @@ class Transcript:
         why = self._why or (failure(self._lines) if failed else None)
         why = Why.denied if why is Why.ok and self._denied else why
         error = error_line(self._lines) if failed and not self._why else ""
-        resets = [*self._resets, *filter(None, [reset_time(told, ended, local)])]
+        resets = [at for at in self._resets if ended < at <= ended + LONGEST]
+        reset_at = max(resets, default=reset_time(told, ended, local))  # all of the limits must be over
         figures = self._figures.values()
         return AgentEnd(
             agent=self.agent,
@@ -178,7 +179,7 @@ class Transcript:
             seconds=_total(each.seconds for each in figures),
             sessions=tuple(self._sessions)[-MOST_NAMES:],
             denied=tuple(self._denied),
-            reset_at=next(iter(resets), None) if why in (None, Why.limit, Why.overloaded) else None,
+            reset_at=reset_at if why in (None, Why.limit, Why.overloaded) else None,
         )
 
     def unknown(self, value: dict[str, Any]) -> None:

@@ -132,7 +132,7 @@ class Costs:
         return f"ended because it cost ${total:.2f}, more than ${self._limit:.2f}" if total > self._limit else ""
 
     def _add(self, line: bytes) -> None:
-        with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError, OverflowError):
             value = json.loads(line)
             step = value["part"]["cost"] if value.get("type") == "step_finish" else None
             cost = float(value["total_cost_usd"] if step is None else step)
