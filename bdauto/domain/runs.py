@@ -83,8 +83,9 @@ def histories_of(beads: Iterable[Bead]) -> list[History]:
 def all_runs(beads: Iterable[Bead], here: Iterable[tuple[str, Run]]) -> list[tuple[str, Run]]:
     """Return the id of the bead and the run, for each run of these beads and each that this machine knows itself.
 
-    What this machine knows of a run counts before its record. Where neither knows the end of a bead's last run, that is
-    the closing of the bead.
+    What this machine knows of a run counts before its record. Of a lost run it knows only until when that may have run,
+    so an end that was recorded before then counts. Where neither knows the end of a bead's last run, that is the
+    closing of the bead.
     """
     known = {run.attempt: (bead, run) for bead, run in here}
     recorded = [(history, run) for history in histories_of(beads) for run in history.runs]
@@ -95,7 +96,9 @@ def all_runs(beads: Iterable[Bead], here: Iterable[tuple[str, Run]]) -> list[tup
 def _merged(history: History, run: Run, here: tuple[str, Run] | None) -> Run:
     if here is None:
         return msgspec.structs.replace(run, ended_at=history.ended_at(run), seconds=history.seconds(run))
-    told = msgspec.structs.asdict(here[1])
+    told, latest = msgspec.structs.asdict(here[1]), here[1].ended_at
+    if here[1].result is Result.lost and run.ended_at and latest and (here[1].claimed_at or latest) <= run.ended_at:
+        told["ended_at"] = min(run.ended_at, latest)
     known = {name: value for name, value in told.items() if value not in (None, "") and name != "claimed_at"}
     return msgspec.structs.replace(run, **known)
 

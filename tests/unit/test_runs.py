@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from bdauto.agents.runner import Runner
@@ -86,6 +87,16 @@ def test_a_job_that_runs_on_after_its_bead_was_closed_has_no_end() -> None:
     closed = ran("x-1", attempt="w2", job="w2", claimed_at=NOW - HOUR) | {"closed_at": NOW - HOUR / 2}
     assert listed(closed)[0]["ended"] == "2026-04-18T22:05:46Z"
     assert listed(closed, here=[("x-1", Run(attempt="w2", claimed_at=NOW - HOUR))])[0]["ended"] is None
+
+
+@pytest.mark.parametrize(("recorded", "expected"), [(2, "20:35"), (2.9, "19:41"), (0.5, "21:35"), (9, "21:35")])
+def test_a_lost_run_keeps_the_end_that_was_recorded(recorded: float, expected: str) -> None:
+    """Its machine only knows until when it may have run. An end before its claim or after that is not believed."""
+    lost = ended("w1", 1, result=Result.lost)
+    found = msgspec.structs.replace(lost, claimed_at=NOW - 3 * HOUR)
+    known = msgspec.structs.replace(found, ended_at=NOW - recorded * HOUR)
+    [one] = listed(ran("x-1", known), here=[("x-1", found)])
+    assert one["ended"] == f"2026-04-18T{expected}:46Z"
 
 
 def test_the_runs_of_a_deleted_bead_are_known_from_this_machine() -> None:
