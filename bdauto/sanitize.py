@@ -32,10 +32,6 @@ _SECRET = re.compile(
     re.DOTALL,
 )
 _NAMED = re.compile(
-    r"""((?i:authorization)["']?\s*[:=]\s*["']?(?i:(?:bearer|basic|token|digest|apikey|negotiate|bot|dpop|key)\s+)?)"""
-    r"""(?:(?<=\s)[^\s"',;]{4,}|(?=\S{0,99}\d)[^\s"',;]{8,})"""
-)
-_NAMED = re.compile(
     r"((?i:token|key|signature|credential|\bsig)[\"']?\s*[=:]\s*[\"']?)(?=\S{0,99}\d)[\w.~%+/=-]{16,}"
     r"|((?i:passw(?:or)?d|passphrase|secret)[\"']?\s*[=:]\s*[\"']?)[^\s\"',;]{4,}"
     r"|(--(?:api-)?(?:password|token|key|secret)\s+)[^\s-][^\s]{3,}"
