@@ -346,6 +346,8 @@ def summed(cost: float, session: str = "a") -> bytes:
         (step(0.6) + step(0.5), "$1.10"),
         (step(0.6)[:20], ""),
         (step(0.6) + b"x" * 5000 + b"\n" + step(0.5), "$1.10"),
+        (b"\x1b[0m" + step(0.6)[:-1] + b"\x1b[0m\r\n\xef\xbb\xbf" + step(0.3) + b"\0" + step(0.2), "$1.10"),
+        (b"see " + step(1.5), ""),
         (summed(0.5) + summed(0.9), ""),
         (summed(0.5) + summed(0.9, "b"), "$1.40"),
         (step(1.0), ""),

@@ -36,6 +36,8 @@ LAST = 2000
 """Bytes of a check's output that its end keeps."""
 LINE = 1 << 20
 """Bytes of a line that are looked at for costs."""
+NOISE = b"\x00\x1b\xef"
+"""How a line may begin that has colour, NUL or a byte order mark before its JSON."""
 MOST_SESSIONS = 1000
 """Sessions of an agent whose costs are added up."""
 MESSAGE = 400
@@ -133,7 +135,8 @@ class Costs:
 
     def _add(self, line: bytes) -> None:
         with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError, OverflowError):
-            value = json.loads(line)
+            start = line.index(b"{") if line[:1] in NOISE else 0
+            value = json.loads(line[start : line.rindex(b"}") + 1])
             step = value["part"]["cost"] if value.get("type") == "step_finish" else None
             cost = float(value["total_cost_usd"] if step is None else step)
             if 0 <= cost < 1e6 and len(self._sums) < MOST_SESSIONS:
