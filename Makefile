@@ -9,6 +9,8 @@ PYTHONS = $(foreach minor,11 12 13 14,$(call find-python,$(minor)))
 
 IMAGE ?= bdauto:0.1.0
 BUILDER ?= $(firstword $(foreach name,buildah podman docker,$(shell command -v $(name))))
+# Two for each processor: end-to-end tests wait about as long as they work.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
@@ -27,10 +29,10 @@ demo: $(STAMP) ## a short story on the sandbox: dispatch, refusal, a dead agent,
 	$(BIN)/bdauto demo
 
 test: $(STAMP) ## what a change needs: some minutes
-	$(BIN)/pytest --numprocesses auto -m 'not maintainer'
+	$(BIN)/pytest --numprocesses $(WORKERS) -m 'not maintainer'
 
 test-all: $(STAMP) ## all tests, as the gate runs them; those that need a real bd run when one is on PATH
-	$(BIN)/pytest --numprocesses auto
+	$(BIN)/pytest --numprocesses $(WORKERS)
 
 unit: $(STAMP) ## the unit tests alone, in seconds
 	$(BIN)/pytest --numprocesses auto tests/unit
