@@ -179,7 +179,8 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
         )
     limit = max(settings.threshold, NO_ANSWER_LIMIT) if job_state == NO_ANSWER else settings.threshold
     if age > limit:
-        words = f"no progress for {in_minutes(age)} (threshold {in_minutes(limit)}){_silence(bead, job_state)}"
+        exact = in_minutes(limit) if not limit % timedelta(minutes=1) else format_duration(limit)
+        words = f"no progress for {in_minutes(age)} (threshold {exact}){_silence(bead, job_state)}"
         if _silent(bead) and job_state in ("", FORGOTTEN, NO_ANSWER, ELSEWHERE):
             return _early_death(bead, words, settings, by_age=True)
         return _over(bead, words, settings, by_age=True)

@@ -255,7 +255,11 @@ def test_notifications_and_pushed_metrics_arrive(sandbox: Sandbox, loop: Start) 
         assert running_loop.stop().code == 0
     titles = [json.loads(body)["title"] for _, path, _, body in receiver.received if path == "/hook"]
     assert sorted(titles) == sorted(
-        ["bdauto: outage of beadboard", "bdauto: end of the outage of beadboard", f"bdauto: {stalled} reaped: blocked"]
+        [
+            "bdauto: outage of beadboard",
+            "bdauto: end of the outage of beadboard",
+            f"bdauto: {stalled} (a bead) reaped: blocked",
+        ]
     )
     pushes = {path: (method, login, body) for method, path, login, body in receiver.received if path != "/hook"}
     group = "/metrics/job/bdauto/command/{}/instance/one"
