@@ -82,7 +82,12 @@ class JobWatch:
         revision = self._context.watcher.now()
         if revision is not None and revision == self._seen:
             return False
-        self._seen = revision
+        left = self._left(runner)
+        self._seen = revision  # a look that failed is repeated
+        return left
+
+    def _left(self, runner: "Runner") -> bool:
+        """Stop what must be stopped. Return whether a bead with a job of a service is no longer in progress."""
         if self._running:
             self._stop(runner)
             return False

@@ -1,6 +1,6 @@
 """In `bdauto run`: the end of a job is acted on at once, and so is what others do to its bead."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -8,6 +8,7 @@ import pytest
 
 from bdauto.domain.pause import KEY, Pause
 from bdauto.domain.reconcile import RunningJob
+from bdauto.errors import BdFailed
 from tests.support.fakes import NOW, row
 from tests.support.scene import Scene, make
 
@@ -97,3 +98,21 @@ def test_a_job_of_the_service_is_swept_once_its_bead_is_closed(make: Make) -> No
     assert [at for at in here.sweeps if 200 <= at < 202]
     [(at, _, told)] = here.said("result")
     assert (203 <= at < 208, told["result"]) == (True, "completed")
+
+
+def test_a_look_that_bd_has_failed_is_repeated(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = make(row("x-1"))
+    machine, failed = Machine(here, monkeypatch), list[str]()
+    here.board.jobs["job-1"] = "running"
+    events = here.tracker.events
+
+    def fails_once(ids: Sequence[str]) -> list[Mapping[str, Any]]:
+        failed.append("once")
+        if len(failed) == 1:
+            raise BdFailed("no")
+        return events(ids)
+
+    monkeypatch.setattr(here.tracker, "events", fails_once)
+    here.stop.at(100, lambda: event(here, "status", "deferred", "ada"))
+    here.run(450, watch=True, agent=True, reap_every=timedelta(hours=1))
+    assert machine.stopped[:1] == [("job-1", "ada set the bead to deferred")]
