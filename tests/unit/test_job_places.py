@@ -248,7 +248,7 @@ def test_status_counts_down_to_the_latest_end(here: LocalAgent, there: LocalAgen
 
 def test_a_bead_of_which_a_job_runs_is_not_started_again(here: LocalAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its agent has set it open, and goes on."""
-    monkeypatch.setattr(LocalAgent, "_start", lambda *_: pytest.fail("a second agent was started"))
+    monkeypatch.setattr("bdauto.agents.local.runner.start_job", lambda *_: pytest.fail("a second agent was started"))
     folder = made(here.jobs, "w1")
     with alive(folder):
         assert here.jobs_at_work(bead()) == ["w1"]
@@ -349,7 +349,7 @@ def test_a_job_that_runs_here_is_believed_whatever_its_agent_wrote(
 def test_a_claim_that_is_cancelled_before_its_start_starts_nothing(
     here: LocalAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LocalAgent, "_start", lambda *_: pytest.fail("it was started"))
+    monkeypatch.setattr("bdauto.agents.local.runner.start_job", lambda *_: pytest.fail("it was started"))
     here.forbid_start(bead(**claimed(here)))
     assert here.start(bead(), "w1") == NotStarted("its claim was cancelled")
     here.jobs.prune(time.time() + 1)

@@ -209,7 +209,7 @@ def test_old_jobs_that_another_process_removes_do_not_unmake_a_start(
     settings = LocalAgentSettings(agent_command=parse_command("true"), agent_jobs=jobs.path)
     agent = LocalAgent(settings, jobs.path, "agent", {})
     jobs.path.chmod(0o700)
-    monkeypatch.setattr(LocalAgent, "_start", lambda *_: None)
+    monkeypatch.setattr("bdauto.agents.local.runner.start_job", lambda *_: None)
     monkeypatch.setattr(LocalAgent, "capacity", lambda _: Capacity(1))
     monkeypatch.setattr(LocalAgent, "jobs_at_work", lambda *_: [])
     monkeypatch.setattr(Jobs, gone.__name__, vanish)
@@ -221,7 +221,7 @@ def test_a_start_that_waits_for_another_process_gives_up(jobs: Jobs, monkeypatch
     agent = LocalAgent(LocalAgentSettings(agent_jobs=jobs.path), jobs.path, "agent", {})
     jobs.path.chmod(0o700)
     monkeypatch.setattr(jobs_module, "LOCK_TIMEOUT", 0.0)
-    monkeypatch.setattr(LocalAgent, "_start", lambda *_: pytest.fail("it was started"))
+    monkeypatch.setattr("bdauto.agents.local.runner.start_job", lambda *_: pytest.fail("it was started"))
     with only_one(jobs.path):
         answer = agent.start(bead(), "w1")
     assert isinstance(answer, NotStarted)

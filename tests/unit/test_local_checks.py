@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bdauto.agents.local.agent_command import AgentCommand
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from bdauto.agents.runner import CheckContext
@@ -59,7 +60,7 @@ def test_all_is_well() -> None:
 
 def agent_found(monkeypatch: pytest.MonkeyPatch, command: str = "claude", **settings: object) -> dict[str, Check]:
     (Path("bin") / command).touch(mode=0o700)
-    monkeypatch.setattr(LocalAgent, "version", lambda _: "2.1.34 (Claude Code)")
+    monkeypatch.setattr(AgentCommand, "version", lambda _: "2.1.34 (Claude Code)")
     monkeypatch.setenv("HOME", str(Path.cwd()))
     return found(command, **settings)  # type: ignore[arg-type]
 
@@ -70,11 +71,11 @@ def test_the_version_of_an_agent_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_an_agent_that_does_not_say_its_version_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(_: LocalAgent) -> str:
+    def fails(_: AgentCommand) -> str:
         raise UsageError("`claude --version` ended with status 1")
 
     agent_found(monkeypatch)
-    monkeypatch.setattr(LocalAgent, "version", fails)
+    monkeypatch.setattr(AgentCommand, "version", fails)
     assert bad(found("claude", words=("--yolo", "--dangerously-skip-permissions"))) == {"claude version": Level.warn}
 
 

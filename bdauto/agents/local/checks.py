@@ -26,7 +26,7 @@ def checks(agent: "LocalAgent", context: CheckContext) -> Iterator[Check]:
     """Check the command, the folders, the disk and what earlier jobs left."""
     try:
         agent.check()
-        yield ok("agent command", agent.program())
+        yield ok("agent command", agent.command.program())
     except UsageError as error:
         yield fail("agent command", error)
     else:
@@ -42,14 +42,14 @@ def checks(agent: "LocalAgent", context: CheckContext) -> Iterator[Check]:
 
 def _agent(agent: "LocalAgent") -> Iterator[Check]:
     """Ask a known agent for its version, and check that it may run bd without asking."""
-    adapter = ADAPTERS.get(agent.settings.agent or Path(agent.program()).name)
+    adapter = ADAPTERS.get(agent.settings.agent or Path(agent.command.program()).name)
     if adapter:
         try:
             written = f"bdauto was written for {adapter.versions}"
-            yield ok(f"{adapter.program} version", f"{agent.version() or 'not told'}; {written}")
+            yield ok(f"{adapter.program} version", f"{agent.command.version() or 'not told'}; {written}")
         except UsageError as error:
             yield warn(f"{adapter.program} version", error.message, "see whether it works by hand")
-    if name := agent.lacks_permission():
+    if name := agent.command.lacks_permission():
         words = f"{name} may not run bd as it is started, and nobody is there to allow it: it will lose its bead"
         hint = f"give --agent {name}, or allow bd in the command or in the settings of {name} (docs/agents.md)"
         yield warn("agent's permissions", words, hint)
@@ -58,11 +58,13 @@ def _agent(agent: "LocalAgent") -> Iterator[Check]:
 def _bd(agent: "LocalAgent", bd: str) -> Check:
     """Look for bd on the PATH that the agent gets, which is short under cron."""
     name = "agent's bd"
-    found, own = shutil.which("bd", path=agent.search_path), shutil.which(bd)
+    found, own = shutil.which("bd", path=agent.command.search_path), shutil.which(bd)
     if found is None:
         hint = f"add {Path(own).absolute().parent} to PATH" if own else "install bd on its PATH"
         return warn(
-            name, f"the agent finds no bd on its PATH ({clean(agent.search_path)}), so it cannot close its bead", hint
+            name,
+            f"the agent finds no bd on its PATH ({clean(agent.command.search_path)}), so it cannot close its bead",
+            hint,
         )
     if own and not Path(found).samefile(own):
         return warn(name, f"the agent runs {found}, and bdauto runs {own}", "let both use the same bd")

@@ -1,0 +1,81 @@
+"""The agent command: its words, the programs in them, and what they may not do."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bdauto.agents.cli_adapters.permissions import lacks_permission
+from bdauto.agents.local.preflight import check_utf8, program_version
+from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.local.words import check_words, fill
+from bdauto.errors import UsageError
+from bdauto.sanitize import clean
+
+SETTINGS_CHARACTERS = 1 << 20
+"""So much of an agent's own settings is looked at."""
+
+
+class AgentCommand(msgspec.Struct, frozen=True):
+    """The command that the settings name. It runs in `directory`, with `environment`."""
+
+    settings: LocalAgentSettings
+    directory: Path
+    environment: Mapping[str, str]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The command as it was given. Raises UsageError if there is none."""
+        if self.settings.agent_command is None:
+            raise UsageError("no agent command", hint="give --agent-command or BDAUTO_AGENT_COMMAND")
+        return self.settings.agent_command.words
+
+    @property
+    def check_words(self) -> list[str]:
+        """The command of --agent-check, empty if there is none."""
+        return self._located(self.settings.agent_check.words) if self.settings.agent_check else []
+
+    @property
+    def search_path(self) -> str:
+        """Where the agent looks for programs: its PATH."""
+        return self.environment.get("PATH") or os.defpath
+
+    def check(self) -> None:
+        """Raise UsageError if the command is not found, has no folder to run in, or would run a bead's text as code."""
+        if not self.directory.is_dir():
+            raise UsageError(f"{self.directory} is not a folder", hint="name one with --agent-dir")
+        option = "--agent" if self.settings.agent == self.words[0] else "--agent-command"
+        for word, name in ((self.program(), option), *((word, "--agent-check") for word in self.check_words[:1])):
+            if shutil.which(word, path=self.environment.get("PATH")) is None:
+                raise UsageError(f"{name} {clean(word)!r} is not a program", hint="name one that is on PATH")
+        check_utf8("--agent-command", self.words)
+        check_utf8("--agent-check", self.check_words)
+        check_words(self.words)
+
+    def filled(self, bead_id: str, attempt: str, prompt: str) -> list[str]:
+        """Return the command's words for a bead."""
+        return fill(self._located(self.words), bead_id, attempt, prompt)
+
+    def program(self) -> str:
+        """Return the command's first word. A relative path starts where the agent runs."""
+        return self._located(self.words)[0]
+
+    def version(self) -> str:
+        """Return the first line of what `AGENT --version` prints. Raises UsageError."""
+        return program_version(self.program(), self.environment)
+
+    def lacks_permission(self) -> str:
+        """Return the agent that the command starts and that may not run `bd`, or ""."""
+        return lacks_permission(self.words, self._read)
+
+    def _read(self, file: str) -> str:
+        path = self.directory / Path(file).expanduser()
+        try:
+            return path.read_text(encoding="utf-8", errors="replace")[:SETTINGS_CHARACTERS]
+        except (OSError, ValueError):
+            return ""
+
+    def _located(self, words: Sequence[str]) -> list[str]:
+        return [str(self.directory / words[0]) if "/" in words[0] else words[0], *words[1:]]
