@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from bdauto.agents.runner_status import STATE_LIMIT, RunnerStatus, state_after
+from bdauto.agents.runner_status import STATE_LIMIT, state_after
 from bdauto.agents.service_output import job_end
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_ASKED, JobEvidence
@@ -23,9 +23,6 @@ from bdauto.domain.results import JobEnd
 from bdauto.domain.values import format_duration
 from bdauto.errors import ServiceDown, ServiceError, TokenRefused
 from bdauto.sanitize import clean
-
-if TYPE_CHECKING:
-    from bdauto.agents.service_runner import ServiceRunner  # imports httpx, which is slow to load
 
 AT_ONCE = 4
 """Questions at a time. The answer to each may take some megabytes of memory."""
@@ -137,17 +134,13 @@ class JobQuestions:
 
 
 def services_evidence(
-    services: "ServiceRunner", beads: Collection[Bead], status: RunnerStatus | None = None
+    words: Mapping[str, Word], beads: Collection[Bead], runs_nothing: Callable[[], bool]
 ) -> tuple[JobEvidence, ServiceError | None]:
-    """Ask the agent service about the jobs of beads. Also return why some could not be asked about, or None.
+    """Return what the agent service's answers say of the jobs of beads, and why some are not known, or None.
 
-    The service is asked whether it runs nothing at all only if a claim without a job depends on that, and it answers.
-    `status` has its answer to that, if already known.
+    `runs_nothing` asks whether the service runs nothing at all. It is called only if a claim without a job depends on
+    that, and the service answers.
     """
-    if not services.settings.agent_url:
-        return JobEvidence(), None
-    services.read_token()
-    words = services.questions.words([bead.record.job for bead in beads if bead.record.job])
     states: dict[str, str] = {}
     ends: dict[str, JobEnd] = {}
     for bead in beads:
@@ -157,11 +150,11 @@ def services_evidence(
             if isinstance(word, Mapping) and (end := job_end(word, datetime.now(UTC))):
                 ends[bead.id] = end
     failed = [word for word in words.values() if isinstance(word, ServiceError)]
-    runs_nothing = False
+    empty = False
     unknown = any(_silent(error) or isinstance(error, TokenRefused) for error in failed)
     if not unknown and any(bead.record.attempt and not bead.record.job for bead in beads):
-        runs_nothing = (status or RunnerStatus((services.service_part(),))).runs_nothing
-    return JobEvidence(states, runs_nothing, ends), _trouble(failed, [*states.values()].count(NOT_ASKED))
+        empty = runs_nothing()
+    return JobEvidence(states, empty, ends), _trouble(failed, [*states.values()].count(NOT_ASKED))
 
 
 def _trouble(failed: Collection[ServiceError], unasked: int) -> ServiceError | None:

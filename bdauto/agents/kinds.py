@@ -6,7 +6,7 @@ What takes long to import is imported when a kind is opened.
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import msgspec
@@ -19,7 +19,8 @@ from bdauto.agents.token import read_token
 from bdauto.errors import UsageError
 
 if TYPE_CHECKING:
-    from bdauto.agents.runner import Project, Runner
+    from bdauto.agents.runner import CheckContext, Project, Runner
+    from bdauto.domain.findings import Check
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -55,9 +56,15 @@ class Kind(msgspec.Struct, frozen=True):
 
     def open(self, settings: "AgentSettings", project: "Callable[[], Project]") -> "Runner":
         """Return what runs the agent. Raises UsageError, and what `project` raises if this kind needs it."""
-        module: Any = importlib.import_module(f"bdauto.agents.{self.folder}.runner")
-        runner: Runner = module.open_runner(self.part(settings), project)
+        runner: Runner = self._module("runner").open_runner(self.part(settings), project)
         return runner
+
+    def checks(self, runner: "Runner", context: "CheckContext") -> "Iterator[Check]":
+        """Yield what `bdauto doctor` finds of a runner of this kind. Raises nothing."""
+        yield from self._module("checks").checks(runner, context)
+
+    def _module(self, name: str) -> Any:
+        return importlib.import_module(f"bdauto.agents.{self.folder}.{name}")
 
 
 LOCAL = Kind("local", LocalAgentSettings, "agent_command", "an agent command", "agent")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bdauto.agents.runner_status import STATE_LIMIT, job_evidence, state_after
+from bdauto.agents.runner import job_evidence
+from bdauto.agents.runner_status import STATE_LIMIT, state_after
 from bdauto.domain.bead import MOST_JOBS, Bead
 from bdauto.domain.constants import IN_A_ROW
 from bdauto.domain.notes import FINISH_NOTE

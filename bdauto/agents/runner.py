@@ -6,21 +6,18 @@ A kind of agent is a subclass of `Runner` (docs/architecture.md). Whoever takes 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
 from bdauto.agents.answers import Answer, NotStarted
+from bdauto.agents.runner_status import RunnerStatus
 from bdauto.domain.bead import Bead
-from bdauto.domain.findings import Check
-from bdauto.domain.reaping import FailedCheck, JobEvidence
+from bdauto.domain.reaping import ELSEWHERE, FailedCheck, JobEvidence
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Run
 from bdauto.domain.results import JobEnd
 from bdauto.errors import ServiceDrift, ServiceError
-
-if TYPE_CHECKING:
-    from bdauto.agents.runner_status import RunnerStatus
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -60,7 +57,7 @@ class Project(msgspec.Struct, frozen=True):
 
 
 class CheckContext(msgspec.Struct, frozen=True):
-    """What `Runner.checks` may need: this host's clock, the bd program, and the assignee's beads.
+    """What the checks of a kind of agent may need: this host's clock, the bd program, and the assignee's beads.
 
     `beads` is None without a tracker, and raises BdError.
     """
@@ -105,13 +102,9 @@ class Runner:
         """How long a call of a method may take. `cancel` may take longer."""
         return timedelta(seconds=1)
 
-    def status(self) -> "RunnerStatus":
+    def status(self) -> RunnerStatus:
         """Return how everything is that takes part in starting agents. Raises nothing."""
         raise NotImplementedError
-
-    def checks(self, context: CheckContext) -> Iterator[Check]:
-        """Yield what `bdauto doctor` finds. Raises nothing."""
-        yield from ()
 
     def check(self) -> None:
         """Raise UsageError if the settings cannot work on this machine. Called when a command begins."""
@@ -148,7 +141,7 @@ class Runner:
         return not bead.local
 
     def evidence(
-        self, beads: Collection[Bead], status: "RunnerStatus | None" = None
+        self, beads: Collection[Bead], status: RunnerStatus | None = None
     ) -> tuple[JobEvidence, ServiceError | None]:
         """Return what is known of the jobs of beads in progress, and why more could not be asked, or None.
 
@@ -213,3 +206,19 @@ class Runner:
     def cancel(self, job: str, who: str) -> str:
         """End a job, wait for its end, and return its state then. Raises ServiceError."""
         raise ServiceDrift(f"job {job} cannot be ended")
+
+
+def check_services(runner: Runner | None) -> RunnerStatus:
+    """Ask what runs the agent how it is. None is nothing that is configured."""
+    return runner.status() if runner else RunnerStatus()
+
+
+def job_evidence(
+    runner: Runner | None, beads: Collection[Bead], status: RunnerStatus | None = None
+) -> tuple[JobEvidence, ServiceError | None]:
+    """Ask what runs the agent about the jobs of its own beads: see `Runner.evidence`. The others are ELSEWHERE."""
+    owned = {bead.id: runner.owns(bead) if runner else not bead.local for bead in beads}
+    mine = [bead for bead in beads if owned[bead.id]]
+    evidence, error = runner.evidence(mine, status) if runner else (JobEvidence(), None)
+    others = {bead: ELSEWHERE for bead, own in owned.items() if not own}
+    return msgspec.structs.replace(evidence, states={**evidence.states, **others}), error

@@ -1,26 +1,20 @@
-"""How what runs the agent is, with the pause and the limits that all beads share, and what it says of jobs.
+"""How what runs the agent is, with the pause and the limits that all beads share.
 
 Nothing here raises for a service: one that does not answer is a finding, and the rest is shown all the same.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import Any
 
 from bdauto.agents.capacity import Capacity
 from bdauto.domain import breaker, pause
-from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import Condition, global_conditions
 from bdauto.domain.pause import Pause
-from bdauto.domain.reaping import ELSEWHERE, NO_ANSWER, TOKEN_REFUSED, JobEvidence
+from bdauto.domain.reaping import NO_ANSWER, TOKEN_REFUSED
 from bdauto.domain.times import format_time
 from bdauto.errors import BdautoError, ServiceError, TokenRefused, UsageError
-
-if TYPE_CHECKING:
-    from bdauto.agents.runner import Runner
 
 AGENT, BOARD = "agent", "beadboard"
 """The keys of parts: what runs the jobs, and what may stand before it."""
@@ -148,22 +142,6 @@ def with_switches(found: RunnerStatus, store: Mapping[str, Any], now: datetime, 
     return replace(found, paused=pause.read(store, now), suspended=words, suspended_until=until)
 
 
-def check_services(runner: "Runner | None") -> RunnerStatus:
-    """Ask what runs the agent how it is. None is nothing that is configured."""
-    return runner.status() if runner else RunnerStatus()
-
-
 def state_after(error: ServiceError) -> str:
     """Return the state of a job about which the agent service gave this error in place of an answer."""
     return TOKEN_REFUSED if isinstance(error, TokenRefused) else NO_ANSWER
-
-
-def job_evidence(
-    runner: "Runner | None", beads: Collection[Bead], status: RunnerStatus | None = None
-) -> tuple[JobEvidence, ServiceError | None]:
-    """Ask what runs the agent about the jobs of its own beads: see `Runner.evidence`. The others are ELSEWHERE."""
-    owned = {bead.id: runner.owns(bead) if runner else not bead.local for bead in beads}
-    mine = [bead for bead in beads if owned[bead.id]]
-    evidence, error = runner.evidence(mine, status) if runner else (JobEvidence(), None)
-    others = {bead: ELSEWHERE for bead, own in owned.items() if not own}
-    return msgspec.structs.replace(evidence, states={**evidence.states, **others}), error

@@ -13,19 +13,18 @@ from bdauto.agents.capacity import Capacity
 from bdauto.agents.http import HttpClient, NotSentError, Reply, RequestError, Transport
 from bdauto.agents.job_questions import JobQuestions, services_evidence
 from bdauto.agents.runner import JobOutput, Runner
-from bdauto.agents.runner_status import AGENT, Part
+from bdauto.agents.runner_status import AGENT, Part, RunnerStatus
 from bdauto.agents.service_output import ServiceOutput, recorded_jobs
 from bdauto.agents.token import read_token
 from bdauto.domain.bead import MALFORMED, Bead
+from bdauto.domain.reaping import JobEvidence
 from bdauto.domain.record_values import JOB_PATTERN
 from bdauto.domain.values import redact
 from bdauto.errors import BdautoError, ServiceDrift, ServiceError, TokenRefused, UsageError
 from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
-    from bdauto.agents.runner_status import RunnerStatus
     from bdauto.agents.service_settings import AgentServiceSettings
-    from bdauto.domain.reaping import JobEvidence
 
 KEPT = 1 << 20
 """Bytes to keep of each text in a job's record that is larger than BODY_LIMIT: it holds all output."""
@@ -156,10 +155,14 @@ class ServiceRunner(Runner):
         return self.settings.timeout
 
     def evidence(
-        self, beads: Collection[Bead], status: "RunnerStatus | None" = None
-    ) -> "tuple[JobEvidence, ServiceError | None]":
+        self, beads: Collection[Bead], status: RunnerStatus | None = None
+    ) -> tuple[JobEvidence, ServiceError | None]:
         """Ask the agent service about the jobs of beads in progress."""
-        return services_evidence(self, beads, status)
+        if not self.settings.agent_url:
+            return JobEvidence(), None
+        self.read_token()
+        words = self.questions.words([bead.record.job for bead in beads if bead.record.job])
+        return services_evidence(words, beads, lambda: (status or RunnerStatus((self.service_part(),))).runs_nothing)
 
     def jobs_of(self, bead: Bead) -> list[str]:
         """Return the ids of the bead's jobs, as the bead names them."""

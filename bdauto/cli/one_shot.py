@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bdauto import log
-from bdauto.agents.runner_status import AGENT, check_services
+from bdauto.agents.runner import check_services
+from bdauto.agents.runner_status import AGENT
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.diagnostics.snapshot import gather_queue

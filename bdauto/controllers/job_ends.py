@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bdauto import log
-from bdauto.agents.runner_status import job_evidence
+from bdauto.agents.runner import job_evidence
 from bdauto.bd.change import Change, Moment, mark_of, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bdauto.agents.runner_status import RunnerStatus, check_services
+from bdauto.agents.runner import check_services
+from bdauto.agents.runner_status import RunnerStatus
 from bdauto.controllers.hold import AT_CAPACITY, Hold
 from bdauto.domain.settings import DispatchSettings
 from bdauto.errors import ServiceDown

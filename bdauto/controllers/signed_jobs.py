@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bdauto.agents.runner_status import job_evidence
+from bdauto.agents.runner import job_evidence
 from bdauto.bd.change import as_read, rewrite
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime

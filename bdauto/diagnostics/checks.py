@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -33,14 +33,14 @@ from bdauto.errors import (
 from bdauto.extras import EXTRAS, how_to_install, missing
 from bdauto.sanitize import clean
 
-if TYPE_CHECKING:
-    from bdauto.agents.runner import Runner
-
 NOT_CLOSED = ("open", "in_progress", "blocked", "deferred")
 
 
-def examine(bd: Bd | UsageError, runner: "Callable[[], Runner]", runtime: Runtime) -> Iterator[Check]:
-    """Check everything, one after another, without raising. `bd` is readonly, or the error that prevented it."""
+def examine(bd: Bd | UsageError, agent: Callable[[CheckContext], Iterator[Check]], runtime: Runtime) -> Iterator[Check]:
+    """Check everything, one after another, without raising. `bd` is readonly, or the error that prevented it.
+
+    `agent` opens what runs the agent, and returns its checks. It may raise UsageError and BdError.
+    """
     if isinstance(bd, UsageError):
         yield fail("metadata.json", bd)
         yield unchecked("database", "metadata.json is not usable")
@@ -48,20 +48,18 @@ def examine(bd: Bd | UsageError, runner: "Callable[[], Runner]", runtime: Runtim
         yield from _tracker(bd, runtime)
         yield _actor(bd)
     try:
-        opened = runner()
+        found = agent(_context(bd, runtime))
     except (UsageError, BdError) as error:
         yield fail("services", error)
     else:
-        yield from _runner(bd, opened, runtime)
+        yield from found
     yield from _extras()
 
 
-def _runner(bd: Bd | UsageError, runner: "Runner", runtime: Runtime) -> Iterator[Check]:
+def _context(bd: Bd | UsageError, runtime: Runtime) -> CheckContext:
     if isinstance(bd, UsageError):
-        yield from runner.checks(CheckContext(runtime.now))
-    else:
-        beads = lambda: bd.assigned(NOT_CLOSED).result().beads  # noqa: E731
-        yield from runner.checks(CheckContext(runtime.now, bd.settings.bd_path, beads))
+        return CheckContext(runtime.now)
+    return CheckContext(runtime.now, bd.settings.bd_path, lambda: bd.assigned(NOT_CLOSED).result().beads)
 
 
 def _tracker(bd: Bd, runtime: Runtime) -> Iterator[Check]:

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from bdauto.agents.runner_status import RunnerStatus, check_services, job_evidence, with_switches
+from bdauto.agents.runner import check_services, job_evidence
+from bdauto.agents.runner_status import RunnerStatus, with_switches
 from bdauto.bd.client import Bd
 from bdauto.diagnostics.snapshot import (
     Running,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bdauto.agents.named_jobs import Patience, job_in_the_way
-from bdauto.agents.runner_status import RunnerStatus, check_services, job_evidence, with_switches
+from bdauto.agents.runner import check_services, job_evidence
+from bdauto.agents.runner_status import RunnerStatus, with_switches
 from bdauto.bd.client import Bd
 from bdauto.diagnostics.wording import rough_time
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency

@@ -1,12 +1,10 @@
 """Reads the runs in databases of November 2026, which had sums in place of a list. To be removed on 2027-02-28."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 from bdauto.domain.record_values import checked_cost, checked_count, read_time
-
-if TYPE_CHECKING:
-    from bdauto.domain.record import Record
 
 OLD_KEYS = ("bdauto.ended_at", "bdauto.seconds", "bdauto.cost_usd", "bdauto.turns")
 
@@ -16,25 +14,27 @@ def has_old_runs(metadata: Mapping[str, Any]) -> bool:
     return any(key in metadata for key in OLD_KEYS)
 
 
-def old_run(record: "Record", metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+def old_run(record: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the fields of one run that stands for all earlier ones, or None if there are none.
 
-    Its end is that of the last one. The notes had single runs, but anybody can write notes. It has no result while it
-    runs.
+    `record` has the fields of the bead's record that are in its metadata. The run's end is that of the last one, and
+    it has no result while it runs. The notes had single runs, but anybody can write notes.
     """
-    if not record.attempt and record.job and record.result == "running":  # cancelled
-        return {"attempt": record.job, "job": record.job, "claimed_at": record.claimed_at}
+    attempt, job, result = (record.get(name, "") for name in ("attempt", "job", "result"))
+    claimed_at: datetime | None = record.get("claimed_at")
+    if not attempt and job and result == "running":  # cancelled
+        return {"attempt": job, "job": job, "claimed_at": claimed_at}
     if not has_old_runs(metadata):
         return None
     ended_at = read_time(metadata.get("bdauto.ended_at"))
-    current = ended_at is not None and (record.claimed_at is None or ended_at >= record.claimed_at)
+    current = ended_at is not None and (claimed_at is None or ended_at >= claimed_at)
     return {
-        "attempt": (current and (record.attempt or record.job)) or "unknown",
-        "job": record.job if current else "",
-        "runner": record.host or None,
-        "claimed_at": record.claimed_at if current else None,
+        "attempt": (current and (attempt or job)) or "unknown",
+        "job": job if current else "",
+        "runner": record.get("host") or None,
+        "claimed_at": claimed_at if current else None,
         "ended_at": ended_at,
-        "result": record.result,
+        "result": result,
         "seconds": checked_count(metadata.get("bdauto.seconds")),
         "cost_usd": checked_cost(metadata.get("bdauto.cost_usd")),
         "turns": checked_count(metadata.get("bdauto.turns")),

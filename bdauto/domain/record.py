@@ -205,7 +205,7 @@ def read_record(metadata: Mapping[str, Any]) -> Record:
     """Read the record in a bead's metadata."""
     own = {name: read(metadata[key]) for name, (key, read) in _FIELDS.items() if key in metadata}
     record = Record(**own) if own else _EMPTY
-    old = old_run(record, metadata) if own and not record.runs else None
+    old = old_run(own, metadata) if own and not record.runs else None
     if old is None:
         return record
     result = {"result": RESULTS.get(old["result"], Result.lost)} if "result" in old else {}

@@ -8,12 +8,11 @@ from bdauto.controllers.reconciler import Reconciler
 from bdauto.domain.outcome import BeadOutcome, Report
 from bdauto.domain.reaping import ALIVE
 from bdauto.errors import ServiceError
-from bdauto.loop.loop_context import LoopContext
+from bdauto.loop.loop_context import Lane, LoopContext
 from bdauto.loop.pause_monitor import PauseMonitor
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
-    from bdauto.loop.lane import Lane
 
 INTERVAL = 0.5
 """Seconds between two looks whether a job of this machine has ended. A look costs a few system calls."""
@@ -28,7 +27,7 @@ class JobWatch:
     that a bead is no longer in progress tells it.
     """
 
-    def __init__(self, lane: "Lane", context: LoopContext, pauses: PauseMonitor) -> None:
+    def __init__(self, lane: Lane, context: LoopContext, pauses: PauseMonitor) -> None:
         reap = lane.reap
         self.reconciler = Reconciler(lane.bd, lane.dispatch, reap.agent_linger, context.runtime, dry_run=reap.dry_run)
         self._lane = lane

@@ -1,23 +1,19 @@
-"""A lane: the beads of one assignee, the agent that works on them, and what a loop keeps of it between its turns."""
+"""What a loop does for one lane, and what it keeps of it between its turns."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from bdauto.agents.runner_status import RunnerStatus
-from bdauto.bd.client import Bd
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import Gate, Known
 from bdauto.controllers.reaper import Reaper
 from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.bead import BeadList
 from bdauto.domain.outcome import Outcome, Report
-from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.errors import AgentsDie, BdError
 from bdauto.loop.job_watch import JobWatch
 from bdauto.loop.lane_telemetry import LaneTelemetry
-from bdauto.loop.loop_context import LoopContext, Turn
+from bdauto.loop.loop_context import Lane, LoopContext, Turn
 from bdauto.loop.pause_monitor import PauseMonitor
 from bdauto.loop.polling import PollSchedule, at_rest
 from bdauto.loop.probation import Probation
@@ -28,19 +24,6 @@ if TYPE_CHECKING:
 
 SWEEP = timedelta(hours=1)
 """How often a lane is swept though no bead of it is known to be in progress."""
-
-
-@dataclass(frozen=True)
-class Lane:
-    """What one lane is. `bd` is its client, which knows its name and its assignee. `agent` opens what runs its agent.
-
-    Its limits are settings of `dispatch`.
-    """
-
-    bd: Bd
-    agent: "Callable[[], Runner]"
-    dispatch: DispatchSettings
-    reap: ReapSettings
 
 
 class LaneWorker:

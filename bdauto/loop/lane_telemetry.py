@@ -3,21 +3,17 @@
 import logging
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from bdauto import log
 from bdauto.diagnostics.snapshot import gather_queue
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.errors import BdError, ServiceError
 from bdauto.loop.dependency_health import REMINDER
-from bdauto.loop.loop_context import LoopContext
+from bdauto.loop.loop_context import Lane, LoopContext
 from bdauto.loop.pause_monitor import PauseMonitor
 from bdauto.loop.shutdown import Stopped
 from bdauto.loop.starvation import StarvationDetector
 from bdauto.telemetry.families import LAST_SUCCESS, STARVED
-
-if TYPE_CHECKING:
-    from bdauto.loop.lane import Lane
 
 REFRESH = timedelta(minutes=1)
 """How often the pause switch and the whole queue are read if no bead makes it necessary."""
@@ -26,7 +22,7 @@ REFRESH = timedelta(minutes=1)
 class LaneTelemetry:
     """Logs and counts what a lane does."""
 
-    def __init__(self, lane: "Lane", context: LoopContext, pauses: PauseMonitor) -> None:
+    def __init__(self, lane: Lane, context: LoopContext, pauses: PauseMonitor) -> None:
         self._lane = lane
         self._context = context
         self._runtime = context.runtime

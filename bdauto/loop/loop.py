@@ -11,8 +11,8 @@ from bdauto.clock import Runtime
 from bdauto.domain.settings import RunSettings
 from bdauto.loop.dependency_health import DependencyHealth
 from bdauto.loop.job_watch import INTERVAL
-from bdauto.loop.lane import Lane, LaneWorker
-from bdauto.loop.loop_context import LoopContext
+from bdauto.loop.lane import LaneWorker
+from bdauto.loop.loop_context import Lane, LoopContext
 from bdauto.loop.shutdown import Stop, Stopped
 from bdauto.loop.watcher import Watcher
 from bdauto.telemetry.recorder import Telemetry

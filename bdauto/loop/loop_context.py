@@ -1,17 +1,35 @@
-"""What the lanes of a loop share."""
+"""A lane, the beads of one assignee, and what the lanes of a loop share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from bdauto.bd.change import Writer
+from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.late_notes import LateNotes
-from bdauto.domain.settings import RunSettings
+from bdauto.domain.settings import DispatchSettings, ReapSettings, RunSettings
 from bdauto.errors import BdautoError, BdError
 from bdauto.loop.dependency_health import DependencyHealth
 from bdauto.loop.shutdown import ShieldedWriter, Stop
 from bdauto.loop.watcher import Watcher
 from bdauto.telemetry.recorder import Telemetry
+
+if TYPE_CHECKING:
+    from bdauto.agents.runner import Runner
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What one lane is. `bd` is its client, which knows its name and its assignee. `agent` opens what runs its agent.
+
+    Its limits are settings of `dispatch`.
+    """
+
+    bd: Bd
+    agent: "Callable[[], Runner]"
+    dispatch: DispatchSettings
+    reap: ReapSettings
 
 
 @dataclass

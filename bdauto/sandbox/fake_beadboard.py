@@ -125,10 +125,22 @@ class FakeBeadBoard:
         """Order the answer to the next `times` requests of a route."""
         self._replies[route].extend([reply] * times)
 
-    def ordered(self, route: Route) -> FakeReply:
+    def ordered(self, route: Route, job: str = "") -> FakeReply:
         """The answer ordered for this request, or an empty one."""
         with self._lock:
-            return self._replies[route].popleft() if self._replies[route] else FakeReply()
+            first = self._replies[route].popleft if self._replies[route] else FakeReply
+            return self.job_replies.get(job) or first()
+
+    def usual(self, route: Route, job: str, body: bytes, authorization: str) -> tuple[int, dict[str, object]]:
+        """The status and the body of the usual answer."""
+        if route == "dispatch":
+            return self.dispatch(body)
+        if route == "execute":
+            return self.execute(body, authorization)
+        if route == "job":
+            return self.job(job, authorization)
+        told = {"status": self.status, "beads": self.beads, "health": self.health}
+        return 200, told[route]()
 
     def count(self, status: str) -> int:
         """How many jobs have a status."""

@@ -7,10 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from bdauto.sandbox.fake_beadboard import FakeBeadBoard
+from typing import Literal, Protocol
 
 Route = Literal["status", "dispatch", "beads", "health", "job", "execute"]
 _ROUTES: dict[tuple[str, str], Route] = {
@@ -36,6 +33,21 @@ class FakeReply:
     drop: Literal["early", "late"] | None = None
 
 
+class Answers(Protocol):
+    """Whoever answers the requests, and keeps them."""
+
+    requests: list[tuple[str, str]]
+
+    def ordered(self, route: Route, job: str) -> FakeReply:
+        """Return what was ordered for a request."""
+
+    def usual(self, route: Route, job: str, body: bytes, authorization: str) -> tuple[int, dict[str, object]]:
+        """Return the status and the body of the usual answer."""
+
+    def record(self, raw: bytes, status: int) -> None:
+        """Keep a request to start a bead that got an ordered answer."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     """Sends the usual answers, or what was ordered."""
 
@@ -53,20 +65,6 @@ class _Handler(BaseHTTPRequestHandler):
             return "health" if self.path == "/health" else "job" if self.path.startswith("/jobs/") else None
         return _ROUTES.get((self.command, self.path))
 
-    def _usual(self, route: Route, body: bytes) -> tuple[int, dict[str, object]]:
-        if route == "status":
-            return 200, self.server.board.status()
-        if route == "dispatch":
-            return self.server.board.dispatch(body)
-        if route == "beads":
-            return 200, self.server.board.beads()
-        if route == "health":
-            return 200, self.server.board.health()
-        authorization = self.headers.get("Authorization", "")
-        if route == "execute":
-            return self.server.board.execute(body, authorization)
-        return self.server.board.job(self.path.removeprefix("/jobs/"), authorization)
-
     def do_GET(self) -> None:
         """Answer a request."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -75,13 +73,15 @@ class _Handler(BaseHTTPRequestHandler):
         if route is None:
             self._send(404, b"<html><body>Not Found</body></html>", {"Content-Type": "text/html"})
             return
-        order = self.server.board.job_replies.get(self.path.removeprefix("/jobs/")) or self.server.board.ordered(route)
+        job = self.path.removeprefix("/jobs/")
+        order = self.server.board.ordered(route, job)
         time.sleep(order.delay)
         self.close_connection = order.drop is not None
         if order.drop == "early":
             return
         if order.status is None:
-            status, answer = self._usual(route, body)
+            authorization = self.headers.get("Authorization", "")
+            status, answer = self.server.board.usual(route, job, body, authorization)
             content, headers = json.dumps(answer).encode(), {"Content-Type": "application/json"}
         else:
             status, headers = order.status, dict(order.headers)
@@ -111,7 +111,7 @@ class FakeServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, board: "FakeBeadBoard", *, agent: bool, port: int = 0) -> None:
+    def __init__(self, board: Answers, *, agent: bool, port: int = 0) -> None:
         self.board, self.agent = board, agent
         super().__init__(("127.0.0.1", port), _Handler)
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()

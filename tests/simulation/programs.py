@@ -14,8 +14,8 @@ from bdauto.domain import breaker
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
 from bdauto.domain.reaping import NO_ANSWER, TOKEN_REFUSED
 from bdauto.domain.settings import RunSettings, TelemetrySettings, Watch
-from bdauto.loop.lane import Lane
 from bdauto.loop.loop import Loop
+from bdauto.loop.loop_context import Lane
 from bdauto.loop.shutdown import ShieldedWriter, Stop
 from bdauto.loop.watcher import Watcher
 from bdauto.telemetry.families import DISPATCHES

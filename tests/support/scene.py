@@ -14,8 +14,8 @@ from bdauto.bd.client import RunningCommand
 from bdauto.domain.bead import BeadList
 from bdauto.domain.settings import DispatchSettings, ReapSettings, RunSettings, TelemetrySettings, Watch
 from bdauto.errors import BdFailed
-from bdauto.loop.lane import Lane
 from bdauto.loop.loop import Loop
+from bdauto.loop.loop_context import Lane
 from bdauto.loop.shutdown import Stop
 from bdauto.loop.watcher import Watcher
 from bdauto.telemetry.recorder import Telemetry

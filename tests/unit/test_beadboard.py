@@ -12,7 +12,7 @@ from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.http import BODY_LIMIT
-from bdauto.agents.runner_status import check_services
+from bdauto.agents.runner import check_services
 from bdauto.domain.settings import Secret
 from bdauto.domain.values import checked_url
 from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, TokenRefused, UsageError

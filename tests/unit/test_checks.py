@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
+from bdauto.agents.beadboard.checks import checks as beadboard_checks
 from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.beadboard.settings import BeadBoardSettings
+from bdauto.agents.runner import CheckContext
 from bdauto.cli import tables
 from bdauto.clock import Runtime
 from bdauto.diagnostics import checks
@@ -63,9 +65,11 @@ class Site:
         content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         return httpx.Response(status, headers=headers, stream=Wire(content))
 
-    def services(self, beadboard: str | None = BOARD, agent: str | None = AGENT) -> Callable[[], BeadBoardRunner]:
+    def services(
+        self, beadboard: str | None = BOARD, agent: str | None = AGENT
+    ) -> Callable[[CheckContext], Iterator[Check]]:
         settings = BeadBoardSettings(beadboard_url=beadboard, agent_url=agent, agent_token=Secret(TOKEN))
-        return lambda: BeadBoardRunner(settings, httpx.MockTransport(self))
+        return lambda context: beadboard_checks(BeadBoardRunner(settings, httpx.MockTransport(self)), context)
 
 
 @pytest.fixture

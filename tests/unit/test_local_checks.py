@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from bdauto.agents.local.agent_command import AgentCommand
+from bdauto.agents.local.checks import checks
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from bdauto.agents.runner import CheckContext
@@ -45,7 +46,7 @@ def found(
     )
     path = os.pathsep.join([f"{Path.cwd()}/bin", os.environ["PATH"]])
     agent = LocalAgent(chosen, Path(".beads"), "agent", {**os.environ, "PATH": path} | (env or {}))
-    return {check.name: check for check in agent.checks(CheckContext(lambda: NOW, f"{Path.cwd()}/bin/bd"))}
+    return {check.name: check for check in checks(agent, CheckContext(lambda: NOW, f"{Path.cwd()}/bin/bd"))}
 
 
 def bad(checks: dict[str, Check]) -> dict[str, Level]:

@@ -15,7 +15,7 @@ from bdauto.domain.breaker import Breaker, Death
 from bdauto.domain.pause import KEY, Pause
 from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings
 from bdauto.errors import BdFailed, BdTimeout
-from bdauto.loop.lane import Lane
+from bdauto.loop.loop_context import Lane
 from bdauto.telemetry.families import BEADS, LAST_SUCCESS, OLDEST, PAUSED, STARVED, SUSPENDED, UP
 from tests.support.fakes import NOW, Board, row
 from tests.support.scene import Make, Queue, gaps

@@ -12,6 +12,7 @@ from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted,
 from bdauto.agents.kinds import AgentSettings
 from bdauto.agents.prompt import FIELD_BYTES
 from bdauto.agents.runner import CheckContext
+from bdauto.agents.service.checks import checks
 from bdauto.agents.service.runner import LONGEST_PROMPT, ServiceAgent
 from bdauto.agents.service.settings import ServiceAgentSettings
 from bdauto.domain.settings import Secret
@@ -152,9 +153,9 @@ def test_its_status_is_one_part_that_counts() -> None:
 
 
 def test_doctor_names_the_agent_and_misses_a_token() -> None:
-    found = {check.name: check for check in Service().agent().checks(CheckContext(lambda: NOW))}
+    found = {check.name: check for check in checks(Service().agent(), CheckContext(lambda: NOW))}
     assert found["agent"].detail == "beads-task-runner"
-    found = {check.name: check for check in Service().agent(agent_token=None).checks(CheckContext(lambda: NOW))}
+    found = {check.name: check for check in checks(Service().agent(agent_token=None), CheckContext(lambda: NOW))}
     assert (found["agent"].level, found["agent"].hint) == ("fail", "give --agent-token-file or API_BEARER_TOKEN")
 
 

@@ -1,18 +1,15 @@
 """BeadBoard, which starts the agent of each bead, and the agent service behind it where that is configured."""
 
 import re
-from collections.abc import Iterator
 
 import msgspec
 
 from bdauto.agents.answers import Answer
 from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.agents.capacity import Capacity
-from bdauto.agents.runner import CheckContext
 from bdauto.agents.runner_status import BOARD, Part, RunnerStatus
 from bdauto.agents.service_runner import ServiceRunner, join
 from bdauto.domain.bead import Bead
-from bdauto.domain.findings import Check
 from bdauto.domain.values import redact
 from bdauto.errors import BdautoError
 
@@ -83,12 +80,6 @@ class BeadBoardRunner(ServiceRunner):
             return board_part(busy=self.beadboard_busy())
         except BdautoError as error:
             return board_part(error=error)
-
-    def checks(self, context: CheckContext) -> Iterator[Check]:
-        """Check both services, alone and together."""
-        from bdauto.agents.beadboard.checks import checks
-
-        yield from checks(self, context)
 
     def start(self, bead: Bead, attempt: str) -> Answer:
         """Ask BeadBoard once to start the agent on a bead.

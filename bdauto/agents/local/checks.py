@@ -5,24 +5,21 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bdauto.agents.cli_adapters.table import ADAPTERS
 from bdauto.agents.local.preflight import check_folder, try_folder
+from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.runner import CheckContext
 from bdauto.domain.findings import Check, fail, ok, warn
 from bdauto.domain.values import format_duration
 from bdauto.errors import ServiceDown, UsageError
 from bdauto.sanitize import clean
 
-if TYPE_CHECKING:
-    from bdauto.agents.local.runner import LocalAgent
-
 ROOM = 1 << 30
 """With less free disk than this a job's output, let alone its work, may not fit."""
 
 
-def checks(agent: "LocalAgent", context: CheckContext) -> Iterator[Check]:
+def checks(agent: LocalAgent, context: CheckContext) -> Iterator[Check]:
     """Check the command, the folders, the disk and what earlier jobs left."""
     try:
         agent.check()
@@ -40,7 +37,7 @@ def checks(agent: "LocalAgent", context: CheckContext) -> Iterator[Check]:
     yield _worktrees(agent, context.now().timestamp())
 
 
-def _agent(agent: "LocalAgent") -> Iterator[Check]:
+def _agent(agent: LocalAgent) -> Iterator[Check]:
     """Ask a known agent for its version, and check that it may run bd without asking."""
     adapter = ADAPTERS.get(agent.settings.agent or Path(agent.command.program()).name)
     if adapter:
@@ -55,7 +52,7 @@ def _agent(agent: "LocalAgent") -> Iterator[Check]:
         yield warn("agent's permissions", words, hint)
 
 
-def _bd(agent: "LocalAgent", bd: str) -> Check:
+def _bd(agent: LocalAgent, bd: str) -> Check:
     """Look for bd on the PATH that the agent gets, which is short under cron."""
     name = "agent's bd"
     found, own = shutil.which("bd", path=agent.command.search_path), shutil.which(bd)
@@ -71,7 +68,7 @@ def _bd(agent: "LocalAgent", bd: str) -> Check:
     return ok(name, found)
 
 
-def _repository(agent: "LocalAgent") -> Iterator[Check]:
+def _repository(agent: LocalAgent) -> Iterator[Check]:
     """Check that git would make a worktree and its branch."""
     try:
         if root := agent.check_repository():
@@ -83,7 +80,7 @@ def _repository(agent: "LocalAgent") -> Iterator[Check]:
         yield fail("repository", error)
 
 
-def _jobs(agent: "LocalAgent") -> Check:
+def _jobs(agent: LocalAgent) -> Check:
     """Check that a job could be started in the jobs' folder, that it is private, and that locks work there."""
     name, path = "jobs", agent.jobs.path
     try:
@@ -123,7 +120,7 @@ def _disk(path: Path) -> Check:
     return ok("disk", words) if free >= ROOM else warn("disk", words, "a job keeps up to 50 MiB of output")
 
 
-def _worktrees(agent: "LocalAgent", now: float) -> Check:
+def _worktrees(agent: LocalAgent, now: float) -> Check:
     """Look for worktrees that were kept for longer than jobs are."""
     name, keep = "worktrees", agent.settings.agent_keep
     kept = [tree for tree in (agent.jobs.path / "worktrees").glob("*/*") if os.path.exists(tree / ".git")]  # noqa: PTH110 - as above

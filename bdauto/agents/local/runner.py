@@ -6,7 +6,7 @@ Nothing here waits for a job: a supervisor runs it, in a session of its own, and
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,11 +29,10 @@ from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.start_job import job_record, start_job
 from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
 from bdauto.agents.prompt import read_template, render
-from bdauto.agents.runner import CheckContext, Place, Project
+from bdauto.agents.runner import Place, Project
 from bdauto.agents.runner_status import AGENT, Part, RunnerStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.earlier_attempts import describe_earlier
-from bdauto.domain.findings import Check
 from bdauto.domain.reaping import who_knows
 from bdauto.environment import LEAVE_INDEX, foreign
 from bdauto.errors import BdautoError, ServiceDown, ServiceDrift
@@ -116,12 +115,6 @@ class LocalAgent(LocalJobs):
         grace = timedelta(seconds=supervisor.GRACE)
         longest = limits * (self.settings.agent_timeout + grace)
         return Place(self.jobs.make_place(), os.uname().nodename, longest)
-
-    def checks(self, context: CheckContext) -> Iterator[Check]:
-        """Check the command, the folders, the disk and what earlier jobs left."""
-        from bdauto.agents.local.checks import checks
-
-        yield from checks(self, context)
 
     def check(self) -> None:
         """Raise UsageError when the command must not be run.

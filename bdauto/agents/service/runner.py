@@ -1,18 +1,15 @@
 """The agent service without BeadBoard: bdauto posts each bead there itself, with the prompt of local agents."""
 
 import math
-from collections.abc import Iterator
 from datetime import timedelta
 
 from bdauto.agents.answers import Answer, NotStarted
 from bdauto.agents.prompt import read_template, render
-from bdauto.agents.runner import CheckContext
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.agents.service.settings import ServiceAgentSettings
 from bdauto.agents.service_runner import SERVICE, ServiceRunner, join
 from bdauto.domain.bead import Bead
 from bdauto.domain.earlier_attempts import describe_earlier
-from bdauto.domain.findings import Check
 from bdauto.errors import UsageError
 
 JOB = '$(basename "$PWD")'
@@ -38,12 +35,6 @@ class ServiceAgent(ServiceRunner):
     def status(self) -> RunnerStatus:
         """Ask the service how it is."""
         return RunnerStatus((self.service_part(),))
-
-    def checks(self, context: CheckContext) -> Iterator[Check]:
-        """Check the service, its token, the prompt, and the clock."""
-        from bdauto.agents.service.checks import checks
-
-        yield from checks(self, context)
 
     def check_start(self, *, dry_run: bool = False) -> None:
         """Raise UsageError without a readable prompt, or without a token: the service refuses every request then."""

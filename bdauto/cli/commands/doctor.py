@@ -2,10 +2,13 @@
 
 import contextlib
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Iterator
+from functools import partial
+from typing import Annotated
 
 from bdauto.agents import kinds
-from bdauto.agents.kinds import AgentSettings
+from bdauto.agents.kinds import AgentSettings, Kind
+from bdauto.agents.runner import CheckContext
 from bdauto.bd.client import Bd
 from bdauto.cli.context import LazyRunner, opened, start_log
 from bdauto.cli.options import Offer, with_options
@@ -13,13 +16,16 @@ from bdauto.cli.printing import envelope
 from bdauto.cli.telemetry_checks import telemetry_checks
 from bdauto.clock import Runtime
 from bdauto.diagnostics.checks import as_json, examine
+from bdauto.domain.findings import Check
 from bdauto.domain.settings import BdSettings, OutputSettings, TelemetrySettings
 from bdauto.errors import UsageError
 
 
-def nothing() -> NoReturn:
-    """Stand for what runs the agent if nothing is configured. Raises UsageError."""
-    raise kinds.missing()
+def agent_checks(kind: Kind | None, agent: AgentSettings, bd: BdSettings, context: CheckContext) -> Iterator[Check]:
+    """Open what runs the agent, and return its checks. Raises UsageError and BdError."""
+    if kind is None:
+        raise kinds.missing()
+    return kind.checks(LazyRunner(kind, agent, bd, checked=False)(), context)
 
 
 @with_options
@@ -32,8 +38,7 @@ def doctor(
     """Check bd, the database, the services or the agent command, and the clocks. Say what to fix. Writes nothing."""
     settings = kinds.complete(agent)  # an invalid URL, and a command that is none, are findings
     kinds.exclude_each_other(settings)
-    kind = kinds.chosen(settings)
-    runner = LazyRunner(kind, settings, bd, checked=False) if kind else nothing
+    found = partial(agent_checks, kinds.chosen(settings), settings, bd)
     start_log(output)
     with contextlib.ExitStack() as stack:
         tracker: Bd | UsageError
@@ -41,7 +46,7 @@ def doctor(
             tracker = stack.enter_context(opened(bd, readonly=True))
         except UsageError as error:
             tracker = error
-        checks = [*examine(tracker, runner, Runtime()), *telemetry_checks(telemetry)]
+        checks = [*examine(tracker, found, Runtime()), *telemetry_checks(telemetry)]
     if output.json:
         sys.stdout.write(envelope("doctor", as_json(checks)) + "\n")
     else:

@@ -47,8 +47,8 @@ def run(
     if loop.listen:
         need("metrics", "--listen")
     from bdauto.bd.revision import open_revision
-    from bdauto.loop.lane import Lane
     from bdauto.loop.loop import Loop
+    from bdauto.loop.loop_context import Lane
     from bdauto.loop.shutdown import Stop
     from bdauto.loop.watcher import Watcher
     from bdauto.telemetry import notify
