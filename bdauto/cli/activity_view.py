@@ -11,6 +11,7 @@ from rich.text import Text
 
 from bdauto.diagnostics.activity import Activity, Extreme
 from bdauto.diagnostics.wording import money, plural, rough_time, share
+from bdauto.domain.failures import Reason
 from bdauto.domain.figures import Figures
 from bdauto.domain.settings import By
 from bdauto.sanitize import clean
@@ -18,7 +19,14 @@ from bdauto.sanitize import clean
 BLOCKS = "▁▂▃▄▅▆▇█"
 GROUPS = 15
 """How many groups a report shows, the busiest ones. It shows every day."""
-COLORS = {"closed": "green", "dispatched": "cyan", "failed": "red", "blocked": "yellow", "cost": "magenta"}
+COLORS = {
+    "closed": "green",
+    "dispatched": "cyan",
+    "failed": "red",
+    "blocked": "yellow",
+    "quarantined": "yellow",
+    "cost": "magenta",
+}
 
 
 def activity_view(activity: Activity) -> RenderableType:
@@ -35,7 +43,9 @@ def activity_view(activity: Activity) -> RenderableType:
         *_groups(activity),
     ]
     if activity.reasons:
-        parts += [_heading("Why runs failed"), _reasons(activity)]
+        parts += [_heading("Why runs failed"), _reasons(activity.reasons)]
+    if activity.never_started:
+        parts += [_heading("Quarantined without a run"), _reasons(activity.never_started)]
     if activity.slowest:
         parts += [_heading("Slowest beads"), _extremes(activity.slowest)]
     if activity.dearest:
@@ -70,9 +80,8 @@ def _totals(activity: Activity) -> Table:
     row("dispatched", f"{total.dispatched}", [day.dispatched for day in days], "")
     ended = f"{share(total.failed, total.ended)} of {plural(total.ended, 'run')} that ended" if total.ended else ""
     row("failed", f"{total.failed}", [day.failed for day in days], ended)
-    everything = total.blocked + total.quarantined
-    blocked = f"{total.quarantined} quarantined by bdauto" if everything else ""
-    row("blocked", f"{everything}", [day.blocked + day.quarantined for day in days], blocked)
+    row("blocked", f"{total.blocked}", [day.blocked for day in days], "")
+    row("quarantined", f"{total.quarantined}", [day.quarantined for day in days], "")
     each = f"{money(total.cost_per_closed)} for each closed bead{untold}" if total.cost_per_closed else untold[2:]
     row("cost", money(total.cost_usd), [day.cost_usd or 0 for day in days], each)
     return table
@@ -95,7 +104,7 @@ def _groups(activity: Activity) -> list[RenderableType]:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column(activity.by, no_wrap=True, overflow="ellipsis", max_width=16)
     table.add_column("", width=8)
-    for name in ("disp.", "closed", "failed", "blocked", "cost", "waiting", "running"):
+    for name in ("disp.", "closed", "failed", "blk+quar", "cost", "waiting", "running"):
         table.add_column(name, justify="right", no_wrap=True)
     most = max((figures.dispatched for figures in groups.values()), default=0)
     for name, figures in groups.items():
@@ -112,13 +121,13 @@ def _groups(activity: Activity) -> list[RenderableType]:
     return [_heading(f"By {activity.by}"), table, *more] if groups else []
 
 
-def _reasons(activity: Activity) -> Table:
+def _reasons(reasons: Sequence[Reason]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
     table.add_column(justify="right")
     table.add_column(width=8)
     table.add_column(overflow="fold")
-    most = activity.reasons[0].count
-    for reason in activity.reasons:
+    most = max(reason.count for reason in reasons)
+    for reason in reasons:
         more = ", …" if reason.count > len(reason.beads) else ""
         words = Text.assemble(clean(reason.words), "\n", (f"{', '.join(reason.beads)}{more}", "dim"))
         table.add_row(str(reason.count), Bar(most, 0, reason.count, width=8, color=COLORS["failed"]), words)

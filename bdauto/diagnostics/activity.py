@@ -11,7 +11,7 @@ import msgspec
 from bdauto.bd.client import Bd
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.eligibility import Verdict, verdict
-from bdauto.domain.failures import UNKNOWN, Reason, reasons
+from bdauto.domain.failures import UNKNOWN, Reason, never_started, reasons
 from bdauto.domain.figures import (
     Figures,
     Names,
@@ -70,6 +70,7 @@ class Activity:
     groups: Mapping[str, Figures]
     results: Mapping[str, int]
     reasons: Sequence[Reason]
+    never_started: Sequence[Reason]
     slowest: Sequence[Extreme]
     dearest: Sequence[Extreme]
     waiting: Sequence[Waiting]
@@ -114,7 +115,8 @@ def activity(
         days=days,
         groups=days if by is By.day else _busiest(figures(histories, window, NAMES[by])),
         results=_results(run for _, _, run in ended),
-        reasons=reasons([(history, run) for _, history, run in ended], histories, window),
+        reasons=reasons((history, run) for _, history, run in ended),
+        never_started=never_started(histories, window),
         slowest=_top(extremes, lambda extreme: extreme.seconds),
         dearest=_top(extremes, lambda extreme: extreme.cost_usd),
         waiting=_waiting(beads.values(), {bead.id for bead in ready.beads}, assignee, settings, window.until),
@@ -175,6 +177,7 @@ def as_json(activity: Activity) -> dict[str, Any]:
         "days": [{"day": day, **_figures_json(figures)} for day, figures in activity.days.items()],
         "groups": [{"name": name or None, **_figures_json(figures)} for name, figures in activity.groups.items()],
         "reasons": msgspec.to_builtins(activity.reasons),
+        "never_started": msgspec.to_builtins(activity.never_started),
         "slowest": [_extreme_json(extreme) for extreme in activity.slowest],
         "dearest": [_extreme_json(extreme) for extreme in activity.dearest],
         "waiting": [

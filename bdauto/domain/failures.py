@@ -1,10 +1,11 @@
 """Why runs failed, grouped by the words for it."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.figures import Window
 from bdauto.domain.record import Result, Run
@@ -13,6 +14,8 @@ from bdauto.sanitize import clean
 
 REASONS = 8
 """How many reasons a report shows, the most frequent ones first."""
+OTHERS = "other reasons"
+"""The words for all further ones."""
 EXAMPLES = 3
 """How many beads a report names for each reason."""
 UNKNOWN = "unknown"
@@ -27,37 +30,55 @@ class Reason(msgspec.Struct, frozen=True):
     beads: tuple[str, ...]
 
 
-def reasons(ended: Iterable[tuple[History, Run]], histories: Iterable[History], window: Window) -> list[Reason]:
-    """Group failures by their words, ignoring numbers and ids.
+def reasons(ended: Iterable[tuple[History, Run]]) -> list[Reason]:
+    """Group the runs that failed by the words for it, ignoring numbers and ids. The counts add up to all of them.
 
-    `ended` are the runs that ended, the last one first. Beads that never ran count too.
+    `ended` are the runs that ended, the last one first.
     """
-    failed = [(history.bead, why(history, run)) for history, run in ended if history.failed(run)]
-    failed += [
-        (history.bead, clean(f"never started: {history.bead.record.quarantined}"))
-        for history in histories
-        if not history.runs and history.bead.record.quarantined and history.blocked_at and history.blocked_at in window
-    ]
+    return _grouped([(history.bead, why(history, run)) for history, run in ended if history.failed(run)])
+
+
+def never_started(histories: Iterable[History], window: Window) -> list[Reason]:
+    """Group the beads that were quarantined in a window without ever having run, by the words for it."""
+    return _grouped(
+        [
+            (one.bead, clean(one.bead.record.quarantined))
+            for one in histories
+            if not one.runs and one.bead.record.quarantined and one.blocked_at and one.blocked_at in window
+        ]
+    )
+
+
+def _grouped(failed: Iterable[tuple[Bead, str]]) -> list[Reason]:
     groups: dict[str, list[tuple[Bead, str]]] = {}
     for bead, words in failed:
         groups.setdefault(_gist(words, bead), []).append((bead, words))
-    found = [
-        Reason(len(entries), entries[0][1], tuple(dict.fromkeys(bead.id for bead, _ in entries))[:EXAMPLES])
-        for entries in groups.values()
-    ]
-    return sorted(found, key=lambda reason: -reason.count)[:REASONS]
+    entries = sorted(groups.values(), key=len, reverse=True)
+    rest = [entry for group in entries[REASONS:] for entry in group]
+    return [_reason(group) for group in entries[:REASONS]] + ([_reason(rest, OTHERS)] if rest else [])
+
+
+def _reason(entries: Sequence[tuple[Bead, str]], words: str = "") -> Reason:
+    beads = tuple(dict.fromkeys(bead.id for bead, _ in entries))[:EXAMPLES]
+    return Reason(len(entries), words or entries[0][1], beads)
 
 
 def why(history: History, run: Run) -> str:
     """Return why a run failed, in words."""
-    bead, last = history.bead, run is history.last
-    if run.result is Result.completed:
-        gave_up = last and bead.status == "blocked" and not bead.record.quarantined
-        kind = "blocked by the agent" if gave_up else "ended without closing the bead"
-    else:
-        kind = run.result.value if run.result else UNKNOWN
+    bead, last, kind = history.bead, history.is_last(run), kind_of_failure(history, run)
     words = run.words or (bead.record.quarantined if last and run.result is Result.lost else "")
     return clean(f"{kind}: {words}" if words else kind)
+
+
+def kind_of_failure(history: History, run: Run) -> str:
+    """Return in a word or two how a run failed: the cause if it is known, else the result."""
+    bead = history.bead
+    if run.result is Result.completed:
+        gave_up = history.is_last(run) and bead.status == "blocked" and not bead.record.quarantined
+        return "blocked by the agent" if gave_up else "ended without closing the bead"
+    if run.why and run.why not in (Why.ok, Why.error, Why.unknown):
+        return run.why
+    return run.result.value if run.result else UNKNOWN
 
 
 def _gist(words: str, bead: Bead) -> str:

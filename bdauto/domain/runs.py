@@ -23,6 +23,10 @@ class History(msgspec.Struct, frozen=True):
         """The last run."""
         return self.runs[-1] if self.runs else None
 
+    def is_last(self, run: Run) -> bool:
+        """Whether this is the bead's last run."""
+        return self.last is not None and run.attempt == self.last.attempt
+
     @property
     def closed_at(self) -> datetime | None:
         """When the bead was closed. None if it is not closed or was never dispatched."""
@@ -37,7 +41,7 @@ class History(msgspec.Struct, frozen=True):
 
     def ended_at(self, run: Run) -> datetime | None:
         """When a run ended: as recorded, else for the last run of a closed bead when the bead was closed."""
-        return run.ended_at or (self.closed_at if run is self.last else None)
+        return run.ended_at or (self.closed_at if self.is_last(run) else None)
 
     def seconds(self, run: Run) -> int | None:
         """How long a run took: as recorded, else where no end is recorded from the claim to the closing of the bead."""
@@ -48,7 +52,7 @@ class History(msgspec.Struct, frozen=True):
 
     def succeeded(self, run: Run) -> bool:
         """Whether this run closed the bead."""
-        return run is self.last and self.closed_at is not None and run.result is not Result.stopped
+        return self.is_last(run) and self.closed_at is not None and run.result is not Result.stopped
 
     def failed(self, run: Run) -> bool:
         """Whether this run ended without closing the bead, nobody stopped it, and its agent does not ask a person."""

@@ -31,8 +31,8 @@ NOTES = 200
 TEXT_LIMIT = 2000
 """Characters of one text of a bead that a page holds."""
 NUMBERS = frozenset(
-    {"dispatched", "closed", "failed", "blocked", "cost", "per closed", "waiting", "running", "90%", "runs", "time"}
-    | {"priority", "waits", "age", "left"}
+    {"dispatched", "closed", "failed", "cost", "per closed", "waiting", "running", "90%", "runs", "time"}
+    | {"priority", "waits", "age", "left", "number", "blocked, quarantined"}
 )
 """The columns of tables that hold numbers."""
 

@@ -32,8 +32,8 @@ def test_the_contract() -> None:
         ready=(bead("x-2"),),
     )
     assert shown.keys() == {
-        "since", "until", "by", "total", "results", "days", "groups", "reasons", "slowest", "dearest", "waiting",
-        "malformed",
+        "since", "until", "by", "total", "results", "days", "groups", "reasons", "never_started", "slowest", "dearest",
+        "waiting", "malformed",
     }  # fmt: skip
     assert shown["total"].keys() == FIGURES
     assert shown["total"]["waiting"].keys() == shown["total"]["running"].keys() == SPREAD

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bdauto.domain.bead import Bead
-from bdauto.domain.failures import reasons
+from bdauto.domain.failures import never_started, reasons
 from bdauto.domain.figures import (
     Figures,
     Spread,
@@ -150,7 +150,7 @@ def test_spread() -> None:
 def _reasons(*beads: Bead) -> list[tuple[int, str, tuple[str, ...]]]:
     histories = [history_of(bead) for bead in beads]
     runs = [(history, run) for history in histories for run in history.runs]
-    return [(one.count, one.words, one.beads) for one in reasons(runs, histories, WEEK)]
+    return [(one.count, one.words, one.beads) for one in reasons(runs)]
 
 
 def test_reasons_are_grouped_by_what_stays_the_same() -> None:
@@ -165,12 +165,29 @@ def test_reasons_are_grouped_by_what_stays_the_same() -> None:
         stalled("x-3", 44),
         ran("x-5", ended(words="Which one?"), status="blocked"),
         ran("x-6", ended(words="I am done"), status="open"),
-        bead("x-7", status="blocked", updated_at=NOW - HOUR, metadata={"bdauto.quarantined": "HTTP 400: no"}),
         ran("x-8", ended(result=Result.failed), status="closed"),
     ) == [
         (2, "lost: no progress for 31m (threshold 30m)", ("x-1", "x-3")),
         (2, "failed: Invalid API key for x-2", ("x-2", "x-4")),
         (1, "blocked by the agent: Which one?", ("x-5",)),
         (1, "ended without closing the bead: I am done", ("x-6",)),
-        (1, "never started: HTTP 400: no", ("x-7",)),
     ]
+
+
+def test_reasons_add_up_to_the_runs_that_failed() -> None:
+    def failed(number: int) -> Bead:
+        words = f"{'abcdefghijkl'[number]} broke"
+        return ran(f"x-{number}", ended(result=Result.failed, words=words), status="open")
+
+    beads = [*map(failed, range(12)), ran("y-1", ended(result=Result.failed, words="a broke"), status="open")]
+    found = _reasons(*beads)
+    assert sum(count for count, _, _ in found) == total(*beads).failed == 13
+    assert found[0][:2] == (2, "failed: a broke")
+    assert found[-1][:2] == (4, "other reasons")
+
+
+def test_beads_that_were_quarantined_without_a_run_are_no_failed_runs() -> None:
+    quarantined = bead("x-7", status="blocked", updated_at=NOW - HOUR, metadata={"bdauto.quarantined": "HTTP 400: no"})
+    assert _reasons(quarantined) == []
+    [one] = never_started([history_of(quarantined)], WEEK)
+    assert (one.count, one.words, one.beads) == (1, "HTTP 400: no", ("x-7",))
