@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.table import Table
@@ -26,6 +26,8 @@ from bdauto.sanitize import clean
 TITLE_LIMIT = 200
 """How many characters of a title are used. A table cuts it further, to the width that it has."""
 REASON_LIMIT = 120
+WIDE = 110
+"""From so many columns on, tables have all their columns."""
 COLORS = {"good": "green", "warn": "yellow", "bad": "red", "muted": "dim"}
 NOTES = 20
 """How many lines of a bead's notes `explain` shows, the last ones."""
@@ -59,6 +61,25 @@ def redrawn(in_place: bool = True) -> Iterator[Callable[[RenderableType], None]]
         yield lambda view: live.update(view, refresh=True)
 
 
+class Fitting:
+    """A view of a snapshot that fits into the height of a terminal: its lists are cut as far as that takes."""
+
+    def __init__(self, snapshot: Snapshot, limit: int, needs: Sequence[str]) -> None:
+        self._snapshot = snapshot
+        self._limit = limit
+        self._needs = needs
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Yield the longest view that fits, or the shortest one."""
+        view = status_view(self._snapshot, self._limit, self._needs)
+        for limit in (10, 5, 3, 2, 1):
+            if len(console.render_lines(view, options)) < console.height:
+                break
+            limit = min(limit, self._limit or limit)
+            view = status_view(self._snapshot, limit, self._needs[:limit])
+        yield view
+
+
 def failed(error: Exception) -> Text:
     """Render an error in place of a view."""
     return _text(str(error), "red")
@@ -74,7 +95,7 @@ def status_view(snapshot: Snapshot, limit: int, needs: Sequence[str]) -> Rendera
     parts += _cut(_queue(snapshot, limit), len(snapshot.queue), limit)
     if snapshot.running:
         parts.append(_heading(f"In progress: {len(snapshot.running)}"))
-        parts += _cut(_running(snapshot.running[: limit or None], snapshot.now), len(snapshot.running), limit)
+        parts += _cut(_Running(snapshot.running[: limit or None], snapshot.now), len(snapshot.running), limit)
     if snapshot.taken_off:
         parts.append(_heading(f"Running, though the bead is not in progress: {len(snapshot.taken_off)}"))
         table = _table("bead", "job", "the bead is")
@@ -82,9 +103,9 @@ def status_view(snapshot: Snapshot, limit: int, needs: Sequence[str]) -> Rendera
             table.add_row(_id(one.bead), _text(one.job), _text(words, limit=REASON_LIMIT))
         parts += _cut(table, len(snapshot.taken_off), limit)
     blocked = (
-        ("Quarantined by bdauto", "reason", snapshot.quarantined),
-        ("Blocked, not by bdauto", "last note", snapshot.blocked),
-        ("Cancelled", "by whom", snapshot.cancelled),
+        ("Quarantined by bdauto", "title, and why", snapshot.quarantined),
+        ("Blocked, not by bdauto", "title, and last note", snapshot.blocked),
+        ("Cancelled", "title, and by whom", snapshot.cancelled),
     )
     for heading, column, beads in blocked:
         if beads:
@@ -92,7 +113,9 @@ def status_view(snapshot: Snapshot, limit: int, needs: Sequence[str]) -> Rendera
             table = _table("bead", "age", column)
             for bead in beads[: limit or None]:
                 age = Text(format_age(snapshot.now - bead.updated_at), style="dim")
-                table.add_row(_id(bead.id), age, _text(bead.record.quarantined or last_note(bead), limit=REASON_LIMIT))
+                table.add_row(_id(bead.id), age, _one_line(bead.title))
+                if why := bead.record.quarantined or last_note(bead):
+                    table.add_row("", "", _text(why, "dim", REASON_LIMIT))
             parts += _cut(table, len(beads), limit)
     if snapshot.malformed:
         parts += [_heading(f"Malformed: {len(snapshot.malformed)}", "red")]
@@ -104,6 +127,8 @@ def _around(snapshot: Snapshot) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, (style, words) in services(snapshot.services):
         table.add_row(name, _text(words, COLORS[style]))
+    if snapshot.today:
+        table.add_row("today", _text(snapshot.describe_today()))
     table.add_row("as of", _text(f"{snapshot.now:%Y-%m-%d %H:%M:%S}Z", "dim"))
     return table
 
@@ -122,21 +147,31 @@ def _queue(snapshot: Snapshot, limit: int) -> Table:
     return table
 
 
-def _running(running: Sequence[Running], now: datetime) -> Table:
-    table = _table("bead", "runs", "age", "left", "job", "verdict", "title", middle="verdict")
-    for one in running:
-        table.add_row(
-            _id(one.bead.id),
-            Text(format_age(one.running) if one.running is not None else "-"),
-            Text(format_age(one.age), style="dim"),
-            Text(format_age(one.left) if one.left and one.left > timedelta(0) else "-"),
-            _text(one.bead.record.job or "-"),
-            _text(one.verdict, "green" if one.state == "kept" else "red", REASON_LIMIT),
-            _text(one.bead.title, limit=TITLE_LIMIT),
-        )
-        if one.event:
-            table.add_row("", "", "", "", "", _text(one.last_event(now), "dim", REASON_LIMIT), "")
-    return table
+class _Running:
+    """The table of the beads in progress: with the age of each, and its job, where there is room for the title too."""
+
+    def __init__(self, running: Sequence[Running], now: datetime) -> None:
+        self._running = running
+        self._now = now
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Yield the table for the width that there is."""
+        wide = options.max_width >= WIDE
+        more = ("age", "job") if wide else ()
+        table = _table("bead", "runs", "left", *more, "verdict", "title", middle="verdict")
+        for one in self._running:
+            details = (Text(format_age(one.age), style="dim"), _text(one.bead.record.job or "-")) if wide else ()
+            table.add_row(
+                _id(one.bead.id),
+                Text(format_age(one.running) if one.running is not None else "-"),
+                Text(format_age(one.left) if one.left and one.left > timedelta(0) else "-"),
+                *details,
+                _text(one.verdict, "green" if one.state == "kept" else "red", REASON_LIMIT),
+                _text(one.bead.title, limit=TITLE_LIMIT),
+            )
+            if one.event:
+                table.add_row(*[""] * (3 + len(more)), _text(one.last_event(self._now), "dim", REASON_LIMIT), "")
+        yield table
 
 
 def explain_view(explained: Explanation) -> RenderableType:
@@ -200,6 +235,10 @@ def _text(text: str, style: str = "", limit: int = 300) -> Text:
     return Text(clean(text, limit), style=style)
 
 
+def _one_line(title: str) -> Text:
+    return Text(clean(title, TITLE_LIMIT), no_wrap=True, overflow="ellipsis")
+
+
 def _id(bead_id: str) -> Text:
     return Text(bead_id, style="cyan")
 
@@ -208,7 +247,7 @@ def _heading(words: str, style: str = "") -> RenderableType:
     return Padding(Text(words, style=f"bold {style}".strip()), (1, 0, 0, 0))
 
 
-def _cut(table: Table, total: int, limit: int) -> list[RenderableType]:
+def _cut(table: RenderableType, total: int, limit: int) -> list[RenderableType]:
     if not total:
         return []
     rest = total - limit if limit else 0

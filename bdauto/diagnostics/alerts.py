@@ -11,11 +11,12 @@ from bdauto.domain.values import format_age
 from bdauto.sanitize import clean
 
 
-def active_alerts(snapshot: Snapshot) -> list[str]:
+def active_alerts(snapshot: Snapshot, *, blocked: bool = True) -> list[str]:
     """Say in one line each what needs a person: a service that is down, starved work, stalled beads, orphaned claims,
     questions.
 
-    Each bead that was blocked has a line of its own with its title and why, up to NAMED of a kind.
+    Each bead that was blocked has a line of its own with its title and why, up to NAMED of a kind. `blocked` leaves
+    these lines out if it is False.
 
     The head of the queue is starved when it waits longer than STARVED_AFTER though there is room and no pause. A
     slot freed or a blocker closed a moment ago does not show here and can make that premature, which is why the alert
@@ -51,8 +52,9 @@ def active_alerts(snapshot: Snapshot) -> list[str]:
     ]
     rest = len(snapshot.asking) - NAMED
     found += [f"asks: {rest} more"] if rest > 0 else []
-    found += _blocked("quarantined", [(bead, bead.record.quarantined) for bead in snapshot.quarantined])
-    found += _blocked("blocked", [(bead, last_note(bead)) for bead in snapshot.blocked])
+    if blocked:
+        found += _blocked("quarantined", [(bead, bead.record.quarantined) for bead in snapshot.quarantined])
+        found += _blocked("blocked", [(bead, last_note(bead)) for bead in snapshot.blocked])
     if snapshot.malformed:
         found.append(f"{len(snapshot.malformed)} malformed: {snapshot.malformed[0]}")
     return found

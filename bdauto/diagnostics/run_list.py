@@ -1,15 +1,18 @@
 """The runs of the beads, newest first: everything that `bdauto runs` shows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bdauto.bd.client import Bd
+from bdauto.domain.agent_end import Why
+from bdauto.domain.failures import kind_of_failure
 from bdauto.domain.limits import SLACK
-from bdauto.domain.record import Run
-from bdauto.domain.runs import all_runs, dispatched_for
+from bdauto.domain.record import Result, Run
+from bdauto.domain.runs import History, all_runs, dispatched_for, history_of
 from bdauto.domain.times import format_time
 from bdauto.errors import BdFailed, NoSuchBead
 from bdauto.sanitize import clean
@@ -19,15 +22,31 @@ if TYPE_CHECKING:
 
 LANE = "default"
 """The only lane that there is."""
+
+
+class State(StrEnum):
+    """How a run stands. `asks`: it ended with a question to a person. `deleted`: it ended, and its bead is gone."""
+
+    running = "running"
+    closed = "closed"
+    asks = "asks"
+    stopped = "stopped"
+    failed = "failed"
+    deleted = "deleted"
+
+
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 class ListedRun(msgspec.Struct, frozen=True):
-    """One run and its bead, whose `title` is None if the bead is deleted."""
+    """One run and its bead, whose `title` is None if the bead is deleted. `how` says in a word or two why it failed."""
 
     bead: str
     title: str | None
     run: Run
+    state: State
+    how: str = ""
+    lane: str = LANE
 
     def as_json(self) -> dict[str, Any]:
         """Return the run as docs/cli.md describes it."""
@@ -37,12 +56,13 @@ class ListedRun(msgspec.Struct, frozen=True):
             "title": self.title,
             "attempt": run.attempt,
             "job": run.job or None,
-            "lane": LANE,
+            "lane": self.lane,
             "runner": run.runner,
             "agent": run.agent,
             "began": format_time(run.claimed_at) if run.claimed_at else None,
             "ended": format_time(run.ended_at) if run.ended_at else None,
             "seconds": run.seconds,
+            "state": self.state,
             "result": run.result,
             "why": run.why,
             "cost_usd": run.cost_usd,
@@ -54,9 +74,13 @@ class ListedRun(msgspec.Struct, frozen=True):
 
 
 def gather_runs(
-    bd: Bd, runner: "Runner | None", bead_id: str | None, since: datetime | None
+    bd: Bd,
+    runner: "Runner | None",
+    bead_id: str | None,
+    since: datetime | None,
+    states: Collection[State] = tuple(State),
 ) -> tuple[list[ListedRun], Sequence[str]]:
-    """Return the runs that run or ended after `since`, the newest first, and what bd has that cannot be read.
+    """Return the runs of these states that run or ended after `since`, the newest first, and what cannot be read.
 
     They come from the beads, and from this machine's jobs even if their beads are deleted. Raises BdError.
     """
@@ -72,8 +96,30 @@ def gather_runs(
     titles = {bead.id: bead.title for bead in beads.values()}
     unread = sorted({bead for bead, _ in here} - titles.keys()) if not bead_id else []
     titles |= {bead.id: bead.title for bead in (bd.read(unread).result().beads if unread else ())}
-    runs = [ListedRun(bead, titles.get(bead), run) for bead, run in all_runs(mine, here)]
-    return _newest(run for run in runs if run.run.ended_at is None or run.run.ended_at > moment), found.malformed
+    histories = {bead.id: history_of(bead) for bead in mine}
+    runs = [_listed(bead, titles.get(bead), histories.get(bead), run) for bead, run in all_runs(mine, here)]
+    wanted = (one for one in runs if one.state in states)
+    return _newest(one for one in wanted if one.run.ended_at is None or one.run.ended_at > moment), found.malformed
+
+
+def _listed(bead: str, title: str | None, history: History | None, run: Run) -> ListedRun:
+    state = _state(title, history, run)
+    return ListedRun(
+        bead, title, run, state, kind_of_failure(history, run) if history and state is State.failed else ""
+    )
+
+
+def _state(title: str | None, history: History | None, run: Run) -> State:
+    """Judge a run as the report does. A run that only this machine knows has no history."""
+    if run.ended_at is None:
+        return State.running
+    if history and history.succeeded(run):
+        return State.closed
+    if run.result is Result.stopped:
+        return State.stopped
+    if run.why == Why.question:
+        return State.asks
+    return State.deleted if title is None else State.failed
 
 
 def _newest(runs: Iterable[ListedRun]) -> list[ListedRun]:

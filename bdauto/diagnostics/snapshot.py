@@ -14,9 +14,10 @@ from bdauto.agents.named_jobs import Patience, job_in_the_way
 from bdauto.agents.runner import check_services, job_evidence
 from bdauto.agents.runner_status import RunnerStatus, with_switches
 from bdauto.bd.client import Bd
-from bdauto.diagnostics.wording import rough_time
+from bdauto.diagnostics.wording import money, plural_verb, rough_time
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency
 from bdauto.domain.eligibility import Condition, Verdict, ranked, verdict
+from bdauto.domain.figures import Figures, figures_since
 from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, outside_hours, reached
 from bdauto.domain.notes import FINISH_NOTE
 from bdauto.domain.questions import LABEL, blockers, how_to_answer, in_words, questions
@@ -24,7 +25,7 @@ from bdauto.domain.reaping import ALIVE, ELSEWHERE, Action, JobEvidence, ReapDec
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.runs import shared_jobs
 from bdauto.domain.settings import DispatchSettings, ReapSettings
-from bdauto.domain.times import format_time
+from bdauto.domain.times import format_time, midnight
 from bdauto.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -105,6 +106,20 @@ class Snapshot:
     """The beads whose agents have asked a person, each with a question that is open."""
     taken_off: tuple[tuple[RunningJob, str], ...] = ()
     """The jobs of this machine whose beads are not in progress in this queue, and how each bead is in words."""
+    today: Figures | None = None
+    """What the runs since midnight, in the zone of this machine, came to. None: not asked."""
+
+    @property
+    def need_you(self) -> int:
+        """How many beads need a person: those that are quarantined or blocked, and those whose agents have asked."""
+        return len(self.quarantined) + len(self.blocked) + len(self.asking)
+
+    def describe_today(self) -> str:
+        """Say in one line what became of today's runs, and how many beads need a person."""
+        today = self.today or Figures()
+        need = plural_verb(self.need_you, "needs you", "need you")
+        cost = f", {money(today.cost_usd)}" if today.cost_usd is not None else ""
+        return f"{today.closed} closed, {today.failed} failed, {need}{cost}"
 
     @property
     def eligible(self) -> int:
@@ -138,19 +153,27 @@ def gather(
     reap: ReapSettings,
     now: datetime,
     limit: int = 0,
+    *,
+    today: bool = False,
 ) -> Snapshot:
     """Read everything and judge it; `limit` says for how many waiting beads the blockers are looked up (0: all).
+
+    With `today`, the beads that changed since midnight are read too.
 
     Raises BdError. A service that fails is a finding in the snapshot.
     """
     calls = bd.assigned(STATUSES), bd.ready(limit=0), bd.kv_list(), bd.labelled(LABEL)
+    lately = [bd.changed_since(midnight(now))] if today else []
     try:
         services = replace(check_services(runner), limited=limited(bd, runner, dispatch, now))
         listed, ready, store = calls[0].result(), calls[1].result(), calls[2].result()
         asked = calls[3].result()
+        changed = [bead for call in lately for bead in call.result().beads]
     finally:
         for call in calls:
             call.kill()
+        for read in lately:
+            read.kill()
     evidence, _ = job_evidence(runner, _running(listed), services)
     found = _judged(listed, ready, evidence, bd.assignee, dispatch, reap, now)
     known = {bead.id: bead for bead in listed.beads}
@@ -162,6 +185,7 @@ def gather(
         queue=tuple(_with_blockers(bd, found.queue, known, dispatch, now, limit)),
         asking=tuple(_asking(listed.beads, asked.beads)),
         taken_off=tuple(_taken_off(bd, runner, listed.beads)),
+        today=figures_since(midnight(now), changed, bd.assignee, now) if today else None,
     )
 
 
@@ -352,6 +376,7 @@ def as_json(snapshot: Snapshot, limit: int) -> dict[str, Any]:
         "now": format_time(snapshot.now),
         **snapshot.services.as_json(),
         "counts": snapshot.counts,
+        "today": _today_json(snapshot, snapshot.today or Figures()),
         "queue": [
             {
                 **_bead_json(found.bead, snapshot.now),
@@ -395,6 +420,15 @@ def as_json(snapshot: Snapshot, limit: int) -> dict[str, Any]:
             {**_bead_json(bead, snapshot.now), "last_note": last_note(bead) or None} for bead in snapshot.blocked[:cut]
         ],
         "malformed": list(snapshot.malformed),
+    }
+
+
+def _today_json(snapshot: Snapshot, today: Figures) -> dict[str, Any]:
+    return {
+        "closed": today.closed,
+        "failed": today.failed,
+        "need_you": snapshot.need_you,
+        "cost_usd": today.cost_usd,
     }
 
 

@@ -36,6 +36,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def plural_verb(count: int, one: str, several: str) -> str:
+    """Write a count with what so many do, e.g. `1 needs you`, `2 need you`."""
+    return f"{count} {one if count == 1 else several}"
+
+
 def services(status: "RunnerStatus") -> Iterator[tuple[str, Words]]:
     """Yield the names of what all beads share, and how each of them is."""
     held = status.paused.describe() if status.paused else status.suspended or status.limited

@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from bdauto.domain.bead import Bead
 from bdauto.domain.record import Result, Run
-from bdauto.domain.runs import History
+from bdauto.domain.runs import History, dispatched_for, histories_of
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -122,6 +123,15 @@ def figures(histories: Iterable[History], window: Window, names: Names) -> dict[
         for tally in at(history, None if history.bead.record.cancelled else history.blocked_at):
             tally.blocked(quarantined=bool(history.bead.record.quarantined))
     return {name: tally.figures() for name, tally in tallies.items()}
+
+
+def figures_since(moment: datetime, beads: Iterable[Bead], assignee: str, now: datetime) -> Figures:
+    """Return the figures from then until now, of beads that were changed since then.
+
+    The tracker rounds its times to whole seconds, so what happened just now may be dated half a second ahead.
+    """
+    histories = histories_of(bead for bead in beads if dispatched_for(bead, assignee))
+    return figures(histories, Window(moment, now + timedelta(seconds=1.5)), altogether).get("", Figures())
 
 
 @dataclass

@@ -322,6 +322,8 @@ class RunsSettings(msgspec.Struct, frozen=True, kw_only=True):
             parse=parse_since,
         ),
     ] = None
+    failed: Annotated[bool, Option("Only those that failed.", OUTPUT)] = False
+    running: Annotated[bool, Option("Only those that run. With --failed, both.", OUTPUT)] = False
 
 
 class LogsSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """Times as text: how notes, metadata and services write them."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 from bdauto.sanitize import clean
 
@@ -19,6 +19,11 @@ def parse_time(text: str) -> datetime:
 def check_time(moment: datetime | None) -> None:
     """Raise OverflowError for a time at either end of the calendar, where arithmetic would overflow."""
     _ = moment and moment.astimezone(UTC) + timedelta(days=1)
+
+
+def midnight(now: datetime) -> datetime:
+    """Return when this day began in the zone of this machine, also on a day on which its clocks change."""
+    return datetime.combine(now.astimezone().date(), time()).astimezone()
 
 
 def format_time(moment: datetime) -> str:

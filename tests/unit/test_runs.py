@@ -8,17 +8,18 @@ import msgspec
 import pytest
 
 from bdauto.agents.runner import Runner
-from bdauto.cli.run_view import runs_view
+from bdauto.cli.run_view import RunsView
 from bdauto.cli.tables import console
-from bdauto.diagnostics.run_list import gather_runs
+from bdauto.diagnostics.run_list import ListedRun, State, gather_runs
 from bdauto.domain.agent_end import Why
+from bdauto.domain.figures import figures_since
 from bdauto.domain.record import Record, Result, Run, metadata_of
 from bdauto.errors import NoSuchBead
 from tests.support.fakes import NOW, Clock, Tracker, row
 
 HOUR = timedelta(hours=1)
 KEYS = [
-    "bead", "title", "attempt", "job", "lane", "runner", "agent", "began", "ended", "seconds", "result", "why",
+    "bead", "title", "attempt", "job", "lane", "runner", "agent", "began", "ended", "seconds", "state", "result", "why",
     "cost_usd", "tokens", "turns", "session", "detail",
 ]  # fmt: skip
 
@@ -61,13 +62,13 @@ def test_a_run_has_exactly_the_keys_of_the_contract() -> None:
     assert [*one] == KEYS
     assert [*one.values()] == [
         "x-1", "title of x-1", "w1", "w1", "default", "host", "claude", "2026-04-18T19:05:46Z", "2026-04-18T19:35:46Z",
-        12, "failed", "overloaded", 0.25, 900, 2, "s-1", "API Error: 529 overloaded",
+        12, "failed", "failed", "overloaded", 0.25, 900, 2, "s-1", "API Error: 529 overloaded",
     ]  # fmt: skip
 
 
 def test_what_is_not_known_is_null() -> None:
     [one] = listed(ran("x-1", attempt="w9", status="in_progress"))
-    known = {"bead": "x-1", "title": "title of x-1", "attempt": "w9", "lane": "default"}
+    known = {"bead": "x-1", "title": "title of x-1", "attempt": "w9", "lane": "default", "state": "running"}
     assert one == dict.fromkeys(KEYS) | known
 
 
@@ -122,6 +123,33 @@ def test_the_runs_of_another_queue_are_not_listed() -> None:
     assert listed(row("x-1", assignee="ann") | {"metadata": ran("x-1", FAILED, assignee="ann")["metadata"]}) == []
 
 
+CLOSED = ended("e", 4, seconds=312, turns=12, agent="claude", runner="laptop", result=Result.failed, cost_usd=0.42)
+
+
+@pytest.mark.parametrize(
+    ("row_of", "state"),
+    [
+        (ran("x-1", CLOSED) | {"closed_at": NOW - HOUR}, "closed"),
+        (ran("x-1", FAILED, status="open"), "failed"),
+        (ran("x-1", ended("q", 2, result=Result.completed, why=Why.question), status="open"), "asks"),
+        (ran("x-1", ended("q", 2, result=Result.stopped), status="open"), "stopped"),
+        (ran("x-1", attempt="w9", status="in_progress"), "running"),
+    ],
+)
+def test_a_run_has_failed_as_the_report_counts_it(row_of: dict[str, Any], state: str) -> None:
+    """A question is no failure, and a closed bead is a success whatever the exit status of its agent."""
+    assert [one["state"] for one in listed(row_of)] == [state]
+    since = NOW - timedelta(days=7)
+    counted = figures_since(since, Tracker(Clock(), row_of).changed_since(since).result().beads, "agent", NOW)
+    assert (counted.failed, counted.closed) == (state == "failed", state == "closed")
+
+
+def test_only_those_that_failed_or_run() -> None:
+    rows = ran("x-1", FAILED, CLOSED) | {"closed_at": NOW - HOUR}, ran("x-2", attempt="w9", status="in_progress")
+    assert [one["attempt"] for one in listed(*rows, states=[State.failed])] == ["w1"]
+    assert [one["attempt"] for one in listed(*rows, states=[State.running])] == ["w9"]
+
+
 def test_the_list_fits_into_80_columns() -> None:
     long = ended("b", 1, result=Result.failed, why=Why.limit, words="You've hit your limit · " * 8, cost_usd=12.5)
     tracker = Tracker(Clock(), ran("bd-a1b2c3", FAILED, long, ended("c", 900, result=Result.completed)))
@@ -129,8 +157,40 @@ def test_the_list_fits_into_80_columns() -> None:
     out = console()
     out.width = 80
     with out.capture() as capture:
-        out.print(runs_view(found, NOW))
+        out.print(RunsView(found, NOW))
     text = capture.get()
     assert max(map(len, text.splitlines())) <= 80
-    for words in ("failed: limit", "You've hit your", "$12.50", "(deleted)", "title of bd-a1b2c3"):
+    for words in ("failed", "limit: You've hit your", "$12.50", "(deleted)", "title of bd-a1b2c3"):
         assert words in text
+
+
+def shown(width: int, *runs: ListedRun) -> str:
+    out = console()
+    out.width = width
+    with out.capture() as capture:
+        out.print(RunsView(runs, NOW))
+    return capture.get()
+
+
+def test_140_columns_show_turns_attempt_and_runner() -> None:
+    one = ListedRun("x-1", "Fix login", CLOSED, State.closed)
+    wide = shown(140, one)
+    for words in ("5m12s", "$0.42", " 12 ", " e ", "claude on laptop", "Fix login"):
+        assert words in wide
+    assert "laptop" not in shown(80, one)
+    assert "lane" not in wide
+
+
+def test_the_lane_is_shown_where_there_is_more_than_one() -> None:
+    both = [ListedRun("x-1", "Fix login", CLOSED, State.closed, lane=lane) for lane in ("day", "night")]
+    assert "night" in shown(140, *both)
+
+
+@pytest.mark.parametrize(
+    "title", ["[red]x[/red]", "a\nb", "\x1b[31mred", "\u202eevil", "\u05d0" * 300, "x" * 10_000, ""]
+)
+@pytest.mark.parametrize("width", [40, 80, 140])
+def test_a_hostile_title_takes_one_line(title: str, width: int) -> None:
+    text = shown(width, ListedRun("x-1", title, CLOSED, State.closed))
+    assert len(text.splitlines()) == 2
+    assert not {"\x1b", "\u202e"} & {*text}

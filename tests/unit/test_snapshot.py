@@ -26,6 +26,7 @@ from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.snapshot import Snapshot, as_json, last_note, place_words, weigh
 from bdauto.domain.bead import Dependency
 from bdauto.domain.eligibility import ranked, verdict
+from bdauto.domain.figures import Figures
 from bdauto.domain.pause import Pause
 from bdauto.domain.reaping import FORGOTTEN, JobEvidence
 from bdauto.domain.record import Result
@@ -84,23 +85,22 @@ FULL = snapshot(
         bead("bd-i9", status="blocked", title="Rotate keys", notes="claimed by agent j\nblocked: which vault is it?\n"),
         bead("bd-j0", status="blocked"),
     ),
+    today=Figures(closed=7, failed=1, cost_usd=3.1),
     malformed=("bd list: entry 3 (bd-x9): Expected `int`, got `str` - at `$.priority`",),
 )
 
 
 def test_everything_at_80_columns() -> None:
-    assert drawn(tables.status_view(FULL, 20, active_alerts(FULL))) == dedent(
+    assert drawn(tables.status_view(FULL, 20, active_alerts(FULL, blocked=False))) == dedent(
         """\
         ! starved: bd-a1 waited 35m with free capacity: is a dispatcher running?
         ! stalled beyond two thresholds: bd-f6 (Died): is a reaper running?
-        ! quarantined: bd-h8 (title of bd-h8): HTTP 400: Bead has no description.
-        ! blocked: bd-i9 (Rotate keys): blocked: which vault is it?
-        ! blocked: bd-j0 (title of bd-j0): no note
         ! 1 malformed: bd list: entry 3 (bd-x9): Expected `int`, got `str` - at
         `$.priority`
         dispatching    on
         BeadBoard      up, not busy
         agent service  up, 1 of 4 running, 0 queued, 3 free
+        today          7 closed, 1 failed, 3 need you, $3.10
         as of          2026-04-18 22:35:46Z
 
         Queue: 2 eligible, 3 waiting
@@ -113,19 +113,21 @@ def test_everything_at_80_columns() -> None:
                        22:40:00Z: HTTP 502: x
 
         In progress: 2
-        bead   runs  age    left  job           verdict                           title
-        bd-f6  35m   1h35m  -     0b37aa7fd784  stalled: no progress for 95m      Died
-                                                (threshold 30m)
-        bd-g7  35m   4m     -     9c1d2e3f4a5b  running                           Works
+        bead   runs  left  verdict                           title
+        bd-f6  35m   -     stalled: no progress for 95m      Died
+                           (threshold 30m)
+        bd-g7  35m   -     running                           Works
 
         Quarantined by bdauto: 1
-        bead   age  reason
-        bd-h8  1h   HTTP 400: Bead has no description.
+        bead   age  title, and why
+        bd-h8  1h   title of bd-h8
+                    HTTP 400: Bead has no description.
 
         Blocked, not by bdauto: 2
-        bead   age  last note
-        bd-i9  1h   blocked: which vault is it?
-        bd-j0  1h
+        bead   age  title, and last note
+        bd-i9  1h   Rotate keys
+                    blocked: which vault is it?
+        bd-j0  1h   title of bd-j0
 
         Malformed: 1
         bd list: entry 3 (bd-x9): Expected `int`, got `str` - at `$.priority`
@@ -371,3 +373,32 @@ def test_the_last_note_is_not_that_the_job_ended() -> None:
     assert last_note(bead(notes=f"I need a key\n{ended}\n")) == "I need a key"
     assert last_note(bead(notes=ended)) == ended
     assert last_note(bead()) == ""
+
+
+def test_what_is_watched_fits_into_24_lines_with_all_its_parts() -> None:
+    many = [bead(f"bd-{n}", title=f"Bead {n}", priority=3) for n in range(40)]
+    blocked = tuple(bead(f"bl-{n}", status="blocked", notes="which one?") for n in range(30))
+    full = replace(FULL, queue=snapshot(*many, ready=tuple(one.id for one in many)).queue, blocked=blocked)
+    out = Console(width=80, height=24, file=io.StringIO(), force_terminal=False)
+    with out.capture() as capture:
+        out.print(tables.Fitting(full, 20, [f"asks: bd-{n}" for n in range(6)]))
+    text = capture.get()
+    assert len(text.splitlines()) <= 36
+    for words in ("! asks: bd-0", "Queue: 40 eligible", "Bead 0", "In progress: 2", "Died"):
+        assert words in "\n".join(text.splitlines()[:24])
+
+
+def test_a_small_snapshot_is_watched_in_full() -> None:
+    assert drawn(tables.Fitting(snapshot(bead("bd-1")), 20, [])) == drawn(
+        tables.status_view(snapshot(bead("bd-1")), 20, [])
+    )
+
+
+def test_the_terminal_and_json_count_the_same() -> None:
+    shown, text = as_json(FULL, 20), drawn(tables.status_view(FULL, 20, []), 140)
+    counts = shown["counts"]
+    assert f"Quarantined by bdauto: {counts['quarantined']}\n" in text
+    assert f"Blocked, not by bdauto: {counts['blocked']}\n" in text
+    today = shown["today"]
+    assert f"{today['closed']} closed, {today['failed']} failed, {today['need_you']} need you, $3.10" in text
+    assert today["need_you"] == counts["quarantined"] + counts["blocked"] + len(shown["asking"])

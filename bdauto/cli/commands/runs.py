@@ -11,7 +11,7 @@ from bdauto.cli.context import open_runner, opened, start_log
 from bdauto.cli.options import LOOKING, with_options
 from bdauto.cli.printing import SCHEMA_VERSION
 from bdauto.clock import Runtime
-from bdauto.diagnostics.run_list import gather_runs
+from bdauto.diagnostics.run_list import State, gather_runs
 from bdauto.domain.settings import BdSettings, OutputSettings, RunsSettings
 
 LATELY = timedelta(days=7)
@@ -30,8 +30,9 @@ def runs(
     start_log(output)
     now = Runtime().now().astimezone()
     since = view.since.moment(now) if view.since else None if view.bead else now - LATELY
+    asked = [*([State.failed] if view.failed else []), *([State.running] if view.running else [])]
     with opened(bd, readonly=True) as tracker:
-        found, malformed = gather_runs(tracker, runner, view.bead, since)
+        found, malformed = gather_runs(tracker, runner, view.bead, since, asked or tuple(State))
     for entry in malformed:
         log.warning("malformed", detail=entry)
     if output.json:
@@ -40,4 +41,4 @@ def runs(
         return
     from bdauto.cli import run_view, tables
 
-    tables.show(run_view.runs_view(found, now))
+    tables.show(run_view.RunsView(found, now))

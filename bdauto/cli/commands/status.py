@@ -56,7 +56,7 @@ def status(
     with opened(bd, readonly=True) as tracker:
 
         def look() -> Snapshot:
-            return gather(tracker, open_to, dispatch, reap, runtime.now(), limit)
+            return gather(tracker, open_to, dispatch, reap, runtime.now(), limit, today=True)
 
         if interval:
             watch_it(look, interval, limit, output.json, runtime)
@@ -77,7 +77,7 @@ def show(snapshot: Snapshot, needs: list[str], limit: int, as_json: bool) -> Non
         return
     from bdauto.cli import tables
 
-    tables.show(tables.status_view(snapshot, limit, needs))
+    tables.show(tables.status_view(snapshot, limit, active_alerts(snapshot, blocked=False)))
 
 
 def watch_it(look: Callable[[], Snapshot], interval: timedelta, limit: int, as_json: bool, runtime: Runtime) -> None:
@@ -97,5 +97,5 @@ def watch_it(look: Callable[[], Snapshot], interval: timedelta, limit: int, as_j
                 if as_json:
                     show(snapshot, active_alerts(snapshot), limit, as_json)
                 else:
-                    draw(tables.status_view(snapshot, limit, active_alerts(snapshot)))
+                    draw(tables.Fitting(snapshot, limit, active_alerts(snapshot, blocked=False)))
             runtime.sleep(interval.total_seconds())
