@@ -10,11 +10,10 @@ from typing import Any
 import msgspec
 
 from bdauto.domain import reaping
-from bdauto.domain.agent_end import Why
+from bdauto.domain.agent_end import OF_SERVICE, Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import Action, FailedCheck, JobEvidence, ReapDecision
-from bdauto.domain.record import Result
-from bdauto.domain.results import JobEnd
+from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
 from scripts.markdown import table
@@ -46,7 +45,7 @@ class Evidence(msgspec.Struct, frozen=True):
 
     def decide(self, age: timedelta, attempts: int = 1) -> ReapDecision:
         """Return what the reaper decides when the bead was updated so long ago."""
-        end = JobEnd(result=Result.failed, ended_at=NOW, seconds=9, why=self.why) if self.at_once else None
+        end = Run(result=Result.failed, ended_at=NOW, seconds=9, why=self.why) if self.at_once else None
         evidence = JobEvidence(
             {"x-1": self.state} if self.state else {}, self.runs_nothing, {"x-1": end} if end else {}
         )
@@ -103,7 +102,7 @@ EVIDENCE: list[Evidence] = [
             why=why,
         )
         for why in Why
-        if why.of_service
+        if why in OF_SERVICE
         for notes in NOTES
     ),
     *_each("`failed`, `error` or `completed`; no note since the claim", OVER, notes="silent"),

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from bdauto.domain.notes import AGENT_SIGN, CLAIM_NOTE, JOB_NOTE
-from bdauto.domain.record import Record, Result, metadata_of
-from bdauto.domain.results import JobEnd, ended_run, finish_note
+from bdauto.domain.record import Record, Result, Run, metadata_of
+from bdauto.domain.results import ended_run, finish_note
 from bdauto.domain.times import format_time
 
 VERBS = (
@@ -216,7 +216,7 @@ class FakeHistory:
             issue.change(ended, f"{AGENT_SIGN} {job}")
         known = outcome not in (Result.timeout, Result.lost, Result.error)
         result = outcome if isinstance(outcome, Result) else Result.completed
-        end = JobEnd(
+        end = Run(
             result=result,
             ended_at=ended,
             seconds=None if result is Result.lost else seconds,

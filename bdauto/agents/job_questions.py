@@ -19,7 +19,7 @@ from bdauto.agents.runner_status import STATE_LIMIT, state_after
 from bdauto.agents.service_output import job_end
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_ASKED, JobEvidence
-from bdauto.domain.results import JobEnd
+from bdauto.domain.record import Run
 from bdauto.domain.values import format_duration
 from bdauto.errors import ServiceDown, ServiceError, TokenRefused
 from bdauto.sanitize import clean
@@ -142,7 +142,7 @@ def services_evidence(
     that, and the service answers.
     """
     states: dict[str, str] = {}
-    ends: dict[str, JobEnd] = {}
+    ends: dict[str, Run] = {}
     for bead in beads:
         if bead.record.job:
             word = words.get(bead.record.job)

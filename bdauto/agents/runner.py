@@ -16,7 +16,6 @@ from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import ELSEWHERE, FailedCheck, JobEvidence
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Run
-from bdauto.domain.results import JobEnd
 from bdauto.errors import ServiceDrift, ServiceError
 
 
@@ -177,8 +176,8 @@ class Runner:
         """Return bead and run of those that still run or ended after `since`, if they are known without the beads."""
         return ()
 
-    def unrecorded(self) -> Sequence[tuple[str, str, JobEnd]]:
-        """Return bead, job and end of jobs that ended lately and are not marked as recorded."""
+    def unrecorded(self) -> Sequence[tuple[str, Run]]:
+        """Return bead and run of jobs that ended lately and are not marked as recorded. An attempt is its job's id."""
         return ()
 
     def mark_recorded(self, job: str, *, deleted: bool) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from bdauto.agents.cli_adapters.table import read_end
 from bdauto.domain.bead import Bead
-from bdauto.domain.record import RESULTS, Result
-from bdauto.domain.results import JobEnd, last_line, told_end, whole_seconds
+from bdauto.domain.record import RESULTS, Result, Run
+from bdauto.domain.results import last_line, told_end, whole_seconds
 from bdauto.domain.times import parse_time
 
 GONE = "forgotten"
@@ -42,7 +42,7 @@ class ServiceOutput:
             self._seen[part] = max(len(text), self._seen.get(part, 0))
 
 
-def job_end(job: Mapping[str, Any], now: datetime) -> JobEnd | None:
+def job_end(job: Mapping[str, Any], now: datetime) -> Run | None:
     """Read the end of a job from the agent service's `GET /jobs/{id}`. None while it is not over.
 
     `started_at` and `finished_at` are used if they are plausible. An end in the future is taken as now. The zone

@@ -1,4 +1,4 @@
-"""The results of jobs, written on their beads: each once, by whoever sees first that the job is over.
+"""The ends of runs, written on their beads: each once, by whoever sees first that the job is over.
 
 The end of a job is written together with what a sweep decides about its bead. Where the agent has closed or blocked
 the bead itself, a later sweep finds the bead by its metadata, which says that the job still runs.
@@ -22,7 +22,7 @@ from bdauto.domain.life import sign_of_life
 from bdauto.domain.outcome import BeadOutcome, BeadReport
 from bdauto.domain.reaping import ALIVE, ELSEWHERE, FORGOTTEN, NOT_ASKED, NOT_STARTED, JobEvidence
 from bdauto.domain.record import RUNNING, Result, Run, metadata_of
-from bdauto.domain.results import JobEnd, ended_run, finish_note, lost, since_claim
+from bdauto.domain.results import ended_run, finish_note, lost, since_claim
 from bdauto.errors import BdError
 
 if TYPE_CHECKING:
@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 LOST_AFTER = timedelta(days=1)
 """A job that nobody could be asked about for so long is lost: the agent service forgets a job after an hour."""
 
+_End = tuple[Bead, Run, Run]
+"""A bead, one of its runs as it is recorded, and that run's end."""
+
 
 class JobEnds(msgspec.Struct, frozen=True):
-    """Records the results that are missing. `reports` has the beads whose agents have opened them again."""
+    """Records the ends that are missing. `reports` has the beads whose agents have opened them again."""
 
     bd: Bd
     writes: SweepWrites
@@ -61,7 +64,7 @@ class JobEnds(msgspec.Struct, frozen=True):
         statuses = tuple(status for status in (*recorded, *more) if status != "in_progress")
         return statuses, len(recorded) < len(runs)
 
-    def _unmarked(self, runner: "Runner") -> list[tuple[Bead, Run, JobEnd]]:
+    def _unmarked(self, runner: "Runner") -> list[_End]:
         """Mark the jobs whose end is recorded on their bead. Log once the end of a job whose bead was deleted.
 
         Return one unrecorded job for each other bead, whose agent has changed bdauto's metadata. The current attempt of
@@ -69,26 +72,25 @@ class JobEnds(msgspec.Struct, frozen=True):
         """
         if not (jobs := runner.unrecorded()):
             return []
-        left: dict[str, tuple[Bead, Run, JobEnd]] = {}
-        assignee = self.bd.assignee
-        found = self.bd.read(sorted({bead_id for bead_id, _, _ in jobs})).result()
+        left: dict[str, _End] = {}
+        found = self.bd.read(sorted({bead_id for bead_id, _ in jobs})).result()
         beads = {bead.id: bead for bead in found.beads}
-        for bead_id, job, end in jobs:
-            bead = beads.get(bead_id)
+        for bead_id, end in jobs:
+            bead, job = beads.get(bead_id), end.attempt
             if bead is None:
                 if not found.malformed:
                     log_result(bead_id, job, "deleted", end)
                     self.writes.cost_usd += end.cost_usd or 0.0
                     runner.mark_recorded(job, deleted=True)
                 continue
-            run = next((run for run in bead.record.all_runs if run.attempt == job), _run_of(job, end))
-            if run.ended_at and (run.result, run.cost_usd) == (end.result, end.cost_usd):
+            run = next((run for run in bead.record.all_runs if run.attempt == job), end)
+            if run is not end and run.ended_at and (run.result, run.cost_usd) == (end.result, end.cost_usd):
                 runner.mark_recorded(job, deleted=False)
-            elif (bead.status, bead.assignee, bead.record.attempt) != ("in_progress", assignee, job):
+            elif (bead.status, bead.assignee, bead.record.attempt) != ("in_progress", self.bd.assignee, job):
                 left.setdefault(bead_id, (bead, run, end))
         return [*left.values()]
 
-    def _record(self, ended: Sequence[tuple[Bead, Run, JobEnd]]) -> tuple[str, ...]:
+    def _record(self, ended: Sequence[_End]) -> tuple[str, ...]:
         """Record these ends, and return the status of each such bead."""
         returned = [self._returned(bead, run) for bead, run, _ in ended]
         changes = [self._change(*each, why) for each, why in zip(ended, returned, strict=True)]
@@ -117,7 +119,7 @@ class JobEnds(msgspec.Struct, frozen=True):
                 BeadReport(bead.id, BeadOutcome.requeued, job, returned.words, run.attempt, title=bead.title)
             )
 
-    def _change(self, bead: Bead, run: Run, end: JobEnd, returned: Returned | None) -> Change:
+    def _change(self, bead: Bead, run: Run, end: Run, returned: Returned | None) -> Change:
         """Write an end as a change that holds if bdauto has not changed the bead since: so each is counted once.
 
         The claim of a bead that was opened ends with it.
@@ -142,7 +144,7 @@ class JobEnds(msgspec.Struct, frozen=True):
         )
 
 
-def end_of_run(bead: Bead, evidence: JobEvidence, now: datetime) -> JobEnd | None:
+def end_of_run(bead: Bead, evidence: JobEvidence, now: datetime) -> Run | None:
     """Return how the current run of a bead ended. The bead is in progress and settled now.
 
     None if it never ran, its end is recorded, or only another place knows the end and may record it later.
@@ -173,11 +175,6 @@ def _unrecorded(bead: Bead, assignee: str) -> Run | None:
     return next((run for run in record.unended if not running or run.attempt != record.attempt), None)
 
 
-def _run_of(job: str, end: JobEnd) -> Run:
-    """Return a run for a job that its bead does not record."""
-    return Run(attempt=job, job=job, claimed_at=end.ended_at - timedelta(seconds=end.seconds or 0))
-
-
 def _during(bead: Bead, run: Run) -> Bead:
     """Return a bead as it was during one of its runs, to ask about its job."""
     record = bead.record.change(attempt=run.attempt, job=run.job, claimed_at=run.claimed_at)
@@ -185,7 +182,7 @@ def _during(bead: Bead, run: Run) -> Bead:
     return msgspec.structs.replace(bead, metadata=metadata_of(record))
 
 
-def end_note(bead: Bead, run: Run, end: JobEnd) -> str:
+def end_note(bead: Bead, run: Run, end: Run) -> str:
     """Write the note of a job's end, after that of its record if that is missing.
 
     It quotes the agent's last words unless the bead was closed, and always why the job was stopped.
@@ -195,12 +192,12 @@ def end_note(bead: Bead, run: Run, end: JobEnd) -> str:
     return "\n".join(filter(None, [missing, note]))
 
 
-def log_end(bead: Bead, run: Run, end: JobEnd) -> None:
-    """Log a result that was recorded."""
+def log_end(bead: Bead, run: Run, end: Run) -> None:
+    """Log the end of a run that was recorded."""
     log_result(bead.id, run.job or run.attempt, bead.status, end)
 
 
-def log_result(bead_id: str, job: str, status: str, end: JobEnd) -> None:
+def log_result(bead_id: str, job: str, status: str, end: Run) -> None:
     """Log how a job ended, with the status of its bead at that time."""
     log.event(
         "result",
@@ -213,9 +210,7 @@ def log_result(bead_id: str, job: str, status: str, end: JobEnd) -> None:
     )
 
 
-def _ended(
-    runs: Sequence[tuple[Bead, Run]], evidence: JobEvidence, now: datetime
-) -> Iterator[tuple[Bead, Run, JobEnd]]:
+def _ended(runs: Sequence[tuple[Bead, Run]], evidence: JobEvidence, now: datetime) -> Iterator[_End]:
     """Yield the runs that are over, each with its end. The end of a job that no place knows is `lost`."""
     for bead, run in runs:
         end, state = evidence.ends.get(bead.id), evidence.states.get(bead.id, "")

@@ -26,21 +26,18 @@ class Why(StrEnum):
     lost = "lost"
     unknown = "unknown"
 
-    @property
-    def of_service(self) -> bool:
-        """True: the service behind the agent is at fault, so no bead is charged."""
-        return self in OF_SERVICE
-
 
 OF_SERVICE = frozenset({Why.limit, Why.login, Why.overloaded, Why.network})
+"""The service behind the agent is at fault, so no bead is charged."""
 
 
 class AgentEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of a run as the agent's command told it. Unknown values are None.
+    """What an agent's command told about its end. Unknown values are None.
 
+    It is no `Run`, because it has no result: `domain.results` makes one of it and of what is known of the process.
     `agent` is the adapter that understood its output. `why` is None if the command did not tell it. Then its exit
-    status decides. `sessions` are in order, and the last
-    one can be resumed. `denied` are the tools that the command was not allowed to use. `reset_at` is when a limit ends.
+    status decides. `sessions` are in order, and the last one can be resumed. `denied` are the tools that the command
+    was not allowed to use. `reset_at` is when a limit ends.
     """
 
     agent: str | None = None

@@ -6,11 +6,12 @@ from enum import StrEnum
 
 import msgspec
 
+from bdauto.domain.agent_end import OF_SERVICE
 from bdauto.domain.bead import Bead
 from bdauto.domain.life import only_signed, sign_of_life
 from bdauto.domain.notes import UNKNOWN, in_minutes
-from bdauto.domain.record import Result
-from bdauto.domain.results import JobEnd, describe_end
+from bdauto.domain.record import Result, Run
+from bdauto.domain.results import describe_end
 from bdauto.domain.settings import OnStall, ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.domain.values import format_age, format_duration
@@ -86,7 +87,7 @@ class JobEvidence(msgspec.Struct, frozen=True):
 
     states: Mapping[str, str] = msgspec.field(default_factory=dict)
     runs_nothing: bool = False
-    ends: Mapping[str, JobEnd] = msgspec.field(default_factory=dict)
+    ends: Mapping[str, Run] = msgspec.field(default_factory=dict)
     others: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def without(self, beads: Collection[str]) -> "JobEvidence":
@@ -142,7 +143,7 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
     if job_state == UNPREPARED:
         return _unprepared(bead, evidence.last_words(bead.id))
     end = evidence.ends.get(bead.id)
-    if job_state in OVER and bead.record.attempt and end and end.why and end.why.of_service:
+    if job_state in OVER and bead.record.attempt and end and end.why in OF_SERVICE:
         return _service_failed(bead, f"job {_job(bead)} {ended(job_state)}", end)
     if job_state in OVER and end and end.result is Result.stopped:
         return _stopped(bead, end)
@@ -235,7 +236,7 @@ def _silent(bead: Bead) -> bool:
     return bool(bead.record.attempt) and not sign_of_life(bead)
 
 
-def _died_at_once(bead: Bead, end: JobEnd | None) -> bool:
+def _died_at_once(bead: Bead, end: Run | None) -> bool:
     """True: the agent ended without success or cost, and only signed the bead.
 
     A script may sign for an agent whose key has expired. A job that completed is left to a person: it may be done.
@@ -248,7 +249,7 @@ def _died_at_once(bead: Bead, end: JobEnd | None) -> bool:
         or not only_signed(bead)
     ):
         return False
-    since_claim = end.ended_at - bead.record.claimed_at if bead.record.claimed_at else None
+    since_claim = end.ended_at - bead.record.claimed_at if end.ended_at and bead.record.claimed_at else None
     lasted = since_claim if end.seconds is None else timedelta(seconds=end.seconds)
     return lasted is not None and lasted < AT_ONCE
 
@@ -292,7 +293,7 @@ def _unprepared(bead: Bead, words: str) -> ReapDecision:
     return ReapDecision(bead, Action.release, evidence, f"reaper: {evidence} — released uncharged", charged=False)
 
 
-def _service_failed(bead: Bead, words: str, end: JobEnd) -> ReapDecision:
+def _service_failed(bead: Bead, words: str, end: Run) -> ReapDecision:
     """Open a bead again whose agent's service failed. The bead is not charged, even if the agent had worked."""
     told = f"{words}, for its agent's service failed ({end.why})" + (f": {end.words}" if end.words else "")
     note = f"reaper: {told} — released uncharged"
@@ -303,12 +304,12 @@ def _service_failed(bead: Bead, words: str, end: JobEnd) -> ReapDecision:
     )
 
 
-def _cause(end: JobEnd | None) -> str:
+def _cause(end: Run | None) -> str:
     """Return why a job ended, "" if that is not known."""
     return describe_end(end) if end and (end.words or end.seconds is not None) else ""
 
 
-def _stopped(bead: Bead, end: JobEnd) -> ReapDecision:
+def _stopped(bead: Bead, end: Run) -> ReapDecision:
     """Open a bead again whose job somebody has stopped, and which is still in progress. Nothing is charged."""
     evidence = f"job {_job(bead)} was stopped" + (f": {end.words}" if end.words else "")
     return ReapDecision(bead, Action.release, evidence, f"reaper: {evidence} — released uncharged", charged=False)

@@ -67,12 +67,14 @@ _Words = Annotated[str, msgspec.Meta(max_length=WORDS_LIMIT)]
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One dispatch of a bead: the claim, the job, and the end as far as it is known. What is unknown is None.
 
+    The end of a job is a run, too: what a runner knows of it, with a result and a time. `domain.results` puts it
+    together with the claim. `attempt` is "" there if the runner does not know it, and in no record.
     `runner` is the host of a local agent, `jobs_folder` the id of its jobs folder. `agent` is the name of the agent's
     command line, such as `claude`. `cost_usd` is in US dollars, `why` a word of `domain.agent_end.Why`, `session` the
-    agent's last one, `words` the last line that it wrote.
+    agent's last one, `words` the last line that it wrote. `reset_at` is when the limit ends that it ran into.
     """
 
-    attempt: _Id
+    attempt: _Id = ""
     claimed_at: _Time | None = msgspec.field(name="claimed", default=None)
     job: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{0,100}\Z")] = ""
     runner: _Words | None = None
@@ -87,6 +89,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     turns: _Count | None = None
     session: _Words | None = None
     words: _Words = ""
+    reset_at: _Time | None = msgspec.field(name="resets", default=None)
 
     @property
     def local(self) -> bool:
@@ -252,11 +255,11 @@ def _believable(entries: list[object]) -> Iterator[Run]:
     for entry in entries:
         try:
             run = msgspec.convert(entry, Run)
-            for moment in (run.claimed_at, run.ended_at):
+            for moment in (run.claimed_at, run.ended_at, run.reset_at):
                 check_time(moment)
         except (msgspec.ValidationError, OverflowError):
             continue
-        if run.attempt not in seen:
+        if run.attempt and run.attempt not in seen:
             seen.add(run.attempt)
             yield msgspec.structs.replace(run, words=clean(run.words, WORDS_LIMIT))
 
@@ -271,7 +274,7 @@ def _written(value: object) -> str | int:
 
 
 def _in_seconds(run: Run) -> Run:
-    moments = {"claimed_at": run.claimed_at, "ended_at": run.ended_at}
+    moments = {"claimed_at": run.claimed_at, "ended_at": run.ended_at, "reset_at": run.reset_at}
     rounded = {name: at and at.astimezone(UTC).replace(microsecond=0) for name, at in moments.items()}
     return msgspec.structs.replace(run, **rounded)
 

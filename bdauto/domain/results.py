@@ -23,28 +23,9 @@ _WHY = {Result.timeout: Why.timeout, Result.stopped: Why.stopped, Result.lost: W
 """Why a run ended, for results that tell it themselves. They count before what the agent said."""
 
 
-class JobEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of one job. Unknown values are None. `words` is the last line that the agent wrote.
-
-    `agent` is the name of its command line, `session` its last one. `reset_at` is when the limit ends that it ran into.
-    """
-
-    result: Result
-    ended_at: datetime
-    agent: str | None = None
-    why: Why | None = None
-    seconds: int | None = None
-    cost_usd: float | None = None
-    tokens: int | None = None
-    turns: int | None = None
-    session: str | None = None
-    words: str = ""
-    reset_at: datetime | None = None
-
-
-def lost(ended_at: datetime) -> JobEnd:
+def lost(ended_at: datetime) -> Run:
     """Return the end of a job that ended in a way that nobody knows."""
-    return JobEnd(result=Result.lost, ended_at=ended_at, why=Why.lost)
+    return Run(result=Result.lost, ended_at=ended_at, why=Why.lost)
 
 
 def told_end(
@@ -55,7 +36,7 @@ def told_end(
     seconds: int | None = None,
     words: str = "",
     why: Why | None = None,
-) -> JobEnd:
+) -> Run:
     """Return the end of a job from its state and from what its agent said.
 
     `seconds`, `words` and `why` come from whoever ran the job, and count before those of the agent. A job with exit
@@ -65,7 +46,7 @@ def told_end(
         result = Result.failed
     told = why or _WHY.get(result) or said.why or Why.ok
     denied = f"was not allowed to use {', '.join(said.denied)}: " if told is Why.denied and said.denied else ""
-    return JobEnd(
+    return Run(
         result=result,
         ended_at=ended_at,
         agent=said.agent,
@@ -95,31 +76,27 @@ def whole_seconds(duration: timedelta) -> int | None:
     return seconds if 0 <= seconds <= 366 * 86_400 else None
 
 
-def since_claim(run: Run, end: JobEnd) -> JobEnd:
+def since_claim(run: Run, end: Run) -> Run:
     """Return the end of a run, at the earliest its claim: the machine that told it may have a wrong clock."""
-    claimed_at = run.claimed_at
-    return msgspec.structs.replace(end, ended_at=claimed_at) if claimed_at and end.ended_at < claimed_at else end
+    return msgspec.structs.replace(end, ended_at=max(filter(None, (run.claimed_at, end.ended_at))))
 
 
-def asks(end: JobEnd) -> JobEnd:
+def asks(end: Run) -> Run:
     """Return the end of a job whose agent asks a person."""
     return msgspec.structs.replace(end, why=Why.question) if end.result is Result.completed else end
 
 
-def ended_run(run: Run, end: JobEnd) -> Run:
+def ended_run(run: Run, end: Run) -> Run:
     """Return a run with its end. That it ended for a question may be known already."""
     return msgspec.structs.replace(
-        run,
+        end,
+        attempt=run.attempt,
+        claimed_at=run.claimed_at,
+        job=run.job,
+        runner=run.runner,
+        jobs_folder=run.jobs_folder,
         agent=end.agent or run.agent,
-        ended_at=end.ended_at,
-        result=end.result,
         why=run.why or end.why,
-        seconds=end.seconds,
-        cost_usd=end.cost_usd,
-        tokens=end.tokens,
-        turns=end.turns,
-        session=end.session,
-        words=end.words,
     )
 
 
@@ -130,7 +107,7 @@ _HOW = {
     Result.lost: "was lost{}",
     Result.stopped: "was stopped{}",
 }
-_ADVICE = {
+_ADVICE: dict[str | None, str] = {
     Why.turns: "raise its limit of turns, or split the bead",
     Why.budget: "raise its limit of costs, or split the bead",
     Why.denied: "permit that in its settings or its command",
@@ -138,15 +115,17 @@ _ADVICE = {
 """What to change where the run ended because of the bead's own needs."""
 
 
-def describe_end(end: JobEnd) -> str:
+def describe_end(end: Run) -> str:
     """Describe why a job ended that left its bead in progress, e.g. `failed after 12s: API Error: 529 overloaded`."""
     took = f" after {format_duration(timedelta(seconds=end.seconds))}" if end.seconds is not None else ""
     advice = f" ({_ADVICE[end.why]})" if end.why in _ADVICE else ""
-    return _HOW.get(end.result, "failed{}").format(took) + (f": {end.words}" if end.words else "") + advice
+    how = _HOW.get(end.result or Result.lost, "failed{}").format(took)
+    return how + (f": {end.words}" if end.words else "") + advice
 
 
-def finish_note(job: str, end: JobEnd, *, words: bool) -> str:
+def finish_note(job: str, end: Run, *, words: bool) -> str:
     """Write the note of a job's end, e.g. `agent finished: job=0b37aa7fd784 completed in 4m12s, $0.42 at 2026-…Z`."""
+    assert end.ended_at
     took = f" in {format_duration(timedelta(seconds=end.seconds))}" if end.seconds is not None else ""
     cost = f", {format_cost(end.cost_usd)}" if end.cost_usd is not None else ""
     said = f": {end.words}" if words and end.words else ""

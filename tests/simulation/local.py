@@ -11,7 +11,6 @@ from bdauto.agents.runner_status import RunnerStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence
 from bdauto.domain.record import RESULTS, Result, Run
-from bdauto.domain.results import JobEnd
 from bdauto.errors import ServiceError
 from tests.simulation.agents import LOCAL_TIME_LIMIT, begin_job
 from tests.simulation.checker import check_post
@@ -45,7 +44,7 @@ class SimLocal(Runner):
         """Return what this host knows of its jobs."""
         self._of.step(0.05)
         states: dict[str, str] = {}
-        ends: dict[str, JobEnd] = {}
+        ends: dict[str, Run] = {}
         for bead in beads:
             running, job = self.jobs_at_work(bead), bead.record.job or bead.record.attempt
             if running and job not in running:
@@ -55,7 +54,7 @@ class SimLocal(Runner):
                 states[bead.id] = self._state(job) or (FORGOTTEN if bead.record.job else NOT_STARTED)
                 if states[bead.id] in OVER:
                     ended = START + timedelta(seconds=self._of.world.jobs[job].ended)
-                    ends[bead.id] = JobEnd(result=RESULTS.get(states[bead.id], Result.lost), ended_at=ended)
+                    ends[bead.id] = Run(result=RESULTS.get(states[bead.id], Result.lost), ended_at=ended)
                 self._of.jobs_told[job] = states[bead.id]
                 self._of.tell("sees of the job of {}: {}", bead.id, states[bead.id])
         return JobEvidence(states, ends=ends), None

@@ -19,8 +19,8 @@ from bdauto.domain.figures import (
     figures,
     spread,
 )
-from bdauto.domain.record import Record, Result, metadata_of
-from bdauto.domain.results import JobEnd, ended_run
+from bdauto.domain.record import Record, Result, Run, metadata_of
+from bdauto.domain.results import ended_run
 from bdauto.domain.runs import history_of
 from tests.support.fakes import NOW, bead
 
@@ -28,10 +28,11 @@ WEEK = Window(NOW - timedelta(days=7), NOW)
 HOUR = timedelta(hours=1)
 
 
-def ran(bead_id: str = "x-1", *ends: JobEnd, waited: int | None = None, **fields: Any) -> Bead:
+def ran(bead_id: str = "x-1", *ends: Run, waited: int | None = None, **fields: Any) -> Bead:
     """A bead with these runs, each claimed a minute before its end."""
     record = Record(waited=waited)
     for number, end in enumerate(ends):
+        assert end.ended_at
         claimed = end.ended_at - timedelta(minutes=1)
         record = record.change(attempt=f"a{number}", claimed_at=claimed, job=f"j{number}")
         assert record.current
@@ -47,8 +48,8 @@ def ended(
     seconds: int | None = 50,
     cost: float | None = 0.5,
     words: str = "",
-) -> JobEnd:
-    return JobEnd(result=result, ended_at=NOW - ago, seconds=seconds, cost_usd=cost, words=words)
+) -> Run:
+    return Run(result=result, ended_at=NOW - ago, seconds=seconds, cost_usd=cost, words=words)
 
 
 def total(*beads: Bead, window: Window = WEEK) -> Figures:
@@ -117,7 +118,7 @@ def test_the_window() -> None:
 
 def test_days_and_their_names() -> None:
     night = ran(
-        "x-1", JobEnd(result=Result.completed, ended_at=datetime.fromisoformat("2026-04-18T00:00:30Z")), status="closed"
+        "x-1", Run(result=Result.completed, ended_at=datetime.fromisoformat("2026-04-18T00:00:30Z")), status="closed"
     )
     found = figures([history_of(night)], WEEK, by_day)
     assert {day: (one.dispatched, one.closed) for day, one in found.items()} == {

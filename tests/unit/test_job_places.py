@@ -326,11 +326,11 @@ def test_jobs_of_a_copy_of_the_project_are_left_to_a_sweep_there(tmp_path: Path)
     (jobs.path / "over" / "end.json").write_text(json.dumps(end))
     with alive(jobs.path / "running"):
         assert [one.job for one in first.running_jobs()] == ["running"]
-        assert [job for _, job, _ in first.unrecorded()] == ["over"]
+        assert [run.attempt for _, run in first.unrecorded()] == ["over"]
         assert (copy.running_jobs(), copy.unrecorded()) == ([], [])
         projects["first"].rename(tmp_path / "gone")  # then it is no copy
         assert [one.job for one in copy.running_jobs()] == ["running"]
-        assert [job for _, job, _ in copy.unrecorded()] == ["over"]
+        assert [run.attempt for _, run in copy.unrecorded()] == ["over"]
 
 
 def test_a_job_that_runs_here_is_believed_whatever_its_agent_wrote(

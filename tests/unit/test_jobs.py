@@ -23,8 +23,7 @@ from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.agents.local.supervisor import HEAD, TAIL, Output
 from bdauto.domain.agent_end import Why
-from bdauto.domain.record import Result
-from bdauto.domain.results import JobEnd
+from bdauto.domain.record import Result, Run
 from bdauto.errors import UsageError
 from tests.support.fakes import NOW, bead
 
@@ -329,7 +328,7 @@ def test_how_a_job_ended(tmp_path: Path, end: dict[str, Any], output: bytes, fou
         "seconds": 252,
         "why": Why.ok,
     }
-    assert job_end(tmp_path, NOW) == JobEnd(**usual | found)
+    assert job_end(tmp_path, NOW) == Run(**usual | found)
 
 
 def step(cost: float) -> bytes:
@@ -377,7 +376,7 @@ def test_a_job_that_cost_too_much_says_so(tmp_path: Path) -> None:
 
 def test_a_job_that_died_is_lost_and_what_it_said_is_not(tmp_path: Path) -> None:
     Output(str(tmp_path)).write(CLAUDE)
-    lost = JobEnd(
+    lost = Run(
         result=Result.lost, agent="claude", why=Why.lost, ended_at=NOW, cost_usd=0.42, turns=12, words="Fixed it."
     )
     assert job_end(tmp_path, NOW) == lost

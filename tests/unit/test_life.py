@@ -7,7 +7,7 @@ import pytest
 from bdauto.domain.bead import Bead
 from bdauto.domain.life import only_signed, sign_of_life
 from bdauto.domain.record import Record, Result, Run, metadata_of
-from bdauto.domain.results import JobEnd, finish_note
+from bdauto.domain.results import finish_note
 from tests.support.fakes import NOW, bead
 
 TIME = "2026-04-18T22:35:46Z"
@@ -53,7 +53,7 @@ def test_a_quoted_claim_does_not_hide_what_stands_before_it(quoted: str) -> None
 
 def test_the_end_of_an_earlier_run_that_is_recorded_meanwhile_is_no_sign() -> None:
     run = Run(attempt="a0", job="j-0", ended_at=NOW, result=Result.failed)
-    noted = finish_note("j-0", JobEnd(result=Result.failed, ended_at=NOW, words="key expired"), words=True)
+    noted = finish_note("j-0", Run(result=Result.failed, ended_at=NOW, words="key expired"), words=True)
     own = {"runs": str(metadata_of(Record(runs=(run,)))["bdauto.runs"])}
     assert not sign_of_life(claimed(CLAIM, RECORD, noted, **own))
     assert sign_of_life(claimed(CLAIM, RECORD, noted, noted, **own))

@@ -12,7 +12,7 @@ from bdauto.domain.bead import Bead
 from bdauto.domain.limits import reached
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.record import Record, Result, Run, metadata_of
-from bdauto.domain.results import JobEnd, ended_run
+from bdauto.domain.results import ended_run
 from bdauto.domain.settings import DispatchSettings
 from bdauto.domain.times import format_time
 from bdauto.errors import UsageError
@@ -76,7 +76,7 @@ def ran(bead_id: str, *runs: tuple[float, float | None, str], status: str = "clo
         record = record.with_runs(record.runs)
         if ended is not None and record.current:
             spent = float(cost) if cost else None
-            end = JobEnd(result=Result.completed, ended_at=NOW - ended * HOUR, cost_usd=spent)
+            end = Run(result=Result.completed, ended_at=NOW - ended * HOUR, cost_usd=spent)
             record = record.with_end(ended_run(record.current, end))
     return bead(bead_id, status=status, metadata=metadata_of(record))
 

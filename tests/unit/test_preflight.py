@@ -17,8 +17,7 @@ from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from bdauto.agents.local.worktree import Worktree
 from bdauto.domain.reaping import Action, JobEvidence, decide_reap
-from bdauto.domain.record import Result
-from bdauto.domain.results import JobEnd
+from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import ReapSettings
 from bdauto.errors import UsageError
 from tests.support.fakes import NOW, bead
@@ -159,7 +158,7 @@ def test_a_job_that_could_not_be_prepared_charges_nobody() -> None:
         metadata={"bdauto.attempt": "w1", "bdauto.attempts": 3, "bdauto.job": "w1"},
         updated_at=NOW.isoformat(),
     )
-    end = JobEnd(result=Result.error, ended_at=NOW, words="HEAD is no commit")
+    end = Run(result=Result.error, ended_at=NOW, words="HEAD is no commit")
     found = decide_reap(claimed, JobEvidence({claimed.id: "unprepared"}, ends={claimed.id: end}), ReapSettings(), NOW)
     assert (found.action, found.charged, found.early_death) == (Action.release, False, False)
     assert "HEAD is no commit" in found.note

@@ -18,8 +18,7 @@ from bdauto.domain.bead import Bead
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.pause import KEY
 from bdauto.domain.reaping import JobEvidence, decide_reap
-from bdauto.domain.record import Result
-from bdauto.domain.results import JobEnd
+from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import OnStall, ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.errors import BdError, BdFailed, BdTimeout
@@ -127,7 +126,7 @@ CAUSES: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("fields", "words"), CAUSES, ids=[words for _, words in CAUSES])
 def test_a_decision_says_the_cause_and_its_note_the_job(fields: dict[str, Any], words: str) -> None:
     found = msgspec.convert(running(idle=FRESH, notes="\nI have begun"), Bead)
-    end = JobEnd(**{"result": Result.failed, "ended_at": NOW, **fields})
+    end = Run(**{"result": Result.failed, "ended_at": NOW, **fields})
     decision = decide_reap(found, JobEvidence({found.id: "failed"}, ends={found.id: end}), ReapSettings(), NOW)
     assert decision.evidence == words
     assert decision.note.startswith("reaper: job j-1 is failed")

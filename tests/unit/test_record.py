@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bdauto.bd.change import NOW as WRITTEN_AT
 from bdauto.bd.change import rewrite
 from bdauto.domain.record import KEPT_RUNS, Record, Result, Run, difference, metadata_of, read_record
-from bdauto.domain.results import JobEnd, ended_run
+from bdauto.domain.results import ended_run
 from bdauto.domain.runs import history_of
 from tests.support.fakes import NOW, bead
 
@@ -27,6 +27,7 @@ FULL = Run(
     cost_usd=0.5,
     turns=3,
     words='no "key"; é\\',
+    reset_at=datetime(2026, 4, 19, 1, tzinfo=UTC),
 )
 RECORD = Record(
     attempt="w2",
@@ -64,6 +65,7 @@ def test_the_list_of_runs_as_others_read_it() -> None:
         "turns": 3,
         "session": None,
         "words": 'no "key"; é\\',
+        "resets": "2026-04-19T01:00:00Z",
     }
     assert first.keys() == second.keys()
 
@@ -94,7 +96,7 @@ def test_the_last_runs_are_kept() -> None:
     for number in range(30):
         record = record.change(attempt=f"w{number}").with_runs(record.all_runs)
         assert record.current
-        record = record.with_end(ended_run(record.current, JobEnd(result=Result.lost, ended_at=NOW, words="é" * 200)))
+        record = record.with_end(ended_run(record.current, Run(result=Result.lost, ended_at=NOW, words="é" * 200)))
     assert [run.attempt for run in record.runs] == [f"w{number}" for number in range(10, 30)]
     assert len(str(metadata_of(record)["bdauto.runs"])) < KEPT_RUNS * 450
 
@@ -103,7 +105,7 @@ def test_a_bead_that_is_claimed_again_keeps_the_run_whose_end_nobody_recorded() 
     record = Record(attempt="w1", claimed_at=NOW, job="j1", host="moon", result="running")
     again = record.change(attempt="w2", job="").with_runs(record.all_runs)
     assert [(run.attempt, run.job, run.runner) for run in again.all_runs] == [("w1", "j1", "moon"), ("w2", "", "moon")]
-    ended = again.with_end(ended_run(again.all_runs[1], JobEnd(result=Result.completed, ended_at=NOW)))
+    ended = again.with_end(ended_run(again.all_runs[1], Run(result=Result.completed, ended_at=NOW)))
     assert ended.result == "running"  # of the first the end is not recorded yet
     assert [run.attempt for run in ended.unended] == ["w1"]
 

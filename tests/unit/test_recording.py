@@ -13,8 +13,7 @@ from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.bd.change import MARK, Change
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.outcome import Report
-from bdauto.domain.record import Result
-from bdauto.domain.results import JobEnd
+from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.errors import BdFailed
@@ -323,16 +322,20 @@ def test_beads_that_their_agents_have_left_are_said_and_counted_once(caplog: pyt
     assert (counts, metrics.registry.get_sample_value(COMPLETIONS, {"outcome": "other"})) == ([1, 1], 0)
 
 
+def ended(job: str) -> Run:
+    """A job as the jobs folder of a machine knows it."""
+    return Run(attempt=job, job=job, result=Result.completed, ended_at=NOW, cost_usd=0.42, seconds=3)
+
+
 def test_the_end_of_a_job_whose_bead_was_deleted_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A job whose end stands on its bead is marked, and one that is not known yet to be recorded is looked at again."""
     caplog.set_level(logging.INFO)
-    end = JobEnd(result=Result.completed, ended_at=NOW, cost_usd=0.42, seconds=3)
     left = {"a1": "x-1", "w2": "x-2", "w3": "x-3"}
     marks: dict[str, bool] = {}
     monkeypatch.setattr(
-        BeadBoardRunner, "unrecorded", lambda _: [(bead, job, end) for job, bead in left.items() if job not in marks]
+        BeadBoardRunner, "unrecorded", lambda _: [(bead, ended(job)) for job, bead in left.items() if job not in marks]
     )
     monkeypatch.setattr(BeadBoardRunner, "mark_recorded", lambda _, job, deleted: marks.update({job: deleted}))
     there = tracker(dispatched(), dispatched("x-3", "in_progress", attempt="w3", job="w3"))
@@ -361,9 +364,8 @@ def test_an_agent_that_edits_its_record_takes_no_cost_away(
     monkeypatch: pytest.MonkeyPatch, forged: dict[str, Any], status: str
 ) -> None:
     """The jobs folder of this machine says how a job ended and what it cost. It is written once."""
-    end = JobEnd(result=Result.completed, ended_at=NOW, cost_usd=0.42, seconds=3)
     marks: list[str] = []
-    monkeypatch.setattr(BeadBoardRunner, "unrecorded", lambda _: [] if marks else [("x-1", "a1", end)])
+    monkeypatch.setattr(BeadBoardRunner, "unrecorded", lambda _: [] if marks else [("x-1", ended("a1"))])
     monkeypatch.setattr(BeadBoardRunner, "mark_recorded", lambda _, job, deleted: marks.append(job))
     there = tracker(dispatched(status=status, **forged))
     services = Board(jobs={}).services(agent=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bdauto.agents.service_output import job_end
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.record import Result, Run
-from bdauto.domain.results import JobEnd, ended_run, finish_note, format_cost, lost, told_end
+from bdauto.domain.results import ended_run, finish_note, format_cost, lost, told_end
 from tests.support.fakes import NOW
 
 CLAUDE = {
@@ -42,11 +42,11 @@ def _job(**fields: Any) -> dict[str, Any]:
 
 
 ENDED = datetime.fromisoformat(FINISHED)
-ENDS: list[tuple[str, dict[str, Any], JobEnd | None]] = [
+ENDS: list[tuple[str, dict[str, Any], Run | None]] = [
     (
         "completed",
         _job(),
-        JobEnd(result=Result.completed, ended_at=ENDED, seconds=252, **TOLD),
+        Run(result=Result.completed, ended_at=ENDED, seconds=252, **TOLD),
     ),
     ("running", _job(status="running"), None),
     ("a state of tomorrow", _job(status="cancelling"), None),
@@ -54,12 +54,12 @@ ENDS: list[tuple[str, dict[str, Any], JobEnd | None]] = [
     (
         "stderr, when nothing was said",
         _job(status="failed", output=[], stderr="warning\nInvalid API key\n"),
-        JobEnd(result=Result.failed, ended_at=ENDED, seconds=252, why=Why.login, words="Invalid API key"),
+        Run(result=Result.failed, ended_at=ENDED, seconds=252, why=Why.login, words="Invalid API key"),
     ),
     (
         "what went wrong comes first",
         _job(status="error", error="git clone failed (128): fatal"),
-        JobEnd(
+        Run(
             result=Result.error,
             ended_at=ENDED,
             seconds=252,
@@ -69,12 +69,12 @@ ENDS: list[tuple[str, dict[str, Any], JobEnd | None]] = [
     (
         "failed though its agent was content",
         _job(status="failed"),
-        JobEnd(result=Result.failed, ended_at=ENDED, seconds=252, **TOLD | {"why": Why.error}),
+        Run(result=Result.failed, ended_at=ENDED, seconds=252, **TOLD | {"why": Why.error}),
     ),
     (
         "a time of day in a zone that nobody knows: a trial in an hour",
         _job(output=[json.dumps(CLAUDE | {"is_error": True, "result": "usage limit reached, resets 3pm"})]),
-        JobEnd(
+        Run(
             result=Result.failed,
             ended_at=ENDED,
             seconds=252,
@@ -85,28 +85,28 @@ ENDS: list[tuple[str, dict[str, Any], JobEnd | None]] = [
     (
         "a tool prints after the agent's own result",
         _job(output=[json.dumps(CLAUDE), '{"result": "pass"}', "6 hooks ran"]),
-        JobEnd(result=Result.completed, ended_at=ENDED, seconds=252, **TOLD),
+        Run(result=Result.completed, ended_at=ENDED, seconds=252, **TOLD),
     ),
     (
         "an older service says nothing but the state",
         {"status": "timeout"},
-        JobEnd(result=Result.timeout, ended_at=NOW, why=Why.timeout),
+        Run(result=Result.timeout, ended_at=NOW, why=Why.timeout),
     ),
     (
         "it ends in the future, before it began",
         _job(finished_at="2031-01-01T00:00:00Z", started_at="2032-01-01T00:00:00Z", output=7),
-        JobEnd(result=Result.completed, ended_at=NOW, why=Why.ok),
+        Run(result=Result.completed, ended_at=NOW, why=Why.ok),
     ),
     (
         "times that are none",
         _job(finished_at="yesterday", started_at=12, output=None, stderr={}),
-        JobEnd(result=Result.completed, ended_at=NOW, why=Why.ok),
+        Run(result=Result.completed, ended_at=NOW, why=Why.ok),
     ),
 ]
 
 
 @pytest.mark.parametrize(("job", "end"), [case[1:] for case in ENDS], ids=[case[0] for case in ENDS])
-def test_how_a_job_ended(job: dict[str, Any], end: JobEnd | None) -> None:
+def test_how_a_job_ended(job: dict[str, Any], end: Run | None) -> None:
     assert job_end(job, NOW) == end
 
 
@@ -133,7 +133,7 @@ def test_the_tools_that_an_agent_was_denied_are_named() -> None:
 
 
 def test_a_run_records_the_whole_end() -> None:
-    run = ended_run(Run(attempt="w1"), JobEnd(result=Result.completed, ended_at=NOW, **TOLD))
+    run = ended_run(Run(attempt="w1"), Run(result=Result.completed, ended_at=NOW, **TOLD))
     assert {name: getattr(run, name) for name in TOLD} == TOLD
     assert ended_run(Run(attempt="w1"), lost(NOW)).why is Why.lost
 
@@ -145,13 +145,14 @@ _json = st.none() | st.booleans() | st.floats() | st.text() | st.lists(st.text()
 def test_no_answer_makes_it_fail(job: dict[str, Any]) -> None:
     end = job_end(job | {"status": "failed"}, NOW)
     assert end is not None
+    assert end.ended_at is not None
     assert end.ended_at <= NOW
     assert "\n" not in end.words
     assert len(end.words) <= 200
 
 
 def test_the_note() -> None:
-    end = JobEnd(
+    end = Run(
         result=Result.completed,
         ended_at=datetime(2026, 4, 18, 20, 0, tzinfo=UTC),
         seconds=252,
@@ -162,7 +163,7 @@ def test_the_note() -> None:
         "agent finished: job=j1 completed in 4m12s, $0.42 at 2026-04-18T20:00:00Z"
     )
     assert finish_note("j1", end, words=True).endswith("Z: done")
-    nothing = JobEnd(result=Result.lost, ended_at=NOW)
+    nothing = Run(result=Result.lost, ended_at=NOW)
     assert finish_note("j1", nothing, words=True) == "agent finished: job=j1 lost at 2026-04-18T22:35:46Z"
 
 

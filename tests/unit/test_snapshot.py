@@ -29,8 +29,7 @@ from bdauto.domain.eligibility import ranked, verdict
 from bdauto.domain.figures import Figures
 from bdauto.domain.pause import Pause
 from bdauto.domain.reaping import FORGOTTEN, JobEvidence
-from bdauto.domain.record import Result
-from bdauto.domain.results import JobEnd
+from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.errors import ServiceDown
 from bdauto.web.rendering import Week, front_page
@@ -282,7 +281,7 @@ class TestAttention:
         assert active_alerts(snapshot(waited, ready=("bd-a1",))) == []
 
     def test_a_job_that_is_over_and_not_settled_says_its_cause(self) -> None:
-        end = JobEnd(result=Result.failed, ended_at=NOW, seconds=12, words="API Error: 529 overloaded")
+        end = Run(result=Result.failed, ended_at=NOW, seconds=12, words="API Error: 529 overloaded")
         found = running("bd-1", 61, "j", title="Write a haiku", notes="begun").bead
         one = weigh(found, JobEvidence({"bd-1": "failed"}, ends={"bd-1": end}), ReapSettings(), NOW)
         assert one.verdict == "over: failed after 12s: API Error: 529 overloaded"

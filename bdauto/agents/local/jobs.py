@@ -104,9 +104,10 @@ class CheckRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """How a job ended. `exit_code` is None after a signal. `by` says who asked for the end. `why` is "budget" if the
-    supervisor ended it because of its costs. `lost` is output, in bytes.
+    """The file in which a supervisor says how a job ended.
 
+    It is no `Run`, because a supervisor imports nothing of bdauto. `exit_code` is None after a signal. `by` says who
+    asked for the end. `why` is "budget" if the supervisor ended it because of its costs. `lost` is output, in bytes.
     `check` is None where none was run to its end.
     """
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 
 from bdauto.agents.local.jobs import DELETED, RECORDED, RUNNING, JobRecord, Jobs
-from bdauto.agents.local.output import LocalOutput, heard_at, job_end, job_run, last_event
+from bdauto.agents.local.output import LocalOutput, heard_at, job_end, job_run, last_event, started_run
 from bdauto.agents.runner import JobOutput, LastEvent, Runner
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Result, Run
-from bdauto.domain.results import JobEnd
+from bdauto.domain.results import ended_run
 from bdauto.errors import ServiceDown, ServiceError
 
 TOOL_SILENCE = timedelta(hours=2)
@@ -51,7 +51,7 @@ class LocalJobs(Runner):
         self.jobs = Jobs(jobs.absolute())
         self.origin = origin
         self._ended: dict[str, Run] = {}
-        self._ends: dict[str, JobEnd] = {}
+        self._ends: dict[str, Run] = {}
 
     @property
     def knows_jobs(self) -> bool:
@@ -102,7 +102,7 @@ class LocalJobs(Runner):
         the bead is not settled.
         """
         states: dict[str, str] = {}
-        ends: dict[str, JobEnd] = {}
+        ends: dict[str, Run] = {}
         others: dict[str, str] = {}
         for bead in beads:
             job = bead.record.job or bead.record.attempt
@@ -150,12 +150,12 @@ class LocalJobs(Runner):
         self._ended = {run.attempt: run for _, run in runs if run and run.ended_at}
         return [(bead, run) for bead, run in runs if run and (run.ended_at is None or run.ended_at > since)]
 
-    def unrecorded(self) -> list[tuple[str, str, JobEnd]]:
-        """Return bead, job and end of each job of these beads that ended within a day and has no mark."""
+    def unrecorded(self) -> list[tuple[str, Run]]:
+        """Return bead and run of each job of these beads that ended within a day and has no mark."""
         now = datetime.now(UTC)
         try:
             return [
-                (record.bead, record.attempt, self._end(record.attempt))
+                (record.bead, ended_run(started_run(record, now), self._end(record.attempt)))
                 for record, end in self.jobs.ends_of(self.origin.tracker)
                 if now.timestamp() - end.ended < LATELY and self.origin.has_bead(record)
                 if not self.jobs.marked(record.attempt, RECORDED, DELETED)
@@ -163,7 +163,7 @@ class LocalJobs(Runner):
         except ServiceDown:
             return []
 
-    def _end(self, job: str) -> JobEnd:
+    def _end(self, job: str) -> Run:
         """Return the end of a job that is over. Its output, up to 50 MiB, is read once."""
         end = self._ends.get(job) or job_end(self.jobs.path / job, datetime.now(UTC))
         if end.result is not Result.lost:  # a supervisor may yet write the end

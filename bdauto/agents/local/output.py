@@ -18,7 +18,7 @@ from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.reaping import UNPREPARED
 from bdauto.domain.reconcile import SILENCE
 from bdauto.domain.record import RESULTS, Result, Run
-from bdauto.domain.results import JobEnd, ended_run, last_line, told_end, whole_seconds
+from bdauto.domain.results import ended_run, last_line, told_end, whole_seconds
 from bdauto.sanitize import clean
 
 FILES = (BEFORE, OUTPUT, AFTER)
@@ -95,7 +95,7 @@ def segments(folder: Path, name: str = OUTPUT) -> list[int]:
     return found if len(found) <= HEAD + TAIL + 1 else [*found[:HEAD], *found[-TAIL - 1 :]]
 
 
-def job_end(folder: Path, now: datetime) -> JobEnd:
+def job_end(folder: Path, now: datetime) -> Run:
     """Return how the job of this folder ended, `lost` if nobody has written that down. It must not run any more."""
     end = read_end(folder)
     if end is None:
@@ -177,13 +177,18 @@ def job_run(jobs: Jobs, job: str, now: datetime) -> Run | None:
     record, state = jobs.record(job), jobs.state(job)
     if record is None:
         return None
-    started = _ended_at(record.started, now)
-    run = Run(attempt=record.attempt, job=job, runner=record.host, agent=_named(record), claimed_at=started)
+    run = started_run(record, now)
     if state in (RUNNING, UNKNOWN):
         return run
     end = job_end(jobs.path / job, now)
     latest = _ended_at(record.started + record.timeout, now) if state == DIED else end.ended_at
     return ended_run(run, msgspec.structs.replace(end, ended_at=latest))
+
+
+def started_run(record: JobRecord, now: datetime) -> Run:
+    """Return a job of this machine as a run, without its end."""
+    claimed_at, agent = _ended_at(record.started, now), _named(record)
+    return Run(attempt=record.attempt, job=record.attempt, runner=record.host, agent=agent, claimed_at=claimed_at)
 
 
 def _ended_at(seconds: float, now: datetime) -> datetime:
