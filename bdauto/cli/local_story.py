@@ -56,7 +56,7 @@ class LocalStory(Story):
         environment = {"PATH": path, "HOME": str(self.sandbox.folder), "LANG": "C.UTF-8", "BD_DISABLE_METRICS": "1"}
         settings = LocalAgentSettings(
             agent_command=CommandLine((str(AGENT_SCRIPT),)),
-            agent_check=CommandLine(("sh", "-c", CHECK)),
+            agent_check=(CommandLine(("sh", "-c", CHECK)),),
             agent_dir=self.sandbox.folder,
             agent_jobs=self.sandbox.folder / "jobs",
         )

@@ -74,6 +74,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     def called(**values: Any) -> None:
         try:
+            values |= _lines(values["ctx"], fields)
             structs = {name: _struct(group, values) for name, group in groups.items()}
             command(**structs, **{name: values[name] for name in hints if name in values and name not in groups})
         except UsageError as error:
@@ -83,6 +84,13 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return called
+
+
+def _lines(ctx: typer.Context, fields: dict[str, Field]) -> dict[str, list[str]]:
+    """Return the values of variables that hold commands, one a line. Typer splits them into words."""
+    commands = [field for field in fields.values() if field.repeatable and field.option.parse]
+    given = {field.name: field.variable or "" for field in commands if source(ctx, field.name) == "variable"}
+    return {name: os.environ[variable].splitlines() for name, variable in given.items()}
 
 
 def bd_settings(values: Mapping[str, Any]) -> BdSettings:

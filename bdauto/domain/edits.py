@@ -11,6 +11,8 @@ import msgspec
 
 from bdauto.domain.bead import MALFORMED
 
+CHECKER = "bdauto-check"
+"""Whom a check writes as. Its changes are neither the agent's nor a person's."""
 FIELDS = ("status", "assignee", "issue_type")
 """Fields of a bead whose changes count."""
 _STATUSES = {"closed": "closed", "reopened": "open"}

@@ -211,6 +211,7 @@ variable "settings" {
       "BDAUTO_ACTIVE_HOURS",
       "BDAUTO_AGENT",
       "BDAUTO_AGENT_CHECK",
+      "BDAUTO_AGENT_CHECK_TIMEOUT",
       "BDAUTO_AGENT_COMMAND",
       "BDAUTO_AGENT_DIR",
       "BDAUTO_AGENT_JOBS",

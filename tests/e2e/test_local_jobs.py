@@ -101,18 +101,49 @@ def alive(pids: list[int]) -> list[int]:
     return found
 
 
+def checks(*scripts: str) -> tuple[CommandLine, ...]:
+    """Checks that are shell scripts."""
+    return tuple(CommandLine(("sh", "-c", script)) for script in scripts)
+
+
+def gates(end: EndRecord) -> list[tuple[str, str]]:
+    return [(gate.text, gate.state) for gate in end.gates]
+
+
 def test_the_check_runs_where_the_agent_ran_and_its_end_is_recorded(place: Place) -> None:
-    script = 'pwd; env | grep BEAD_ID; cat; echo "1 failed"; exit 3'
-    place.start("echo agent; exit 1", check=CommandLine(("sh", "-c", script)))
+    script = 'pwd; env | grep BEAD | sort; cat; echo "1 failed"; exit 3'
+    place.start("echo agent", check=checks(script))
     end = place.end()
-    assert (end.state, end.exit_code) == ("failed", 1)
-    assert end.check
-    assert (end.check.state, end.check.exit_code) == ("failed", 3)
-    assert end.check.output == f"{place.project}\nBEAD_ID=x-1\n1 failed\n"
-    assert place.output() == f"agent\n{end.check.output}"
+    assert (end.state, end.exit_code, gates(end)) == ("completed", 0, [("check (sh)", "failed")])
+    told = ["BEADS_ACTOR=bdauto-check", f"BEADS_DIR={place.project}/.beads", "BEAD_ACCEPTANCE=it works", "BEAD_ID=x-1"]
+    assert end.gates[0].output == "\n".join([str(place.project), *told, "1 failed", ""])
+    assert place.output() == f"agent\n{end.gates[0].output}"
     [failed] = place.agent("true").failed_checks()
     assert (failed.bead, failed.attempt) == ("x-1", "w1")
-    assert failed.words.startswith("exit 3: ")
+    assert failed.words.startswith("check (sh): exit 3: ")
+
+
+def test_of_several_checks_the_first_that_fails_is_named_and_ends_them(place: Place) -> None:
+    place.start("true", check=checks("echo one", "echo two; exit 1", "echo three"))
+    end = place.end()
+    assert gates(end) == [("check 1 of 3 (sh)", "completed"), ("check 2 of 3 (sh)", "failed")]
+    [failed] = place.agent("true").failed_checks()
+    assert failed.words == "check 2 of 3 (sh): exit 1: two"
+
+
+@pytest.mark.parametrize("script", ["exit 1", "kill -9 $$"])
+def test_an_agent_that_failed_is_not_checked(place: Place, script: str) -> None:
+    place.start(script, check=checks("true"))
+    assert (place.end().gates, place.output()) == ([], "")
+
+
+def test_a_check_is_told_the_commit_that_the_work_starts_from(place: Place) -> None:
+    git = "git -c user.name=a -c user.email=a@b commit -q --allow-empty -m"
+    subprocess.run(["sh", "-c", f"git init -q && {git} first"], cwd=place.project, check=True)
+    place.start(
+        f"{git} second", check=checks('git log --format=%s "$BEAD_BASE"..HEAD; git log -1 --format=%s $BEAD_BASE')
+    )
+    assert place.end().gates[0].output == "second\nfirst\n"
 
 
 CLAUDE = '{"result": "Fixed it.", "total_cost_usd": %s, "num_turns": 12}'
@@ -120,7 +151,7 @@ CLAUDE = '{"result": "Fixed it.", "total_cost_usd": %s, "num_turns": 12}'
 
 def test_the_cost_and_the_words_are_the_agents_whatever_its_check_prints(place: Place) -> None:
     noise = f"head -c 60000000 /dev/zero; echo; echo '{CLAUDE % 99}'; exit 1"
-    folder = place.start(f"echo '{CLAUDE % 0.42}'", check=CommandLine(("sh", "-c", noise)))
+    folder = place.start(f"echo '{CLAUDE % 0.42}'", check=checks(noise))
     place.end()
     end = job_end(folder, datetime.now(UTC))
     assert (end.cost_usd, end.turns, end.words) == (0.42, 12, "Fixed it.")
@@ -130,7 +161,7 @@ def test_the_cost_and_the_words_are_the_agents_whatever_its_check_prints(place: 
 
 
 def test_the_words_of_a_silent_agent_are_not_those_of_its_check(place: Place) -> None:
-    folder = place.start("true", check=CommandLine(("sh", "-c", f"echo '{CLAUDE % 99}'; sleep 0.5; kill -9 $PPID")))
+    folder = place.start("true", check=checks(f"echo '{CLAUDE % 99}'; sleep 0.5; kill -9 $PPID"))
     until(lambda: not is_locked(folder / "lock"))
     end = job_end(folder, datetime.now(UTC))
     assert (place.jobs.state("w1"), end.cost_usd, end.words) == ("died", None, "")
@@ -138,33 +169,37 @@ def test_the_words_of_a_silent_agent_are_not_those_of_its_check(place: Place) ->
 
 
 def test_a_check_that_passes_is_no_failed_check(place: Place) -> None:
-    place.start("true", check=CommandLine(("true",)))
-    end = place.end()
-    assert end.check
-    assert (end.check.state, place.agent("true").failed_checks()) == ("completed", [])
+    place.start("true", check=checks("true"))
+    assert (gates(place.end()), place.agent("true").failed_checks()) == ([("check (sh)", "completed")], [])
 
 
 def test_a_check_that_hangs_or_is_no_program_has_failed(place: Place) -> None:
-    place.start("true", "w1", check=CommandLine(("sleep", "300")), timeout=timedelta(seconds=0.5))
-    place.start("true", "w2", of="x-2", check=CommandLine(("./no-such-check",)))
-    assert [end.check and end.check.state for end in (place.end("w1"), place.end("w2"))] == ["timeout", "error"]
-    assert "No such file" in {check.attempt: check.words for check in place.agent("true").failed_checks()}["w2"]
+    place.start("sleep 1", "w1", check=checks("sleep 300"), check_timeout=timedelta(seconds=0.5))
+    place.start("true", "w2", of="x-2", check=(CommandLine(("./no-such-check",)),))
+    place.end("w1"), place.end("w2")
+    failed = {check.attempt: check.words for check in place.agent("true").failed_checks()}
+    assert "timed out after" in failed["w1"]
+    assert "No such file" in failed["w2"]
 
 
 def test_a_check_that_is_cancelled_has_not_failed(place: Place) -> None:
-    place.start("true", check=CommandLine(("sh", "-c", WAIT + "sleep 300")))
+    place.start("true", check=checks(WAIT + "sleep 300", "true"))
     until(place.pids)
+    step = place.agent("true").last_event("w1")
+    assert step
+    assert step.text == "check 1 of 2 (sh) runs"
     until(lambda: place.jobs.stop("w1", "me"))
     end = place.end()
-    assert (end.check, end.by, alive(place.pids())) == (None, "me", [])
+    assert (end.state, end.by, alive(place.pids())) == ("cancelled", "me", [])
+    assert gates(end) == [("check 1 of 2 (sh)", "cancelled")]
+    assert place.agent("true").failed_checks() == []
 
 
 def test_of_much_output_of_a_check_the_end_is_kept(place: Place) -> None:
-    place.start("true", check=CommandLine(("sh", "-c", "head -c 100000 /dev/zero | tr '\\0' x; echo end; exit 1")))
-    end = place.end()
-    assert end.check
-    assert len(end.check.output) == supervisor.LAST
-    assert end.check.output.endswith("xend\n")
+    place.start("true", check=checks("head -c 100000 /dev/zero | tr '\\0' x; echo end; exit 1"))
+    [gate] = place.end().gates
+    assert len(gate.output) == supervisor.LAST
+    assert gate.output.endswith("xend\n")
 
 
 WAIT = 'echo $$ >> "pids.$BDAUTO_JOB"; '
@@ -230,7 +265,7 @@ DROPPED = (
 def test_agent_check_and_supervisor_get_nothing_of_where_bdauto_was_started(place: Place) -> None:
     environment = {"PATH": os.environ["PATH"], "PWD": "/elsewhere", **KEPT, **dict.fromkeys(DROPPED, "1")}
     show = "tr '\\0' '\\n' < /proc/$PPID/environ; env"  # the parent's are the supervisor's
-    place.start(show, env=environment, check=CommandLine(("env",)))
+    place.start(show, env=environment, check=(CommandLine(("env",)),))
     place.end()
     lines = [line.partition("=") for line in place.output().splitlines()]
     assert {name for name, _, _ in lines} & set(DROPPED) == set()

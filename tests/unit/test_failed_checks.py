@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bdauto.agents.local.jobs import CheckRecord
+from bdauto.agents.local.jobs import GateRecord
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.outcome import Report
 from bdauto.domain.reaping import FailedCheck
@@ -107,11 +107,12 @@ def test_a_bead_that_is_gone_is_nobody_s_business() -> None:
 @pytest.mark.parametrize(
     ("end", "words"),
     [
-        ({"state": "failed", "exit_code": 2, "output": "a\n\nb\nc\n\x1b[31md\n"}, "exit 2: b | c | [31md"),
-        ({"state": "timeout", "signal": "SIGTERM", "output": ""}, "SIGTERM"),
-        ({"state": "error", "detail": "cannot run x in /p: No such file", "output": ""}, "cannot run x in /p"),
-        ({"state": "failed", "exit_code": 1, "output": "key sk-abcdefghijk1 is wrong"}, "exit 1: key *** is wrong"),
+        ({"state": "failed", "exit_code": 2, "output": "a\n\nb\nc\n\x1b[31md\n"}, "check: exit 2: b | c | [31md"),
+        ({"state": "failed", "signal": "SIGSEGV", "output": ""}, "check: SIGSEGV"),
+        ({"state": "timeout", "signal": "SIGTERM", "seconds": 1800.4, "output": ""}, "check: timed out after 30m"),
+        ({"state": "error", "detail": "cannot run x in /p: No such file", "output": ""}, "check: cannot run x in /p"),
+        ({"state": "failed", "exit_code": 1, "output": "key sk-abcdefghijk1"}, "check: exit 1: key ***"),
     ],
 )
 def test_its_words_are_the_last_lines_of_the_check_cleaned(end: dict[str, Any], words: str) -> None:
-    assert CheckRecord(**end).words.startswith(words)
+    assert GateRecord(kind="check", text="check", **end).words.startswith(words)

@@ -122,7 +122,9 @@ def test_a_folder_that_others_may_write_to_gets_no_id(here: LocalAgent) -> None:
 def test_the_claim_names_the_folder_and_the_latest_end_of_its_job(tmp_path: Path) -> None:
     limit = timedelta(minutes=45)
     agent = place(tmp_path / "plain", agent_timeout=limit)
-    checked = place(tmp_path / "checked", agent_timeout=limit, agent_check=parse_command("true"))
+    checked = place(
+        tmp_path / "checked", agent_timeout=limit, agent_check=(parse_command("true"),), agent_check_timeout=limit
+    )
     worktree = place(tmp_path / "worktree", agent_timeout=limit, agent_worktree=True)
     assert agent.place().id == agent.jobs.place()
     assert limit < agent.place().longest < limit + timedelta(minutes=1)
@@ -272,7 +274,11 @@ def test_no_sweep_settles_a_bead_of_which_a_job_runs(here: LocalAgent, there: Lo
 
 
 def test_a_failed_check_waits_for_another_job_of_the_bead(here: LocalAgent) -> None:
-    failed = {"state": "completed", "ended": NOW.timestamp(), "check": {"state": "failed", "exit_code": 1}}
+    failed = {
+        "state": "completed",
+        "ended": NOW.timestamp(),
+        "gates": [{"kind": "check", "state": "failed", "exit_code": 1}],
+    }
     made(here.jobs, "w1", end=json.dumps(failed))
     with alive(made(here.jobs, "w2")):
         assert here.failed_checks() == []

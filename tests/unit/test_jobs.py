@@ -32,9 +32,9 @@ def made(jobs: Jobs, job: str, *, bead: str = "x-1", started: float = 0.0, end: 
     """A job's folder, as the starter and the supervisor leave it."""
     folder = jobs.path / job
     folder.mkdir()
-    record = {"bead": bead, "attempt": job, "tracker": "/p/.beads", "host": "here", "started": started, "words": ["x"]}
-    place = {"directory": "/p", "home": "/p", "timeout": 1.0, "stdin": True, "before": [], "after": []}
-    (folder / "job.json").write_text(json.dumps(record | place))
+    record = {"bead": bead, "attempt": job, "tracker": "/p/.beads", "host": "here", "started": started}
+    steps = [{"kind": "agent", "words": ["x"], "directory": "/p", "timeout": 1.0, "stdin": "prompt"}]
+    (folder / "job.json").write_text(json.dumps(record | {"steps": steps}))
     (folder / "lock").touch()
     os.mkfifo(folder / "control")
     if end is not None:

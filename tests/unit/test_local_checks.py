@@ -40,7 +40,7 @@ def found(
 ) -> dict[str, Check]:
     chosen = LocalAgentSettings(
         agent_command=CommandLine((command, *words)),
-        agent_check=CommandLine((check,)),
+        agent_check=(CommandLine((check,)),),
         agent_jobs=Path("jobs"),
         **settings,  # type: ignore[arg-type]
     )
@@ -55,7 +55,7 @@ def bad(checks: dict[str, Check]) -> dict[str, Level]:
 
 def test_all_is_well() -> None:
     checks = found()
-    assert (list(checks), bad(checks)) == (["agent command", "agent's bd", "jobs", "disk", "worktrees"], {})
+    assert (list(checks), bad(checks)) == (["agent command", "checks", "agent's bd", "jobs", "disk", "worktrees"], {})
     assert "0 of 1 slots taken" in checks["jobs"].detail
 
 

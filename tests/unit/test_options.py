@@ -98,6 +98,19 @@ def test_a_switch_has_a_variable_where_its_option_names_one(
     assert seen[0].agent_worktree is on
 
 
+def test_commands_stand_one_a_line_in_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[LocalAgentSettings] = []
+
+    def command(local: LocalAgentSettings) -> None:
+        seen.append(local)
+
+    monkeypatch.setenv("BDAUTO_AGENT_CHECK", "make lint\n\n make 'the tests'\n")
+    command_line(command)([], standalone_mode=False)
+    command_line(command)(["--agent-check", "make a", "--agent-check", "b"], standalone_mode=False)
+    words = [[check.words for check in settings.agent_check] for settings in seen]
+    assert words == [[("make", "lint"), ("make", "the tests")], [("make", "a"), ("b",)]]
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "many", "", "1.5", "1" * 30, "1000001", "٣"])
 def test_a_wrong_number_names_the_option_and_its_variable(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"^--max-reap '.*' is not a whole number from 1 to 1000000$"):

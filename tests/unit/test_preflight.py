@@ -69,7 +69,7 @@ def test_a_jobs_folder_that_cannot_be_written_is_refused(
     ("words", "settings", "option"),
     [
         (("sh", NOT_UTF8), {}, "--agent-command"),
-        ((), {"agent_check": CommandLine(("sh", NOT_UTF8))}, "--agent-check"),
+        ((), {"agent_check": (CommandLine(("sh", NOT_UTF8)),)}, "--agent-check"),
         ((), {"agent_dir": Path(NOT_UTF8)}, "the folder"),
     ],
 )

@@ -33,9 +33,9 @@ class AgentCommand(msgspec.Struct, frozen=True):
         return self.settings.agent_command.words
 
     @property
-    def check_words(self) -> list[str]:
-        """The command of --agent-check, empty if there is none."""
-        return self._located(self.settings.agent_check.words) if self.settings.agent_check else []
+    def checks(self) -> list[list[str]]:
+        """The commands of --agent-check."""
+        return [self._located(command.words) for command in self.settings.agent_check]
 
     @property
     def search_path(self) -> str:
@@ -47,11 +47,11 @@ class AgentCommand(msgspec.Struct, frozen=True):
         if not self.directory.is_dir():
             raise UsageError(f"{self.directory} is not a folder", hint="name one with --agent-dir")
         option = "--agent" if self.settings.agent == self.words[0] else "--agent-command"
-        for word, name in ((self.program(), option), *((word, "--agent-check") for word in self.check_words[:1])):
+        for word, name in ((self.program(), option), *((check[0], "--agent-check") for check in self.checks)):
             if shutil.which(word, path=self.environment.get("PATH")) is None:
                 raise UsageError(f"{name} {clean(word)!r} is not a program", hint="name one that is on PATH")
         check_utf8("--agent-command", self.words)
-        check_utf8("--agent-check", self.check_words)
+        check_utf8("--agent-check", [word for check in self.checks for word in check])
         check_words(self.words)
 
     def filled(self, bead_id: str, attempt: str, prompt: str) -> list[str]:

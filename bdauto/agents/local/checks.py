@@ -27,6 +27,8 @@ def checks(agent: LocalAgent, context: CheckContext) -> Iterator[Check]:
     except UsageError as error:
         yield fail("agent command", error)
     else:
+        if words := ", ".join(clean(check[0], 60) for check in agent.command.checks):
+            yield ok("checks", f"{words}; each ends after {format_duration(agent.settings.agent_check_timeout)}")
         yield from _agent(agent)
         yield from _repository(agent)
     yield _bd(agent, context.bd)

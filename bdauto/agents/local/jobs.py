@@ -14,14 +14,16 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
 from bdauto.agents.local.files import is_folder, name_once, open_file, read_file
-from bdauto.agents.local.supervisor import CONTROL, END, JOB, LOCK, MESSAGE
+from bdauto.agents.local.supervisor import AGENT, CONTROL, END, GATES, GRACE, JOB, LOCK, MESSAGE
 from bdauto.domain.bead import MALFORMED
+from bdauto.domain.values import format_duration
 from bdauto.errors import ServiceDown, UsageError
 from bdauto.lock import locked
 from bdauto.sanitize import clean, hide_secrets
@@ -40,7 +42,9 @@ LOCK_TIMEOUT = 1.0
 
 No longer: a pause may have begun since the claim, see `controllers.attempts`.
 """
-CHECK_LINES = 3
+LONGEST_GATE = 1e7
+"""Seconds that a check may be said to have taken, at most."""
+GATE_LINES = 3
 """Lines of a failed check's output that are quoted, the last ones."""
 PLACE = ".place"
 """The file in the jobs' folder with its id. A host's name can change, and a host can have several such folders."""
@@ -57,13 +61,27 @@ FORBIDDEN = f"{NEW}forbidden-"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One command of a job. `text` names it for people, `stdin` is a file of the job's folder, "" for none.
+
+    It runs in `directory` for `timeout` seconds at most.
+    """
+
+    kind: Literal["prepare", "agent", "check", "review", "land", "remove"]
+    text: str = ""
+    words: list[str]
+    directory: str
+    timeout: float
+    stdin: str = ""
+
+
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What was started: the agent's command line, its folder, its bead, and the commands that run before and after it.
+    """What was started: the commands in the order in which they run, and the bead.
 
     `agent` is the adapter that reads the output, "" if each line is recognized by its shape. `tracker` is the id of the
-    bead's tracker, `beads` the `.beads` folder, `assignee` whose queue the bead was in. `home` is where the commands
-    before and after the agent run. `timeout` and `silence` are in seconds, `started` in seconds since the epoch.
-    `stdin` says that the prompt is the agent's standard input. `max_cost` is in US dollars.
+    bead's tracker, `beads` the `.beads` folder, `assignee` whose queue the bead was in. `silence` is in seconds,
+    `started` in seconds since the epoch, `max_cost` in US dollars. `variables` are what the steps of GATES get beside
+    the agent's environment.
     """
 
     bead: str
@@ -74,33 +92,47 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     assignee: str = ""
     agent: str = ""
     started: float
-    words: list[str]
-    directory: str
-    home: str
-    timeout: float
     silence: float | None = None
-    stdin: bool
     max_cost: float | None = None
-    before: list[list[str]] = []
-    check: list[str] = []
-    after: list[list[str]] = []
+    variables: dict[str, str] = {}
+    steps: list[Step]
+
+    @property
+    def program(self) -> str:
+        """The first word of the agent's command, "" if there is none."""
+        return next((word for step in self.steps if step.kind == AGENT for word in step.words), "")
+
+    @property
+    def longest(self) -> float:
+        """Seconds after which it has ended."""
+        return sum(step.timeout + GRACE for step in self.steps)
+
+    @property
+    def gates(self) -> list[Step]:
+        """The steps that must succeed before the bead counts as done."""
+        return [step for step in self.steps if step.kind in GATES]
 
 
-class CheckRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """How the check of a job went, and the end of its output."""
+class GateRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How a check, a review or a landing went, and the end of its output."""
 
+    kind: Literal["check", "review", "land"]
+    text: str = ""
     state: EndState
     exit_code: int | None = None
     signal: str | None = None
     detail: str = ""
     output: str = ""
+    seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
     @property
     def words(self) -> str:
-        """How it ended and what it said last, on one line and without secrets."""
+        """Which it was, how it ended and what it said last, on one line and without secrets."""
         how = self.detail or (f"exit {self.exit_code}" if self.exit_code is not None else self.signal or self.state)
-        lines = [line for line in self.output.splitlines() if line.strip()][-CHECK_LINES:]
-        return clean(hide_secrets(": ".join(filter(None, [how, " | ".join(lines)]))))
+        took = format_duration(timedelta(seconds=round(min(self.seconds, LONGEST_GATE))))
+        how = f"timed out after {took}" if self.state == "timeout" else how
+        lines = [line for line in self.output.splitlines() if line.strip()][-GATE_LINES:]
+        return clean(hide_secrets(": ".join(filter(None, [self.text, how, " | ".join(lines)]))))
 
 
 class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +140,7 @@ class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     It is no `Run`, because a supervisor imports nothing of bdauto. `exit_code` is None after a signal. `by` says who
     asked for the end. `why` is "budget" if the supervisor ended it because of its costs. `lost` is output, in bytes.
-    `check` is None where none was run to its end.
+    `gates` are the checks and what else must succeed before the bead counts as done, as far as they were begun.
     """
 
     state: EndState
@@ -120,7 +152,12 @@ class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     ended: Annotated[float, msgspec.Meta(ge=0, le=LATEST)] = 0.0
     lost: int = 0
-    check: CheckRecord | None = None
+    gates: list[GateRecord] = []
+
+    @property
+    def failed_gate(self) -> GateRecord | None:
+        """The first of them that did not succeed, None if there is none."""
+        return next((gate for gate in self.gates if gate.state not in ("completed", "cancelled")), None)
 
 
 class Jobs(msgspec.Struct, frozen=True):

@@ -8,7 +8,15 @@ from pathlib import Path
 import msgspec
 
 from bdauto.agents.local.jobs import DELETED, RECORDED, RUNNING, JobRecord, Jobs
-from bdauto.agents.local.output import LocalOutput, heard_at, job_end, job_run, last_event, started_run
+from bdauto.agents.local.output import (
+    LocalOutput,
+    heard_at,
+    job_end,
+    job_run,
+    last_event,
+    running_step,
+    started_run,
+)
 from bdauto.agents.runner import JobOutput, LastEvent, Runner
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.domain.bead import Bead
@@ -177,9 +185,9 @@ class LocalJobs(Runner):
     def failed_checks(self) -> list[FailedCheck]:
         """Return the jobs on this machine whose check failed."""
         return [
-            FailedCheck(record.bead, record.attempt, datetime.fromtimestamp(end.ended, UTC), end.check.words)
+            FailedCheck(record.bead, record.attempt, datetime.fromtimestamp(end.ended, UTC), gate.words)
             for record, end in self.jobs.ends_of(self.origin.tracker)
-            if end.check and end.check.state != "completed" and not self.jobs.at_work(record.bead, self.origin.tracker)
+            if (gate := end.failed_gate) and not self.jobs.at_work(record.bead, self.origin.tracker)
         ]
 
     def running_jobs(self) -> list[RunningJob]:
@@ -193,7 +201,7 @@ class LocalJobs(Runner):
 def _running_job(jobs: Jobs, record: JobRecord) -> RunningJob:
     """Describe a running job. Within a tool call an agent may be silent for TOOL_SILENCE."""
     job, heard, silence = record.attempt, None, None
-    if record.silence:
+    if record.silence and running_step(jobs.path / job) is None:
         silence, heard = timedelta(seconds=record.silence), heard_at(jobs, job)
         if heard and datetime.now(UTC) - heard > silence and (last := last_event(jobs, job)) and last.tool:
             silence = max(silence, TOOL_SILENCE)

@@ -6,25 +6,30 @@ import signal
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from bdauto.agents.cli_adapters import table
 from bdauto.agents.local.files import name_once, open_file, read_file
-from bdauto.agents.local.jobs import DIED, RUNNING, UNKNOWN, EndRecord, JobRecord, Jobs, read_end
-from bdauto.agents.local.supervisor import AFTER, BEFORE, HEAD, OUTPUT, SEGMENT, TAIL
+from bdauto.agents.local.jobs import DIED, LATEST, RUNNING, UNKNOWN, EndRecord, JobRecord, Jobs, read_end
+from bdauto.agents.local.supervisor import FILES as FILES_OF_STEPS
+from bdauto.agents.local.supervisor import HEAD, OUTPUT, SEGMENT, STEP, TAIL
 from bdauto.agents.runner import LastEvent
 from bdauto.domain.agent_end import AgentEnd, Why
+from bdauto.domain.bead import MALFORMED
 from bdauto.domain.reaping import UNPREPARED
 from bdauto.domain.reconcile import SILENCE
 from bdauto.domain.record import RESULTS, Result, Run
 from bdauto.domain.results import ended_run, last_line, told_end, whole_seconds
 from bdauto.sanitize import clean
 
-FILES = (BEFORE, OUTPUT, AFTER)
+FILES = tuple(FILES_OF_STEPS.values())
 """The beginnings of the names of the output's files, in the order in which they are written."""
 EVENT_BYTES = 1 << 18
 """So much of the end of an output is looked at for its last event."""
+STEP_BYTES, STEP_TEXT = 4096, 100
+"""Bytes of the file that names the running step, and characters of its name that are shown."""
 LONGEST = 1e9
 """Seconds that a job may be said to have run, at most. What exceeds a year is unknown."""
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -133,9 +138,27 @@ def heard_at(jobs: Jobs, job: str) -> datetime | None:
         return None
 
 
+class RunningStep(msgspec.Struct, frozen=True):
+    """A step after the agent that was begun: a check, say. `since` is in seconds since the epoch."""
+
+    kind: str
+    text: str
+    since: Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
+
+
+def running_step(folder: Path) -> RunningStep | None:
+    """Return the step that a job is at, None before its agent has ended."""
+    try:
+        return msgspec.json.decode(read_file(folder / STEP, STEP_BYTES), type=RunningStep)
+    except (OSError, *MALFORMED):
+        return None
+
+
 def last_event(jobs: Jobs, job: str) -> LastEvent | None:
-    """Return the last event in the end of a job's output, None if there is none."""
+    """Return the last event in the end of a job's output, or its step after the agent. None if there is none."""
     folder = jobs.path / job
+    if step := running_step(folder):
+        return LastEvent(f"{clean(step.text, STEP_TEXT)} runs", datetime.fromtimestamp(step.since, UTC))
     try:
         newest = max(folder.glob(f"{OUTPUT}[0-9]*"), key=lambda segment: segment.stat().st_mtime)
         at = datetime.fromtimestamp(newest.stat().st_mtime, UTC)
@@ -166,7 +189,7 @@ def _named(record: JobRecord | None) -> str | None:
     """Return the agent that a record names: its adapter, else the program of its command."""
     if record is None:
         return None
-    return agent_of(record) or clean(Path(next(iter(record.words), "")).name, 40) or None
+    return agent_of(record) or clean(Path(record.program).name, 40) or None
 
 
 def job_run(jobs: Jobs, job: str, now: datetime) -> Run | None:
@@ -181,7 +204,7 @@ def job_run(jobs: Jobs, job: str, now: datetime) -> Run | None:
     if state in (RUNNING, UNKNOWN):
         return run
     end = job_end(jobs.path / job, now)
-    latest = _ended_at(record.started + record.timeout, now) if state == DIED else end.ended_at
+    latest = _ended_at(record.started + record.longest, now) if state == DIED else end.ended_at
     return ended_run(run, msgspec.structs.replace(end, ended_at=latest))
 
 

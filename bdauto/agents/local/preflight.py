@@ -3,6 +3,7 @@
 The error messages quote the system and git.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -116,6 +117,20 @@ def worktree_problem(tree: Worktree, environment: Mapping[str, str]) -> str:
         place = path.removeprefix("worktree ")
         if f"branch refs/heads/{tree.branch}" in facts and Path(place) != tree.path.resolve():
             return f"the branch {tree.branch} is checked out in {clean(place)}"
+    return ""
+
+
+def base_commit(directory: Path, tree: Worktree | None, environment: Mapping[str, str]) -> str:
+    """Return the commit that the agent's work starts from, "" if there is none: the base of its diff.
+
+    In a worktree that is where its branch left the checkout's HEAD.
+    """
+    queries = [("merge-base", "HEAD", tree.branch)] if tree else []
+    for query in (*queries, ("rev-parse", "--verify", "--quiet", "HEAD^{commit}")):
+        with contextlib.suppress(UsageError):  # no git
+            done = _run(tree.root if tree else directory, environment, *query)
+            if done.returncode == 0:
+                return clean(done.stdout.decode(errors="replace").strip())
     return ""
 
 

@@ -7,7 +7,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from pathlib import Path
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted, Started
@@ -26,7 +25,7 @@ from bdauto.agents.local.preflight import (
     worktree_problem,
 )
 from bdauto.agents.local.settings import LocalAgentSettings
-from bdauto.agents.local.start_job import job_record, start_job
+from bdauto.agents.local.start_job import job_record, longest, start_job
 from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
 from bdauto.agents.prompt import read_template, render
 from bdauto.agents.runner import Place, Project
@@ -107,14 +106,8 @@ class LocalAgent(LocalJobs):
         return Capacity(max(self.settings.agent_slots - running, 0), True, running, 0, self.settings.agent_slots)
 
     def place(self) -> Place:
-        """Return the jobs' folder, with an id of its own. Makes both if need be. Raises UsageError.
-
-        Each step of a job has the same time limit: making its worktree, its agent, its check.
-        """
-        limits = 1 + self.settings.agent_worktree + (self.settings.agent_check is not None)
-        grace = timedelta(seconds=supervisor.GRACE)
-        longest = limits * (self.settings.agent_timeout + grace)
-        return Place(self.jobs.make_place(), os.uname().nodename, longest)
+        """Return the jobs' folder, with an id of its own. Makes both if need be. Raises UsageError."""
+        return Place(self.jobs.make_place(), os.uname().nodename, longest(self.settings))
 
     def check(self) -> None:
         """Raise UsageError when the command must not be run.
@@ -165,7 +158,7 @@ class LocalAgent(LocalJobs):
                 if self.capacity().free == 0:
                     return AtCapacity()
                 prompt = self.prompt(bead, attempt)
-                record = job_record(self.command, self.origin, self._worktree(bead), bead.id, attempt, prompt)
+                record = job_record(self.command, self.origin, self._worktree(bead), bead, attempt, prompt)
                 start_job(self.jobs.path, record, prompt, self.command.environment)
         except Exception as error:  # whatever it is, nothing was started, and the claim is given back
             return NotStarted(f"cannot start the agent: {clean(str(error) or type(error).__name__)}")
@@ -181,9 +174,9 @@ class LocalAgent(LocalJobs):
         if not bead.record.runs:
             return ""
         checks = {
-            record.attempt: end.check.words
+            record.attempt: gate.words
             for record, end in self.jobs.ends_of(self.origin.tracker)
-            if record.bead == bead.id and end.check and end.check.state != "completed"
+            if record.bead == bead.id and (gate := end.failed_gate)
         }
         worktree = self._worktree(bead)
         return describe_earlier(bead, checks, branch_state(worktree, self.command.environment) if worktree else "")

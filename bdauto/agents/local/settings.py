@@ -45,6 +45,11 @@ def parse_command(text: str) -> CommandLine:
     return CommandLine(tuple(words))
 
 
+def parse_commands(texts: list[str]) -> tuple[CommandLine, ...]:
+    """Split each command into words. Raises UsageError."""
+    return tuple(parse_command(text) for text in texts if text.strip())
+
+
 def parse_model(text: str) -> str:
     """Return the name of a model, which no command line takes for an option. Raises UsageError."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.:/@+\[\]-]{0,99}", text, re.ASCII):
@@ -100,14 +105,18 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = False
     agent_check: Annotated[
-        CommandLine | None,
+        tuple[CommandLine, ...],
         Option(
-            "Run this when the agent has closed its bead. If it fails, the bead is opened again.",
+            "Run this in the agent's folder when the agent has ended. Repeatable: all must succeed, or a bead that the "
+            "agent has closed is opened again. In the variable, one a line.",
             LOCAL,
             metavar="CMD",
-            parse=parse_command,
+            parse=parse_commands,
         ),
-    ] = None
+    ] = ()
+    agent_check_timeout: Annotated[timedelta, Option("End a check after this time. Then it has failed.", LOCAL)] = (
+        timedelta(minutes=30)
+    )
     agent_jobs: Annotated[
         Path | None,
         Option(

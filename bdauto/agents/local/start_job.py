@@ -6,31 +6,37 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 
 from bdauto.agents.local import supervisor
 from bdauto.agents.local.agent_command import AgentCommand
-from bdauto.agents.local.jobs import NEW, JobRecord
+from bdauto.agents.local.jobs import NEW, JobRecord, Step
 from bdauto.agents.local.local_jobs import Origin
-from bdauto.agents.local.settings import silence_of
+from bdauto.agents.local.preflight import base_commit
+from bdauto.agents.local.settings import LocalAgentSettings, silence_of
 from bdauto.agents.local.words import wants_stdin
 from bdauto.agents.local.worktree import Worktree
+from bdauto.agents.prompt import plain
+from bdauto.domain.bead import Bead
+from bdauto.domain.edits import CHECKER
+from bdauto.sanitize import clean
 
 DETACHED = ["/bin/sh", "-c", '"$@" &', "sh"]
 """Starts a program and ends at once, so that the program is nobody's child: `bdauto run` need not wait for it."""
 
 
 def job_record(
-    command: AgentCommand, origin: Origin, worktree: Worktree | None, bead_id: str, attempt: str, prompt: str
+    command: AgentCommand, origin: Origin, worktree: Worktree | None, bead: Bead, attempt: str, prompt: str
 ) -> JobRecord:
     """Return what the supervisor is to run for a bead."""
-    settings, directory = command.settings, command.directory
+    settings = command.settings
     silence = silence_of(settings)
     return JobRecord(
-        bead=bead_id,
+        bead=bead.id,
         attempt=attempt,
         tracker=origin.tracker,
         beads=origin.beads,
@@ -38,17 +44,43 @@ def job_record(
         assignee=origin.assignee,
         agent=settings.agent or "",
         started=time.time(),
-        words=command.filled(bead_id, attempt, prompt),
-        directory=str(worktree.path / directory.relative_to(worktree.root) if worktree else directory),
-        home=str(directory),
-        timeout=settings.agent_timeout.total_seconds(),
         silence=silence.total_seconds() if silence else None,
-        stdin=wants_stdin(command.words),
         max_cost=settings.max_cost_per_run,
-        before=[worktree.prepare] if worktree else [],
-        check=command.check_words,
-        after=[worktree.remove] if worktree else [],
+        variables=_variables(command, worktree, bead) if settings.agent_check else {},
+        steps=[*_steps(command, worktree, command.filled(bead.id, attempt, prompt))],
     )
+
+
+def longest(settings: LocalAgentSettings) -> timedelta:
+    """Return the time after which a job has ended: the sum of its steps' limits."""
+    limits = (1 + settings.agent_worktree) * [settings.agent_timeout]
+    limits += len(settings.agent_check) * [settings.agent_check_timeout]
+    return sum((limit + timedelta(seconds=supervisor.GRACE) for limit in limits), timedelta())
+
+
+def _steps(command: AgentCommand, worktree: Worktree | None, words: list[str]) -> Iterator[Step]:
+    """Yield what the job runs, in order."""
+    settings, home = command.settings, str(command.directory)
+    limit, check_limit = settings.agent_timeout.total_seconds(), settings.agent_check_timeout.total_seconds()
+    where = str(worktree.path / command.directory.relative_to(worktree.root)) if worktree else home
+    if worktree:
+        yield Step(kind="prepare", words=worktree.prepare, directory=home, timeout=limit)
+    stdin = supervisor.PROMPT if wants_stdin(command.words) else ""
+    yield Step(kind="agent", words=words, directory=where, timeout=limit, stdin=stdin)
+    checks = command.checks
+    for number, check in enumerate(checks, 1):
+        name = f"check {number} of {len(checks)}" if len(checks) > 1 else "check"
+        text = f"{name} ({clean(Path(check[0]).name, 40)})"
+        yield Step(kind="check", text=text, words=check, directory=where, timeout=check_limit)
+    if worktree:
+        yield Step(kind="remove", words=worktree.remove, directory=home, timeout=limit)
+
+
+def _variables(command: AgentCommand, worktree: Worktree | None, bead: Bead) -> dict[str, str]:
+    """Return what a check gets beside the agent's environment. It writes to the tracker in its own name."""
+    base = base_commit(command.directory, worktree, command.environment)
+    told = {"BEADS_ACTOR": CHECKER, "BEAD_ACCEPTANCE": plain(bead.acceptance_criteria)}
+    return {**told, "BEAD_BASE": base} if base else told
 
 
 def start_job(jobs: Path, record: JobRecord, prompt: str, environment: Mapping[str, str]) -> None:

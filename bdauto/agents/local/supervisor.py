@@ -1,7 +1,7 @@
 """Run one job to its end: a program of its own, started as `python -I -S supervisor.py FOLDER LOCK`.
 
 FOLDER is the job's folder. LOCK is an open file on which this process holds a lock for its whole life: whoever finds
-the lock free and no `end.json` knows that the job died. The supervisor runs the commands that `job.json` lists, bounds
+the lock free and no `end.json` knows that the job died. The supervisor runs the steps that `job.json` lists, bounds
 their time and output, and writes the end. Its environment is the agent's.
 
 It lives as long as the agent does, so it imports little, and nothing of bdauto.
@@ -17,17 +17,26 @@ import signal
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 JOB, END, LOCK, PROMPT, CONTROL = "job.json", "end.json", "lock", "prompt", "control"
 """The files of a job's folder, except the output."""
-BEFORE, OUTPUT, AFTER = "before.", "output.", "after."
-"""Files of the output: of the commands before the agent, of the agent, and of its check and the commands after it.
+STEP = "step"
+"""The file that says which step runs, once the agent has ended."""
+AGENT, CHECK, REVIEW, OUTPUT = "agent", "check", "review", "output."
+FILES = {"prepare": "before.", AGENT: OUTPUT, CHECK: "check.", REVIEW: "review.", "land": "land.", "remove": "after."}
+"""The files of the output of each kind of step, in the order in which they are written.
 
 Each is in segments: `output.0`, `output.1` and so on. So what a check prints is never taken for the agent's words.
 """
+GATES = (CHECK, REVIEW, "land")
+"""The kinds of steps that must succeed before the bead counts as done. They run if all before them have succeeded."""
 SEGMENT = 5 << 20
 """Bytes of one segment."""
 HEAD = TAIL = 5
-"""Segments that are kept from the start of the output, and from its end, of each of the three."""
+"""Segments that are kept from the start of the output, and from its end, of each kind of step."""
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL."""
 DRAIN = 0.5
@@ -47,8 +56,10 @@ GUARD = ["/bin/sh", "-c", "read _; kill -KILL 0"]
 GROUP_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 """Signals that an agent may send to its own group. The guard starts with them blocked, so none ever ends it."""
 
-Job = dict[str, object]
+Job = dict[str, "Any"]
 """What `job.json` says."""
+Step = dict[str, "Any"]
+"""One command in the job's list of steps: see `jobs.Step`."""
 CommandResult = dict[str, object]
 """How a command or the job ended; what `end.json` says."""
 
@@ -147,14 +158,14 @@ class Costs:
 class Command:
     """A running command, and the guard that leads its process group. Raises OSError when it cannot be started."""
 
-    def __init__(self, words: list[str], stdin: str) -> None:
+    def __init__(self, words: list[str], stdin: str, variables: dict[str, str]) -> None:
         self.output, writer = os.pipe()
         watched, self._held = os.pipe()
         source = os.open(stdin, os.O_RDONLY)
         self._group = 0
         try:
-            self._group = _spawn(GUARD, 0, {0: watched}, GROUP_SIGNALS)
-            self.pid = _spawn(words, self._group, {0: source, 1: writer, 2: writer})
+            self._group = _spawn(GUARD, 0, {0: watched}, {}, GROUP_SIGNALS)
+            self.pid = _spawn(words, self._group, {0: source, 1: writer, 2: writer}, variables)
         except OSError:
             self.close()
             raise
@@ -183,7 +194,7 @@ class Command:
 
 
 class Supervisor:
-    """Runs a job's commands one after another. `stopped` says who asked for the job's end, or is ""."""
+    """Runs a job's steps one after another. `stopped` says who asked for the job's end, or is ""."""
 
     def __init__(self, folder: str) -> None:
         self.output = Output(folder)
@@ -203,51 +214,67 @@ class Supervisor:
             signal.signal(number, lambda number, _: self._stop(signal.Signals(number).name))
 
     def run(self, job: Job) -> CommandResult:
-        """Run the commands before the agent's, the agent's, its check, and those after it. Return the job's end."""
+        """Run the steps in their order. Return the job's end: that of its agent, and those of its gates."""
         started = time.monotonic()
-        end = self._all(job, float(str(job["timeout"])))
+        end = self._all(job)
         seconds = round(time.monotonic() - started, 3)
         return {**end, "by": self.stopped, "seconds": seconds, "ended": time.time(), "lost": self.output.lost}
 
-    def _all(self, job: Job, timeout: float) -> CommandResult:
-        home = str(job["home"])
-        self.output.begin(BEFORE)
-        for words in _commands(job["before"]):
-            end = self._one(words, home, os.devnull, timeout)
-            if end["state"] != "completed":
-                lines = [line for line in self._last.decode(errors="replace").splitlines() if line.strip()]
-                detail = str(end["detail"]) or " | ".join(lines[-3:]) or str(end["state"])
-                return {**end, "state": "cancelled" if self.stopped else "unprepared", "detail": detail}
-        stdin = f"{self._folder}/{PROMPT}" if job["stdin"] else os.devnull
-        [words] = _commands([job["words"]])
-        self.output.begin(OUTPUT)
-        self._costs = Costs(job.get("max_cost"))
-        end = self._one(words, str(job["directory"]), stdin, timeout)
+    def _all(self, job: Job) -> CommandResult:
+        end: CommandResult = {}
+        gates: list[CommandResult] = []
+        for step in job["steps"]:
+            kind = step["kind"]
+            if kind in GATES:
+                if end["state"] == "completed" and all(gate["state"] == "completed" for gate in gates):
+                    gates.append(self._gate(step, job["variables"]))
+                    end["state"] = "cancelled" if self.stopped else "completed"
+            elif kind == AGENT:
+                end = self._agent(step, job.get("max_cost"))
+            elif kind == "prepare":
+                done = self._one(step, {})
+                if done["state"] != "completed":
+                    return {**done, "state": "cancelled" if self.stopped else "unprepared", "detail": self._said(done)}
+            elif not self.stopped:
+                self._one(step, {})
+        return {**end, "gates": gates}
+
+    def _agent(self, step: Step, max_cost: object) -> CommandResult:
+        self._costs = Costs(max_cost)
+        end = self._one(step, {})
         self._costs = Costs(None)
         if self._too_dear and end["state"] != "cancelled":
             end = {**end, "state": "failed", "detail": self._too_dear, "why": "budget"}
-            self._too_dear = ""
-        self.output.begin(AFTER)
-        for words in _commands([job["check"]] if job["check"] and end["state"] not in ("cancelled", "error") else []):
-            check = self._one(words, str(job["directory"]), os.devnull, timeout)
-            if not self.stopped:
-                end["check"] = {**check, "output": self._last.decode(errors="replace")}
-        for words in _commands(job["after"]):
-            if self.stopped or self._one(words, home, os.devnull, timeout)["state"] != "completed":
-                break
+        self._too_dear = ""
         return end
 
-    def _one(self, words: list[str], directory: str, stdin: str, timeout: float) -> CommandResult:
-        """Run one command to its end and describe it."""
+    def _gate(self, step: Step, variables: dict[str, str]) -> CommandResult:
+        """Run a step that must succeed. Return its end with the last part of its output."""
+        write_file(self._folder, STEP, {"kind": step["kind"], "text": step["text"], "since": time.time()})
+        started = time.monotonic()
+        done = self._one(step, variables)
+        output, seconds = self._last.decode(errors="replace"), round(time.monotonic() - started, 3)
+        return {**done, "kind": step["kind"], "text": step["text"], "output": output, "seconds": seconds}
+
+    def _said(self, done: CommandResult) -> str:
+        lines = [line for line in self._last.decode(errors="replace").splitlines() if line.strip()]
+        return str(done["detail"]) or " | ".join(lines[-3:]) or str(done["state"])
+
+    def _one(self, step: Step, variables: dict[str, str]) -> CommandResult:
+        """Run one step to its end and describe it."""
         self._last = b""
+        words, directory = step["words"], step["directory"]
+        self.output.begin(FILES[step["kind"]])
+        stdin = f"{self._folder}/{step['stdin']}" if step["stdin"] else os.devnull
+        if self.stopped:
+            return {"state": "cancelled", "exit_code": None, "signal": None, "detail": ""}
         try:
             os.chdir(directory)
-            os.environ["PWD"] = directory  # some agents believe it more than the folder where they run
-            command = Command(words, stdin)
+            command = Command(words, stdin, {**variables, "PWD": directory})  # some agents believe PWD more
         except OSError as error:
             detail = f"cannot run {words[0]} in {directory}: {error.strerror}"
             return {"state": "error", "exit_code": None, "signal": None, "detail": detail}
-        state, code = self._wait(command, time.monotonic() + timeout)
+        state, code = self._wait(command, time.monotonic() + step["timeout"])
         command.close()
         self._drain(command.output)
         state = "cancelled" if self.stopped else state or ("failed" if code else "completed")
@@ -292,33 +319,38 @@ class Supervisor:
 
 def write_end(folder: str, end: CommandResult, output: Output) -> None:
     """Write the end in one piece. On a full disk it makes room for it, and gives up when there is none to make."""
-    name = f"{folder}/{END}"
-    while True:
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{name}.new")
-            with open(f"{name}.new", "x") as file:  # a new file: what the agent put there could be a pipe or a link
-                json.dump(end, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(f"{name}.new", name)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not output.make_room():
-                raise
-        else:
-            return
+    while (error := write_file(folder, END, end)) is not None:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not output.make_room():
+            raise error
 
 
-def _commands(value: object) -> list[list[str]]:
-    assert isinstance(value, list)
-    return [[str(word) for word in words] for words in value]
+def write_file(folder: str, name: str, value: object) -> OSError | None:
+    """Write JSON to a file in one piece. Return the error if that fails."""
+    path = f"{folder}/{name}"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}.new")
+        with open(f"{path}.new", "x") as file:  # a new file: what the agent put there could be a pipe or a link
+            json.dump(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(f"{path}.new", path)
+    except OSError as error:
+        return error
+    return None
 
 
-def _spawn(words: list[str], group: int, files: dict[int, int], blocked: tuple[signal.Signals, ...] = ()) -> int:
+def _spawn(
+    words: list[str],
+    group: int,
+    files: dict[int, int],
+    variables: dict[str, str],
+    blocked: tuple[signal.Signals, ...] = (),
+) -> int:
     return os.posix_spawnp(
         words[0],
         words,
-        os.environ,
+        {**os.environ, **variables},
         file_actions=[(os.POSIX_SPAWN_DUP2, file, target) for target, file in files.items()],
         setpgroup=group,
         setsigmask=blocked,
