@@ -130,7 +130,8 @@ def missing() -> UsageError:
     """Return the error that nothing is configured that runs the agent."""
     names = ", nor ".join(kind.text for kind in KINDS)
     options = ["--agent claude", *(f"{kind.flag} or {kind.variable}" for kind in KINDS)]
-    return UsageError(f"nothing runs the agent: neither {names} is configured", hint=f"give {', or '.join(options)}")
+    hint = f"give {', or '.join(options)}; best in the file that `bdauto config init` writes"
+    return UsageError(f"nothing runs the agent: neither {names} is configured", hint=hint)
 
 
 def with_jobs(settings: AgentSettings) -> Kind | None:

@@ -17,6 +17,8 @@ FIELD_BYTES = 40_000
 """So much of one field of a bead goes into a prompt, which must fit into one argument of a command (Linux: 128 KiB)."""
 IN_PROMPT = re.compile(r"\{(id|job|title|description|acceptance|previous)\}")
 
+NO_CRITERIA = "(none are given: do what the title and the description ask for)"
+
 TEMPLATE = f"""\
 You are working alone on bead {{id}}, an issue in the bd tracker of this project. Your job is {{job}}.
 
@@ -69,7 +71,7 @@ def render(template: str, bead: Bead, job: str, previous: str = "") -> str:
         "job": job,
         "title": plain(bead.title).replace("\n", " "),
         "description": plain(bead.description) or "(none)",
-        "acceptance": plain(bead.acceptance_criteria),
+        "acceptance": plain(bead.acceptance_criteria) or NO_CRITERIA,
         "previous": previous,
     }
     return substitute(IN_PROMPT, template, values)

@@ -122,7 +122,7 @@ def contradictions(file: ConfigFile) -> Iterator[UsageError]:
     checks: tuple[Callable[[], object], ...] = (
         lambda: validation.exclude_databases(settings[BdSettings]),
         lambda: validation.check_telemetry_urls(settings[TelemetrySettings]),
-        lambda: validation.check_costs(settings[DispatchSettings], agent),
+        lambda: validation.check_dispatch(settings[DispatchSettings], agent),
         lambda: kinds.exclude_each_other(kinds.check(agent)),
     )
     for check in checks:

@@ -32,7 +32,7 @@ class Offer(msgspec.Struct, frozen=True):
     check: bool = True
 
 
-ELIGIBILITY = Offer(only=("exclude_types", "trusted_creators", "labels", "exclude_labels"))
+ELIGIBILITY = Offer(only=("exclude_types", "acceptance", "trusted_creators", "labels", "exclude_labels"))
 """The options that decide which beads are eligible, for commands that only read."""
 DISPATCHING = Offer(only=(*ELIGIBILITY.only, "max_per_day", "max_cost_per_day", "cost_per_run", "active_hours"))
 """Those, and the limits on dispatching."""

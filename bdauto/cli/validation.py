@@ -8,7 +8,7 @@ from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings
 from bdauto.bd.command import is_database, unconfigured_folder
 from bdauto.bd.tracker import redirected
-from bdauto.domain.settings import BdSettings, DispatchSettings, TelemetrySettings
+from bdauto.domain.settings import Acceptance, BdSettings, DispatchSettings, TelemetrySettings
 from bdauto.domain.values import checked_url, full_url
 from bdauto.errors import UsageError
 from bdauto.extras import EXTRAS, how_to_install, missing
@@ -33,7 +33,22 @@ def exclude_databases(settings: BdSettings) -> None:
         raise UsageError("--db and --metadata exclude each other", hint="give one of them")
 
 
-def check_costs(dispatch: DispatchSettings, agent: AgentSettings) -> None:
+def check_acceptance(dispatch: DispatchSettings, agent: AgentSettings) -> None:
+    """Raise UsageError for beads without acceptance criteria that would go to BeadBoard."""
+    if dispatch.acceptance == Acceptance.optional and agent.beadboard_url:
+        raise UsageError(
+            "--acceptance optional does not go with --beadboard-url: BeadBoard refuses a bead without them",
+            hint="leave it out, or use an agent service or an agent on this machine",
+        )
+
+
+def check_dispatch(dispatch: DispatchSettings, agent: AgentSettings) -> None:
+    """Raise UsageError for settings of a dispatch that do not go with what runs the agent."""
+    check_acceptance(dispatch, agent)
+    _check_costs(dispatch, agent)
+
+
+def _check_costs(dispatch: DispatchSettings, agent: AgentSettings) -> None:
     """Raise UsageError for a limit on a day's costs that cannot be held, because the agent is known to say none."""
     if dispatch.max_cost_per_day is None or dispatch.cost_per_run is not None or agent.agent is None:
         return

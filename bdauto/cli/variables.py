@@ -9,6 +9,7 @@ from bdauto.errors import UsageError
 # Written by `make docs` from the options of all commands.
 KNOWN = frozenset({
     # names: begin
+    "BDAUTO_ACCEPTANCE",
     "BDAUTO_ACTIVE_HOURS",
     "BDAUTO_AGENT",
     "BDAUTO_AGENT_CHECK",

@@ -36,7 +36,12 @@ from bdauto.sanitize import clean
 NOT_CLOSED = ("open", "in_progress", "blocked", "deferred")
 
 
-def examine(bd: Bd | UsageError, agent: Callable[[CheckContext], Iterator[Check]], runtime: Runtime) -> Iterator[Check]:
+def examine(
+    bd: Bd | UsageError,
+    agent: Callable[[CheckContext], Iterator[Check]],
+    runtime: Runtime,
+    dispatch: DispatchSettings = DispatchSettings(),  # noqa: B008 - frozen
+) -> Iterator[Check]:
     """Check everything, one after another, without raising. `bd` is readonly, or the error that prevented it.
 
     `agent` opens what runs the agent, and returns its checks. It may raise UsageError and BdError.
@@ -45,7 +50,7 @@ def examine(bd: Bd | UsageError, agent: Callable[[CheckContext], Iterator[Check]
         yield fail("metadata.json", bd)
         yield unchecked("database", "metadata.json is not usable")
     else:
-        yield from _tracker(bd, runtime)
+        yield from _tracker(bd, runtime, dispatch)
         yield _actor(bd)
     try:
         found = agent(_context(bd, runtime))
@@ -62,7 +67,7 @@ def _context(bd: Bd | UsageError, runtime: Runtime) -> CheckContext:
     return CheckContext(runtime.now, bd.settings.bd_path, lambda: bd.assigned(NOT_CLOSED).result().beads)
 
 
-def _tracker(bd: Bd, runtime: Runtime) -> Iterator[Check]:
+def _tracker(bd: Bd, runtime: Runtime, dispatch: DispatchSettings) -> Iterator[Check]:
     """Check bd, its version, metadata.json, the database, the features and the database's clock."""
     found = shutil.which(bd.settings.bd_path)
     if found is None:
@@ -94,17 +99,17 @@ def _tracker(bd: Bd, runtime: Runtime) -> Iterator[Check]:
     yield from record_checks(bd, topology)
     yield from shared_job_checks(bd, runtime.now())
     yield _newest(newest, runtime.now())
-    yield from _queue(bd, runtime.now())
+    yield from _queue(bd, dispatch, runtime.now())
 
 
-def _queue(bd: Bd, now: datetime) -> Iterator[Check]:
-    """Check that not all open beads of the assignee fail the same condition of the default settings."""
+def _queue(bd: Bd, settings: DispatchSettings, now: datetime) -> Iterator[Check]:
+    """Check that not all open beads of the assignee fail the same condition."""
     try:
         beads = [bead for bead in bd.assigned(("open",)).result().beads if bead.status == "open"]
     except BdError as error:
         yield unchecked("queue", str(error))
         return
-    settings, assignee = DispatchSettings(), bd.settings.assignee
+    assignee = bd.settings.assignee
     if why := why_nothing_goes([verdict(bead, True, assignee, settings, now) for bead in beads]):
         yield warn("queue", f"nothing can be dispatched: {why}")
 

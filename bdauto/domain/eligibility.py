@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from bdauto.domain.bead import Bead
-from bdauto.domain.settings import DispatchSettings
+from bdauto.domain.settings import Acceptance, DispatchSettings
 from bdauto.sanitize import clean
 
 FIRST_BACKOFF = timedelta(minutes=2)
@@ -62,7 +62,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def verdict(bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, now: datetime) -> Verdict:
     """Judge one bead. `ready` says whether `bd ready` lists it: only bd knows all blockers and gates."""
-    deferred = bead.defer_until
+    deferred, has_criteria = bead.defer_until, bool(bead.acceptance_criteria.strip())
     retry_at = bead.record.retry_at if bead.record.retry_at and bead.record.retry_at <= now + BELIEVED_BACKOFF else None
     creators, labels = settings.trusted_creators, set(bead.labels or ())
     conditions = [
@@ -80,8 +80,8 @@ def verdict(bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, 
         ),
         Condition(
             "acceptance",
-            bool(bead.acceptance_criteria.strip()),
-            "has acceptance criteria" if bead.acceptance_criteria.strip() else "no acceptance criteria",
+            has_criteria or settings.acceptance == Acceptance.optional,
+            "has acceptance criteria" if has_criteria else "no acceptance criteria",
             f"bd update {bead.id} --acceptance '…'",
         ),
         Condition(
@@ -133,7 +133,8 @@ def verdict(bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, 
 
 
 _ALL_FAIL = {
-    "acceptance": "none of {} has acceptance criteria: give it with `bd update ID --acceptance '…'`",
+    "acceptance": "none of {} has acceptance criteria: give it with `bd update ID --acceptance '…'`, or give "
+    "--acceptance optional where no BeadBoard is used",
     "type": "the type of each of {} is excluded: --exclude-type says which are",
     "trust": "none of {} was created by somebody trusted: --trusted-creator says who is",
     "label": "none of {} has the labels asked for: --label says which",

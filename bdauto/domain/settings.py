@@ -54,6 +54,13 @@ class OnStall(StrEnum):
     requeue = "requeue"
 
 
+class Acceptance(StrEnum):
+    """Whether a bead needs acceptance criteria."""
+
+    required = "required"
+    optional = "optional"
+
+
 class By(StrEnum):
     """What the figures of a report are grouped by."""
 
@@ -148,6 +155,13 @@ class DispatchSettings(WorkSettings, frozen=True, kw_only=True):
     exclude_types: Annotated[
         tuple[str, ...], Option("Skip beads of this type. Repeatable.", QUEUE, flag="--exclude-type", metavar="TYPE")
     ] = ("epic",)
+    acceptance: Annotated[
+        Acceptance,
+        Option(
+            "Whether a bead needs acceptance criteria. Not with BeadBoard, which refuses beads without them.",
+            QUEUE,
+        ),
+    ] = Acceptance.required
     trusted_creators: Annotated[
         tuple[str, ...],
         Option(

@@ -208,6 +208,7 @@ variable "settings" {
     condition = alltrue([for name in keys(var.settings) : contains([
       # Written by `make docs`.
       # names: begin
+      "BDAUTO_ACCEPTANCE",
       "BDAUTO_ACTIVE_HOURS",
       "BDAUTO_AGENT",
       "BDAUTO_AGENT_CHECK",

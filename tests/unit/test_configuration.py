@@ -275,6 +275,7 @@ CONTRADICTIONS = {
     "max = 1\ndb = '/a'\nmetadata = '/b'": ("--db and --metadata exclude each other", (2, 3)),
     "beadboard_url = 'http://b'\nagent = 'claude'": ("--agent and --beadboard-url exclude each other", (2, 1)),
     "agent_url = 'http://b'\nagent_command = 'x'": ("--agent-command and --agent-url exclude each other", (2, 1)),
+    "beadboard_url = 'http://b'\nacceptance = 'optional'": ("--acceptance optional does not go with", (2, 1)),
     "model = 'haiku'": ("--model goes with --agent", (1,)),
     "agent = 'codex'\nmax_cost_per_run = 1": ("--max-cost-per-run cannot be held", (2,)),
     "agent = 'codex'\nmax_cost_per_day = 1": ("--max-cost-per-day cannot be held", (2,)),

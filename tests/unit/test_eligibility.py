@@ -23,7 +23,7 @@ from bdauto.domain.reaping import (
     decide_reap,
     too_many,
 )
-from bdauto.domain.settings import DispatchSettings, OnStall, ReapSettings
+from bdauto.domain.settings import Acceptance, DispatchSettings, OnStall, ReapSettings
 from bdauto.domain.values import format_age
 from tests.support.fakes import NOW, bead
 
@@ -58,6 +58,7 @@ VERDICTS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("without labels", {}, {"labels": ("a",)}, "lacks label a"),
     ("excluded by a label", {"labels": ["x"]}, {"exclude_labels": ("y", "x")}, "has the excluded label x"),
     ("not excluded", {"labels": ["z"]}, {"exclude_labels": ("y", "x")}, ""),
+    ("criteria that are optional", {"acceptance_criteria": " "}, {"acceptance": Acceptance.optional}, ""),
 ]
 
 
@@ -86,6 +87,8 @@ def test_verdicts(fields: dict[str, Any], settings: dict[str, Any], reason: str)
         ([{"labels": ["a"]}], {"exclude_labels": ("a",)}, "--exclude-label says which"),
         ([{"acceptance_criteria": ""}, {"issue_type": "epic"}], {}, ""),
         ([{"acceptance_criteria": ""}, {}], {}, ""),
+        ([{"acceptance_criteria": ""}], {}, "or give --acceptance optional"),
+        ([{"acceptance_criteria": ""}], {"acceptance": Acceptance.optional}, ""),
         ([{"defer_until": NOW + timedelta(days=1)}], {}, ""),
         ([], {}, ""),
     ],

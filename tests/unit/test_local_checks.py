@@ -16,6 +16,7 @@ from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from bdauto.agents.runner import CheckContext
 from bdauto.domain.findings import Check, Level
+from bdauto.domain.record import Run
 from bdauto.errors import UsageError
 
 NOW = datetime.fromtimestamp(1_800_000_000, UTC)
@@ -185,6 +186,19 @@ def test_bd_is_looked_for_on_the_path_of_the_agent() -> None:
         "bdauto runs"
         in found(command="/bin/sh", check="/bin/sh", env={"PATH": f"{Path.cwd()}/other"})["agent's bd"].detail
     )
+
+
+def test_jobs_without_a_command_name_the_agent_that_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator gave `run` its agent as a flag, and gives `doctor` none."""
+    ran = [("x-1", Run(attempt="w1", agent="claude")), ("x-2", Run(attempt="w2", agent="my-agent"))]
+    monkeypatch.setattr(LocalAgent, "recent_runs", lambda *_: ran)
+    agent = LocalAgent(
+        LocalAgentSettings(agent_jobs=Path("jobs")), Path(".beads"), "agent", {"PATH": f"{Path.cwd()}/bin"}
+    )
+    checks = {one.name: one for one in agent.checks(CheckContext(lambda: NOW, f"{Path.cwd()}/bin/bd"))}
+    assert bad(checks) == {"agent command": Level.warn}
+    assert "jobs of this tracker ran here: claude, my-agent" in checks["agent command"].detail
+    assert 'agent = "claude"' in checks["agent command"].hint
 
 
 def test_a_repository_in_which_git_makes_no_branch(monkeypatch: pytest.MonkeyPatch) -> None:

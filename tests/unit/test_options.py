@@ -20,7 +20,7 @@ from bdauto.agents.local.settings import (
 )
 from bdauto.cli import app
 from bdauto.cli.options import Offer, with_options
-from bdauto.cli.validation import check_bd, check_costs
+from bdauto.cli.validation import check_bd, check_dispatch
 from bdauto.cli.variables import KNOWN, check_variables
 from bdauto.domain.settings import BdSettings, DispatchSettings, OnStall, Option, ReapSettings, Secret
 from bdauto.errors import UsageError
@@ -218,7 +218,7 @@ def test_a_limit_on_a_day_holds_or_is_refused(agent: Any, cost_per_run: float | 
         if refused
         else nullcontext()
     ):
-        check_costs(dispatch, AgentSettings(agent=agent))
+        check_dispatch(dispatch, AgentSettings(agent=agent))
 
 
 @pytest.mark.parametrize("name", ["", "--yolo", "a b", "x" * 101, "m\n"])

@@ -28,6 +28,11 @@ def test_the_built_in_prompt_asks_for_what_bdauto_believes() -> None:
     assert "{" not in prompt
 
 
+def test_a_bead_without_criteria_is_asked_for_by_its_text() -> None:
+    prompt = render(TEMPLATE, bead("x-1", title="Fix it", acceptance_criteria=" "), "w1")
+    assert "(none are given: do what the title and the description ask for)" in prompt
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_beads_text_is_put_in_as_it_is_and_never_expanded(text: str) -> None:
     prompt = render(

@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bdauto.agents.cli_adapters.table import ADAPTERS
@@ -21,6 +22,29 @@ ROOM = 1 << 30
 
 def checks(agent: LocalAgent, context: CheckContext) -> Iterator[Check]:
     """Check the command, the folders, the disk and what earlier jobs left."""
+    if agent.settings.agent_command is None:
+        yield _earlier_agents(agent)
+    else:
+        yield from _command(agent)
+    yield _bd(agent, context.bd)
+    if agent.dropped:
+        yield ok("environment", f"the agent does not get {', '.join(agent.dropped)}")
+    yield _jobs(agent)
+    yield _disk(agent.jobs.path)
+    yield _worktrees(agent, context.now().timestamp())
+
+
+def _earlier_agents(agent: "LocalAgent") -> Check:
+    """Name the agents that ran here, where none is configured for this command."""
+    known = sorted({run.agent for _, run in agent.recent_runs(datetime.fromtimestamp(0, UTC)) if run.agent})
+    words = f"none is configured for this command; jobs of this tracker ran here: {', '.join(known) or 'agents'}"
+    name = next((name for name in known if name in ADAPTERS), "NAME")
+    hint = f'write agent = "{name}" into the file that `bdauto config init` makes, or give --agent {name}'
+    return warn("agent command", words, hint)
+
+
+def _command(agent: "LocalAgent") -> Iterator[Check]:
+    """Check the command and the folder where it runs."""
     try:
         agent.check()
         yield ok("agent command", agent.command.program())
@@ -31,12 +55,6 @@ def checks(agent: LocalAgent, context: CheckContext) -> Iterator[Check]:
             yield ok("checks", f"{words}; each ends after {format_duration(agent.settings.agent_check_timeout)}")
         yield from _agent(agent)
         yield from _repository(agent)
-    yield _bd(agent, context.bd)
-    if agent.dropped:
-        yield ok("environment", f"the agent does not get {', '.join(agent.dropped)}")
-    yield _jobs(agent)
-    yield _disk(agent.jobs.path)
-    yield _worktrees(agent, context.now().timestamp())
 
 
 def _agent(agent: LocalAgent) -> Iterator[Check]:
@@ -96,7 +114,8 @@ def _jobs(agent: LocalAgent) -> Check:
     if not _locks_work(path / ".lock"):
         return fail(name, UsageError(f"locks do not work in {path}"), "name a folder on a local disk with --agent-jobs")
     named = f", jobs folder {agent.jobs.place()}" if agent.jobs.place() else ""
-    return ok(name, f"{capacity.active} of {capacity.total} slots taken, {path}{named}")
+    taken = f"{capacity.active} of {capacity.total} slots taken" if capacity.total else f"{capacity.active} running"
+    return ok(name, f"{taken}, {path}{named}")
 
 
 def _locks_work(file: Path) -> bool:

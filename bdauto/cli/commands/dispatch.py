@@ -4,7 +4,7 @@ from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.context import LazyRunner, begin, finish, opened, telling, wait_for_jobs, writer
 from bdauto.cli.options import with_options
-from bdauto.cli.validation import check_costs
+from bdauto.cli.validation import check_dispatch
 from bdauto.clock import Runtime
 from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, TelemetrySettings
 from bdauto.errors import BdautoError
@@ -20,7 +20,7 @@ def dispatch(
 ) -> None:
     """Dispatch the most urgent ready beads: one cycle, then exit."""
     kind = kinds.required(agent)
-    check_costs(settings, agent)
+    check_dispatch(settings, agent)
     started = begin("dispatch", output, bd, kind.part(agent), settings, telemetry)
     runtime, runner = Runtime(), LazyRunner(kind, agent, bd)
     from bdauto.controllers.dispatcher import Dispatcher

@@ -13,6 +13,7 @@ from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.context import open_runner, opened, start_log
 from bdauto.cli.options import DISPATCHING, LOOKING, Offer, argument, bd_settings, with_options
 from bdauto.cli.printing import envelope
+from bdauto.cli.validation import check_acceptance
 from bdauto.clock import Runtime
 from bdauto.diagnostics.explanation import as_json, explanation
 from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ReapSettings
@@ -49,6 +50,7 @@ def explain(
     output: OutputSettings,
 ) -> None:
     """Explain why a bead is where it is: its verdict, each condition behind it, and what would fix it."""
+    check_acceptance(dispatch, agent)
     open_to = open_runner(agent, bd)
     start_log(output)
     with opened(bd, readonly=True) as tracker:

@@ -12,7 +12,7 @@ from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.context import LazyRunner, begin, opened, wait_for_jobs, writer
 from bdauto.cli.options import with_options
 from bdauto.cli.printing import show
-from bdauto.cli.validation import check_costs, need
+from bdauto.cli.validation import check_dispatch, need
 from bdauto.clock import Runtime
 from bdauto.domain.settings import (
     BdSettings,
@@ -43,7 +43,7 @@ def run(
 ) -> None:
     """Dispatch and reap in one process until SIGTERM or SIGINT. --json reports each cycle that touched a bead."""
     kind = kinds.required(agent)
-    check_costs(dispatch, agent)
+    check_dispatch(dispatch, agent)
     if loop.listen:
         need("metrics", "--listen")
     from bdauto.bd.revision import open_revision

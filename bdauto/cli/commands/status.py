@@ -12,6 +12,7 @@ from bdauto.cli import streams
 from bdauto.cli.context import open_runner, opened, start_log
 from bdauto.cli.options import DISPATCHING, LOOKING, Offer, with_options
 from bdauto.cli.printing import envelope
+from bdauto.cli.validation import check_acceptance
 from bdauto.clock import Runtime
 from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.snapshot import Snapshot, gather
@@ -50,6 +51,7 @@ def status(
     interval, limit = view.watch, view.limit
     if interval and view.check:
         raise UsageError("--watch and --check exclude each other", hint="a watch has no exit status: give one of them")
+    check_acceptance(dispatch, agent)
     open_to = open_runner(agent, bd)
     start_log(output)
     runtime = Runtime()
