@@ -91,7 +91,7 @@ image: ## the image, by buildah, podman or docker; BD_SHA256=... is required (se
 
 lock: $(STAMP) ## pin the image's Python packages again: deploy/requirements*.txt
 	$(BIN)/python -m pip install --quiet uv
-	$(LOCK) --python-version 3.11 --extra metrics --extra notify --extra watch pyproject.toml --output-file deploy/requirements.txt
+	$(LOCK) --python-version 3.11 --extra all pyproject.toml --output-file deploy/requirements.txt
 	printf 'hatchling\nhatch-fancy-pypi-readme\n' | $(LOCK) --python-version 3.11 - --output-file deploy/requirements-build.txt
 
 release: $(STAMP) ## VERSION=1.2.3: check, build, commit and tag; then it says what is left

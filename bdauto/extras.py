@@ -1,5 +1,6 @@
 """Optional libraries, and how to install one into the environment that this copy of bdauto runs in."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,13 @@ def missing(extra: str) -> bool:
     from importlib.util import find_spec
 
     return any(find_spec(module) is None for module in EXTRAS[extra])
+
+
+def advice(extra: str) -> str:
+    """Return what to do to have the extra's libraries. An image with a read-only root takes none."""
+    if not os.access(sys.prefix, os.W_OK):
+        return f"{sys.prefix} cannot be written: build an image or an environment with the extra {extra!r}"
+    return f"run `{how_to_install(extra)}`"
 
 
 def how_to_install(extra: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bdauto.bd.client import Bd
 from bdauto.bd.server_address import ServerAddress, database_name, read_object, server_address
 from bdauto.errors import BdFailed
-from bdauto.extras import how_to_install, missing
+from bdauto.extras import advice, missing
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
@@ -92,7 +92,7 @@ class ServerRevision:
         `data` is where a server that bd starts has its databases. It need not exist.
         """
         if missing("watch"):
-            raise BdFailed("the library PyMySQL is not installed", hint=f"run `{how_to_install('watch')}`")
+            raise BdFailed("the library PyMySQL is not installed", hint=advice("watch"))
         self._folder = folder
         self._named_at = self._metadata_time()
         self._address = self._named()

@@ -11,7 +11,7 @@ from bdauto.bd.tracker import redirected
 from bdauto.domain.settings import Acceptance, BdSettings, DispatchSettings, TelemetrySettings
 from bdauto.domain.values import checked_url, full_url
 from bdauto.errors import UsageError
-from bdauto.extras import EXTRAS, how_to_install, missing
+from bdauto.extras import EXTRAS, advice, missing
 
 
 def check_bd(settings: BdSettings) -> BdSettings:
@@ -84,7 +84,7 @@ def check_telemetry_urls(settings: TelemetrySettings) -> None:
 def need(extra: str, option: str) -> None:
     """Check that the libraries behind an option are installed."""
     if missing(extra):
-        raise UsageError(f"{option} needs {' and '.join(EXTRAS[extra])}", hint=f"run `{how_to_install(extra)}`")
+        raise UsageError(f"{option} needs {' and '.join(EXTRAS[extra])}", hint=advice(extra))
 
 
 CHECKS: dict[type, Callable[[Any], Any]] = {

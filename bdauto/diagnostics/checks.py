@@ -30,7 +30,7 @@ from bdauto.errors import (
     BdMissing,
     UsageError,
 )
-from bdauto.extras import EXTRAS, how_to_install, missing
+from bdauto.extras import EXTRAS, advice, missing
 from bdauto.sanitize import clean
 
 NOT_CLOSED = ("open", "in_progress", "blocked", "deferred")
@@ -213,7 +213,7 @@ def _actor(bd: Bd) -> Check:
 def _extras() -> Iterator[Check]:
     for extra in EXTRAS:
         if missing(extra):
-            yield warn(f"extra {extra}", "not installed", f"if you want it, run `{how_to_install(extra)}`")
+            yield warn(f"extra {extra}", "not installed", f"if you want it: {advice(extra)}")
         else:
             yield ok(f"extra {extra}", "installed")
 

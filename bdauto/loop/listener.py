@@ -108,7 +108,7 @@ def _page(pages: Pages, folders: Folders, path: str) -> Page:
         return pages[path]()
     folder, slash, name = path.rpartition("/")
     found = folders.get(folder + slash)
-    return found(name) if found and name else Page(404, b"not found\n")
+    return found(name) if found and name else Page(404, f"not found; there are {', '.join(sorted(pages))}\n".encode())
 
 
 def _tried(make: Callable[[], Page], path: str) -> Page:

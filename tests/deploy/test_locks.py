@@ -34,9 +34,11 @@ def locked(name: str) -> dict[str, str]:
             "requirements.txt",
             [
                 *project()["project"]["dependencies"],
-                *project()["project"]["optional-dependencies"]["metrics"],
-                *project()["project"]["optional-dependencies"]["notify"],
-                *project()["project"]["optional-dependencies"]["watch"],
+                *(
+                    requirement
+                    for extra in ("metrics", "notify", "watch", "web")
+                    for requirement in project()["project"]["optional-dependencies"][extra]
+                ),
             ],
         ),
         ("requirements-build.txt", project()["build-system"]["requires"]),

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bdauto.extras import EXTRAS, how_to_install
+from bdauto.cli.commands.run import _no_page
+from bdauto.extras import EXTRAS, advice, how_to_install
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
@@ -25,3 +26,16 @@ def test_an_environment_of_pipx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 def test_an_environment_of_uv_has_no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert how_to_install("notify") == f"uv pip install --python {sys.executable} apprise"
+
+
+def test_an_image_that_cannot_be_written_is_not_told_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert advice("web").startswith("run `")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert advice("web") == f"{sys.prefix} cannot be written: build an image or an environment with the extra 'web'"
+
+
+def test_a_page_whose_libraries_are_missing_says_which() -> None:
+    page = _no_page()
+    assert page.status == 404
+    assert b"jinja2 and pygal are not installed" in page.body
+    assert b"pip install jinja2 pygal" in page.body

@@ -23,7 +23,7 @@ from bdauto.domain.settings import (
     TelemetrySettings,
 )
 from bdauto.errors import BdError
-from bdauto.extras import missing
+from bdauto.extras import EXTRAS, advice, missing
 
 if TYPE_CHECKING:
     from bdauto.loop.listener import Page
@@ -103,7 +103,10 @@ def _listening(address: tuple[str, int], loop: "Loop", site: "Callable[[], Site]
 
     pages = _pages(loop)
     folders: Folders = {}
-    if site:
+    if site is None:
+        pages["/"] = _no_page
+        folders = {"/beads/": lambda _: _no_page()}
+    else:
         pages |= {"/": lambda: _page(site().front()), "/favicon.ico": lambda: Page(204, b"")}
         folders = {"/beads/": lambda bead: _page(site().bead(bead))}
     listener = Listener(address, pages, folders)
@@ -112,6 +115,13 @@ def _listening(address: tuple[str, int], loop: "Loop", site: "Callable[[], Site]
         yield
     finally:
         listener.close()
+
+
+def _no_page() -> "Page":
+    from bdauto.loop.listener import Page
+
+    words = f"no page here: {' and '.join(EXTRAS['web'])} are not installed in bdauto's environment; {advice('web')}"
+    return Page(404, f"{words}\n".encode())
 
 
 def _page(found: "Html") -> "Page":
