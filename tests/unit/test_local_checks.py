@@ -195,10 +195,10 @@ def test_jobs_without_a_command_name_the_agent_that_ran(monkeypatch: pytest.Monk
     agent = LocalAgent(
         LocalAgentSettings(agent_jobs=Path("jobs")), Path(".beads"), "agent", {"PATH": f"{Path.cwd()}/bin"}
     )
-    checks = {one.name: one for one in agent.checks(CheckContext(lambda: NOW, f"{Path.cwd()}/bin/bd"))}
-    assert bad(checks) == {"agent command": Level.warn}
-    assert "jobs of this tracker ran here: claude, my-agent" in checks["agent command"].detail
-    assert 'agent = "claude"' in checks["agent command"].hint
+    told = {one.name: one for one in checks(agent, CheckContext(lambda: NOW, f"{Path.cwd()}/bin/bd"))}
+    assert bad(told) == {"agent command": Level.warn}
+    assert "jobs of this tracker ran here: claude, my-agent" in told["agent command"].detail
+    assert 'agent = "claude"' in told["agent command"].hint
 
 
 def test_a_repository_in_which_git_makes_no_branch(monkeypatch: pytest.MonkeyPatch) -> None:
