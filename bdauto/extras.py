@@ -23,7 +23,7 @@ def missing(extra: str) -> bool:
 def advice(extra: str) -> str:
     """Return what to do to have the extra's libraries. An image with a read-only root takes none."""
     if not os.access(sys.prefix, os.W_OK):
-        return f"{sys.prefix} cannot be written: build an image or an environment with the extra {extra!r}"
+        return f"build an image or an environment with the extra {extra!r}: {sys.prefix} cannot be written"
     return f"run `{how_to_install(extra)}`"
 
 

@@ -213,7 +213,7 @@ def _actor(bd: Bd) -> Check:
 def _extras() -> Iterator[Check]:
     for extra in EXTRAS:
         if missing(extra):
-            yield warn(f"extra {extra}", "not installed", f"if you want it: {advice(extra)}")
+            yield warn(f"extra {extra}", "not installed", f"if you want it, {advice(extra)}")
         else:
             yield ok(f"extra {extra}", "installed")
 

@@ -31,7 +31,7 @@ def test_an_environment_of_uv_has_no_pip(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_an_image_that_cannot_be_written_is_not_told_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     assert advice("web").startswith("run `")
     monkeypatch.setattr("os.access", lambda *_: False)
-    assert advice("web") == f"{sys.prefix} cannot be written: build an image or an environment with the extra 'web'"
+    assert advice("web") == f"build an image or an environment with the extra 'web': {sys.prefix} cannot be written"
 
 
 def test_a_page_whose_libraries_are_missing_says_which() -> None:
