@@ -14,7 +14,8 @@
     ├── ServiceError            4  what runs the agent
     │   ├── ServiceDown            unreachable, or failing
     │   └── ServiceDrift           refused, misconfigured, or an answer that bdauto does not understand
-    │       └── TokenRefused       the agent service does not accept the token
+    │       ├── TokenRefused       the agent service does not accept the token
+    │       └── ServiceRefusal     the Kubernetes API refuses
     │   └── AgentsDie              the agents of several beads died at once: dispatching is suspended
     └── PartlyDone              5  some beads failed and the others were handled, or a person is needed
 
@@ -101,6 +102,16 @@ class ServiceDrift(ServiceError):
 
 class TokenRefused(ServiceDrift):
     """The agent service does not accept the token (401 or 403)."""
+
+
+class ServiceRefusal(ServiceDrift):
+    """The Kubernetes API has answered and refused. `code` is the HTTP status, `reason` and `words` are the API's."""
+
+    def __init__(self, message: str, *, hint: str = "", code: int = 0, reason: str = "", words: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.reason = reason
+        self.words = words
 
 
 class AgentsDie(ServiceError):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 EXTRAS = {
+    "kubernetes": ("lightkube",),
     "metrics": ("prometheus_client", "waitress"),
     "notify": ("apprise",),
     "watch": ("pymysql",),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 import msgspec
 
 from bdauto.agents.beadboard.settings import BeadBoardSettings
+from bdauto.agents.kubernetes.settings import KubernetesSettings
 from bdauto.agents.local.settings import LocalAgentSettings, check_cost_per_run, check_local
 from bdauto.agents.service.settings import ServiceAgentSettings
 from bdauto.agents.service_settings import check_urls
@@ -69,7 +70,8 @@ class Kind(msgspec.Struct, frozen=True):
 
 LOCAL = Kind("local", LocalAgentSettings, "agent_command", "an agent command", "agent")
 SERVICE = Kind("service", ServiceAgentSettings, "agent_url", "an agent service")
-KINDS = (Kind("beadboard", BeadBoardSettings, "beadboard_url", "BeadBoard"), SERVICE, LOCAL)
+KUBERNETES = Kind("kubernetes", KubernetesSettings, "kubernetes_template", "a template in Kubernetes")
+KINDS = (Kind("beadboard", BeadBoardSettings, "beadboard_url", "BeadBoard"), SERVICE, LOCAL, KUBERNETES)
 """The kinds. Of two that share an option, the first one is chosen."""
 
 
@@ -95,7 +97,8 @@ else:
 
 JOBS_HERE = ("agent_jobs",)
 """The options of commands that look for jobs on this machine."""
-JOBS = ("agent_url", "agent_token_file", "timeout", *JOBS_HERE)
+JOBS_IN_KUBERNETES = ("kubernetes_template", "kubernetes_namespace", "kubernetes_context")
+JOBS = ("agent_url", "agent_token_file", "timeout", *JOBS_IN_KUBERNETES, *JOBS_HERE)
 """The options of commands that look for a bead's job."""
 SWEEPING = (*JOBS, "agent", "agent_command")
 """Those, and that of a sweep: a machine with an agent command has jobs."""

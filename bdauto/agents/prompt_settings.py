@@ -22,4 +22,8 @@ CostLimit = Annotated[
         parse=parse_dollars,
     ),
 ]
+Slots = Annotated[int, Option("Jobs at a time: on this machine, or of this tracker in the namespace.", PROMPT)]
+Keep = Annotated[
+    timedelta, Option("Keep a job's folder, or its Job in Kubernetes, for this long after its end.", PROMPT)
+]
 TIME_LIMIT = timedelta(minutes=45)

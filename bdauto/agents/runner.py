@@ -13,7 +13,7 @@ import msgspec
 from bdauto.agents.answers import Answer, NotStarted
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.domain.bead import Bead
-from bdauto.domain.reaping import ELSEWHERE, FailedCheck, JobEvidence
+from bdauto.domain.reaping import ALIVE, ELSEWHERE, FailedCheck, JobEvidence
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Run
 from bdauto.errors import ServiceDrift, ServiceError
@@ -151,6 +151,10 @@ class Runner:
     def job_state(self, job: str) -> str | None:
         """Return the state of a job, None if nobody knows the job. Raises ServiceError."""
         return None
+
+    def ended(self, jobs: Collection[str]) -> set[str]:
+        """Return those of these jobs that have ended, or must be. Asked twice a second. Raises ServiceError."""
+        return {job for job in jobs if self.job_state(job) not in ALIVE}
 
     def jobs_of(self, bead: Bead) -> list[str]:
         """Return the ids of the bead's jobs that are known, the oldest first."""

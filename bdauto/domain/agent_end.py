@@ -8,7 +8,7 @@ import msgspec
 
 
 class Why(StrEnum):
-    """Why a run ended. `question`: the agent needs a person's answer."""
+    """Why a run ended. `question`: the agent needs a person's answer. `config`: a Job that cannot run as configured."""
 
     ok = "ok"
     question = "question"
@@ -17,6 +17,7 @@ class Why(StrEnum):
     login = "login"
     overloaded = "overloaded"
     network = "network"
+    config = "config"
     turns = "turns"
     budget = "budget"
     denied = "denied"
@@ -27,7 +28,7 @@ class Why(StrEnum):
     unknown = "unknown"
 
 
-OF_SERVICE = frozenset({Why.limit, Why.login, Why.overloaded, Why.network})
+OF_SERVICE = frozenset({Why.limit, Why.login, Why.overloaded, Why.network, Why.config})
 """The service behind the agent is at fault, so no bead is charged."""
 
 

@@ -83,12 +83,14 @@ class JobEvidence(msgspec.Struct, frozen=True):
 
     A bead without a job has no state, and where no agent service is configured no bead has one. `ends` says of each job
     that has ended how it did. `others` has the job that a state is of, where that is not the one that the bead names.
+    `waits` says what a job waits for, where that is known.
     """
 
     states: Mapping[str, str] = msgspec.field(default_factory=dict)
     runs_nothing: bool = False
     ends: Mapping[str, Run] = msgspec.field(default_factory=dict)
     others: Mapping[str, str] = msgspec.field(default_factory=dict)
+    waits: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def without(self, beads: Collection[str]) -> "JobEvidence":
         """Return the evidence without the jobs of these beads, given by their ids."""
@@ -161,14 +163,15 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
         return _keep(bead, f"updated at {format_time(bead.updated_at)}, which lies ahead and is not believed")
     age = now - seen
     aged = f"{format_age(age)} since the last update"
-    if job_state == ELSEWHERE and bead.ends_by and now <= bead.ends_by:
+    if job_state in (ELSEWHERE, NO_ANSWER) and bead.ends_by and now <= bead.ends_by:
         until = f"its job ends by {format_time(bead.ends_by)}"
         return _keep(bead, f"{aged}{_silence(bead, job_state)}, and {until}")
     if job_state in ALIVE and age > LONGEST_BELIEF and not bead.local and (_silent(bead) or bead.record.adopted):
         words = f"job {bead.record.job} is called {job_state}, but nothing was noted for {format_age(age)}"
         return msgspec.structs.replace(_over(bead, words, settings, by_age=True), gives_up=True)
     if job_state in ALIVE:
-        return _keep(bead, f"job {evidence.others.get(bead.id) or _job(bead)} is {job_state}; {aged}")
+        waits = f" ({evidence.waits[bead.id]})" if evidence.waits.get(bead.id) else ""
+        return _keep(bead, f"job {evidence.others.get(bead.id) or _job(bead)} is {job_state}{waits}; {aged}")
     if _without_job(bead):
         return _unstarted(bead, age, _nothing(evidence, job_state), settings, _silence(bead, job_state))
     if job_state == NOT_ASKED:

@@ -26,7 +26,8 @@ RUNNING = ("in_progress", "open")
 class RunningJob(msgspec.Struct, frozen=True):
     """A job that runs on this machine, the bead that it was started for, and when it was started.
 
-    It was `heard` last then. It is ended if it is silent for longer than `silence`. None: it may be.
+    It was `heard` last then. It is ended if it is silent for longer than `silence`. None: it may be. `give_up` says why
+    it cannot begin, and must be ended.
     """
 
     bead: str
@@ -34,6 +35,7 @@ class RunningJob(msgspec.Struct, frozen=True):
     started: datetime
     heard: datetime | None = None
     silence: timedelta | None = None
+    give_up: str = ""
 
 
 class Fate(StrEnum):
@@ -115,6 +117,8 @@ def decide(
         return Decision(
             running, Fate.stopped, f"its agent closed the bead and did not end within {format_duration(linger)}"
         )
+    if running.give_up:
+        return Decision(running, Fate.stopped, running.give_up)
     heard = max(running.heard or running.started, bead.updated_at)  # a note is a sign of life, too
     if running.silence and now - heard > running.silence:
         return Decision(running, Fate.stopped, f"{SILENCE}nothing was written for {format_duration(running.silence)}")

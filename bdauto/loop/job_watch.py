@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from bdauto import log
 from bdauto.controllers.reconciler import Reconciler
 from bdauto.domain.outcome import BeadOutcome, Report
-from bdauto.domain.reaping import ALIVE
 from bdauto.errors import ServiceError
 from bdauto.loop.loop_context import Lane, LoopContext
 from bdauto.loop.pause_monitor import PauseMonitor
@@ -69,7 +68,7 @@ class JobWatch:
 
     def ended(self, runner: "Runner") -> bool:
         """Return whether a job that is known to run on this machine has ended. Each end is told once."""
-        over = {job for job in self._running if runner.job_state(job) not in ALIVE}
+        over = runner.ended(self._running)
         self._running -= over
         return bool(over)
 

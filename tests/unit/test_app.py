@@ -64,6 +64,7 @@ STATUS = {
     "UsageError": 2,
     "ServiceDown": 4,
     "TokenRefused": 4,
+    "ServiceRefusal": 4,
     "AgentsDie": 4,
     "PartlyDone": 5,
     **dict.fromkeys(("BdMissing", "BdUnsupported", "BdTimeout", "BdFailed", "BdMoved", "BdConflict", "BdDrift"), 3),

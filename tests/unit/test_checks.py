@@ -124,6 +124,7 @@ def test_all_is_well_in_this_order(world: Sandbox, site: Site) -> None:
         "clock: BeadBoard",
         "clock: agent service",
         "BeadBoard's beads",
+        "extra kubernetes",
         "extra metrics",
         "extra notify",
         "extra watch",

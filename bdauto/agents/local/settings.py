@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from bdauto.agents.prompt_settings import TIME_LIMIT, CostLimit, Prompt, TimeLimit
+from bdauto.agents.prompt_settings import TIME_LIMIT, CostLimit, Keep, Prompt, Slots, TimeLimit
 from bdauto.domain.settings import Option
 from bdauto.errors import UsageError
 
@@ -82,7 +82,7 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
             parse=parse_command,
         ),
     ] = None
-    agent_slots: Annotated[int, Option("Jobs at a time on this machine.", LOCAL)] = 1
+    agent_slots: Slots = 1
     agent_timeout: TimeLimit = TIME_LIMIT
     agent_silence: Annotated[
         timedelta | None,
@@ -125,9 +125,7 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
             metavar="DIR",
         ),
     ] = None
-    agent_keep: Annotated[timedelta, Option("Keep a job's folder for this long after its end.", LOCAL)] = timedelta(
-        days=7
-    )
+    agent_keep: Keep = timedelta(days=7)
 
 
 def silence_of(settings: LocalAgentSettings) -> timedelta | None:

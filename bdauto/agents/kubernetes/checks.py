@@ -1,0 +1,64 @@
+"""What `bdauto doctor` checks of agents in Kubernetes. Reads only."""
+
+from collections.abc import Iterator
+
+from bdauto.agents.kubernetes.runner import KubernetesAgent
+from bdauto.agents.prompt import read_template
+from bdauto.agents.runner import CheckContext
+from bdauto.domain.findings import Check, fail, ok, warn
+from bdauto.errors import ServiceError, UsageError
+from bdauto.sanitize import clean
+
+RIGHTS = {
+    "batch/jobs": ("create", "get", "list", "patch"),
+    "batch/cronjobs": ("get",),
+    "/pods": ("list",),
+    "/pods/log": ("get",),
+    "/events": ("list",),
+}
+"""What bdauto does in its namespace, by GROUP/RESOURCE. The Role of deploy/ has exactly these."""
+
+
+def checks(agent: KubernetesAgent, context: CheckContext) -> Iterator[Check]:  # noqa: ARG001
+    """Check the rights, the template, the prompt and the quotas."""
+    try:
+        wanted = [(verb, resource) for resource, verbs in RIGHTS.items() for verb in verbs]
+        lacking = [
+            f"{verb} {resource.lstrip('/')}" for verb, resource in wanted if not agent.cluster.may(verb, resource)
+        ]
+    except ServiceError as error:
+        yield fail("Kubernetes", error)
+        return
+    if lacking:
+        words = f"this account may not {', '.join(lacking)} in namespace {agent.cluster.namespace}"
+        yield fail("rights", UsageError(words), "give it the Role of the chart")
+    else:
+        yield ok("rights", f"all that is needed in namespace {agent.cluster.namespace}")
+    try:
+        found = agent.read_template()
+        pod = found["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        yield ok("template", f"{agent.name}, image {clean(str(pod['containers'][0].get('image')), 120)}")
+        read_template(agent.settings.agent_prompt)
+    except (UsageError, ServiceError) as error:
+        yield fail("template", error)
+    yield _quota(agent)
+
+
+def _quota(agent: KubernetesAgent) -> Check:
+    """Look for a quota on pods, which alone is a hard limit: dispatchers that count at the same time count the same."""
+    name = "quota"
+    try:
+        limits = [
+            (str(quota["metadata"]["name"]), hard)
+            for quota in agent.cluster.quotas()
+            for hard in [(quota.get("status") or {}).get("hard") or {}]
+        ]
+    except ServiceError:
+        return ok(name, "not known: this account may not list resourcequotas")
+    for quota, hard in limits:
+        if "count/jobs.batch" in hard:
+            words = f"{clean(quota, 60)} counts Jobs, also those that have ended"
+            return warn(name, words, "limit `pods` instead")
+        if "pods" in hard:
+            return ok(name, f"{clean(quota, 60)}: {clean(str(hard['pods']), 20)} pods")
+    return ok(name, f"none; --agent-slots is {agent.settings.agent_slots}")

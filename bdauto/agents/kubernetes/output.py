@@ -1,0 +1,66 @@
+"""The log of a Job's pod, and what it says of costs."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from bdauto.agents.cli_adapters import table
+from bdauto.agents.kubernetes import message
+from bdauto.agents.kubernetes.evidence import PodView
+from bdauto.domain.record import Result
+from bdauto.domain.results import told_end
+
+if TYPE_CHECKING:
+    from bdauto.agents.kubernetes.cluster import Cluster
+
+TAIL = 200
+"""Lines of a log that are read before its Job is ended."""
+
+
+class PodOutput:
+    """The output of a Job. Each `read` yields the lines that are newer than the last one."""
+
+    agent = ""
+
+    def __init__(
+        self,
+        cluster: "Cluster",
+        find: Callable[[], PodView | None],
+        state: Callable[[], str],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`find` returns the pod, None while there is none, `state` the Job's state."""
+        self._cluster = cluster
+        self._find = find
+        self._monotonic = monotonic
+        self.state = state
+        self._pod: PodView | None = None
+        self._last = ""
+        self._at: float | None = None
+
+    def read(self) -> Iterator[bytes]:
+        """Yield the new lines. Nodes have other clocks, so the API is asked for a span of time, not for a moment."""
+        self._pod = self._pod or self._find()
+        if self._pod is None:
+            return
+        now = self._monotonic()
+        since = None if self._at is None else math.ceil(now - self._at) + 2
+        self._at = now
+        before = self._last
+        for line in self._cluster.log(self._pod.name, self._pod.container, since=since):
+            at, _, text = line.partition(" ")
+            if at > before:
+                self._last = max(self._last, at)
+                yield text.encode()
+
+
+def figures(cluster: "Cluster", pod: PodView, now: datetime) -> str:
+    """Return the message that the end of a log allows, for a pod that will be gone. Raises ServiceError."""
+    lines = cluster.log(pod.name, pod.container, lines=TAIL)
+    said = table.read_end(_texts(lines), "", now, UTC, failed=True)
+    return message.encode(message.message_of(told_end(Result.stopped, now, said), "cancelled")).decode()
+
+
+def _texts(lines: Iterable[str]) -> Iterator[bytes]:
+    return (line.partition(" ")[2].encode() for line in lines)

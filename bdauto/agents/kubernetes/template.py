@@ -1,0 +1,170 @@
+"""From a template to the Job of one attempt: pure functions on JSON objects.
+
+The template is a suspended CronJob. Its `jobTemplate` is copied, bdauto adds what names the attempt, and forces what
+keeps an agent from running twice. A template that says otherwise is refused.
+"""
+
+import copy
+import hashlib
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+from bdauto.errors import UsageError
+
+Object = dict[str, Any]
+TRACKER, ATTEMPT, BEAD_HASH, TOMBSTONE, RECORDED = (
+    f"bdauto/{name}" for name in ("tracker", "attempt", "bead-hash", "tombstone", "recorded")
+)
+"""Labels of a Job. The first three are its pods' as well. The last two are set where they apply."""
+BEAD, ASSIGNEE, PROMPT, STOPPED, LAST = (
+    f"bdauto/{name}" for name in ("bead", "assignee", "prompt", "stopped", "last-figures")
+)
+"""Annotations: the bead and whose queue it was in. Of the pod: the prompt. Of a stopped Job: why, and its figures."""
+FOLDER = "/etc/bdauto-job"
+"""Where the prompt is in the agent's container, as the file `prompt`."""
+VOLUME = "bdauto-job"
+EVICTABLE = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+MARGIN = timedelta(minutes=2)
+"""The Job's own deadline comes so much after the agent's time limit, which its entry keeps."""
+LONGEST_PROMPT = 200_000
+"""Bytes of a prompt: the annotations of an object may have 256 KiB in all."""
+TOMBSTONE_KEPT = 86_400
+"""Seconds after which a tombstone may go: no dispatcher starts a claim that old."""
+FORCED: Mapping[str, tuple[object, ...]] = {
+    "completions": (None, 1),
+    "parallelism": (None, 1),
+    "backoffLimit": (None, 0),
+    "podReplacementPolicy": (None, "Failed"),
+    "completionMode": (None, "NonIndexed"),
+    "backoffLimitPerIndex": (None,),
+    "maxFailedIndexes": (None,),
+    "successPolicy": (None,),
+    "selector": (None,),
+    "manualSelector": (None, False),
+    "managedBy": (None, "kubernetes.io/job-controller"),
+}
+"""The fields of a Job that bdauto sets or leaves out, with the values that a template may give them."""
+
+
+def short_hash(text: str) -> str:
+    """Return a label value for a text that may be no label value."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:20]
+
+
+def job_name(attempt: str) -> str:
+    """Return the name of an attempt's Job."""
+    return f"bdauto-{attempt}"
+
+
+def refusal(template: Object) -> str:
+    """Return why a CronJob cannot be a template, "" if it can."""
+    return next(_refusals(template), "")
+
+
+def _refusals(template: Object) -> Iterator[str]:
+    if template["spec"].get("suspend") is not True:
+        yield "spec.suspend is not true, so Kubernetes itself starts Jobs of it"
+    job = template["spec"]["jobTemplate"].get("spec") or {}
+    for field, allowed in FORCED.items():
+        if job.get(field) not in allowed:
+            yield f"{field} must not be {job[field]!r:.60}: a bead has one pod, which is not tried again"
+    for rule in (job.get("podFailurePolicy") or {}).get("rules") or ():
+        if rule.get("action") in ("Ignore", "Count"):
+            yield f"podFailurePolicy has the action {rule['action']}: a second pod would follow the first"
+    pod = (job.get("template") or {}).get("spec") or {}
+    if pod.get("restartPolicy") not in (None, "Never"):
+        yield f"restartPolicy must not be {pod['restartPolicy']!r:.40}: a container runs once"
+    if not pod.get("containers"):
+        yield "it has no container"
+    if any(volume.get("name") == VOLUME for volume in pod.get("volumes") or ()):
+        yield f"the volume name {VOLUME} is taken by bdauto"
+
+
+def check_template(template: Object, name: str) -> None:
+    """Raise UsageError if a CronJob cannot be a template."""
+    if why := refusal(template):
+        raise UsageError(f"--kubernetes-template {name}: {why}", hint="change the CronJob")
+
+
+def deadline_of(template: Object, agent_timeout: timedelta) -> int:
+    """Return after how many seconds Kubernetes ends a Job: the template's own deadline, else the agent's and MARGIN."""
+    own = (template["spec"]["jobTemplate"].get("spec") or {}).get("activeDeadlineSeconds")
+    return own if isinstance(own, int) and own > 0 else round((agent_timeout + MARGIN).total_seconds())
+
+
+def job_of(
+    template: Object,
+    *,
+    tracker: str,
+    bead: str,
+    attempt: str,
+    assignee: str,
+    prompt: str,
+    agent_timeout: timedelta,
+) -> Object:
+    """Return the Job of an attempt. The template must have passed `check_template`."""
+    made = copy.deepcopy(template["spec"]["jobTemplate"])
+    labels = {TRACKER: short_hash(tracker), ATTEMPT: attempt, BEAD_HASH: short_hash(bead)}
+    job, pod = made.setdefault("spec", {}), made["spec"]["template"]
+    for field in (*FORCED, "ttlSecondsAfterFinished"):
+        job.pop(field, None)
+    job |= {"completions": 1, "parallelism": 1, "backoffLimit": 0, "podReplacementPolicy": "Failed"}
+    deadline = deadline_of(template, agent_timeout)
+    job["activeDeadlineSeconds"] = deadline
+    _label(pod, labels, {EVICTABLE: "false"} | (_metadata(pod).get("annotations") or {}) | {PROMPT: prompt})
+    spec = pod["spec"]
+    spec["restartPolicy"] = "Never"
+    spec.setdefault("automountServiceAccountToken", False)
+    spec["volumes"] = [*(spec.get("volumes") or ()), _prompt_volume()]
+    limit = min(agent_timeout.total_seconds(), deadline)
+    variables = {
+        "BEAD_ID": bead, "BDAUTO_JOB": attempt, "BEADS_ACTOR": assignee, "BDAUTO_ENTRY_TIMEOUT": f"{limit:.0f}s",
+    }  # fmt: skip
+    _complete(spec["containers"][0], variables)
+    about = {"name": job_name(attempt)}
+    old = made.get("metadata") or {}
+    made = {"apiVersion": "batch/v1", "kind": "Job", "metadata": about, "spec": job}
+    _label(made, (old.get("labels") or {}) | labels, (old.get("annotations") or {}) | {BEAD: bead, ASSIGNEE: assignee})
+    return made
+
+
+def tombstone_of(*, tracker: str, bead: str, attempt: str) -> Object:
+    """Return a Job without a pod that takes the name of an attempt's Job, so that nobody can start it any more."""
+    labels = {TRACKER: short_hash(tracker), ATTEMPT: attempt, BEAD_HASH: short_hash(bead), TOMBSTONE: "true"}
+    container = {"name": "none", "image": "none.invalid/none"}
+    spec = {"completions": 0, "parallelism": 0, "backoffLimit": 0, "ttlSecondsAfterFinished": TOMBSTONE_KEPT}
+    pod = {"spec": {"restartPolicy": "Never", "containers": [container]}}
+    metadata = {"name": job_name(attempt), "labels": labels, "annotations": {BEAD: bead}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {**spec, "template": pod}}
+
+
+def _complete(container: Object, variables: Mapping[str, str]) -> None:
+    """Give the agent's container its variables and its prompt. Kubernetes expands $(NAME), so $ is doubled."""
+    own = [one for one in container.get("env") or () if one.get("name") not in variables]
+    added: list[Object] = [{"name": name, "value": value.replace("$", "$$")} for name, value in variables.items()]
+    uid = {"name": "BDAUTO_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
+    container["env"] = [*(one for one in own if one.get("name") != "BDAUTO_POD"), *added, uid]
+    mount = {"name": VOLUME, "mountPath": FOLDER, "readOnly": True}
+    container["volumeMounts"] = [*(container.get("volumeMounts") or ()), mount]
+    container["terminationMessagePath"] = "/dev/termination-log"
+    container["terminationMessagePolicy"] = "FallbackToLogsOnError"
+
+
+def _prompt_volume() -> Object:
+    field = {"fieldPath": f"metadata.annotations['{PROMPT}']"}
+    return {"name": VOLUME, "downwardAPI": {"items": [{"path": "prompt", "fieldRef": field}]}}
+
+
+def _metadata(thing: Object) -> Object:
+    metadata: Object = thing.get("metadata") or {}
+    return metadata
+
+
+def _label(thing: Object, labels: Mapping[str, str], annotations: Mapping[str, str]) -> None:
+    old = _metadata(thing)
+    thing["metadata"] = {
+        **old,
+        "labels": {**(old.get("labels") or {}), **labels},
+        "annotations": {**(old.get("annotations") or {}), **annotations},
+    }
