@@ -14,7 +14,8 @@ import sh
 from scripts.e2e_k8s.reporting import free_port, say, until
 
 NAMESPACE = "beads-server"
-CONTROLLERS = "cronjob,job,deployment,replicaset,serviceaccount,namespace,garbage-collector,ttl-after-finished,resourcequota,pod-garbage-collector"
+CONTROLLERS = "cronjob,job,deployment,replicaset,serviceaccount,namespace,garbage-collector,ttl-after-finished"
+CONTROLLERS += ",resourcequota,pod-garbage-collector"
 BUILD = "go build -ldflags '-X k8s.io/component-base/version.gitVersion=v1.36.3'"
 """Without its version the API server does not satisfy the chart's kubeVersion. Name the one that you build."""
 PROGRAMS = {
