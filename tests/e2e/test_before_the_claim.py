@@ -74,6 +74,50 @@ def test_what_no_bead_can_be_started_with(machine: Machine, spoil: Callable[[Mac
     assert (doctor.code, words in doctor.out) == (2, True), doctor.out
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--agent-base", "origin/nope"), "bad revision 'origin/nope^{commit}'"),
+        (("--agent-base", "HEAD^{tree}"), "bad revision"),
+        (("--agent-base", "--upload-pack=touch x"), "is not the name of a commit"),
+        (("--agent-dir", "{home}/new"), "new is not in HEAD of"),
+        (("--agent-prepare", "no-such-program"), "is not a program"),
+    ],
+)
+def test_what_a_worktree_cannot_start_with(machine: Machine, words: tuple[str, ...], said: str) -> None:
+    bead = machine.world.create()
+    home = machine.world.db.parent
+    (home / "new").mkdir()
+    done = machine.dispatch("--agent-worktree", *(word.replace("{home}", str(home)) for word in words))
+    assert (done.code, said in done.complaint) == (2, True), done
+    assert untouched(machine, bead)
+
+
+def test_a_remote_that_cannot_be_fetched_charges_nobody(machine: Machine) -> None:
+    """Nobody can know it before the claim. No early death, and the note has git's words."""
+    git(machine, "remote", "add", "origin", str(machine.world.folder / "remote.git"))
+    git(machine, "update-ref", "refs/remotes/origin/main", "HEAD")
+    bead = machine.world.create()
+    assert machine.dispatch("--agent-worktree", "--agent-base", "origin/main").outcomes == {bead: "dispatched"}
+    machine.ended()
+    assert machine.run("reap", "--json").outcomes == {bead: "released"}
+    assert untouched(machine, bead)
+    notes = "\n".join(machine.world.notes(bead))
+    assert ("does not appear to be a git repository" in notes, "could not fetch origin/main" in notes) == (True, True)
+    assert not machine.run("status", "--json").json.get("suspended")
+
+
+def test_a_preparation_that_fails_charges_nobody(machine: Machine) -> None:
+    bead = machine.world.create()
+    words = ("--agent-worktree", "--agent-prepare", "sh -c 'echo the registry is down; exit 3'")
+    assert machine.dispatch(*words).outcomes == {bead: "dispatched"}
+    machine.ended()
+    assert machine.run("reap", "--json").outcomes == {bead: "released"}
+    assert untouched(machine, bead)
+    assert "the registry is down | --agent-prepare failed: exit 3" in "\n".join(machine.world.notes(bead))
+    assert [*(machine.jobs.path / "worktrees").glob("*/*")] == []
+
+
 def test_what_concerns_one_bead_holds_up_no_other(machine: Machine) -> None:
     first, second = machine.world.create("First", priority=0), machine.world.create("Second")
     done = machine.dispatch("--agent-worktree")

@@ -1,5 +1,6 @@
 """Worktrees of beads, on real repositories of git: no work is lost, nothing half-made is used, no lock is missed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bdauto.agents.local.settings import parse_base
 from bdauto.agents.local.worktree import Worktree
 from tests.support.patience import seconds
 
@@ -29,8 +31,26 @@ class Repository:
         self.git("commit", "-qm", "first")
         self.tree = self.of("x-1")
 
-    def of(self, bead: str) -> Worktree:
-        return Worktree(self.root, self.trees / bead, f"agent/{bead}")
+    def of(self, bead: str, base: str = "", command: str = "") -> Worktree:
+        """A bead's worktree. `command` is a script for a shell that prepares it."""
+        words = ("sh", "-c", command) if command else ()
+        return Worktree(self.root, self.trees / bead, f"agent/{bead}", base, words)
+
+    def remote(self) -> Path:
+        """Give the repository a bare remote, with the branch main."""
+        remote = self.root.parent / "remote.git"
+        subprocess.run(["git", "clone", "-q", "--bare", str(self.root), str(remote)], check=True)
+        self.git("remote", "add", "origin", str(remote))
+        self.git("fetch", "-q", "origin")
+        return remote
+
+    def elsewhere(self, remote: Path, script: str) -> None:
+        """What somebody else does in a clone of the remote, and pushes."""
+        clone = self.root.parent / "clone"
+        subprocess.run(["rm", "-rf", str(clone)], check=True)
+        subprocess.run(["git", "clone", "-q", "-b", "main", str(remote), str(clone)], check=True)
+        script = f'git="git {" ".join(IDENTITY)}"; set -e; {script}; git push -q origin HEAD:main'
+        subprocess.run(["sh", "-c", script], cwd=clone, capture_output=True, check=True)
 
     def git(self, *words: str, at: Path | None = None) -> str:
         done = subprocess.run(
@@ -140,19 +160,40 @@ def test_work_on_another_branch_stays_there(repository: Repository) -> None:
     assert repository.git("log", "-1", "--format=%s", "fix") == "work\n"
 
 
-def test_submodules_are_not_checked_out_and_stay_where_an_agent_did(repository: Repository, tmp_path: Path) -> None:
+@pytest.fixture
+def with_library(repository: Repository, tmp_path: Path) -> Repository:
+    """A repository with a submodule."""
     library = Repository(tmp_path / "library")
     repository.git("submodule", "add", str(library.root), "library")
     repository.git("commit", "-qm", "library")
-    call(repository.tree.prepare)
-    assert list((repository.tree.path / "library").iterdir()) == []
-    call(repository.tree.remove)
-    assert not repository.tree.path.exists()
-    for script in ("$git submodule update --init", "rm -rf .git/none; echo work > library/work"):
-        call(repository.tree.prepare)
-        repository.do(script)
-        assert "is kept: " in call(repository.tree.remove, code=1)
-        repository.git("worktree", "remove", "-f", "-f", str(repository.tree.path))
+    return repository
+
+
+def test_submodules_are_not_checked_out_unless_a_command_does(with_library: Repository) -> None:
+    update = " ".join(["git", *IDENTITY, "submodule update --init"])
+    for tree, names in ((with_library.tree, []), (with_library.of("x-2", command=update), [".git", ".gitignore"])):
+        call(tree.prepare)
+        assert sorted(path.name for path in (tree.path / "library").iterdir())[:2] == names
+        assert call(tree.remove) == ""
+        assert not tree.path.exists()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo work > library/work",
+        "$git submodule update --init; echo work > library/work",
+        "$git submodule update --init; echo work > library/work.o",
+        "$git submodule update --init; cd library; $git commit --allow-empty -m work",
+        "$git submodule update --init; cd library; $git commit --allow-empty -m work; git checkout HEAD~1",
+        "$git submodule update --init; cd library; $git checkout -b b; $git commit --allow-empty -m w; git checkout -",
+        "$git submodule update --init; cd library; echo work > work; $git stash -u",
+    ],
+)
+def test_work_in_a_submodule_is_kept(with_library: Repository, script: str) -> None:
+    call(with_library.tree.prepare)
+    with_library.do(script)
+    assert "is kept: " in call(with_library.tree.remove, code=1)
 
 
 def test_no_other_worktree_is_touched(repository: Repository, tmp_path: Path) -> None:
@@ -248,13 +289,13 @@ def test_what_was_killed_while_it_was_made_is_made_anew(repository: Repository, 
 def test_a_removal_that_was_killed_leaves_no_half_of_it(repository: Repository) -> None:
     call(repository.tree.prepare)
     code = (
-        "import os, signal, sys, runpy, shutil\n"
+        "import os, signal, sys, shutil\n"
         "def rmtree(path, **_):\n"
         "    if os.path.exists(path):\n"
         "        os.unlink(path + '/file'); os.kill(os.getpid(), signal.SIGKILL)\n"
         "shutil.rmtree = rmtree\n"
-        f"sys.argv = {repository.tree.remove[3:]!r}\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        f"sys.argv = {repository.tree.remove[4:]!r}\n"
+        f"exec({repository.tree.remove[4]!r})\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     assert not repository.tree.path.exists()
@@ -270,3 +311,163 @@ def test_worktrees_that_are_made_and_removed_at_once(repository: Repository) -> 
         started = [subprocess.Popen(getattr(tree, step), stderr=subprocess.DEVNULL) for tree in trees]
         assert [process.wait() for process in started] == [0] * len(trees)
     assert (repository.branches(), os.listdir(repository.trees)) == ([], [])  # noqa: PTH208
+
+
+def test_a_worktree_starts_from_what_the_remote_has_now(repository: Repository) -> None:
+    """The commits that the user has not pushed are left out."""
+    remote = repository.remote()
+    repository.git("commit", "-q", "--allow-empty", "-m", "not pushed")
+    repository.elsewhere(remote, "$git commit --allow-empty -m theirs")
+    tree = repository.of("x-1", "origin/main")
+    call(tree.prepare)
+    assert repository.git("log", "--format=%s", at=tree.path) == "theirs\nfirst\n"
+    call(tree.remove)
+    assert (tree.path.exists(), repository.branches()) == (False, [])
+
+
+ODD = ["ümläut/'$(touch$IFS)", 'feature/a;b|"c"', "#1&{}"]
+
+
+@pytest.mark.parametrize("base", ["v1", "main~1", *ODD])
+def test_a_worktree_starts_from_any_commit(repository: Repository, base: str) -> None:
+    for name in ODD:
+        repository.git("branch", name)
+    repository.git("tag", "v1")
+    repository.git("commit", "-q", "--allow-empty", "-m", "second")
+    tree = repository.of("x-1", parse_base(base))
+    call(tree.prepare)
+    assert repository.git("log", "--format=%s", at=tree.path) == "first\n"
+
+
+@pytest.mark.parametrize("how", ["gone", "branch"])
+def test_a_base_that_cannot_be_fetched_makes_no_worktree(repository: Repository, how: str) -> None:
+    remote = repository.remote()
+    if how == "gone":
+        remote.rename(remote.with_name("away"))
+    else:
+        repository.git("branch", "-m", "other", at=remote)
+    tree = repository.of("x-1", "origin/main")
+    said = call(tree.prepare, code=1)
+    assert "git could not fetch origin/main" in said
+    assert ("does not appear to be a git repository" if how == "gone" else "find remote ref refs/heads/main") in said
+    assert (os.listdir(repository.trees), repository.branches()) == ([], [])  # noqa: PTH208
+
+
+def test_a_new_worktree_is_prepared_once(repository: Repository) -> None:
+    tree = repository.of("x-1", command="echo installing; pwd >> made.o; cat file")
+    for _ in range(2):
+        call(tree.prepare)
+        assert (tree.path / "made.o").read_text() == f"{tree.path}\n"
+    call(tree.remove)
+    assert not tree.path.exists()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_worktree_whose_preparation_failed_is_not_used(repository: Repository, kept: bool) -> None:
+    if kept:
+        repository.git("branch", "agent/x-1")
+    said = call(repository.of("x-1", command="touch half; echo no network >&2; exit 3").prepare, code=1)
+    assert said.splitlines()[-2:] == ["no network", "--agent-prepare failed: exit 3"]
+    assert os.listdir(repository.trees) == []  # noqa: PTH208
+    assert repository.branches() == (["agent/x-1"] if kept else [])
+    call(repository.tree.prepare)
+    assert not (repository.tree.path / "half").exists()
+
+
+def test_a_preparation_that_was_killed_is_begun_anew(repository: Repository, tmp_path: Path) -> None:
+    """Also from a newer base: the branch goes with the worktree."""
+    begun = tmp_path / "begun"
+    tree = repository.of("x-1", "main", f"touch half; [ -e {begun} ] || (touch {begun}; sleep 60)")
+    process = subprocess.Popen(tree.prepare, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + seconds(30)
+    while not begun.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert tree.is_unfinished
+    repository.git("commit", "-q", "--allow-empty", "-m", "newer")
+    call(tree.prepare)
+    assert repository.git("log", "-1", "--format=%s", at=tree.path) == "newer\n"
+    assert (tree.path / "half").exists()
+
+
+MERGES = {
+    "by a merge": "git merge -q --no-ff -m merge agent/x-1",
+    "by a rebase": "git commit -q --allow-empty -m other; git cherry-pick -x main..agent/x-1",
+    "squashed": "git merge -q --squash agent/x-1; git commit -qm squashed",
+    "squashed with more": "git merge -q --squash agent/x-1; echo more > more; git add more; git commit -qm squashed",
+}
+
+
+@pytest.mark.parametrize("where", ["main", "upstream", "base"])
+@pytest.mark.parametrize("script", MERGES.values(), ids=MERGES.keys())
+def test_a_merged_worktree_is_removed(repository: Repository, script: str, where: str) -> None:
+    """Merged into the HEAD of the checkout, into what that follows, or into the base."""
+    repository.remote()
+    repository.git("branch", "-q", "--set-upstream-to=origin/main")
+    tree = repository.of("x-1", "origin/main" if where == "base" else "")
+    call(tree.prepare)
+    repository.do("echo two >> file; $git commit -qam one; printf 'a\\0b' > binary; git add .; $git commit -qm two")
+    names = " ".join(IDENTITY)
+    subprocess.run(["sh", "-c", script.replace("git ", f"git {names} ")], cwd=repository.root, check=True)
+    if where != "main":
+        repository.git("push", "-q", "origin", "HEAD:main")
+        repository.git("reset", "-q", "--hard", "HEAD~1" if "-x" not in script else "HEAD~3")
+    if where == "base":
+        repository.git("branch", "--unset-upstream")
+    assert call(tree.remove) == ""
+    assert (tree.path.exists(), repository.branches()) == (False, [])
+
+
+UNMERGED = {
+    "half of it": ("echo 2 > b; git add .; $git commit -qm b", "git checkout -q agent/x-1 -- a; git commit -qm a"),
+    "other white space": ("true", "printf ' 1\\n' > a; git add a; git commit -qm a"),
+    "another binary": ("printf 'a\\0b' > b; git add b; $git commit -qm b", "git checkout -q agent/x-1 -- a; "
+    "printf 'a\\0c' > b; git add .; git commit -qm a"),
+    "a merge with a change": ("git checkout -q -b o main; echo 3 > c; git add c; $git commit -qm c; "
+    "git checkout -q -; $git merge -q --no-commit o; echo evil > d; git add d; $git commit -qm merge; git branch -D o",
+    "git cherry-pick main..agent/x-1 --no-merges"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("more", "script"), UNMERGED.values(), ids=UNMERGED.keys())
+def test_what_is_merged_in_part_is_kept(repository: Repository, more: str, script: str) -> None:
+    call(repository.tree.prepare)
+    repository.do(f"echo 1 > a; git add a; $git commit -qm a; {more}")
+    names = " ".join(IDENTITY)
+    subprocess.run(["sh", "-c", script.replace("git ", f"git {names} ")], cwd=repository.root, check=False)
+    call(repository.tree.remove)
+    assert (repository.tree.path.is_dir(), repository.branches()) == (True, ["agent/x-1"])
+
+
+GENERATED = "mkdir -p deps; echo 1 > deps/a.o"
+IGNORED = {
+    "nothing": ("true", True),
+    "bytecode": ("mkdir sub/__pycache__; touch sub/__pycache__/x.pyc", True),
+    "a tagged cache": ("mkdir c.o; printf 'Signature: 8a477f597d28d172789f06886806bc55\\n' > c.o/CACHEDIR.TAG", True),
+    "a new file": ("echo work > deps/b.o", False),
+    "a change": ("echo work > deps/a.o", False),
+    "a text beside bytecode": ("mkdir sub/__pycache__; touch sub/__pycache__/x.o", False),
+    "a cache without its tag": ("mkdir c.o; touch c.o/CACHEDIR.TAG", False),
+}
+
+
+@pytest.mark.parametrize(("script", "removed"), IGNORED.values(), ids=IGNORED.keys())
+def test_ignored_files_that_were_generated_do_not_keep_it(repository: Repository, script: str, removed: bool) -> None:
+    (repository.root / ".gitignore").write_text("*.o\n__pycache__\n")
+    repository.git("commit", "-qam", "ignore")
+    tree = repository.of("x-1", command=GENERATED)
+    call(tree.prepare)
+    repository.do(script)
+    call(tree.remove, code=not removed)
+    assert tree.path.exists() != removed
+
+
+def test_what_is_in_a_worktree_is_described(repository: Repository) -> None:
+    call(repository.tree.prepare)
+    repository.do("$git commit -q --allow-empty -m one; $git commit -q --allow-empty -m two; touch new")
+    done = subprocess.run(repository.tree.describe, capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    assert (told["branch"], told["ahead"], told["changes"]) == ("agent/x-1", 2, "'new' is in no commit")
+    assert "no other branch has its commit" in told["kept"]

@@ -206,7 +206,7 @@ def test_a_repository_in_which_git_makes_no_branch(monkeypatch: pytest.MonkeyPat
     answers = {"log": (0, b""), "update-ref": (128, b"fatal: cannot lock ref 'refs/heads/agent/x'\n")}
 
     def run(argv: list[str], **_: object) -> SimpleNamespace:
-        code, said = answers[argv[3]]
+        code, said = answers.get(argv[3], (0, b""))
         return SimpleNamespace(returncode=code, stderr=said, stdout=b"")
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -219,6 +219,11 @@ def test_a_repository_in_which_git_makes_no_branch(monkeypatch: pytest.MonkeyPat
     checks = found(agent_worktree=True)
     assert bad(checks) == {"submodules": Level.warn}
     assert "git submodule update --init" in checks["submodules"].hint
+    assert bad(found(agent_worktree=True, agent_prepare=CommandLine(("sh", "setup")))) == {}
+    answers["cat-file"] = (128, b"fatal: path 'sub' does not exist in 'HEAD'")
+    Path("sub").mkdir()
+    checks = found(agent_worktree=True, agent_dir=Path("sub"))
+    assert "sub is not in HEAD of" in checks["repository"].detail
 
 
 def test_what_the_agent_does_not_get_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

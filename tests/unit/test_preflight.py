@@ -14,7 +14,7 @@ from bdauto.agents.local import preflight
 from bdauto.agents.local.jobs import Jobs
 from bdauto.agents.local.preflight import worktree_problem
 from bdauto.agents.local.runner import LocalAgent
-from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
+from bdauto.agents.local.settings import CommandLine, LocalAgentSettings, parse_base
 from bdauto.agents.local.worktree import Worktree
 from bdauto.domain.reaping import Action, JobEvidence, decide_reap
 from bdauto.domain.record import Result, Run
@@ -70,6 +70,7 @@ def test_a_jobs_folder_that_cannot_be_written_is_refused(
     [
         (("sh", NOT_UTF8), {}, "--agent-command"),
         ((), {"agent_check": (CommandLine(("sh", NOT_UTF8)),)}, "--agent-check"),
+        ((), {"agent_prepare": CommandLine(("sh", NOT_UTF8))}, "--agent-prepare"),
         ((), {"agent_dir": Path(NOT_UTF8)}, "the folder"),
     ],
 )
@@ -87,6 +88,43 @@ def test_a_template_that_cannot_be_used_is_refused(tmp_path: Path, text: bytes, 
     (tmp_path / "prompt").write_bytes(text)
     with pytest.raises(UsageError, match=f"--agent-prompt .*{words}"):
         agent(tmp_path, agent_prompt=tmp_path / "prompt").check_start()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"agent_base": "main"}, "--agent-base goes with --agent-worktree"),
+        ({"agent_prepare": CommandLine(("true",))}, "--agent-prepare goes with --agent-worktree"),
+        ({"agent_prepare": CommandLine(("no-such-program",))}, "--agent-prepare 'no-such-program' is not a program"),
+    ],
+)
+def test_what_cannot_be_done_in_a_worktree_is_refused(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        agent(tmp_path, **settings).check()
+
+
+NO_COMMITS = ["", "--upload-pack=touch x", "-f", "^main", "main..other", "main...", "a b", "a\nb", "a\0b", "main:file"]
+NO_COMMITS += ["refs/heads/*", "a?", "a[b", "a\\b", "HEAD^@", "HEAD^!", "HEAD^-", ":/fix", "a\u202eb", "x" * 256]
+
+
+@pytest.mark.parametrize("ref", NO_COMMITS)
+def test_what_is_no_name_of_a_commit_is_no_base(ref: str) -> None:
+    with pytest.raises(UsageError, match="not the name of a commit"):
+        parse_base(ref)
+
+
+def test_a_base_that_git_does_not_know_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(argv: list[str], **_: object) -> SimpleNamespace:
+        bad = "origin/nope^{commit}" in argv
+        return SimpleNamespace(
+            returncode=128 * bad, stdout=b".git", stderr=b"fatal: bad revision 'origin/nope^{commit}'"
+        )
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(
+        UsageError, match=r"--agent-base: git refuses in .*: bad revision 'origin/nope.*run `git fetch`"
+    ):
+        preflight.check_repository(tmp_path, {}, "origin/nope")
 
 
 def test_a_prompt_too_long_for_a_word_concerns_its_bead_alone(tmp_path: Path) -> None:

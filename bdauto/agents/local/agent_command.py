@@ -38,6 +38,11 @@ class AgentCommand(msgspec.Struct, frozen=True):
         return [self._located(command.words) for command in self.settings.agent_check]
 
     @property
+    def prepare_words(self) -> list[str]:
+        """The command of --agent-prepare, empty if there is none."""
+        return self._located(self.settings.agent_prepare.words) if self.settings.agent_prepare else []
+
+    @property
     def search_path(self) -> str:
         """Where the agent looks for programs: its PATH."""
         return self.environment.get("PATH") or os.defpath
@@ -47,11 +52,14 @@ class AgentCommand(msgspec.Struct, frozen=True):
         if not self.directory.is_dir():
             raise UsageError(f"{self.directory} is not a folder", hint="name one with --agent-dir")
         option = "--agent" if self.settings.agent == self.words[0] else "--agent-command"
-        for word, name in ((self.program(), option), *((check[0], "--agent-check") for check in self.checks)):
+        others = {"--agent-check": self.checks, "--agent-prepare": [self.prepare_words]}
+        firsts = [(words[0], name) for name, commands in others.items() for words in commands if words]
+        for word, name in ((self.program(), option), *firsts):
             if shutil.which(word, path=self.environment.get("PATH")) is None:
                 raise UsageError(f"{name} {clean(word)!r} is not a program", hint="name one that is on PATH")
         check_utf8("--agent-command", self.words)
-        check_utf8("--agent-check", [word for check in self.checks for word in check])
+        for name, commands in others.items():
+            check_utf8(name, [word for words in commands for word in words])
         check_words(self.words)
 
     def filled(self, bead_id: str, attempt: str, prompt: str) -> list[str]:

@@ -93,8 +93,8 @@ def _repository(agent: LocalAgent) -> Iterator[Check]:
     try:
         if root := agent.check_repository():
             yield ok("repository", f"git makes branches in {root}")
-            if (root / ".gitmodules").is_file():
-                hint = "let the agent run `git submodule update --init`; such a worktree is never removed"
+            if (root / ".gitmodules").is_file() and not agent.settings.agent_prepare:
+                hint = "give --agent-prepare 'git submodule update --init'"
                 yield warn("submodules", "they are not checked out in a bead's worktree", hint)
     except UsageError as error:
         yield fail("repository", error)

@@ -96,12 +96,22 @@ def try_folder(path: Path) -> None:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def check_repository(root: Path, environment: Mapping[str, str]) -> None:
-    """Raise UsageError if git could make no worktree of a repository: broken, without a commit, not writable."""
-    said = _git(root, environment, "log", "-1", "--format=%h") or _try_branch(root, environment, TRIAL_BRANCH)
-    if said:
+def check_repository(root: Path, environment: Mapping[str, str], base: str = "HEAD", folder: Path = Path()) -> None:
+    """Raise UsageError if git could make no worktree of a repository: broken, without a commit, not writable.
+
+    `base` is what a worktree starts from. It must have the `folder` where the agent runs.
+    """
+    if said := _git(root, environment, "log", "-1", "--format=%h"):
         hint = "make a first commit or mend the repository, or leave --agent-worktree out"
         raise UsageError(f"--agent-worktree: git refuses in {root}: {said}", hint=hint)
+    if base != "HEAD" and (said := _git(root, environment, "log", "-1", "--format=%h", f"{base}^{{commit}}", "--")):
+        raise UsageError(f"--agent-base: git refuses in {root}: {said}", hint="run `git fetch`, or name another")
+    if said := _try_branch(root, environment, TRIAL_BRANCH, base) or _writable(root, environment):
+        hint = "mend the repository, or leave --agent-worktree out"
+        raise UsageError(f"--agent-worktree: git refuses in {root}: {said}", hint=hint)
+    if folder != Path() and _git(root, environment, "cat-file", "-e", f"{base}:{folder}"):
+        hint = "commit it, or name another with --agent-dir"
+        raise UsageError(f"--agent-worktree: {folder} is not in {base} of {root}", hint=hint)
 
 
 def worktree_problem(tree: Worktree, environment: Mapping[str, str]) -> str:
@@ -167,9 +177,18 @@ def _common(path: Path, answer: bytes) -> Path:
     return (path / os.fsdecode(answer.strip())).resolve()
 
 
-def _try_branch(root: Path, environment: Mapping[str, str], branch: str) -> str:
+def _writable(root: Path, environment: Mapping[str, str]) -> str:
+    """Return why nothing can be written where git keeps worktrees, or ""."""
+    common = _common(root, _run(root, environment, "rev-parse", "--git-common-dir").stdout)
+    for folder in (common, common / "worktrees"):
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            return f"{folder}: {_why_not(folder)}"
+    return ""
+
+
+def _try_branch(root: Path, environment: Mapping[str, str], branch: str, base: str = "HEAD") -> str:
     """Return why git would not make a branch, or "" if it would. It prepares a ref transaction and aborts it."""
-    script = f"start\ncreate refs/heads/{branch} HEAD\nprepare\nabort\n"
+    script = f"start\ncreate refs/heads/{branch} {base}^{{commit}}\nprepare\nabort\n"
     said = _git(root, environment, "update-ref", "--stdin", script=script)
     return "" if "unknown command" in said else said  # git before 2.27
 

@@ -34,13 +34,16 @@ from bdauto.domain.bead import Bead
 from bdauto.domain.earlier_attempts import describe_earlier
 from bdauto.domain.reaping import who_knows
 from bdauto.environment import LEAVE_INDEX, foreign
-from bdauto.errors import BdautoError, ServiceDown, ServiceDrift
+from bdauto.errors import BdautoError, ServiceDown, ServiceDrift, UsageError
 from bdauto.sanitize import clean
 
 PATIENCE = 10.0
 """Seconds to wait, beyond the time between SIGTERM and SIGKILL, for a job that is cancelled."""
 BD_NAMES = ("BD_ACTOR", "BD_DB", "BEADS_DB")
 """Variables that override BEADS_ACTOR and BEADS_DIR in bd: another writer, or another tracker."""
+
+WORKTREE_OPTIONS = ("agent_base", "agent_prepare")
+"""The settings that say something about worktrees."""
 
 
 def open_runner(settings: LocalAgentSettings, project: Callable[[], Project]) -> "LocalAgent":
@@ -120,6 +123,8 @@ class LocalAgent(LocalJobs):
         check_utf8("the folder", [str(self.command.directory), str(self.jobs.path), self.origin.beads])
         if self.settings.agent_worktree:
             repository_of(self.command.directory)
+        elif option := next(filter(None, map(self._given, WORKTREE_OPTIONS)), ""):
+            raise UsageError(f"{option} goes with --agent-worktree", hint="give both, or neither")
         self._template()
 
     def check_start(self, *, dry_run: bool = False) -> None:
@@ -141,7 +146,8 @@ class LocalAgent(LocalJobs):
         """Return the repository that worktrees are made of, None without --agent-worktree. Raises UsageError."""
         if not self.settings.agent_worktree:
             return None
-        check_repository(root := repository_of(self.command.directory), self.command.environment)
+        root, base = repository_of(self.command.directory), self.settings.agent_base or "HEAD"
+        check_repository(root, self.command.environment, base, self.command.directory.relative_to(root))
         return root
 
     def start(self, bead: Bead, attempt: str) -> Answer:
@@ -185,7 +191,11 @@ class LocalAgent(LocalJobs):
         """Return the bead's worktree, None without --agent-worktree. Raises UsageError."""
         if not self.settings.agent_worktree:
             return None
-        return worktree_of(bead.id, repository_of(self.command.directory), self.jobs.path)
+        base, command = self.settings.agent_base or "", self.command.prepare_words
+        return worktree_of(bead.id, self.command.directory, self.jobs.path, base, command)
+
+    def _given(self, setting: str) -> str:
+        return f"--{setting.replace('_', '-')}" if getattr(self.settings, setting) else ""
 
     def _template(self) -> str:
         return read_template(self.settings.agent_prompt)

@@ -57,6 +57,13 @@ def parse_model(text: str) -> str:
     return text
 
 
+def parse_base(text: str) -> str:
+    """Return the name of a commit, which git takes for no option and no range. Raises UsageError."""
+    if not text or not text.isprintable() or re.search(r"^[-^]|\.\.|[\s:*?\[\\]|\^[@!-]", text) or len(text) > 255:
+        raise UsageError(f"{text[:40]!r} is not the name of a commit", hint="give a branch, such as origin/main")
+    return text
+
+
 STREAMING_SILENCE = timedelta(minutes=30)
 """The default of --agent-silence for an agent that streams what it does."""
 
@@ -104,6 +111,25 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
             env="BDAUTO_AGENT_WORKTREE",
         ),
     ] = False
+    agent_base: Annotated[
+        str | None,
+        Option(
+            "What a new worktree starts from. A branch of a remote, such as origin/main, is fetched first. (default: "
+            "your checkout's HEAD)",
+            LOCAL,
+            metavar="REF",
+            parse=parse_base,
+        ),
+    ] = None
+    agent_prepare: Annotated[
+        CommandLine | None,
+        Option(
+            "Run this in a new worktree before the agent. If it fails, no agent runs.",
+            LOCAL,
+            metavar="CMD",
+            parse=parse_command,
+        ),
+    ] = None
     agent_check: Annotated[
         tuple[CommandLine, ...],
         Option(

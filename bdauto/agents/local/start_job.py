@@ -62,7 +62,7 @@ def _steps(command: AgentCommand, worktree: Worktree | None, words: list[str]) -
     """Yield what the job runs, in order."""
     settings, home = command.settings, str(command.directory)
     limit, check_limit = settings.agent_timeout.total_seconds(), settings.agent_check_timeout.total_seconds()
-    where = str(worktree.path / command.directory.relative_to(worktree.root)) if worktree else home
+    where = worktree.directory if worktree else home
     if worktree:
         yield Step(kind="prepare", words=worktree.prepare, directory=home, timeout=limit)
     stdin = supervisor.PROMPT if wants_stdin(command.words) else ""

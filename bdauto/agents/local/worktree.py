@@ -5,6 +5,7 @@ The supervisor runs it after bdauto itself has ended, so it is a program of its 
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,18 +13,37 @@ import msgspec
 from bdauto.agents.local import worktree_program
 from bdauto.errors import UsageError
 
+PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from bdauto.agents.local.worktree_program import main; sys.exit(main())"
+)
+"""Runs the program without the environment's Python settings and without other packages, which takes less time."""
+PACKAGES = str(Path(worktree_program.__file__).parents[3])
+"""The folder that holds bdauto."""
+
 
 class Worktree(msgspec.Struct, frozen=True):
-    """A bead's worktree of the repository `root`."""
+    """A bead's worktree of the repository `root`.
+
+    Its branch starts at `base`, "" for the HEAD of `root`. `command` prepares a new worktree, in `folder` of it.
+    """
 
     root: Path
     path: Path
     branch: str
+    base: str = ""
+    command: tuple[str, ...] = ()
+    folder: str = "."
 
     @property
     def prepare(self) -> list[str]:
         """The command that makes it."""
         return self._command("prepare")
+
+    @property
+    def describe(self) -> list[str]:
+        """The command that prints what is in it, as one JSON object."""
+        return self._command("describe")
 
     @property
     def remove(self) -> list[str]:
@@ -35,17 +55,29 @@ class Worktree(msgspec.Struct, frozen=True):
         """Whether an earlier command left a half-made worktree at the path. The next one makes it anew."""
         return os.path.lexists(worktree_program.unfinished(str(self.path)))
 
+    @property
+    def directory(self) -> str:
+        """Where the agent runs."""
+        return os.path.normpath(self.path / self.folder)
+
     def _command(self, action: str) -> list[str]:
-        program = [sys.executable, "-I", "-S", worktree_program.__file__, action]
-        return [*program, str(self.root), str(self.path), self.branch]
+        task = {name: str(getattr(self, name)) for name in ("root", "path", "branch", "base")}
+        more = {"command": self.command, "folder": self.directory}
+        text = msgspec.json.encode(task | more).decode()
+        return [sys.executable, "-I", "-S", "-c", PROGRAM, PACKAGES, action, text]
 
 
-def worktree_of(bead_id: str, root: Path, jobs: Path) -> Worktree:
-    """Return the worktree of a bead. It lies beside the jobs, so that the repository itself stays as it is."""
+def worktree_of(bead_id: str, directory: Path, jobs: Path, base: str = "", command: Sequence[str] = ()) -> Worktree:
+    """Return the worktree of a bead, where its agent runs as if in `directory`. Raises UsageError.
+
+    It lies beside the jobs, so that the repository itself stays as it is.
+    """
     import hashlib  # few need it, and it takes time
 
+    root = repository_of(directory)
     name = f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
-    return Worktree(root, jobs / "worktrees" / name / bead_id, f"agent/{bead_id}")
+    path, folder = jobs / "worktrees" / name / bead_id, str(directory.relative_to(root))
+    return Worktree(root, path, f"agent/{bead_id}", base, tuple(command), folder)
 
 
 def repository_of(directory: Path) -> Path:

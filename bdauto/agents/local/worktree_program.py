@@ -1,73 +1,55 @@
-"""Make or remove a bead's git worktree: a program, run as `python -I -S worktree_program.py ACTION ROOT PATH BRANCH`.
+"""Make, describe, land or remove a bead's git worktree: a program, run as `Worktree` in `worktree.py` says.
 
 The supervisor runs it before and after the agent. It removes nothing if work could be lost. It touches no other
 worktree of the repository: `git worktree prune` would remove one on a disk that is not mounted. It holds one lock for
 each repository, because git fails when several commands make worktrees at once.
 
-It imports nothing of bdauto.
+It imports nothing of bdauto but `worktree_state`.
 """
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 
-UNDER_WAY = (
-    *("rebase-merge", "rebase-apply", "sequencer", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "BISECT_LOG"),
-    *("locked", "modules", "index.lock"),
-)
-"""Files in a worktree's git folder: an operation under way, a lock of git or of a person, submodules."""
-OWN_REFS = ("refs/bisect", "refs/worktree", "refs/rewritten")
-"""Refs that each worktree has of its own. All others, refs/stash too, belong to the repository and stay."""
-GITLINK = "160000"
-"""The mode of a submodule in git's index."""
-EXACT = ("core.fsmonitor=false", "core.ignoreCase=false", "core.trustctime=true", "core.checkStat=default")
-"""Settings with which `git status` overlooks no file. The repository or its user may have others."""
+from bdauto.agents.local.worktree_state import GENERATED, Refused, WorktreeState, git
+
+FETCH_TIMEOUT = 120.0
+"""Seconds that git may take to fetch the branch that a worktree starts from."""
 
 
-class Refused(Exception):
-    """Raised with the reason when nothing is done."""
+class Worktree(WorktreeState):
+    """A worktree that can be made and removed."""
 
-
-class Worktree:
-    """A worktree at `path` of the repository that `root` is in, on a branch of its own."""
-
-    def __init__(self, root: str, path: str, branch: str) -> None:
-        folder, name = os.path.split(path)
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        folder = os.path.realpath(folder)
-        self.root, self.path, self.branch = root, os.path.join(folder, name), branch
-        self.common = self._common(root)
+    def __init__(self, root: str, path: str, branch: str, base: str = "") -> None:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        super().__init__(root, path, branch, base)
+        folder, name = os.path.split(self.path)
         self._unfinished = unfinished(self.path)
         self._removed = os.path.join(folder, f".removed-{name}")
 
-    def prepare(self) -> None:
-        """Make the worktree, or reuse the one of an earlier attempt. Make a half-made one anew. Raises Refused."""
-        shutil.rmtree(self._removed, ignore_errors=True)
-        if os.path.lexists(self._unfinished):
-            self._discard()
-        if os.path.lexists(self.path) and (not os.path.isdir(self.path) or os.listdir(self.path)):
-            self._admin()
-            return
-        self._forget_missing()
-        is_new = not self._ref(f"refs/heads/{self.branch}")
-        with open(self._unfinished, "w"):
-            pass
+    def prepare(self, command: Sequence[str], folder: str) -> None:
+        """Make the worktree and run a command in a folder of it, or reuse the one of an earlier attempt.
+
+        Until the command has succeeded the worktree is half made, and the next attempt makes it anew. Raises Refused.
+        """
+        with self._only_one():
+            if self._is_there():
+                return
+            self._make()
         try:
-            git(
-                self.root,
-                "worktree",
-                "add",
-                *(["--no-track", "-b", self.branch, self.path] if is_new else [self.path, self.branch]),
-            )
-        except subprocess.CalledProcessError:
-            self._discard()
-            if is_new and self._ref(f"refs/heads/{self.branch}"):
-                git(self.root, "branch", "--quiet", "-D", self.branch)
-            raise Refused("git worktree add failed, or the hook post-checkout did") from None
+            if command:
+                self._run(command, folder, "--agent-prepare")
+                with open(os.path.join(self.admin(), GENERATED), "w", encoding="utf-8") as file:
+                    json.dump(self.ignored(), file)
+        except (Refused, OSError, subprocess.SubprocessError):
+            with self._only_one():
+                self._discard()
+            raise
         os.unlink(self._unfinished)
 
     def remove(self) -> None:
@@ -75,37 +57,92 @@ class Worktree:
 
         An agent usually leaves commits on its branch. Then the worktree stays, and nothing is printed.
         """
-        if self._not_elsewhere(self.common, filter(None, [self._ref(f"refs/heads/{self.branch}")])):
-            return
-        if reason := self._unsaved(self._admin(), self.branch) or self._changes():
-            raise Refused(f"{self.path} is kept: {reason}")
-        shutil.rmtree(self._removed, ignore_errors=True)
-        os.rename(self.path, self._removed)  # at once, so that no half of it is ever used
-        git(self.root, "worktree", "remove", "--force", self.path)  # its folder is gone: forgets this one and no other
-        shutil.rmtree(self._removed)
-        if self._ref(f"refs/heads/{self.branch}"):
-            git(self.root, "branch", "--quiet", "-D", self.branch)  # refused where it is checked out
+        with self._only_one():
+            if self.not_elsewhere(self.common, self._refs(f"refs/heads/{self.branch}")):
+                return
+            if reason := self.unsaved(self.admin(), self.branch) or self.changes():
+                raise Refused(f"{self.path} is kept: {reason}")
+            shutil.rmtree(self._removed, ignore_errors=True)
+            os.rename(self.path, self._removed)  # at once, so that no half of it is ever used
+            git(self.root, "worktree", "remove", "--force", self.path)  # its folder is gone: forgets this one alone
+            shutil.rmtree(self._removed)
+            if self.ref(f"refs/heads/{self.branch}"):
+                git(self.root, "branch", "--quiet", "-D", self.branch)  # refused where it is checked out
 
-    def _admin(self) -> str:
-        """Return the git folder of the worktree. Raises Refused if the path holds no worktree of this repository."""
-        found = self._absolute(self.path, git(self.path, "rev-parse", "--git-dir"))
-        # core.worktree may say otherwise
-        top = self._absolute(self.path, git(self.path, "rev-parse", "--show-toplevel"))
-        if {self._tree_of(found), top} != {self.path} or self._common(self.path) != self.common:
-            raise Refused(f"{self.path} is not a worktree of {self.root}: move it away")
-        return found
+    def _is_there(self) -> bool:
+        """Return whether an earlier attempt left the worktree. Remove a half-made one. Raises Refused."""
+        shutil.rmtree(self._removed, ignore_errors=True)
+        if os.path.lexists(self._unfinished):
+            self._discard()
+        if os.path.lexists(self.path) and (not os.path.isdir(self.path) or os.listdir(self.path)):
+            self.admin()
+            return True
+        self._forget_missing()
+        return False
+
+    def _make(self) -> None:
+        """Make the worktree on its branch, which begins at the base unless an earlier attempt made it."""
+        start = "" if self.ref(f"refs/heads/{self.branch}") else self._start()
+        with open(self._unfinished, "w", encoding="ascii") as file:
+            file.write(start)
+        try:
+            new = ["--no-track", "-b", self.branch, self.path, start]
+            git(self.root, "worktree", "add", *(new if start else [self.path, self.branch]))
+        except subprocess.CalledProcessError:
+            self._discard()
+            raise Refused("git worktree add failed, or the hook post-checkout did") from None
+
+    def _start(self) -> str:
+        """Return the commit of the base. A branch of a remote is fetched first. Raises Refused."""
+        name = git(self.root, "rev-parse", "--symbolic-full-name", self.base)
+        remotes = [one for one in git(self.root, "remote").splitlines() if name.startswith(f"refs/remotes/{one}/")]
+        if remotes:
+            remote = max(remotes, key=len)
+            branch = f"refs/heads/{name.removeprefix(f'refs/remotes/{remote}/')}"
+            options = ("--quiet", "--no-tags", "--no-prune", "--no-recurse-submodules", "--no-write-fetch-head")
+            self._fetch(*options, "--", remote, branch)
+        if start := self.ref(self.base):
+            return start
+        raise Refused(f"--agent-base {self.base} is no commit")
+
+    def _fetch(self, *words: str) -> None:
+        """Fetch, and ask nobody for a password. Raises Refused with the first thing that git says."""
+        argv, environment = ["git", "-C", self.root, "fetch", *words], {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+        try:
+            done = subprocess.run(
+                argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=FETCH_TIMEOUT, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise Refused(f"git could not fetch {self.base} within {FETCH_TIMEOUT:.0f}s") from None
+        if done.returncode:
+            said = os.fsdecode(done.stderr).strip().partition("\n")[0]  # what follows is advice
+            raise Refused(f"git could not fetch {self.base}: {said}")
+
+    def _run(self, command: Sequence[str], folder: str, option: str) -> None:
+        """Run a command of the operator in a folder. Raises Refused unless it succeeds."""
+        os.environ["PWD"] = folder
+        try:
+            code = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, check=False).returncode
+        except OSError as error:
+            raise Refused(f"{option}: cannot run {command[0]} in {folder}: {error.strerror}") from None
+        if code:
+            raise Refused(f"{option} failed: " + (f"exit {code}" if code > 0 else f"signal {-code}"))
 
     def _discard(self) -> None:
-        """Remove what was half made. No agent has ever run in it."""
+        """Remove what was half made, and its branch if that was new. No agent has ever run in it."""
+        with open(self._unfinished, encoding="ascii") as file:
+            start = file.read()
         with contextlib.suppress(subprocess.CalledProcessError):
             git(self.root, "worktree", "remove", "--force", "--force", self.path, quiet=True)
         shutil.rmtree(self.path, ignore_errors=True)
+        if start and self.ref(f"refs/heads/{self.branch}") == start:
+            git(self.root, "branch", "--quiet", "-D", self.branch)
         os.unlink(self._unfinished)
 
     def _forget_missing(self) -> None:
         """Let git forget the worktree where somebody removed its folder. Raises Refused if work would be lost."""
         for admin in self._admins():
-            if reason := self._unsaved(admin):
+            if reason := self.unsaved(admin):
                 raise Refused(f"{self.path} is gone, and git's record of it is kept: {reason}")
             git(self.root, "worktree", "remove", "--force", self.path)
 
@@ -114,71 +151,12 @@ class Worktree:
         found = [os.path.join(folder, name) for name in (os.listdir(folder) if os.path.isdir(folder) else [])]
         return [admin for admin in found if self._tree_of(admin) == self.path]
 
-    def _tree_of(self, admin: str) -> str:
-        try:
-            with open(
-                os.path.join(admin, "gitdir"), encoding=sys.getfilesystemencoding(), errors="surrogateescape"
-            ) as file:
-                return os.path.realpath(os.path.dirname(os.path.join(admin, file.read().rstrip("\n"))))
-        except OSError:
-            return ""
-
-    def _unsaved(self, admin: str, branch: str = "") -> str:
-        """Return what would be lost with the worktree's git folder, and with `branch`, or "" if nothing would be."""
-        for name in UNDER_WAY:
-            if os.path.lexists(os.path.join(admin, name)):
-                return f"it has {name}"
-        own = f"--git-dir={admin}"
-        if refs := git(self.root, own, "for-each-ref", "--format=%(refname)", *OWN_REFS):
-            return f"it has {refs.splitlines()[0]}"
-        try:
-            head = git(self.root, own, "rev-parse", "--verify", "HEAD^{commit}", quiet=True)
-            names = ["HEAD", *([f"refs/heads/{branch}"] if branch and self._ref(f"refs/heads/{branch}") else [])]
-            seen = git(self.root, own, "reflog", "show", "--format=%H", *names, "--").split()
-            lost = self._not_elsewhere(admin, [head, *dict.fromkeys(seen)])
-        except subprocess.CalledProcessError:
-            return "its commits cannot be looked up"
-        return f"no other branch has its commit {lost[:12]}" if lost else ""
-
-    def _not_elsewhere(self, gitdir: str, commits: Iterable[str]) -> str:
-        """Return a commit that neither a branch but this one nor the HEAD of `root` has, "" if there is none."""
-        stays = ["--not", f"--exclude={self.branch}", "--branches", *filter(None, [self._ref("HEAD")])]
-        own = ("--no-replace-objects", f"--git-dir={gitdir}")  # a replacement can join what nothing else joins
-        return git(self.root, *own, "rev-list", "--max-count=1", *commits, *stays, "--")
-
-    def _changes(self) -> str:
-        """Return what in the worktree's files is in no commit, or "" if everything is."""
-        options = ("--porcelain", "--ignored", "--untracked-files=all", "--ignore-submodules=none")
-        exact = [word for setting in EXACT for word in ("-c", setting)]
-        if changed := git(self.path, *exact, "status", "-z", *options):
-            return f"{changed.split(chr(0))[0][3:]!r} is in no commit"
-        for entry in filter(None, git(self.path, "ls-files", "-v", "--stage", "-z").split("\0")):
-            facts, _, name = entry.partition("\t")
-            tag, mode = facts.split(" ")[:2]
-            file = os.path.join(self.path, name)
-            if tag.islower():
-                return f"git was told to assume {name!r} unchanged"
-            if tag == "S" and os.path.lexists(file):
-                return f"git was told to skip {name!r}"
-            if mode == GITLINK and os.path.isdir(file) and os.listdir(file):
-                return f"the submodule {name!r} has files"
-        for folder, folders, files in os.walk(self.path):
-            if folder != self.path and ".git" in (*folders, *files):  # `git status` never looks at it
-                return f"{os.path.relpath(folder, self.path)!r} has a .git of its own"
-        return ""
-
-    def _ref(self, name: str) -> str:
-        try:
-            return git(self.root, "rev-parse", "--quiet", "--verify", f"{name}^{{commit}}", quiet=True)
-        except subprocess.CalledProcessError:
-            return ""
-
-    def _common(self, path: str) -> str:
-        return self._absolute(path, git(path, "rev-parse", "--git-common-dir"))
-
-    @staticmethod
-    def _absolute(path: str, answer: str) -> str:
-        return os.path.realpath(os.path.join(path, answer))
+    @contextlib.contextmanager
+    def _only_one(self) -> Iterator[None]:
+        """Hold the lock under which worktrees of this repository are made and removed."""
+        with open(os.path.join(self.common, "bdauto.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def unfinished(path: str) -> str:
@@ -186,22 +164,17 @@ def unfinished(path: str) -> str:
     return os.path.join(os.path.dirname(path), f".unfinished-{os.path.basename(path)}")
 
 
-def git(path: str, *words: str, quiet: bool = False) -> str:
-    """Return what git prints in a folder. Raises CalledProcessError."""
-    errors = subprocess.DEVNULL if quiet else None
-    argv = ["git", "-C", path, "--no-optional-locks", *words]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, check=True)
-    return os.fsdecode(done.stdout).removesuffix("\n")
-
-
 def main() -> int:
-    """Do what the words of the command line say. Return the exit status."""
-    action, *words = sys.argv[1:]
+    """Do what the command line says: an action, and a JSON object. Return the exit status."""
+    action, task = sys.argv[1], json.loads(sys.argv[2])
     try:
-        worktree = Worktree(*words)
-        with open(os.path.join(worktree.common, "bdauto.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            worktree.prepare() if action == "prepare" else worktree.remove()
+        worktree = Worktree(task["root"], task["path"], task["branch"], task["base"])
+        if action == "prepare":
+            worktree.prepare(task["command"], task["folder"])
+        elif action == "describe":
+            print(json.dumps(worktree.describe()))
+        else:
+            worktree.remove()
     except (Refused, OSError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -209,7 +182,3 @@ def main() -> int:
         print(f"git {' '.join(error.cmd[4:7])} failed", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
