@@ -7,13 +7,15 @@ from bdauto import log
 from bdauto.agents.runner import check_services
 from bdauto.agents.runner_status import AGENT
 from bdauto.bd.client import Bd
+from bdauto.bd.writer import BdWriter
 from bdauto.clock import Runtime
 from bdauto.diagnostics.snapshot import gather_queue
 from bdauto.domain import breaker, pause
 from bdauto.domain.constants import STARVED_AFTER
 from bdauto.domain.outcome import BeadOutcome, Report
 from bdauto.domain.settings import DispatchSettings, ReapSettings, TelemetrySettings
-from bdauto.errors import AgentsDie, BdError, ServiceError
+from bdauto.errors import BdError, ServiceError
+from bdauto.loop.messenger import Messenger
 from bdauto.telemetry.families import PAUSED, STARVED, SUSPENDED, UP
 from bdauto.telemetry.recorder import Telemetry
 
@@ -53,12 +55,23 @@ class OneShot:
             return
         telemetry = Telemetry(self._settings, "reap" if report.command == "reap" else "dispatch")
         telemetry.report(report, seconds, self._runtime.now())
-        if isinstance(report.error, AgentsDie):
-            telemetry.tell("suspended", report.error.message)
+        self._tell_people(telemetry, report)
         if telemetry.metrics:
             self._look(telemetry, report)
         telemetry.publish()
         telemetry.close()
+
+    def _tell_people(self, telemetry: Telemetry, report: Report) -> None:
+        """Tell what needs a person. A sweep always looks for that, a dispatch if its report makes it necessary."""
+        writer = lambda: BdWriter(self._bd, self._runtime)  # noqa: E731
+        messenger = Messenger(self._bd, writer, self._runtime, telemetry)
+        if not (messenger.note(report, self._dispatch) or report.command == "reap"):
+            return
+        try:
+            if not isinstance(report.error, BdError):
+                messenger.look()
+        except BdError as error:
+            log.warning("notify-failed", service="bd", subject="who needs a person", error=error)
 
     def _look(self, telemetry: Telemetry, report: Report) -> None:
         """Set the gauges from a look at the services and at bd, because an idle command saw neither."""

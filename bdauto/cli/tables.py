@@ -17,7 +17,7 @@ from rich.text import Text
 
 from bdauto.diagnostics.explanation import Explanation, story
 from bdauto.diagnostics.snapshot import Running, Snapshot, last_note, place_words
-from bdauto.diagnostics.wording import services
+from bdauto.diagnostics.wording import services, what_became
 from bdauto.domain.eligibility import Condition, why_nothing_goes
 from bdauto.domain.findings import Check, Level
 from bdauto.domain.values import format_age
@@ -128,7 +128,7 @@ def _around(snapshot: Snapshot) -> Table:
     for name, (style, words) in services(snapshot.services):
         table.add_row(name, _text(words, COLORS[style]))
     if snapshot.today:
-        table.add_row("today", _text(snapshot.describe_today()))
+        table.add_row("today", _text(what_became(snapshot.today, snapshot.need_you)))
     table.add_row("as of", _text(f"{snapshot.now:%Y-%m-%d %H:%M:%S}Z", "dim"))
     return table
 

@@ -67,6 +67,9 @@ def check_telemetry(settings: TelemetrySettings) -> TelemetrySettings:
         need("metrics", "--pushgateway")
     if settings.notify_urls:
         need("notify", "--notify-url")
+    for option, given in (("--notify-on", settings.notify_on), ("--digest-at", settings.digest_at)):
+        if given and not settings.notify_urls:
+            raise UsageError(f"{option} needs somebody to send to", hint="give --notify-url too")
     check_telemetry_urls(settings)
     return settings
 

@@ -14,7 +14,7 @@ from bdauto.agents.named_jobs import Patience, job_in_the_way
 from bdauto.agents.runner import check_services, job_evidence
 from bdauto.agents.runner_status import RunnerStatus, with_switches
 from bdauto.bd.client import Bd
-from bdauto.diagnostics.wording import money, plural_verb, rough_time
+from bdauto.diagnostics.wording import rough_time
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency
 from bdauto.domain.eligibility import Condition, Verdict, ranked, verdict
 from bdauto.domain.figures import Figures, figures_since
@@ -114,13 +114,6 @@ class Snapshot:
         """How many beads need a person: those that are quarantined or blocked, and those whose agents have asked."""
         return len(self.quarantined) + len(self.blocked) + len(self.asking)
 
-    def describe_today(self) -> str:
-        """Say in one line what became of today's runs, and how many beads need a person."""
-        today = self.today or Figures()
-        need = plural_verb(self.need_you, "needs you", "need you")
-        cost = f", {money(today.cost_usd)}" if today.cost_usd is not None else ""
-        return f"{today.closed} closed, {today.failed} failed, {need}{cost}"
-
     @property
     def eligible(self) -> int:
         """How many beads could be dispatched."""
@@ -183,7 +176,7 @@ def gather(
         services=with_switches(services, store, now, bd.lane),
         running=tuple(with_event(runner, one) for one in found.running),
         queue=tuple(_with_blockers(bd, found.queue, known, dispatch, now, limit)),
-        asking=tuple(_asking(listed.beads, asked.beads)),
+        asking=tuple(asking(listed.beads, asked.beads)),
         taken_off=tuple(_taken_off(bd, runner, listed.beads)),
         today=figures_since(midnight(now), changed, bd.assignee, now) if today else None,
     )
@@ -202,7 +195,7 @@ def _taken_off(bd: Bd, runner: "Runner | None", listed: Iterable[Bead]) -> Itera
         yield one, f"{bead.status}, assigned to {bead.assignee or 'nobody'}" if bead else "deleted"
 
 
-def _asking(beads: Iterable[Bead], labelled: Iterable[Bead]) -> Iterator[tuple[Bead, Bead]]:
+def asking(beads: Iterable[Bead], labelled: Iterable[Bead]) -> Iterator[tuple[Bead, Bead]]:
     """Yield the open beads that have been dispatched and wait for a question, each with its oldest."""
     asked = {question.id: question for question in questions(labelled)}
     for bead in beads:

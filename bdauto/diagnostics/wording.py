@@ -8,6 +8,7 @@ from bdauto.domain.values import format_duration
 
 if TYPE_CHECKING:
     from bdauto.agents.runner_status import Part, RunnerStatus
+    from bdauto.domain.figures import Figures
 
 DASH = "–"
 Words = tuple[str, str]
@@ -36,9 +37,10 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def plural_verb(count: int, one: str, several: str) -> str:
-    """Write a count with what so many do, e.g. `1 needs you`, `2 need you`."""
-    return f"{count} {one if count == 1 else several}"
+def what_became(figures: "Figures", need_you: int) -> str:
+    """Say in one line what became of beads, and how many need a person: `7 closed, 1 failed, 2 need you, $3.10`."""
+    cost = f", {money(figures.cost_usd)}" if figures.cost_usd is not None else ""
+    return f"{figures.closed} closed, {figures.failed} failed, {need_you} need{'s' * (need_you == 1)} you{cost}"
 
 
 def services(status: "RunnerStatus") -> Iterator[tuple[str, Words]]:

@@ -79,7 +79,19 @@ def parse_active_hours(text: str) -> ActiveHours:
     words = " ".join(text.split())
     head, _, last = words.rpartition(" ")
     zone, windows = (last, head) if head and re.fullmatch(_ZONE, last) else ("UTC", words)
-    return ActiveHours(tuple(_window(window.strip()) for window in windows.split(",")), _zone(zone), words)
+    return ActiveHours(tuple(_window(window.strip()) for window in windows.split(",")), time_zone(zone), words)
+
+
+def parse_time_of_day(text: str) -> int:
+    """Return the minutes from midnight to a time such as `09:00`. Raises UsageError."""
+    found = re.fullmatch(_TIME, text)
+    if found is None or not found[1]:
+        raise UsageError(f"{clean(text, 40)!r} is not a time of day: write it as 09:00")
+    return _minute(found)
+
+
+def _minute(found: re.Match[str]) -> int:
+    return int(found[1] or 24) * 60 + int(found[2] or 0)
 
 
 def _window(text: str) -> Window:
@@ -89,7 +101,7 @@ def _window(text: str) -> Window:
         raise UsageError(
             f"{clean(text, 40)!r} are no hours: write them as {FORM!r}, or 'Mon-Fri 22:00-07:00 {FORM[12:]}'"
         )
-    start, end = (int(found[1] or 24) * 60 + int(found[2] or 0) for found in times if found)
+    start, end = (_minute(found) for found in times if found)
     if start % DAY == end % DAY and (start, end) != (0, DAY):
         raise UsageError(f"{clean(text, 40)!r} begins when it ends", hint="write a whole day as 00:00-24:00")
     first, last = (DAYS.index(day) if day else None for day in (match["first"], match["last"]))
@@ -100,7 +112,8 @@ def _window(text: str) -> Window:
     return Window(frozenset((day + begins_after) % 7 for day in days), start % DAY, end)
 
 
-def _zone(name: str) -> tzinfo:
+def time_zone(name: str) -> tzinfo:
+    """Return a zone by its name in the tz database. Raises UsageError."""
     from zoneinfo import ZoneInfo  # only who sets hours waits for it
 
     try:

@@ -13,6 +13,7 @@ import msgspec
 
 from bdauto.domain.active_hours import ActiveHours, parse_active_hours
 from bdauto.domain.defaults import ASSIGNEE, BD, DISPATCHER
+from bdauto.domain.messages import DigestTime, parse_digest_time, parse_topics
 from bdauto.domain.since import Since, parse_since
 from bdauto.domain.values import (
     format_duration,
@@ -40,7 +41,7 @@ class Option(msgspec.Struct, frozen=True):
     short: str = ""
     env: str | None = ""
     metavar: str = ""
-    parse: Callable[[str], Any] | None = None
+    parse: Callable[[Any], Any] | None = None
 
 
 TRACKER, SERVICES, QUEUE, LIMITS, REAPING = "bd", "Services", "Which beads", "Limits", "Reaping"
@@ -263,6 +264,25 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
             metavar="URL",
         ),
     ] = ()
+    notify_on: Annotated[
+        tuple[str, ...],
+        Option(
+            "Send only messages on this: question, blocked, quarantined, suspended, limit, outage, starved or digest. "
+            "Repeatable. (default: all)",
+            TELEMETRY,
+            metavar="TOPIC",
+            parse=parse_topics,
+        ),
+    ] = ()
+    digest_at: Annotated[
+        DigestTime | None,
+        Option(
+            "Send a digest of the last 24 hours once a day at this time, such as '09:00 Europe/Sofia'. (default: none)",
+            TELEMETRY,
+            metavar="TIME",
+            parse=parse_digest_time,
+        ),
+    ] = None
 
 
 class RunSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from bdauto import log
 from bdauto.agents.runner_status import AGENT, RunnerStatus
 from bdauto.clock import Runtime
+from bdauto.domain.messages import Topic
 from bdauto.domain.outcome import BeadOutcome, Report
 from bdauto.domain.values import format_age, format_duration
 from bdauto.errors import BdautoError, BdError, ServiceError
@@ -32,7 +33,7 @@ class DependencyHealth:
         self._now = runtime.now
         self._asked: dict[str, datetime] = {}
         self._telemetry = telemetry
-        self._outages = _Outages(runtime.monotonic, telemetry.tell)
+        self._outages = _Outages(runtime.monotonic, lambda title, text: telemetry.tell(Topic.outage, title, text))
         self._back = back
         self._failing: defaultdict[str, set[str]] = defaultdict(set)
         """The users of each target that do not get what they want."""

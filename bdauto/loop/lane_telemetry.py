@@ -6,10 +6,12 @@ from datetime import timedelta
 
 from bdauto import log
 from bdauto.diagnostics.snapshot import gather_queue
+from bdauto.domain.messages import Topic
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.errors import BdError, ServiceError
 from bdauto.loop.dependency_health import REMINDER
 from bdauto.loop.loop_context import Lane, LoopContext
+from bdauto.loop.messenger import Messenger
 from bdauto.loop.pause_monitor import PauseMonitor
 from bdauto.loop.shutdown import Stopped
 from bdauto.loop.starvation import StarvationDetector
@@ -32,6 +34,7 @@ class LaneTelemetry:
         self._starved = self._limited = False
         self._refreshed = float("-inf")
         self._refreshed_at: str | None = None
+        self._messenger = Messenger(lane.bd, context.writer, context.runtime, context.telemetry)
 
     def note(self, report: Report, seconds: float) -> None:
         """Tell what a cycle or sweep came to."""
@@ -66,7 +69,7 @@ class LaneTelemetry:
         before, self._starved = self._starved, self._starvation.after(report, now)
         if self._starved and not before:
             log.error("starved", seconds=self._starvation.seconds(now), detail=str(report.error or ""))
-            telemetry.tell("starved", "work is eligible and there is room, but nothing is dispatched")
+            telemetry.tell(Topic.starved, "starved", "work is eligible and there is room, but nothing is dispatched")
         telemetry.set(STARVED, self._starved)
 
     def refresh(self, report: Report) -> None:
@@ -74,6 +77,7 @@ class LaneTelemetry:
 
         Where the tracker is watched, that waits until it has changed, or a sweep has found beads in progress.
         """
+        self._tell_people(report)
         health, now, doubts = self._context.health, self._runtime.monotonic(), self._starvation.doubts(report)
         recent = now - self._refreshed < REFRESH.total_seconds()
         if health.bd_fails or self._context.stop.asked or (recent and not doubts):
@@ -94,6 +98,22 @@ class LaneTelemetry:
             health.bd("refresh", error)
         else:
             health.bd("refresh", None)
+
+    def _tell_people(self, report: Report) -> None:
+        """Send the messages that are due. What was begun is sent even if a signal comes."""
+        health, messenger = self._context.health, self._messenger
+        needed = messenger.note(report, self._lane.dispatch)
+        if report.dry_run or health.bd_fails or self._context.stop.asked or not self._context.telemetry.tells_people:
+            return
+        revision = self._context.watcher.now()
+        if not needed and not messenger.is_due(revision):
+            return
+        try:
+            messenger.look(revision)
+        except BdError as error:
+            health.bd("messages", error)
+        else:
+            health.bd("messages", None)
 
     def _count(self) -> None:
         """Count the queue; raises BdError."""

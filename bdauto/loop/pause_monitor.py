@@ -48,10 +48,7 @@ class PauseMonitor(TrackerGate):
 
     def _note_breaker(self, hold: Hold | None) -> None:
         suspended = hold is not None or self.half_open
-        if hold and not self._suspended:
-            self._telemetry.tell("suspended", hold.detail)
-        elif self._suspended and not suspended:
-            self._telemetry.tell("no longer suspended", "an agent works again, or somebody resumed dispatching")
+        if self._suspended and not suspended:
             self._off()
         self._suspended = suspended
         self._telemetry.set(SUSPENDED, suspended)

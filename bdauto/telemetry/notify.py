@@ -4,47 +4,44 @@ A failing notification is a warning, never more. The URLs hold tokens and are ne
 """
 
 import logging
+import re
+from datetime import date, datetime
 from typing import Any
 
 from bdauto import log
-from bdauto.domain.outcome import BeadOutcome, Report
-from bdauto.domain.settings import Secret
+from bdauto.domain.messages import Topic
+from bdauto.domain.settings import Secret, TelemetrySettings
 from bdauto.errors import UsageError
-from bdauto.sanitize import clean
 from bdauto.telemetry.background import Background
-
-WORDS = {
-    BeadOutcome.quarantined: "quarantined",
-    BeadOutcome.blocked: "reaped: blocked",
-    BeadOutcome.requeued: "reaped: open again",
-    BeadOutcome.released: "reaped: open again",
-    BeadOutcome.asks: "asks",
-}
-"""The outcomes of a bead that are worth a message."""
-
-
-TITLE_LIMIT = 80
-"""Characters of a bead's title in a message."""
 
 
 class Notifier:
-    """Sends messages to each of the URLs, from the background."""
+    """Sends messages to each of the URLs, from the background: on the chosen topics, or on all if none is chosen."""
 
-    def __init__(self, urls: tuple[Secret, ...], background: Background) -> None:
-        self._urls = urls
+    def __init__(self, settings: TelemetrySettings, background: Background) -> None:
+        self._urls = settings.notify_urls
+        self._topics = settings.notify_on
+        self._digest_at = settings.digest_at
         self._background = background
 
-    def report(self, report: Report) -> None:
-        """Tell of each bead that was quarantined or reaped, or whose agent asks a person."""
-        for bead in report.beads:
-            if bead.outcome in WORDS and not report.dry_run:
-                title = f" ({clean(bead.title, TITLE_LIMIT)})" if bead.title else ""
-                self.send(f"{bead.id}{title} {WORDS[bead.outcome]}", bead.detail or "")
+    @property
+    def has_urls(self) -> bool:
+        """Whether there is somebody to send to."""
+        return bool(self._urls)
 
-    def send(self, title: str, text: str) -> None:
-        """Send one message, soon."""
-        for url in self._urls:
-            self._background.put(lambda url=url: _send(url, title, text))  # type: ignore[misc]
+    def tells(self, topic: Topic) -> bool:
+        """Whether messages on this topic are sent."""
+        return self.has_urls and (not self._topics or topic in self._topics)
+
+    def digest_day(self, now: datetime) -> date | None:
+        """Return the last day whose digest is due by now, None if nobody wants one."""
+        return self._digest_at.day(now) if self._digest_at and self.tells(Topic.digest) else None
+
+    def send(self, topic: Topic, title: str, text: str) -> None:
+        """Send one message on a topic, soon."""
+        if self.tells(topic):
+            for url in self._urls:
+                self._background.put(lambda url=url: _send(url, _harmless(title), _harmless(text)))  # type: ignore[misc]
 
 
 def check(urls: tuple[Secret, ...]) -> None:
@@ -63,12 +60,17 @@ def _send(url: Secret, title: str, text: str) -> None:
     try:
         apprise = _apprise()
         sender = apprise.Apprise()  # one a URL: with several, Apprise would start threads that cannot be left
-        sent = sender.add(url.value) and sender.notify(title=f"bdauto: {title}", body=text or title)
+        sent = sender.add(url.value) and sender.notify(title=f"bdauto: {title}", body=text or title, body_format="text")
         error = "" if sent else "not delivered"
     except Exception as caught:  # a plugin may raise anything, and its words may hold the URL
         sent, error = False, type(caught).__name__
     if not sent:
         log.warning("notify-failed", service=scheme(url), subject=title, error=error)
+
+
+def _harmless(text: str) -> str:
+    """Return text that calls nobody in a chat, whatever a bead's title says: no `@everyone`, no `<!channel>`."""
+    return re.sub(r"@(?=everyone|here|channel|all)|<(?=[!@#&])", "\\g<0>\u200b", text, flags=re.IGNORECASE)
 
 
 def _apprise() -> Any:

@@ -1,9 +1,10 @@
 """Reports what a cycle or sweep did: to the metrics, and to whoever wants notifications."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from bdauto.domain.messages import Topic
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.settings import TelemetrySettings
 from bdauto.telemetry.background import Background
@@ -35,7 +36,7 @@ class Telemetry:
         """
         self._show = show
         self._background = Background()
-        self._notifier = Notifier(settings.notify_urls, self._background)
+        self._notifier = Notifier(settings, self._background)
         self.metrics = _metrics(*commands) if settings.pushgateway or counting else None
         self._gateway = None
         if settings.pushgateway:
@@ -51,7 +52,7 @@ class Telemetry:
             self.set(LAST_SUCCESS, now.timestamp(), command=command)
 
     def report(self, report: Report, seconds: float, now: datetime) -> None:
-        """Count a cycle or sweep, and notify of beads that need attention. A dry run changes nothing here."""
+        """Count a cycle or sweep. A dry run changes nothing here."""
         if self._show and report.beads:
             self._show(report)
         if report.dry_run:
@@ -60,7 +61,6 @@ class Telemetry:
             self.metrics.count(report, seconds, now)
         if report.command == "dispatch":
             self.set(LIMITED, report.outcome is Outcome.limited)
-        self._notifier.report(report)
 
     def set(self, gauge: str, value: float, **labels: str) -> None:
         """Set a gauge, if somebody reads it."""
@@ -82,9 +82,22 @@ class Telemetry:
         if oldest is not None:
             self.set(OLDEST, max(oldest.total_seconds(), 0.0))
 
-    def tell(self, title: str, text: str) -> None:
-        """Notify of something else."""
-        self._notifier.send(title, text)
+    @property
+    def tells_people(self) -> bool:
+        """Whether there is somebody to send messages to."""
+        return self._notifier.has_urls
+
+    def tells(self, topic: Topic) -> bool:
+        """Whether messages on this topic are sent."""
+        return self._notifier.tells(topic)
+
+    def digest_day(self, now: datetime) -> date | None:
+        """Return the last day whose digest is due by now, None if nobody wants one."""
+        return self._notifier.digest_day(now)
+
+    def tell(self, topic: Topic, title: str, text: str) -> None:
+        """Send a message, soon, if messages on this topic are sent."""
+        self._notifier.send(topic, title, text)
 
     def publish(self) -> None:
         """Push the metrics soon."""

@@ -252,13 +252,14 @@ def test_notifications_and_pushed_metrics_arrive(sandbox: Sandbox, loop: Start) 
         )
         running_loop.wait("recovered", target="beadboard")
         running_loop.wait("blocked", bead=stalled)
+        receiver.wait(lambda: any(b"quarantined" in body for _, path, _, body in receiver.received if path == "/hook"))
         assert running_loop.stop().code == 0
     titles = [json.loads(body)["title"] for _, path, _, body in receiver.received if path == "/hook"]
     assert sorted(titles) == sorted(
         [
             "bdauto: outage of beadboard",
             "bdauto: end of the outage of beadboard",
-            f"bdauto: {stalled} (a bead) reaped: blocked",
+            f"bdauto: {stalled} (a bead) is quarantined",
         ]
     )
     pushes = {path: (method, login, body) for method, path, login, body in receiver.received if path != "/hook"}

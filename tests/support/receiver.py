@@ -1,9 +1,13 @@
 """A web hook and a Pushgateway on loopback."""
 
 import threading
+import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.patience import seconds
 
 
 class Receiver(ThreadingHTTPServer):
@@ -23,6 +27,13 @@ class Receiver(ThreadingHTTPServer):
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.server_address[1]}"
+
+    def wait(self, arrived: Callable[[], bool]) -> None:
+        """Wait until this has arrived."""
+        until = time.monotonic() + seconds(20)
+        while not arrived():
+            assert time.monotonic() < until, "it does not arrive"
+            time.sleep(0.05)
 
     def pushed(self, command: str) -> dict[str, float]:
         """What was pushed last for a command. The labels' values stand in brackets."""

@@ -12,7 +12,7 @@ import pytest
 from bdauto.bd.change import DryWriter, Writer
 from bdauto.bd.client import RunningCommand
 from bdauto.domain.bead import BeadList
-from bdauto.domain.settings import DispatchSettings, ReapSettings, RunSettings, TelemetrySettings, Watch
+from bdauto.domain.settings import DispatchSettings, ReapSettings, RunSettings, Secret, TelemetrySettings, Watch
 from bdauto.errors import BdFailed
 from bdauto.loop.loop import Loop
 from bdauto.loop.loop_context import Lane
@@ -26,7 +26,9 @@ class Queue(Tracker):
     """The tracker, which also lists by status."""
 
     def assigned(self, statuses: Sequence[str]) -> RunningCommand[BeadList]:
-        return self._answer("assigned", [r for r in self.rows.values() if r["status"] in statuses])
+        return self._answer(
+            "assigned", [r for r in self.rows.values() if r["status"] in statuses and r["assignee"] == self.assignee]
+        )
 
 
 class Revision:
@@ -114,6 +116,7 @@ class Scene:
         agent: bool = False,
         counting: bool = False,
         watch: bool = False,
+        notify: bool = False,
         writers: list[int] | None = None,
         others: Sequence[Lane] = (),
         **o: Any,
@@ -122,9 +125,10 @@ class Scene:
         options = ("dispatch_every", "reap_every")
         run = RunSettings(watch=Watch.auto if watch else Watch.off, **{k: o.pop(k) for k in options if k in o})
         reap = ReapSettings(**{k: o.pop(k) for k in ("threshold",) if k in o})
-        telemetry = Telemetry(TelemetrySettings(), "dispatch", "reap", counting=True)
+        urls = (Secret("json://hook.test"),) if notify else ()
+        telemetry = Telemetry(TelemetrySettings(notify_urls=urls), "dispatch", "reap", counting=True)
         assert telemetry.metrics
-        telemetry.tell = lambda title, text: self.told.append((title, text))  # type: ignore[method-assign]
+        telemetry.tell = lambda topic, title, text: self.told.append((title, text))  # type: ignore[method-assign]
         count = telemetry.metrics.count
 
         def counted(report: Any, took: float, now: Any) -> None:

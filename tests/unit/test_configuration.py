@@ -454,9 +454,8 @@ def test_the_written_file_has_every_key_with_its_default() -> None:
     assert values.keys() == config_keys.keys().keys()
     file = config_file.ConfigFile("f", "\n".join(lines))
     wrong = {error.message.split(": ")[1].split()[0] for error in config_keys.mistakes(file)}
-    assert wrong == {"active_hours", "kubernetes_namespace", "kubernetes_template", "listen"}, (
-        "only these have a value that must be chosen"
-    )
+    chosen = {"active_hours", "digest_at", "kubernetes_namespace", "kubernetes_template", "listen", "notify_on"}
+    assert wrong == chosen, "only these have a value that must be chosen"
 
 
 def test_every_option_with_a_variable_is_a_key() -> None:

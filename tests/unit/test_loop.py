@@ -503,12 +503,12 @@ def test_agents_that_die_at_once_do_not_get_the_whole_queue(make: Make) -> None:
     beads = [f"x-{n}" for n in range(30)]
     scene = make(*map(row, beads), health=[{"busy": False, "active": 0, "queued": 0, "capacity": 9}])
     scene.board.jobs.update({f"job-{n}": "failed" for n in range(1, 99)})
-    scene.run(600, agent=True)
+    scene.run(600, agent=True, notify=True)
     assert 3 <= len(scene.board.posts) <= 8
     assert {scene.tracker.bead(bead).status for bead in beads} <= {"open", "in_progress"}
     assert {scene.tracker.bead(bead).record.attempts for bead in beads} == {0}
     assert scene.metric(SUSPENDED) == 1
-    assert "suspended" in {title for title, _ in scene.told}
+    assert [title for title, _ in scene.told] == ["dispatching is suspended"]
 
 
 @pytest.mark.parametrize(
@@ -541,10 +541,10 @@ def test_when_the_agent_works_again_the_queue_goes_on_by_itself(make: Make) -> N
 
     scene.board.posted = start
     scene.stop.at(400, lambda: works.append(True))
-    scene.run(3600, agent=True)
+    scene.run(3600, agent=True, notify=True)
     assert {scene.tracker.bead(bead).status for bead in beads} == {"in_progress"}
     assert scene.metric(SUSPENDED) == 0
-    assert [title for title, _ in scene.told] == ["suspended", "no longer suspended"]
+    assert [title for title, _ in scene.told] == ["dispatching is suspended", "dispatching goes on"]
 
 
 def test_a_few_beads_that_kill_every_agent_do_not_stop_the_queue(make: Make) -> None:

@@ -10,14 +10,12 @@ from typing import Any
 import pytest
 import requests
 
-from bdauto.cli.one_shot import OneShot
 from bdauto.cli.validation import check_telemetry
-from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
+from bdauto.domain.messages import Topic
 from bdauto.domain.settings import Secret, TelemetrySettings, describe
-from bdauto.errors import AgentsDie, UsageError
+from bdauto.errors import UsageError
 from bdauto.telemetry import notify
 from bdauto.telemetry.background import LIMIT, Background
-from tests.support.fakes import Clock, Tracker
 
 URL = Secret("json://ann:s3cret@hook.test/t0ken")
 
@@ -35,9 +33,12 @@ class Apprise:
         self.urls.append(url)
         return url.startswith("json://")
 
-    def notify(self, title: str, body: str) -> bool:
+    def notify(self, title: str, body: str, body_format: str) -> bool:
+        assert body_format == "text", "a service that takes markup would interpret a bead's title"
         if isinstance(Apprise.failing, Exception):
             raise Apprise.failing
+        if callable(Apprise.failing):
+            Apprise.failing()
         Apprise.sent += [(url, title, body) for url in self.urls]
         return not Apprise.failing
 
@@ -48,58 +49,48 @@ def _apprise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apprise", SimpleNamespace(Apprise=Apprise, __spec__="found"))
 
 
-def deliver(report: Report, *urls: Secret) -> list[tuple[str, str, str]]:
+def deliver(*urls: Secret, topic: Topic = Topic.blocked, text: str = "why", **more: Any) -> list[tuple[str, str, str]]:
     background = Background()
-    notify.Notifier(urls or (URL,), background).report(report)
+    settings = TelemetrySettings(notify_urls=urls or (URL,), **more)
+    notify.Notifier(settings, background).send(topic, "x-1 is blocked", text)
     background.close(10)
     return Apprise.sent
 
 
-def test_a_message_names_the_bead_by_its_title_and_says_the_cause() -> None:
-    words = "failed after 12s: API Error: 529 overloaded"
-    bead = BeadReport("q-932", BeadOutcome.blocked, "wf64", words, title="Write a\nhaiku\x1b[1m")
-    found = deliver(Report("reap", Outcome.reaped, False, (bead,)))
-    assert found == [(URL.value, "bdauto: q-932 (Write a haiku[1m) reaped: blocked", words)]
-
-
-def report(*outcomes: BeadOutcome, dry_run: bool = False) -> Report:
-    beads = tuple(BeadReport(f"x-{outcome}", outcome, "j", "why") for outcome in outcomes)
-    return Report("reap", Outcome.reaped, dry_run, beads)
-
-
-def test_beads_that_were_quarantined_or_reaped_are_told_of_and_no_others() -> None:
-    sent = deliver(report(*BeadOutcome))
-    assert [(title, body) for _, title, body in sent] == [
-        ("bdauto: x-quarantined quarantined", "why"),
-        ("bdauto: x-released reaped: open again", "why"),
-        ("bdauto: x-requeued reaped: open again", "why"),
-        ("bdauto: x-blocked reaped: blocked", "why"),
-        ("bdauto: x-asks asks", "why"),
+def test_topics_are_chosen() -> None:
+    assert deliver(topic=Topic.starved, notify_on=("question", "digest")) == []
+    assert deliver(topic=Topic.question, notify_on=("question", "digest")) == [
+        (URL.value, "bdauto: x-1 is blocked", "why")
     ]
 
 
-def test_a_one_shot_command_tells_of_agents_that_die_with_their_last_words() -> None:
-    error = AgentsDie("suspended until 22:40: the agents of 3 beads died at once: Invalid API key", hint="mend it")
-    OneShot(TelemetrySettings(notify_urls=(URL,)), Clock().runtime(), Tracker(Clock()), None)(
-        Report("reap", Outcome.partial, False, error=error), 1.0
-    )
-    assert Apprise.sent == [(URL.value, "bdauto: suspended", error.message)]
+def test_a_message_calls_nobody_in_a_chat() -> None:
+    [(_, _, body)] = deliver(text="<!channel> @everyone <@U123> ann@example.org 1 < 2")
+    assert body == "<\u200b!channel> @\u200beveryone <\u200b@U123> ann@example.org 1 < 2"
+
+
+def test_an_url_that_hangs_holds_up_nobody() -> None:
+    go, background = threading.Event(), Background()
+    Apprise.failing = lambda: go.wait(10)
+    notifier = notify.Notifier(TelemetrySettings(notify_urls=(URL,)), background)
+    for _ in range(500):
+        notifier.send(Topic.blocked, "x-1 is blocked", "why")
+    background.close(0.01)
+    assert Apprise.sent == []
+    go.set()
+    background.close(10)
 
 
 def test_every_url_gets_its_own_message() -> None:
     other = Secret("json://other.test")
-    assert [url for url, _, _ in deliver(report(BeadOutcome.blocked), URL, other)] == [URL.value, other.value]
-
-
-def test_a_dry_run_tells_nobody() -> None:
-    assert deliver(report(BeadOutcome.blocked, dry_run=True)) == []
+    assert [url for url, _, _ in deliver(URL, other)] == [URL.value, other.value]
 
 
 @pytest.mark.parametrize("failing", [True, RuntimeError("json://ann:s3cret@hook.test/t0ken"), ImportError("no")])
 def test_a_failure_is_a_warning_without_the_url(failing: Any, caplog: pytest.LogCaptureFixture) -> None:
     Apprise.failing = failing
     with caplog.at_level(logging.WARNING, "bdauto"):
-        deliver(report(BeadOutcome.blocked))
+        deliver()
     [record] = caplog.records
     assert record.getMessage() == "notify-failed"
     assert "s3cret" not in str(vars(record))
@@ -166,7 +157,7 @@ def test_what_sends_heeds_neither_proxies_nor_netrc(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/a/bundle")
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://proxy.test:3128")
-    deliver(report(BeadOutcome.blocked))
+    deliver()
     session = requests.Session()
     sent: list[tuple[requests.PreparedRequest, dict[str, Any]]] = []
 
