@@ -6,6 +6,7 @@ placeholder is replaced once, and what replaces it is not looked at again.
 
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 from bdauto.domain.bead import Bead
@@ -57,6 +58,37 @@ If you cannot finish, say why and hand the bead back:
 
 Do not change other beads but your question.
 """
+_RULES = TEMPLATE.partition("{previous}\n")[2]
+"""How to work on a bead, and how to end: what the built-in template says after the bead."""
+
+_RESUMED = f"""\
+You go on with bead {{id}} in this session. The job that worked on it here has ended. Your job is now {{job}}.
+
+Before anything else, run:
+
+    bd note {{id}} "{AGENT_SIGN} {{job}}"
+
+{{previous}}
+
+What you have done in this folder is still there. Look at it and at the bead (`bd show {{id}}`) before you go on,
+because others may have changed both.
+
+"""
+_CHANGED = """\
+The bead's text has changed. It is now:
+
+Title: {title}
+
+Description:
+{description}
+
+Acceptance criteria:
+{acceptance}
+
+(The bead ends here.)
+
+"""
+_OWN_RULES = "How to work on the bead, and how to end, is as you were told at first.\n"
 
 
 def render(template: str, bead: Bead, job: str, previous: str = "") -> str:
@@ -66,15 +98,33 @@ def render(template: str, bead: Bead, job: str, previous: str = "") -> str:
     """
     if template is TEMPLATE and previous:
         previous = f"\n{previous}\n"
-    values = {
+    return substitute(IN_PROMPT, template, {**_values(bead, job), "previous": previous})
+
+
+def render_resumed(template: str, bead: Bead, job: str, previous: str, *, changed: bool) -> str:
+    """Return the prompt for a bead on which an agent goes on in a session that began with `template`.
+
+    `previous` is what has happened since. The bead's text is in the prompt only if it has `changed`.
+    """
+    rules = _RULES if template is TEMPLATE else _OWN_RULES
+    given = _RESUMED + (_CHANGED if changed else "") + rules
+    return substitute(IN_PROMPT, given, {**_values(bead, job), "previous": previous})
+
+
+def text_digest(bead: Bead) -> str:
+    """Return a short digest of what a prompt quotes of a bead. It changes when somebody edits the bead's text."""
+    values = _values(bead, "")
+    return sha256("\0".join(values.values()).encode(errors="replace")).hexdigest()[:16]
+
+
+def _values(bead: Bead, job: str) -> dict[str, str]:
+    return {
         "id": bead.id,
         "job": job,
         "title": plain(bead.title).replace("\n", " "),
         "description": plain(bead.description) or "(none)",
         "acceptance": plain(bead.acceptance_criteria) or NO_CRITERIA,
-        "previous": previous,
     }
-    return substitute(IN_PROMPT, template, values)
 
 
 def read_template(file: Path | None) -> str:

@@ -45,6 +45,18 @@ def describe_earlier(bead: Bead, checks: Mapping[str, str], branch: str = "") ->
     return "\n".join([*lines, "", "(The earlier attempts end here. Go on from what they have done.)"])
 
 
+def describe_last(bead: Bead, check: str) -> str:
+    """Return the paragraphs for an agent that goes on in the session of the bead's last run, which it remembers.
+
+    `check` has the last lines of that run's check if it failed.
+    """
+    last, number = bead.record.runs[-1], len(bead.record.runs)
+    lines = [f"This is attempt {number + 1} on this bead. How the last one ended:", "", *_run(number, last, check)]
+    if noted := _noted(bead, after=f"{JOB_NOTE}{last.job}"):
+        lines += ["", "What was written on the bead since that one began, the newest last:", "", *noted]
+    return "\n".join([*lines, *(["", bead.answers] if bead.answers else [])])
+
+
 def _run(number: int, run: Run, check: str) -> Iterator[str]:
     result = run.result or Result.lost
     why = f" ({run.why})" if run.why and run.why not in ("ok", result) else ""
@@ -57,9 +69,11 @@ def _run(number: int, run: Run, check: str) -> Iterator[str]:
         yield f"   Its check failed: {_quoted(check)}"
 
 
-def _noted(bead: Bead) -> list[str]:
-    """Return the lines of the notes that bdauto has not written, quoted."""
-    lines = [line for line in bead.notes.splitlines() if line.strip() and not _OWN.fullmatch(line.strip())]
+def _noted(bead: Bead, after: str = "") -> list[str]:
+    """Return the lines of the notes that bdauto has not written, quoted: those after this line, if there is one."""
+    found = [line.strip() for line in bead.notes.splitlines()]
+    since = found[found.index(after) + 1 :] if after in found else found
+    lines = [line for line in since if line and not _OWN.fullmatch(line)]
     return [f"> {clean(hide_secrets(line), LINE_LIMIT)}" for line in lines[-MOST_LINES:]]
 
 

@@ -4,10 +4,13 @@ Written for 1.0 to 2.1. One object a line: `system` (with the session), `assista
 `rate_limit_event`, and a `result` at the end.
 """
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from bdauto.agents.cli_adapters.session_files import home, is_of_folder, spellings
 from bdauto.agents.cli_adapters.transcript import Event, Transcript, counts, mapping
 from bdauto.domain.agent_end import Why, cause, cause_of_status
 from bdauto.domain.record_values import checked_cost, checked_count
@@ -16,6 +19,8 @@ from bdauto.domain.results import whole_milliseconds
 PROGRAM = "claude"
 TYPES = frozenset({"system", "assistant", "user", "result", "rate_limit_event", "stream_event"})
 SUBTYPES = {"error_max_turns": Why.turns, "error_max_budget_usd": Why.budget}
+LONGEST_FOLDER = 200
+"""Characters of a path in the name of the folder with its sessions."""
 _SUBJECTS = ("command", "file_path", "path", "pattern", "query", "url", "description", "prompt", "notebook_path")
 
 
@@ -27,6 +32,21 @@ def command(model: str, cost_usd: float | None, session: str) -> list[str]:
     words += ["--model", model] if model else []
     words += ["--max-budget-usd", f"{cost_usd:g}"] if cost_usd is not None else []
     return words + (["--resume", session] if session else [])
+
+
+def has_session(session: str, directory: Path, environment: Mapping[str, str]) -> bool:
+    """Return whether a session of this folder is on this machine: `projects/FOLDER/SESSION.jsonl`.
+
+    FOLDER is the path with a hyphen for each character that is neither a letter nor a digit. It is cut where it is
+    long, and a hash follows.
+    """
+    projects = Path(environment.get("CLAUDE_CONFIG_DIR") or home(environment) / ".claude") / "projects"
+    for path in spellings(directory):
+        name = re.sub(r"[^A-Za-z0-9]", "-", path)
+        folders = [projects / name] if len(name) <= LONGEST_FOLDER else projects.glob(f"{name[:LONGEST_FOLDER]}-*")
+        if is_of_folder((folder / f"{session}.jsonl" for folder in folders), directory):
+            return True
+    return False
 
 
 def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:

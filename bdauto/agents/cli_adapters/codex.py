@@ -4,9 +4,11 @@ Written for 0.40 to 0.147. Events `thread.started`, `turn.started`, `item.starte
 `error`, and `turn.completed` with the usage of the thread so far. It tells no cost.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from bdauto.agents.cli_adapters.session_files import home, is_of_folder
 from bdauto.agents.cli_adapters.transcript import Event, Transcript, counts, mapping
 
 PROGRAM = "codex"
@@ -22,6 +24,12 @@ def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # n
     words = [PROGRAM, "exec", "--json", "--skip-git-repo-check", "--sandbox", "danger-full-access"]
     words += ["--model", model] if model else []
     return [*words, *(["resume", session] if session else []), "-"]
+
+
+def has_session(session: str, directory: Path, environment: Mapping[str, str]) -> bool:
+    """Return whether a session of this folder is on this machine: `sessions/YYYY/MM/DD/rollout-TIME-SESSION.jsonl`."""
+    sessions = Path(environment.get("CODEX_HOME") or home(environment) / ".codex") / "sessions"
+    return is_of_folder(sessions.glob(f"*/*/*/rollout-*{session}.jsonl*"), directory)
 
 
 def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:

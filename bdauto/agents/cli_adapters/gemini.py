@@ -4,10 +4,13 @@ Written for 0.11 to 0.56. Events `init`, `message` (in pieces), `tool_use`, `too
 one object with `response`, `stats` and `error`. It tells no cost.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from bdauto.agents.cli_adapters.claude import tool
+from bdauto.agents.cli_adapters.session_files import first_bytes, home, spellings
 from bdauto.agents.cli_adapters.transcript import Event, Transcript, counts, mapping
 from bdauto.domain.agent_end import Why, cause
 from bdauto.domain.record_values import checked_count
@@ -23,6 +26,21 @@ def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # n
     words += ["--allowed-tools", "run_shell_command(bd),run_shell_command(git)"]
     words += ["--model", model] if model else []
     return words + (["--resume", session] if session else [])
+
+
+def has_session(session: str, directory: Path, environment: Mapping[str, str]) -> bool:
+    """Return whether a session of this folder is on this machine: `tmp/PROJECT/chats/session-TIME-SESSION.json`.
+
+    PROJECT is the hash of the folder's path, or a short name. The file has that hash, too, and the session's whole
+    name: its own name has eight characters of it.
+    """
+    projects = Path(environment.get("GEMINI_CLI_HOME") or home(environment)) / ".gemini" / "tmp"
+    hashes = [sha256(path.encode(errors="surrogateescape")).hexdigest() for path in spellings(directory)]
+    for file in projects.glob(f"*/chats/session-*{session[:8]}.json*"):
+        head = (first_bytes(file) or b"").decode(errors="replace")
+        if f'"{session}"' in head and any(one == file.parent.parent.name or one in head for one in hashes):
+            return True
+    return False
 
 
 def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:

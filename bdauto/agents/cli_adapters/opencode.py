@@ -4,10 +4,13 @@ Written for 1.4 to 1.18. Events `step_start`, `text`, `tool_use`, `error`, `step
 step, and since 1.18 `done` with the permissions that were refused.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from bdauto.agents.cli_adapters.claude import tool
+from bdauto.agents.cli_adapters.session_files import home, is_of_folder, spellings
 from bdauto.agents.cli_adapters.transcript import Event, Transcript, counts, mapping
 from bdauto.domain.agent_end import Why, cause, cause_of_status
 from bdauto.domain.record_values import checked_cost, checked_count
@@ -20,6 +23,25 @@ def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # n
     words = [PROGRAM, "run", "--format", "json", "--dangerously-skip-permissions"]
     words += ["--model", model] if model else []
     return words + (["--session", session] if session else [])
+
+
+def has_session(session: str, directory: Path, environment: Mapping[str, str]) -> bool:
+    """Return whether a session of this folder is on this machine: a row of `opencode.db`, a file before 1.2."""
+    data = Path(environment.get("XDG_DATA_HOME") or home(environment) / ".local" / "share") / "opencode"
+    files = (data / "storage" / "session").glob(f"*/{session}.json")
+    return _folder(data / "opencode.db", session) in spellings(directory) or is_of_folder(files, directory)
+
+
+def _folder(database: Path, session: str) -> str | None:
+    """Return the folder of a session in the database, None if there is none."""
+    import sqlite3  # few need it
+
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as opened:
+            row = opened.execute("SELECT directory FROM session WHERE id = ?", (session,)).fetchone()
+    except sqlite3.Error:
+        return None
+    return str(row[0]) if row else None
 
 
 def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:

@@ -64,7 +64,8 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One command of a job. `text` names it for people, `stdin` is a file of the job's folder, "" for none.
 
-    It runs in `directory` for `timeout` seconds at most.
+    It runs in `directory` for `timeout` seconds at most. `cold` is the agent's command without a session, for one that
+    refuses to go on in the session that `words` name.
     """
 
     kind: Literal["prepare", "agent", "check", "review", "land", "remove"]
@@ -73,6 +74,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     timeout: float
     stdin: str = ""
+    cold: list[str] = []
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +83,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     `agent` is the adapter that reads the output, "" if each line is recognized by its shape. `tracker` is the id of the
     bead's tracker, `beads` the `.beads` folder, `assignee` whose queue the bead was in. `silence` is in seconds,
     `started` in seconds since the epoch, `max_cost` in US dollars. `variables` are what the steps of GATES get beside
-    the agent's environment.
+    the agent's environment. `text` is a digest of the bead's text.
+
+    `session` is the one that the agent goes on in, for the time `resumes`. It had `session_tokens` then.
     """
 
     bead: str
@@ -96,6 +100,15 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     max_cost: float | None = None
     variables: dict[str, str] = {}
     steps: list[Step]
+    text: str = ""
+    session: str = ""
+    resumes: int = 0
+    session_tokens: int = 0
+
+    @property
+    def agent_step(self) -> Step | None:
+        """The step that runs the agent."""
+        return next((step for step in self.steps if step.kind == AGENT), None)
 
     @property
     def program(self) -> str:
@@ -140,6 +153,7 @@ class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     It is no `Run`, because a supervisor imports nothing of bdauto. `exit_code` is None after a signal. `by` says who
     asked for the end. `why` is "budget" if the supervisor ended it because of its costs. `lost` is output, in bytes.
+    `refused`: the agent refused the session that it should go on in, and was started without one.
     `gates` are the checks and what else must succeed before the bead counts as done, as far as they were begun.
     """
 
@@ -152,6 +166,7 @@ class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     ended: Annotated[float, msgspec.Meta(ge=0, le=LATEST)] = 0.0
     lost: int = 0
+    refused: bool = False
     gates: list[GateRecord] = []
 
     @property

@@ -182,6 +182,8 @@ def _said(folder: Path, ended: datetime, *, failed: bool) -> AgentEnd:
     record = jobs.record(folder.name)
     output = LocalOutput(jobs, folder.name, (OUTPUT,)).read()
     said = table.read_end(output, agent_of(record), ended, ended.astimezone().tzinfo, failed=failed)
+    if record and record.session_tokens and said.sessions[-1:] == (record.session,):
+        said = table.since_resumed(said, record.session_tokens)
     return said if said.agent else msgspec.structs.replace(said, agent=_named(record))
 
 

@@ -24,14 +24,15 @@ from bdauto.agents.local.preflight import (
     try_folder,
     worktree_problem,
 )
+from bdauto.agents.local.sessions import resume
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.start_job import job_record, longest, start_job
 from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
-from bdauto.agents.prompt import read_template, render
+from bdauto.agents.prompt import read_template, render, render_resumed, text_digest
 from bdauto.agents.runner import Place, Project
 from bdauto.agents.runner_status import AGENT, Part, RunnerStatus
 from bdauto.domain.bead import Bead
-from bdauto.domain.earlier_attempts import describe_earlier
+from bdauto.domain.earlier_attempts import describe_earlier, describe_last
 from bdauto.domain.reaping import who_knows
 from bdauto.environment import LEAVE_INDEX, foreign
 from bdauto.errors import BdautoError, ServiceDown, ServiceDrift, UsageError
@@ -163,14 +164,27 @@ class LocalAgent(LocalJobs):
                     return AtCapacity(f"job {running[-1]} of it still runs here")
                 if self.capacity().free == 0:
                     return AtCapacity()
-                prompt = self.prompt(bead, attempt)
-                record = job_record(self.command, self.origin, self._worktree(bead), bead, attempt, prompt)
-                start_job(self.jobs.path, record, prompt, self.command.environment)
+                self._start(bead, attempt)
         except Exception as error:  # whatever it is, nothing was started, and the claim is given back
             return NotStarted(f"cannot start the agent: {clean(str(error) or type(error).__name__)}")
         with contextlib.suppress(Exception):  # the job runs, whatever becomes of old ones
             self.jobs.prune(time.time() - self.settings.agent_keep.total_seconds())
         return Started(attempt)
+
+    def _start(self, bead: Bead, attempt: str) -> None:
+        prompt, environment = self.prompt(bead, attempt), self.command.environment
+        cold = job_record(self.command, self.origin, self._worktree(bead), bead, attempt, prompt)
+        record = resume(cold, bead, self.jobs, self.settings, environment) if bead.record.runs else None
+        resumed = self._resumed_prompt(bead, attempt) if record else ""
+        start_job(self.jobs.path, record or cold, prompt, environment, resumed)
+
+    def _resumed_prompt(self, bead: Bead, attempt: str) -> str:
+        """Return the prompt for a bead whose agent goes on in the session of its last job."""
+        last = bead.record.runs[-1].attempt
+        record = self.jobs.record(last)
+        previous = describe_last(bead, self._failed_gates(bead).get(last, ""))
+        changed = record is None or record.text != text_digest(bead)
+        return render_resumed(self._template(), bead, attempt, previous, changed=changed)
 
     def prompt(self, bead: Bead, attempt: str) -> str:
         """Return the prompt for a bead, with what is known of its earlier attempts."""
@@ -179,13 +193,17 @@ class LocalAgent(LocalJobs):
     def _earlier(self, bead: Bead) -> str:
         if not bead.record.runs:
             return ""
-        checks = {
+        worktree = self._worktree(bead)
+        branch = branch_state(worktree, self.command.environment) if worktree else ""
+        return describe_earlier(bead, self._failed_gates(bead), branch)
+
+    def _failed_gates(self, bead: Bead) -> dict[str, str]:
+        """Return the last lines of what failed after the agent's end, for each of the bead's jobs."""
+        return {
             record.attempt: gate.words
             for record, end in self.jobs.ends_of(self.origin.tracker)
             if record.bead == bead.id and (gate := end.failed_gate)
         }
-        worktree = self._worktree(bead)
-        return describe_earlier(bead, checks, branch_state(worktree, self.command.environment) if worktree else "")
 
     def _worktree(self, bead: Bead) -> Worktree | None:
         """Return the bead's worktree, None without --agent-worktree. Raises UsageError."""

@@ -170,11 +170,17 @@ def check_local(settings: LocalAgentSettings) -> LocalAgentSettings:
         raise UsageError("--model goes with --agent and without --agent-command", hint=hint)
     if settings.agent is None or settings.agent_command:
         return settings
+    return msgspec.structs.replace(settings, agent_command=CommandLine(tuple(adapter_command(settings))))
+
+
+def adapter_command(settings: LocalAgentSettings, session: str = "") -> list[str]:
+    """Return the command line of the agent that is named, which goes on in this session. Without an agent, none."""
     from bdauto.agents.cli_adapters.table import ADAPTERS  # few commands need it
 
+    if settings.agent is None:
+        return []
     adapter = ADAPTERS[settings.agent]
-    words = adapter.command(settings.model or "", settings.max_cost_per_run if adapter.limits_cost else None, "")
-    return msgspec.structs.replace(settings, agent_command=CommandLine(tuple(words)))
+    return adapter.command(settings.model or "", settings.max_cost_per_run if adapter.limits_cost else None, session)
 
 
 def check_cost_per_run(settings: LocalAgentSettings) -> None:

@@ -20,7 +20,7 @@ from bdauto.agents.local.preflight import base_commit
 from bdauto.agents.local.settings import LocalAgentSettings, silence_of
 from bdauto.agents.local.words import wants_stdin
 from bdauto.agents.local.worktree import Worktree
-from bdauto.agents.prompt import plain
+from bdauto.agents.prompt import plain, text_digest
 from bdauto.domain.bead import Bead
 from bdauto.domain.edits import CHECKER
 from bdauto.sanitize import clean
@@ -48,6 +48,7 @@ def job_record(
         max_cost=settings.max_cost_per_run,
         variables=_variables(command, worktree, bead) if settings.agent_check else {},
         steps=[*_steps(command, worktree, command.filled(bead.id, attempt, prompt))],
+        text=text_digest(bead),
     )
 
 
@@ -83,13 +84,20 @@ def _variables(command: AgentCommand, worktree: Worktree | None, bead: Bead) -> 
     return {**told, "BEAD_BASE": base} if base else told
 
 
-def start_job(jobs: Path, record: JobRecord, prompt: str, environment: Mapping[str, str]) -> None:
-    """Make the job's folder, locked from the beginning, and hand it with its lock to a supervisor."""
+def start_job(
+    jobs: Path, record: JobRecord, prompt: str, environment: Mapping[str, str], resumed_prompt: str = ""
+) -> None:
+    """Make the job's folder, locked from the beginning, and hand it with its lock to a supervisor.
+
+    `resumed_prompt` is for the session that the record names. An agent that refuses it gets `prompt`.
+    """
     new, folder = jobs / f"{NEW}{record.attempt}", jobs / record.attempt
     shutil.rmtree(new, ignore_errors=True)  # half-made by a dispatcher that was killed
     new.mkdir(mode=0o700)
     try:
-        (new / supervisor.PROMPT).write_text(prompt, encoding="utf-8")
+        (new / supervisor.PROMPT).write_text(resumed_prompt or prompt, encoding="utf-8")
+        if resumed_prompt:
+            (new / supervisor.COLD_PROMPT).write_text(prompt, encoding="utf-8")
         (new / supervisor.JOB).write_bytes(msgspec.json.encode(record))
         os.mkfifo(new / supervisor.CONTROL, 0o600)
         lock = os.open(new / supervisor.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -12,6 +12,7 @@ import errno
 import json
 import math
 import os
+import re
 import select
 import signal
 import sys
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 JOB, END, LOCK, PROMPT, CONTROL = "job.json", "end.json", "lock", "prompt", "control"
 """The files of a job's folder, except the output."""
+COLD_PROMPT = "prompt.cold"
+"""The whole prompt, for an agent that refuses the session that it should go on in."""
 STEP = "step"
 """The file that says which step runs, once the agent has ended."""
 AGENT, CHECK, REVIEW, OUTPUT = "agent", "check", "review", "output."
@@ -49,6 +52,14 @@ NOISE = b"\x00\x1b\xef"
 """How a line may begin that has colour, NUL or a byte order mark before its JSON."""
 MOST_SESSIONS = 1000
 """Sessions of an agent whose costs are added up."""
+REFUSAL = 60.0
+"""Seconds within which an agent says that it cannot go on in its session. Some look it up in a database."""
+NO_SESSION = re.compile(
+    rb"no (?:saved |previous )?(?:conversation|rollout|session|thread)s? (?:was )?found"
+    rb"|(?:conversation|session|thread)[^\n]{0,80}not (?:found|loaded)|invalid session",
+    re.IGNORECASE,
+)
+"""What agents say then, next to no output of their own, or as a result."""
 MESSAGE = 400
 """Bytes of a message in the control pipe; a pipe takes so many in one piece."""
 GUARD = ["/bin/sh", "-c", "read _; kill -KILL 0"]
@@ -75,12 +86,14 @@ class Output:
         self._folder = folder
         self._segments: list[str] = []
         self._file = -1
+        self._name = ""
         self.begin(OUTPUT)
 
     def begin(self, name: str) -> None:
         """From now on write to files with this prefix. The first one is made when there is output."""
-        self._close()
-        self._name, self._number, self._size = name, -1, SEGMENT
+        if name != self._name:
+            self._close()
+            self._name, self._number, self._size = name, -1, SEGMENT
 
     def write(self, data: bytes) -> None:
         """Append to the last segment, and begin another where that one is full."""
@@ -240,8 +253,14 @@ class Supervisor:
         return {**end, "gates": gates}
 
     def _agent(self, step: Step, max_cost: object) -> CommandResult:
+        """Run the agent. Where it refuses the session that it should go on in, start it once more, without one."""
         self._costs = Costs(max_cost)
+        began = time.monotonic()
         end = self._one(step, {})
+        took = time.monotonic() - began
+        if step["cold"] and took < REFUSAL and not self._too_dear and _refused(end, self._last):
+            cold = {**step, "words": step["cold"], "stdin": COLD_PROMPT, "timeout": step["timeout"] - took}
+            end = {**self._one(cold, {}), "refused": True}
         self._costs = Costs(None)
         if self._too_dear and end["state"] != "cancelled":
             end = {**end, "state": "failed", "detail": self._too_dear, "why": "budget"}
@@ -315,6 +334,17 @@ class Supervisor:
 
     def _stop(self, who: str) -> None:
         self.stopped = self.stopped or who
+
+
+def _refused(end: CommandResult, output: bytes) -> bool:
+    """Return whether an agent has ended without a word of its own, or says that it does not know its session.
+
+    Each line of its own is a JSON object. Some agents end with status 0.
+    """
+    silent = not any(line.startswith(b'{"') for line in output.splitlines())
+    return (silent and end["state"] in ("completed", "failed")) or (
+        end["state"] == "failed" and NO_SESSION.search(output) is not None
+    )
 
 
 def write_end(folder: str, end: CommandResult, output: Output) -> None:
