@@ -1,7 +1,7 @@
 """Stops the jobs of this machine whose beads were changed by somebody other than their agents."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from bdauto.bd.client import Bd
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class Reconciler:
-    """Compares running jobs with their beads. A process that looks often names each unclear case once."""
+    """Compares running jobs with their beads. A process that looks often names each unclear case once.
+
+    `due` is when the time alone may end a job, as of the last look. None: never.
+    """
 
     def __init__(
         self, bd: Bd, settings: DispatchSettings | None, linger: timedelta, runtime: Runtime, *, dry_run: bool = False
@@ -29,6 +32,7 @@ class Reconciler:
         self._runtime = runtime
         self._dry_run = dry_run
         self._named: set[tuple[str, str]] = set()
+        self.due: datetime | None = None
 
     def look(self, runner: "Runner", *, stop_all: str = "") -> list[BeadReport]:
         """Decide about each running job and ask for the end of those that must stop. Raises BdError.
@@ -36,6 +40,7 @@ class Reconciler:
         Return a report of each job that is asked to end, and of what is unclear and was not reported before. With
         `stop_all`, which says why, every job is stopped. Nothing waits for their ends.
         """
+        self.due = None
         running = runner.running_jobs()
         if not running:
             return []
@@ -43,6 +48,7 @@ class Reconciler:
             decisions = self._decide(running)
         else:
             decisions = [Decision(one, Fate.stopped, stop_all) for one in running]
+        self.due = min((one.due for one in decisions if one.due), default=None)
         return [report for decision in decisions if (report := self._act(runner, decision))]
 
     def _decide(self, running: Sequence[RunningJob]) -> list[Decision]:

@@ -47,11 +47,12 @@ class Fate(StrEnum):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What becomes of a running job, and why in words."""
+    """What becomes of a running job, and why in words. It may be another at `due`, though nobody does anything."""
 
     running: RunningJob
     fate: Fate
     why: str = ""
+    due: datetime | None = None
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -113,16 +114,18 @@ def decide(
         if actor is None:
             return Decision(running, Fate.unclear, f"somebody {difference.did}, and bd does not tell who")
     closed_at = bead.closed_at or bead.updated_at
-    if bead.status == "closed" and now - closed_at > linger:
+    if bead.status == "closed" and now - closed_at >= linger:
         return Decision(
             running, Fate.stopped, f"its agent closed the bead and did not end within {format_duration(linger)}"
         )
     if running.give_up:
         return Decision(running, Fate.stopped, running.give_up)
     heard = max(running.heard or running.started, bead.updated_at)  # a note is a sign of life, too
-    if running.silence and now - heard > running.silence:
+    if running.silence and now - heard >= running.silence:
         return Decision(running, Fate.stopped, f"{SILENCE}nothing was written for {format_duration(running.silence)}")
-    return Decision(running, Fate.goes_on)
+    lingers = [closed_at + linger] if bead.status == "closed" else []
+    talks = [heard + running.silence] if running.silence else []
+    return Decision(running, Fate.goes_on, due=min([*lingers, *talks], default=None))
 
 
 def _claimed_since(bead: Bead, running: RunningJob) -> bool:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 INTERVAL = 0.5
 """Seconds between two looks whether a job of this machine has ended. A look costs a few system calls."""
 FIRST_ASK = 2.0
-"""Seconds after which a job is asked about again whose agent has closed its bead and has not ended. It doubles."""
+"""Seconds after which a job is asked about again whose agent has closed its bead and has not ended, and after which a
+look that failed is repeated. It doubles."""
 
 
 class JobWatch:
@@ -36,6 +37,15 @@ class JobWatch:
         self._in_progress: frozenset[str] = frozenset()
         self._seen: str | None = None
         self._ask = FIRST_ASK
+        self._failures = 0
+
+    @property
+    def next_look(self) -> float:
+        """In how many seconds the jobs are looked at again, whatever happens until then."""
+        if self._failures:
+            return min(FIRST_ASK * 2.0**self._failures, self._context.settings.dispatch_every.total_seconds())
+        due, now = self.reconciler.due, self._context.runtime.now()
+        return max((due - now).total_seconds(), 0.0) if due and self._running else float("inf")
 
     @property
     def on_this_machine(self) -> bool:
@@ -78,9 +88,11 @@ class JobWatch:
         Jobs whose beads others have changed are asked to end. Raises BdError.
         """
         revision = self._context.watcher.now()
-        if revision is not None and revision == self._seen:
+        if revision is not None and revision == self._seen and self.next_look > 0:
             return False
+        self._failures = min(self._failures + 1, 30)
         left = self._left(runner)
+        self._failures = 0
         self._seen = revision  # a look that failed is repeated
         return left
 

@@ -99,7 +99,7 @@ class LaneWorker:
         with self._context.stop.interruptible():
             report = self._failed_start("dispatch", self._lane.dispatch.dry_run) or self._cycle()
         self._telemetry.note(report, runtime.monotonic() - started)
-        self.dispatching.due = runtime.monotonic() + self._delay(report)
+        self.dispatching.due = runtime.monotonic() + min(self._delay(report), self._jobs.next_look)
         self._telemetry.refresh(report)
 
     def _cycle(self) -> Report:
@@ -177,6 +177,7 @@ class LaneWorker:
         if self._freed:  # a slot is free
             self._freed = False
             self.dispatching.by(runtime.monotonic())
+        self.dispatching.by(runtime.monotonic() + self._jobs.next_look)
         self._telemetry.refresh(report)
 
     def _may_skip_sweep(self) -> bool:

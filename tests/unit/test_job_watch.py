@@ -24,6 +24,7 @@ class Machine:
         self.here = here
         self.over: set[str] = set()
         self.stopped: list[tuple[str, str]] = []
+        self.silence: timedelta | None = None
         services = here.board.services(agent=True)()
         monkeypatch.setattr(services, "running_jobs", self._running)
         monkeypatch.setattr(services, "job_state", lambda job: "completed" if job in self.over else "running")
@@ -32,7 +33,7 @@ class Machine:
 
     def _running(self) -> list[RunningJob]:
         jobs = {f"job-{n}": bead for n, bead in enumerate(self.here.board.posts, 1)}
-        return [RunningJob(bead, job, NOW) for job, bead in jobs.items() if job not in self.over]
+        return [RunningJob(bead, job, NOW, NOW, self.silence) for job, bead in jobs.items() if job not in self.over]
 
     def _stop(self, job: str, why: str) -> bool:
         self.stopped.append((job, why))
@@ -100,6 +101,25 @@ def test_a_job_of_the_service_is_swept_once_its_bead_is_closed(make: Make) -> No
     assert (203 <= at < 208, told["result"]) == (True, "completed")
 
 
+@pytest.mark.parametrize(("what", "at"), [("closed", 220), ("silent", 77)])
+def test_a_job_is_ended_when_its_time_is_over(
+    make: Make, monkeypatch: pytest.MonkeyPatch, what: str, at: float
+) -> None:
+    """An agent that closed its bead has two minutes, and a silent one as long as it is given."""
+    here, stopped = make(row("x-1")), list[float]()
+    machine = Machine(here, monkeypatch)
+    machine.silence = timedelta(seconds=77) if what == "silent" else None
+    monkeypatch.setattr(
+        here.board.services(agent=True)(), "stop", lambda *_: stopped.append((here.clock.time - NOW).total_seconds())
+    )
+    here.board.jobs["job-1"] = "running"
+    if what == "closed":
+        here.stop.at(100, lambda: event(here, "status", "closed", "agent"))
+    here.run(300, watch=True, agent=True, reap_every=timedelta(hours=1))
+    assert stopped
+    assert at - 1 <= stopped[0] <= at + 3
+
+
 def test_a_look_that_bd_has_failed_is_repeated(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     here = make(row("x-1"))
     machine, failed = Machine(here, monkeypatch), list[str]()
@@ -114,5 +134,5 @@ def test_a_look_that_bd_has_failed_is_repeated(make: Make, monkeypatch: pytest.M
 
     monkeypatch.setattr(here.tracker, "events", fails_once)
     here.stop.at(100, lambda: event(here, "status", "deferred", "ada"))
-    here.run(450, watch=True, agent=True, reap_every=timedelta(hours=1))
+    here.run(110, watch=True, agent=True, reap_every=timedelta(hours=1))
     assert machine.stopped[:1] == [("job-1", "ada set the bead to deferred")]
