@@ -65,6 +65,7 @@ _SCHEMA = (
     (re.compile("read-only open cannot migrate|table not found|could not be found in any table"), SCHEMA_OLDER),
 )
 _NO_GUARDS = "unknown flag: --if-"
+_NO_EVENTS = "unknown flag: --events"
 GUARD_MISMATCH = 13
 """Exit status of `bd update` when the bead is not as `--if-status` and `--if-assignee` say. Nothing was written."""
 _NO_READONLY = b"strict readonly is unavailable"
@@ -272,10 +273,15 @@ class Bd:
                 return None
             raise
 
-    def history_events(self, bead_id: str) -> list[Mapping[str, Any]]:
-        """Return the last recorded changes of a bead, as from bd 1.3 on. Raises BdError, also where bd is older."""
+    def history_events(self, bead_id: str) -> list[Mapping[str, Any]] | None:
+        """Return the last recorded changes of a bead, None where bd is older than 1.3. Raises BdError."""
         words = ["history", checked_id(bead_id), "--events", "--limit", str(EVENTS)]
-        return self._start(words, "history", _parse_rows).result()
+        try:
+            return self._start(words, "history", _parse_rows).result()
+        except BdFailed as error:
+            if _NO_EVENTS in str(error):
+                return None
+            raise
 
     def has_guards(self) -> bool:
         """Whether this bd's `update` knows `--if-status`, as from 1.3 on. Raises BdError."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from bdauto.bd.client import Bd
 from bdauto.domain.edits import Edit, read_events, read_log
-from bdauto.errors import BdError
 
 LOG = "interactions.jsonl"
 """The file in the `.beads` folder in which bd 1.0 records changes of status, assignee and priority."""
@@ -25,10 +24,12 @@ def recorded_edits(bd: Bd, beads: Sequence[str]) -> list[Edit]:
     rows = bd.events(beads)
     if rows is not None:
         return read_events(rows)
-    try:
-        return [edit for bead in beads for edit in read_events(bd.history_events(bead))]
-    except BdError:
-        return read_log(_last_lines(bd.tracker().folder / LOG))
+    found: list[Edit] = []
+    for bead in beads:
+        if (rows := bd.history_events(bead)) is None:
+            return read_log(_last_lines(bd.tracker().folder / LOG))
+        found += read_events(rows)
+    return found
 
 
 def _last_lines(file: Path) -> list[bytes]:

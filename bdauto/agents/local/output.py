@@ -130,12 +130,8 @@ def _result(end: EndRecord) -> Result:
 
 def heard_at(jobs: Jobs, job: str) -> datetime | None:
     """Return when a job's output last grew, None if there is none."""
-    try:
-        return datetime.fromtimestamp(
-            max(segment.lstat().st_mtime for segment in (jobs.path / job).glob(f"{OUTPUT}[0-9]*")), UTC
-        )
-    except (ValueError, OverflowError, OSError):
-        return None
+    newest = _newest(jobs.path / job)
+    return newest[1] if newest else None
 
 
 class RunningStep(msgspec.Struct, frozen=True):
@@ -156,19 +152,27 @@ def running_step(folder: Path) -> RunningStep | None:
 
 def last_event(jobs: Jobs, job: str) -> LastEvent | None:
     """Return the last event in the end of a job's output, or its step after the agent. None if there is none."""
-    folder = jobs.path / job
-    if step := running_step(folder):
+    if step := running_step(jobs.path / job):
         return LastEvent(f"{clean(step.text, STEP_TEXT)} runs", datetime.fromtimestamp(step.since, UTC))
+    if (newest := _newest(jobs.path / job)) is None:
+        return None
     try:
-        newest = max(folder.glob(f"{OUTPUT}[0-9]*"), key=lambda segment: segment.stat().st_mtime)
-        at = datetime.fromtimestamp(newest.stat().st_mtime, UTC)
-        data = read_file(newest, EVENT_BYTES, end=True)
-    except (ValueError, OverflowError, OSError):
+        data = read_file(newest[0], EVENT_BYTES, end=True)
+    except OSError:
         return None
     if len(data) == EVENT_BYTES:
         data = data.partition(b"\n")[2]  # its first line is cut
     text = table.last_event([data], agent_of(jobs.record(job)))
-    return LastEvent(text, at) if text else None
+    return LastEvent(text, newest[1]) if text else None
+
+
+def _newest(folder: Path) -> tuple[Path, datetime] | None:
+    """Return the segment of the agent's output that was written last, and when. None if there is none."""
+    try:
+        grew, newest = max((segment.lstat().st_mtime, segment) for segment in folder.glob(f"{OUTPUT}[0-9]*"))
+        return newest, datetime.fromtimestamp(grew, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def agent_of(record: JobRecord | None) -> str:
