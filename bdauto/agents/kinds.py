@@ -105,6 +105,9 @@ SWEEPING = (*JOBS, "agent", "agent_command")
 LOOKING = ("beadboard_url", *SWEEPING, "agent_slots", "agent_dir")
 """The options of commands that only look."""
 
+WORKTREES = (*JOBS_HERE, "agent_dir", "agent_base")
+"""The options of the command that looks after worktrees."""
+
 
 def chosen(settings: AgentSettings) -> Kind | None:
     """Return the kind that the settings choose, or None."""

@@ -38,6 +38,7 @@ COMMANDS = {
     "explain": Command("explain", ("bdauto explain bd-a1b2", "bdauto explain bd-a1b2 --json")),
     "report": Command("report", ("bdauto report --since 1d", "bdauto report --by label --html week.html")),
     "runs": Command("runs", ("bdauto runs --since 'last monday'", "bdauto runs --bead bd-a1b2 --json")),
+    "worktrees": Command("worktrees", ("bdauto worktrees", "bdauto worktrees --remove --agent-base origin/main")),
     "logs": Command("logs", ("bdauto logs bd-a1b2 --follow", "bdauto logs bd-a1b2 --attempt 1")),
     "cancel": Command("cancel", ("bdauto cancel bd-a1b2", "bdauto cancel bd-a1b2 --json")),
     "doctor": Command("doctor", ("bdauto doctor", "bdauto doctor --metadata /etc/beads-metadata/metadata.json")),

@@ -376,6 +376,13 @@ class CancelSettings(msgspec.Struct, frozen=True, kw_only=True):
     all: Annotated[bool, Option("Cancel every job that runs on this machine.")] = False
 
 
+class WorktreesSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `bdauto worktrees` does with worktrees that nothing would be lost with."""
+
+    remove: Annotated[bool, Option("Remove those whose work is merged, with their branches. Nothing else is.")] = False
+    dry_run: Annotated[bool, Option("With --remove, say what would be removed.", short="-n")] = False
+
+
 class PauseSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a pause lasts, and whether it stops what runs. None is until `bdauto resume`."""
 

@@ -6,12 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bdauto.agents.local.settings import parse_base
 from bdauto.agents.local.worktree import Worktree
+from bdauto.sandbox import Sandbox
+from tests.e2e.test_local_agent import Machine, until
+from tests.support.jobs import supervisor_of
 from tests.support.patience import seconds
 
 IDENTITY = ("-c", "user.name=x", "-c", "user.email=x@x", "-c", "protocol.file.allow=always")
@@ -471,3 +476,116 @@ def test_what_is_in_a_worktree_is_described(repository: Repository) -> None:
     told = json.loads(done.stdout)
     assert (told["branch"], told["ahead"], told["changes"]) == ("agent/x-1", 2, "'new' is in no commit")
     assert "no other branch has its commit" in told["kept"]
+
+
+class Place:
+    """A project with beads and commits, whose agents work in worktrees."""
+
+    def __init__(self, machine: Machine, folder: Path) -> None:
+        self.machine, self.home = machine, machine.world.db.parent
+        self.git("init", "-q", "-b", "main")
+        self.git("commit", "-q", "--allow-empty", "-m", "first")
+
+    def git(self, *words: str, at: Path | None = None) -> str:
+        argv = ["git", *IDENTITY, *words]
+        return subprocess.run(argv, cwd=at or self.home, capture_output=True, text=True, check=True).stdout
+
+    def work(self, script: str, *words: str) -> str:
+        """Let an agent do this on a new bead. Return the bead."""
+        identity = "export GIT_AUTHOR_NAME=x GIT_AUTHOR_EMAIL=x@x GIT_COMMITTER_NAME=x GIT_COMMITTER_EMAIL=x@x"
+        self.machine.does(f"{identity}; set -e; {script}")
+        bead = self.machine.world.create()
+        assert self.machine.dispatch("--agent-worktree", *words).outcomes[bead] == "dispatched"
+        return bead
+
+    def listed(self, *words: str) -> dict[str, dict[str, Any]]:
+        return {one["bead"]: one for one in self.machine.run("worktrees", "--json", *words).json["worktrees"]}
+
+    def tree(self, bead: str) -> Path:
+        [found] = (self.machine.jobs.path / "worktrees").glob(f"*/{bead}")
+        return found
+
+
+@pytest.fixture
+def place(sandbox: Sandbox, tmp_path: Path) -> Iterator[Place]:
+    made = Place(Machine(sandbox), tmp_path)
+    yield made
+    for job in made.machine.jobs.running():
+        made.machine.jobs.stop(job, "the test's end")
+    made.machine.ended()
+
+
+def test_the_worktrees_of_beads_are_listed_and_removed(place: Place) -> None:
+    machine = place.machine
+    done, open_ = place.work("echo a > a; git add a; git commit -qm a"), None
+    machine.ended()
+    open_ = place.work("echo b > b; git add b; git commit -qm b; touch c; exit 3")
+    machine.ended()
+    place.git("merge", "-q", "--squash", f"agent/{done}")
+    place.git("commit", "-qm", "squashed")
+    found = place.listed()
+    names = ("branch", "ahead", "changes", "result")
+    assert [found[done][name] for name in names] == [f"agent/{done}", 1, "", "completed"]
+    assert [found[open_][name] for name in names] == [f"agent/{open_}", 1, "'c' is in no commit", "failed"]
+    assert (found[done]["kept"], "no other branch has" in found[open_]["kept"]) == ("", True)
+    said = machine.run("worktrees", "--remove", "--dry-run").out
+    assert ("would be removed" in said, "kept: not merged" in " ".join(said.split())) == (True, True)
+    assert place.tree(done).is_dir()
+    removed = place.listed("--remove")
+    assert (removed[done]["removed"], removed[open_]["removed"]) == (True, False)
+    assert place.listed().keys() == {open_}
+    assert place.git("for-each-ref", "--format=%(refname:short)", "refs/heads/agent") == f"agent/{open_}\n"
+
+
+def test_the_worktree_of_a_running_job_is_never_removed(place: Place) -> None:
+    bead = place.work("sleep 60")
+    until(lambda: (place.machine.jobs.path / "worktrees").exists() and place.tree(bead) / ".git")
+    [one] = place.listed("--remove").values()
+    assert (one["result"], one["kept"], one["removed"]) == ("running", "a job runs in it", False)
+    assert place.tree(bead).is_dir()
+    [job] = place.machine.jobs.running()
+    made = Worktree(place.home, place.tree(bead), f"agent/{bead}")
+    assert call(made.remove_unless_used(place.machine.jobs.path), code=1) == "a job runs in it\n"
+    (place.machine.jobs.path / job / "job.json").write_text("{}")  # as its agent could
+    assert call(made.remove_unless_used(place.machine.jobs.path), code=1) == "a job runs in it\n"
+
+
+def test_what_was_merged_elsewhere_is_fetched_before_removal(place: Place, tmp_path: Path) -> None:
+    remote, clone = tmp_path / "remote.git", tmp_path / "clone"
+    place.git("clone", "-q", "--bare", str(place.home), str(remote))
+    place.git("remote", "add", "origin", str(remote))
+    place.git("fetch", "-q", "origin")
+    bead = place.work(
+        "echo a > a; git add a; git commit -qm a; git push -q origin HEAD:x", "--agent-base", "origin/main"
+    )
+    place.machine.ended()
+    base = ("--agent-base", "origin/main")
+    assert "no other branch" in place.listed("--remove", *base)[bead]["kept"]
+    place.git("clone", "-q", str(remote), str(clone))
+    place.git("merge", "-q", "--no-ff", "-m", "merged", "origin/x", at=clone)
+    place.git("push", "-q", "origin", "HEAD:main", at=clone)
+    assert place.listed("--remove", "--dry-run", *base)[bead]["kept"]
+    assert place.listed("--remove", *base)[bead]["removed"]
+
+
+def test_a_half_made_worktree_is_listed_and_removed(place: Place) -> None:
+    bead = place.work("true", "--agent-prepare", "sleep 60")
+    until(lambda: [*(place.machine.jobs.path / "worktrees").glob(f"*/{bead}/.git")])
+    assert place.listed("--remove")[bead]["kept"] == "a job runs in it"
+    [job] = place.machine.jobs.running()
+    os.kill(supervisor_of(place.machine.jobs.path / job), signal.SIGKILL)
+    place.machine.ended()
+    assert place.listed()[bead]["changes"] == "it is half made"
+    assert place.listed("--remove")[bead]["removed"]
+    assert place.git("branch", "--list", "agent/*") == ""
+
+
+def test_worktrees_of_another_checkout_of_the_repository_are_listed(place: Place, tmp_path: Path) -> None:
+    bead = place.work("touch work")
+    place.machine.ended()
+    place.git("worktree", "add", "-q", str(tmp_path / "linked\nand spaced"), "-b", "mine")
+    assert place.listed("--agent-dir", str(tmp_path / "linked\nand spaced")).keys() == {bead}
+    other = Repository(tmp_path / "other")
+    assert place.listed("--agent-dir", str(other.root)) == {}
+    assert "not in a git repository" in place.machine.run("worktrees", "--agent-dir", "/").complaint
+    assert place.machine.run("worktrees", "--agent-base", "nope").code == 2

@@ -148,5 +148,5 @@ def _worktrees(agent: LocalAgent, now: float) -> Check:
     stale = [tree for tree in kept if tree.stat().st_mtime < now - keep.total_seconds()]
     if stale:
         words = f"{len(stale)} not touched for {format_duration(keep)}, such as {stale[0]}"
-        return warn(name, words, "merge what is worth it, then `git worktree remove` them")
+        return warn(name, words, "merge what is worth it, then run `bdauto worktrees --remove`")
     return ok(name, f"{len(kept)} kept")

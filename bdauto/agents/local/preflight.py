@@ -104,8 +104,7 @@ def check_repository(root: Path, environment: Mapping[str, str], base: str = "HE
     if said := _git(root, environment, "log", "-1", "--format=%h"):
         hint = "make a first commit or mend the repository, or leave --agent-worktree out"
         raise UsageError(f"--agent-worktree: git refuses in {root}: {said}", hint=hint)
-    if base != "HEAD" and (said := _git(root, environment, "log", "-1", "--format=%h", f"{base}^{{commit}}", "--")):
-        raise UsageError(f"--agent-base: git refuses in {root}: {said}", hint="run `git fetch`, or name another")
+    check_base(root, environment, base)
     if said := _try_branch(root, environment, TRIAL_BRANCH, base) or _writable(root, environment):
         hint = "mend the repository, or leave --agent-worktree out"
         raise UsageError(f"--agent-worktree: git refuses in {root}: {said}", hint=hint)
@@ -173,13 +172,24 @@ def _leftover(tree: Worktree, environment: Mapping[str, str]) -> str:
     return "" if same else f"{words}; {then}"
 
 
+def common_folder(root: Path, environment: Mapping[str, str]) -> Path:
+    """Return the git folder that all worktrees of a repository share. Raises UsageError."""
+    return _common(root, _run(root, environment, "rev-parse", "--git-common-dir").stdout)
+
+
 def _common(path: Path, answer: bytes) -> Path:
     return (path / os.fsdecode(answer.strip())).resolve()
 
 
+def check_base(root: Path, environment: Mapping[str, str], base: str) -> None:
+    """Raise UsageError if a repository has no such commit."""
+    if said := _git(root, environment, "log", "-1", "--format=%h", f"{base}^{{commit}}", "--"):
+        raise UsageError(f"--agent-base: git refuses in {root}: {said}", hint="run `git fetch`, or name another")
+
+
 def _writable(root: Path, environment: Mapping[str, str]) -> str:
     """Return why nothing can be written where git keeps worktrees, or ""."""
-    common = _common(root, _run(root, environment, "rev-parse", "--git-common-dir").stdout)
+    common = common_folder(root, environment)
     for folder in (common, common / "worktrees"):
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
             return f"{folder}: {_why_not(folder)}"

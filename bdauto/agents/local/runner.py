@@ -18,6 +18,7 @@ from bdauto.agents.local.local_jobs import LocalJobs, Origin
 from bdauto.agents.local.preflight import (
     LONGEST_WORD,
     branch_state,
+    check_base,
     check_folder,
     check_repository,
     check_utf8,
@@ -28,6 +29,7 @@ from bdauto.agents.local.sessions import resume
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.start_job import job_record, longest, start_job
 from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
+from bdauto.agents.local.worktree_list import ListedWorktree, list_worktrees
 from bdauto.agents.prompt import read_template, render, render_resumed, text_digest
 from bdauto.agents.runner import Place, Project
 from bdauto.agents.runner_status import AGENT, Part, RunnerStatus
@@ -211,6 +213,16 @@ class LocalAgent(LocalJobs):
             return None
         base, command = self.settings.agent_base or "", self.command.prepare_words
         return worktree_of(bead.id, self.command.directory, self.jobs.path, base, command)
+
+    def worktrees(self, *, remove: bool = False) -> list[ListedWorktree]:
+        """Return the worktrees of this repository's beads, and with `remove`, remove those that can be.
+
+        Raises UsageError.
+        """
+        root, environment = repository_of(self.command.directory), self.command.environment
+        if base := self.settings.agent_base or "":
+            check_base(root, environment, base)
+        return list_worktrees(self.jobs, self.command.directory, base, environment, remove=remove)
 
     def _given(self, setting: str) -> str:
         return f"--{setting.replace('_', '-')}" if getattr(self.settings, setting) else ""

@@ -51,6 +51,15 @@ class Worktree(msgspec.Struct, frozen=True):
         return self._command("remove")
 
     @property
+    def fetch(self) -> list[str]:
+        """The command that fetches what the branch may have been merged into."""
+        return self._command("fetch")
+
+    def remove_unless_used(self, jobs: Path) -> list[str]:
+        """Return the command that removes it if nothing would be lost, and if no job in this folder uses it."""
+        return self._command("remove", jobs=str(jobs))
+
+    @property
     def is_unfinished(self) -> bool:
         """Whether an earlier command left a half-made worktree at the path. The next one makes it anew."""
         return os.path.lexists(worktree_program.unfinished(str(self.path)))
@@ -60,10 +69,9 @@ class Worktree(msgspec.Struct, frozen=True):
         """Where the agent runs."""
         return os.path.normpath(self.path / self.folder)
 
-    def _command(self, action: str) -> list[str]:
+    def _command(self, action: str, **more: object) -> list[str]:
         task = {name: str(getattr(self, name)) for name in ("root", "path", "branch", "base")}
-        more = {"command": self.command, "folder": self.directory}
-        text = msgspec.json.encode(task | more).decode()
+        text = msgspec.json.encode({**task, "command": self.command, "folder": self.directory, **more}).decode()
         return [sys.executable, "-I", "-S", "-c", PROGRAM, PACKAGES, action, text]
 
 

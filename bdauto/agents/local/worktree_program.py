@@ -4,7 +4,7 @@ The supervisor runs it before and after the agent. It removes nothing if work co
 worktree of the repository: `git worktree prune` would remove one on a disk that is not mounted. It holds one lock for
 each repository, because git fails when several commands make worktrees at once.
 
-It imports nothing of bdauto but `worktree_state`.
+It imports nothing of bdauto but its neighbours.
 """
 
 import contextlib
@@ -16,8 +16,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
+from bdauto.agents.local.supervisor import JOB, LOCK
 from bdauto.agents.local.worktree_state import GENERATED, Refused, WorktreeState, git
 
+UNFINISHED = ".unfinished-"
+"""How the name of the file begins that is there while a worktree is being made."""
+BUSY = "a job runs in it"
+"""Why a worktree is not touched."""
 FETCH_TIMEOUT = 120.0
 """Seconds that git may take to fetch the branch that a worktree starts from."""
 
@@ -52,12 +57,30 @@ class Worktree(WorktreeState):
             raise
         os.unlink(self._unfinished)
 
-    def remove(self) -> None:
+    def describe(self) -> dict[str, object]:
+        """Return what is known of it. Nothing can be lost with a half-made one."""
+        if os.path.lexists(self._unfinished):
+            return {"branch": self.branch, "ahead": 0, "changes": "it is half made", "kept": ""}
+        return super().describe()
+
+    def fetch(self) -> None:
+        """Fetch what the branch may have been merged into. Raises Refused."""
+        for name in (self.base, f"{self.base}@{{upstream}}"):
+            if self.ref(name):
+                self._fetch(name)
+
+    def remove(self, jobs: str = "") -> None:
         """Remove the worktree, and its branch if another branch has its commits. Raises Refused if work would be lost.
 
-        An agent usually leaves commits on its branch. Then the worktree stays, and nothing is printed.
+        An agent usually leaves commits on its branch. Then the worktree stays, and nothing is printed. With the jobs'
+        folder, nothing is done while a job uses the worktree.
         """
         with self._only_one():
+            if jobs and self._is_used(jobs):
+                raise Refused(BUSY)
+            if jobs and os.path.lexists(self._unfinished):
+                self._discard()
+                return
             if self.not_elsewhere(self.common, self._refs(f"refs/heads/{self.branch}")):
                 return
             if reason := self.unsaved(self.admin(), self.branch) or self.changes():
@@ -94,29 +117,31 @@ class Worktree(WorktreeState):
 
     def _start(self) -> str:
         """Return the commit of the base. A branch of a remote is fetched first. Raises Refused."""
-        name = git(self.root, "rev-parse", "--symbolic-full-name", self.base)
-        remotes = [one for one in git(self.root, "remote").splitlines() if name.startswith(f"refs/remotes/{one}/")]
-        if remotes:
-            remote = max(remotes, key=len)
-            branch = f"refs/heads/{name.removeprefix(f'refs/remotes/{remote}/')}"
-            options = ("--quiet", "--no-tags", "--no-prune", "--no-recurse-submodules", "--no-write-fetch-head")
-            self._fetch(*options, "--", remote, branch)
+        self._fetch(self.base)
         if start := self.ref(self.base):
             return start
         raise Refused(f"--agent-base {self.base} is no commit")
 
-    def _fetch(self, *words: str) -> None:
-        """Fetch, and ask nobody for a password. Raises Refused with the first thing that git says."""
-        argv, environment = ["git", "-C", self.root, "fetch", *words], {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    def _fetch(self, name: str) -> None:
+        """Fetch a branch of a remote, and ask nobody for a password. Raises Refused with the first thing git says."""
+        full = git(self.root, "rev-parse", "--symbolic-full-name", name)
+        remotes = [one for one in git(self.root, "remote").splitlines() if full.startswith(f"refs/remotes/{one}/")]
+        if not remotes:
+            return
+        remote = max(remotes, key=len)
+        options = ("--quiet", "--no-tags", "--no-prune", "--no-recurse-submodules", "--no-write-fetch-head")
+        branch = f"refs/heads/{full.removeprefix(f'refs/remotes/{remote}/')}"
+        argv = ["git", "-C", self.root, "fetch", *options, "--", remote, branch]
+        environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
         try:
             done = subprocess.run(
                 argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=FETCH_TIMEOUT, check=False
             )
         except subprocess.TimeoutExpired:
-            raise Refused(f"git could not fetch {self.base} within {FETCH_TIMEOUT:.0f}s") from None
+            raise Refused(f"git could not fetch {name} within {FETCH_TIMEOUT:.0f}s") from None
         if done.returncode:
             said = os.fsdecode(done.stderr).strip().partition("\n")[0]  # what follows is advice
-            raise Refused(f"git could not fetch {self.base}: {said}")
+            raise Refused(f"git could not fetch {name}: {said}")
 
     def _run(self, command: Sequence[str], folder: str, option: str) -> None:
         """Run a command of the operator in a folder. Raises Refused unless it succeeds."""
@@ -151,6 +176,25 @@ class Worktree(WorktreeState):
         found = [os.path.join(folder, name) for name in (os.listdir(folder) if os.path.isdir(folder) else [])]
         return [admin for admin in found if self._tree_of(admin) == self.path]
 
+    def _is_used(self, jobs: str) -> bool:
+        """Return whether a job runs in the worktree. One whose record cannot be read may."""
+        for entry in os.scandir(jobs):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(f"{entry.path}/{LOCK}", "rb") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if self._may_run_here(f"{entry.path}/{JOB}"):
+                        return True
+        return False
+
+    def _may_run_here(self, record: str) -> bool:
+        try:
+            with open(record, encoding="utf-8") as file:
+                folders = [os.path.realpath(step["directory"]) for step in json.load(file)["steps"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return True
+        return any(os.path.commonpath([folder, self.path]) == self.path for folder in folders)
+
     @contextlib.contextmanager
     def _only_one(self) -> Iterator[None]:
         """Hold the lock under which worktrees of this repository are made and removed."""
@@ -161,7 +205,7 @@ class Worktree(WorktreeState):
 
 def unfinished(path: str) -> str:
     """Return the file that is there while a worktree is being made."""
-    return os.path.join(os.path.dirname(path), f".unfinished-{os.path.basename(path)}")
+    return os.path.join(os.path.dirname(path), f"{UNFINISHED}{os.path.basename(path)}")
 
 
 def main() -> int:
@@ -173,8 +217,10 @@ def main() -> int:
             worktree.prepare(task["command"], task["folder"])
         elif action == "describe":
             print(json.dumps(worktree.describe()))
+        elif action == "fetch":
+            worktree.fetch()
         else:
-            worktree.remove()
+            worktree.remove(task.get("jobs", ""))
     except (Refused, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -78,7 +78,7 @@ class WorktreeState:
             lost = self.not_elsewhere(admin, [*filter(None, [tip]), head, *dict.fromkeys(seen)])
         except subprocess.CalledProcessError:
             return "its commits cannot be looked up"
-        return f"no other branch has its commit {lost[:12]}" if lost else self._submodules(admin)
+        return f"not merged: no other branch has its commit {lost[:12]}" if lost else self._submodules(admin)
 
     def not_elsewhere(self, gitdir: str, commits: Sequence[str]) -> str:
         """Return a commit that is not merged, and that no branch but this one has, "" if there is none.

@@ -1,0 +1,36 @@
+"""`bdauto worktrees`."""
+
+import sys
+from typing import Annotated
+
+import msgspec
+
+from bdauto.agents import kinds
+from bdauto.agents.kinds import AgentSettings
+from bdauto.cli.context import LazyRunner, start_log
+from bdauto.cli.options import Offer, with_options
+from bdauto.cli.printing import envelope
+from bdauto.domain.settings import BdSettings, OutputSettings, WorktreesSettings
+
+
+@with_options
+def worktrees(
+    view: WorktreesSettings,
+    agent: Annotated[AgentSettings, Offer(only=kinds.WORKTREES)],
+    bd: BdSettings,
+    output: OutputSettings,
+) -> None:
+    """List the worktrees of beads: commits, changes, the last result. With --remove, remove those that are merged."""
+    from bdauto.agents.local.runner import LocalAgent
+
+    start_log(output)
+    runner = LazyRunner(kinds.LOCAL, agent, bd)()
+    assert isinstance(runner, LocalAgent)
+    found = runner.worktrees(remove=view.remove and not view.dry_run)
+    if output.json:
+        fields = {"dry_run": view.dry_run, "worktrees": [msgspec.structs.asdict(one) for one in found]}
+        sys.stdout.write(envelope("worktrees", fields) + "\n")
+        return
+    from bdauto.cli import tables, worktree_view
+
+    tables.show(worktree_view.worktrees_view(found, remove=view.remove, dry_run=view.dry_run))
