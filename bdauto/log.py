@@ -31,9 +31,10 @@ class Text(str):
 
 
 def event(name: str, level: int = logging.INFO, /, **fields: object) -> None:
-    """Log one event without the fields that are None or ""."""
+    """Log one event without the fields that are None or "". Fields such as `title_` are only for a screen."""
     shown = {key: value for key, value in fields.items() if value is not None and value != ""}
-    _logger.log(level, name, extra={"fields": shown})
+    aside = {key: shown.pop(key) for key in [*shown] if key.endswith("_")}
+    _logger.log(level, name, extra={"fields": shown, "aside": aside})
 
 
 def debug(name: str, /, **fields: object) -> None:
@@ -54,18 +55,26 @@ def error(name: str, /, **fields: object) -> None:
 def configure(log_format: LogFormat, verbose: bool, *, brief: bool = False) -> None:
     """Send the log to stderr in this form. `verbose` adds the debug events, `brief` leaves out all but warnings."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(log_format))
+    handler.setFormatter(Formatter(log_format))
+    send_to(handler, logging.DEBUG if verbose else logging.WARNING if brief else logging.INFO)
+
+
+def send_to(handler: logging.Handler, level: int) -> None:
+    """Send the log from this level on to a handler alone."""
     _logger.handlers[:] = [handler]
     _logger.propagate = False
-    _logger.setLevel(logging.DEBUG if verbose else logging.WARNING if brief else logging.INFO)
+    _logger.setLevel(level)
 
 
-class _Formatter(logging.Formatter):
+class Formatter(logging.Formatter):
+    """Writes an event in one of the forms."""
+
     def __init__(self, log_format: LogFormat) -> None:
         super().__init__()
         self._log_format = log_format
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the event as text."""
         moment = datetime.fromtimestamp(record.created, UTC)
         fields: dict[str, Any] = {key: _plain(value) for key, value in getattr(record, "fields", {}).items()}
         level = record.levelname.lower()

@@ -1,6 +1,7 @@
 """Open and close what every command uses: the log, bd, the services, the report."""
 
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -143,9 +144,17 @@ def telling(settings: TelemetrySettings, *about: Any, **job: Any) -> Callable[[R
     return OneShot(settings, *about, **job)
 
 
-def begin(command: str, output: OutputSettings, *settings: msgspec.Struct) -> float:
-    """Start the log with the version and the settings. Return the monotonic clock's reading, in seconds."""
-    start_log(output, brief=command != "run")
+def begin(
+    command: str, output: OutputSettings, *settings: msgspec.Struct, screen: logging.Handler | None = None
+) -> float:
+    """Start the log with the version and the settings. Return the monotonic clock's reading, in seconds.
+
+    A `screen` shows the log in place of what the settings of the output say.
+    """
+    if screen:
+        log.send_to(screen, logging.DEBUG if output.verbose else logging.INFO)
+    else:
+        start_log(output, brief=command != "run")
     log.event("start", command=command, version=__version__, **describe(*settings))
     return time.monotonic()
 

@@ -171,14 +171,16 @@ class AnswerHandler:
         self, what: Claim | Bead, outcome: BeadOutcome, detail: str = "", job: str = "", level: int | None = None
     ) -> None:
         """Report and log what became of a bead, at the outcome's log level unless `level` is given."""
-        bead_id, attempt = (what.bead.id, what.attempt) if isinstance(what, Claim) else (what.id, "")
+        bead, attempt = (what.bead, what.attempt) if isinstance(what, Claim) else (what, "")
+        bead_id = bead.id
         self.reports.append(BeadReport(bead_id, outcome, job, detail, attempt))
         if self._dry_run and outcome is BeadOutcome.dispatched:
-            log.event("would-dispatch", bead=bead_id)
+            log.event("would-dispatch", bead=bead_id, title_=bead.title)
         elif self._dry_run and outcome in (BeadOutcome.adopted, BeadOutcome.reverted):
-            log.event("would-adopt", bead=bead_id, job=job)
+            log.event("would-adopt", bead=bead_id, job=job, title_=bead.title)
         else:
-            log.event(outcome, level or outcome.level, bead=bead_id, job=job, attempt=attempt, detail=detail)
+            level = level or outcome.level
+            log.event(outcome, level, bead=bead_id, job=job, attempt=attempt, detail=detail, title_=bead.title)
 
     def _record(self, claim: Claim, job: str) -> None:
         try:

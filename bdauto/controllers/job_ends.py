@@ -22,7 +22,7 @@ from bdauto.domain.life import sign_of_life
 from bdauto.domain.outcome import BeadOutcome, BeadReport
 from bdauto.domain.reaping import ALIVE, ELSEWHERE, FORGOTTEN, NOT_ASKED, NOT_STARTED, JobEvidence
 from bdauto.domain.record import RUNNING, Result, Run, metadata_of
-from bdauto.domain.results import ended_run, finish_note, lost, since_claim
+from bdauto.domain.results import describe_end, ended_run, finish_note, lost, since_claim
 from bdauto.errors import BdError
 
 if TYPE_CHECKING:
@@ -194,10 +194,10 @@ def end_note(bead: Bead, run: Run, end: Run) -> str:
 
 def log_end(bead: Bead, run: Run, end: Run) -> None:
     """Log the end of a run that was recorded."""
-    log_result(bead.id, run.job or run.attempt, bead.status, end)
+    log_result(bead.id, run.job or run.attempt, bead.status, end, bead.title)
 
 
-def log_result(bead_id: str, job: str, status: str, end: Run) -> None:
+def log_result(bead_id: str, job: str, status: str, end: Run, title: str = "") -> None:
     """Log how a job ended, with the status of its bead at that time."""
     log.event(
         "result",
@@ -207,6 +207,8 @@ def log_result(bead_id: str, job: str, status: str, end: Run) -> None:
         result=end.result,
         seconds=end.seconds,
         cost_usd=end.cost_usd,
+        title_=title,
+        how_=describe_end(end),
     )
 
 

@@ -162,9 +162,9 @@ class Reaper:
             if bead.outcome in SETTLED:
                 facts["title"] = clean(bead.title, TITLE_LIMIT)
             if self.settings.dry_run and bead.outcome in (*SETTLED, BeadOutcome.stopping):
-                log.event("would-reap", outcome=bead.outcome, **facts)
+                log.event("would-reap", outcome=bead.outcome, title_=bead.title, **facts)
             else:
-                log.event(bead.outcome, bead.outcome.level, **facts)
+                log.event(bead.outcome, bead.outcome.level, title_=bead.title, **facts)
 
     def _decide(self, beads: Sequence[Bead], evidence: JobEvidence) -> list[ReapDecision]:
         """Decide by this host's clock, and where age would settle a bead again by the database server's."""

@@ -62,6 +62,11 @@ class DependencyHealth:
         """Whether bd, and what starts beads, answered when last asked."""
         return all(self._up.get(target) for target in (BD, self._starts))
 
+    def trouble(self) -> str:
+        """Name, in one line, what did not answer when last asked, or was not asked yet."""
+        down = [target for target in dict.fromkeys((BD, self._starts)) if target and not self._up.get(target)]
+        return f"{' and '.join(down) or 'what starts beads'} did not answer, or was not asked yet\n"
+
     def describe(self) -> str:
         """Say of each target, a line each, whether it answered when it was last asked, and how long ago that was."""
         now = self._now()

@@ -6,8 +6,10 @@ from datetime import timedelta
 
 from bdauto import log
 from bdauto.diagnostics.snapshot import gather_queue
+from bdauto.domain.figures import figures_since
 from bdauto.domain.messages import Topic
 from bdauto.domain.outcome import Outcome, Report
+from bdauto.domain.times import midnight
 from bdauto.errors import BdError, ServiceError
 from bdauto.loop.dependency_health import REMINDER
 from bdauto.loop.loop_context import Lane, LoopContext
@@ -90,7 +92,7 @@ class LaneTelemetry:
         try:
             with self._context.stop.interruptible():
                 self._pauses.hold()
-                if self._context.counting:
+                if self._context.counting or self._context.show_queue:
                     self._count()
         except Stopped:
             return
@@ -121,6 +123,10 @@ class LaneTelemetry:
         found = gather_queue(lane.bd, lane.agent(), lane.dispatch, lane.reap, self._runtime.now())
         self._starvation.eligible = found.eligible
         self._context.telemetry.queue(found.counts, found.oldest)
+        if self._context.show_queue:
+            now = self._runtime.now()
+            changed = lane.bd.changed_since(midnight(now)).result().beads
+            self._context.show_queue(found, figures_since(midnight(now), changed, lane.bd.assignee, now))
 
 
 class _Warnings:

@@ -12,7 +12,7 @@ from bdauto.domain.settings import RunSettings
 from bdauto.loop.dependency_health import DependencyHealth
 from bdauto.loop.job_watch import INTERVAL
 from bdauto.loop.lane import LaneWorker
-from bdauto.loop.loop_context import Lane, LoopContext
+from bdauto.loop.loop_context import Lane, LoopContext, ShowQueue
 from bdauto.loop.shutdown import Stop, Stopped
 from bdauto.loop.watcher import Watcher
 from bdauto.telemetry.recorder import Telemetry
@@ -28,7 +28,7 @@ class Loop:
     """Takes the turns of its lanes, one at a time. An outage does not end it: it waits, warns at times, and goes on.
 
     `writer` returns a new writer. It is called again after an outage of bd, because bd may have another version then.
-    `counting` is True if somebody reads the metrics of the queue.
+    `counting` is True if somebody reads the metrics of the queue. `show_queue` gets the queue when it was counted.
     """
 
     lanes: Sequence[Lane]
@@ -39,6 +39,7 @@ class Loop:
     telemetry: Telemetry
     watcher: Watcher
     counting: bool = False
+    show_queue: "ShowQueue | None" = None
     _alive_until: float = field(default=0.0, init=False)
     _published: float = field(default=float("-inf"), init=False)
 
@@ -57,6 +58,7 @@ class Loop:
             self._health,
             self._call_ended,
             self.counting,
+            self.show_queue,
         )
         self._notes = self._context.notes
         self._workers = [LaneWorker(lane, self._context) for lane in self.lanes]
@@ -86,6 +88,14 @@ class Loop:
     def ready(self) -> bool:
         """Return True if bd, and what starts beads, answered when last asked. Other threads may call this."""
         return self._health.ready
+
+    def trouble(self) -> str:
+        """Say in one line what did not answer when last asked. Other threads may call this."""
+        return self._health.trouble()
+
+    def next_look(self) -> float:
+        """Return the seconds until the next turn is due. Other threads may call this."""
+        return max(min(turn.due for turn in self._turns) - self.runtime.monotonic(), 0.0)
 
     def known(self) -> str:
         """Say what is known of bd and the services, and how old that is. Other threads may call this."""

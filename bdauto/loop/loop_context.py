@@ -17,6 +17,10 @@ from bdauto.telemetry.recorder import Telemetry
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
+    from bdauto.diagnostics.snapshot import Snapshot
+    from bdauto.domain.figures import Figures
+
+ShowQueue = Callable[["Snapshot", "Figures"], None]
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class LoopContext:
     call_ended: Callable[[], None]
     counting: bool
     """Whether somebody reads the metrics of the queue."""
+    show_queue: "ShowQueue | None" = None
+    """Gets a lane's queue when it was counted, and what the runs of this day came to."""
     notes: LateNotes = field(default_factory=LateNotes)
     _writer: Writer | None = field(default=None, init=False)
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -29,6 +30,7 @@ from tests.support.cli import (
     posted,
     run,
     running,
+    start,
     status,
 )
 from tests.support.patience import duration, seconds
@@ -145,7 +147,8 @@ def test_a_bd_that_hangs_for_a_while(sandbox: Sandbox, loop: Start) -> None:
     running_loop = loop("--bd-timeout", duration(2), "--listen", "0")
     running_loop.wait("outage", target="bd")
     assert running_loop.get("/healthz")[0] == 200, "it waits, and is not dead"
-    assert running_loop.get("/readyz")[0] == 503
+    code, page = running_loop.get("/readyz")
+    assert (code, page.splitlines()[0]) == (503, "bd did not answer, or was not asked yet")
     running_loop.wait("recovered", target="bd")
     running_loop.wait("dispatched", bead=bead)
     running_loop.wait("cycle", command="dispatch", dispatched=1)
@@ -239,6 +242,37 @@ def test_the_tracker_sees_no_secret_and_the_log_neither(sandbox: Sandbox, loop: 
     done = running_loop.stop()
     assert done.code == 0
     assert "hunter" not in done.err + done.out
+
+
+ON_A_TERMINAL = """
+import os, pty, sys
+seen = b""
+def read(fd):
+    global seen
+    data = os.read(fd, 65536)
+    seen += data
+    if b" started" in seen and b"next look" in seen:
+        os.write(fd, b"\\x03")  # Ctrl-C
+        seen = b""
+    return data
+os.environ.update(TERM="xterm", COLUMNS="100", LINES="24", NO_COLOR="1")
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:], read)))
+"""
+"""A program that runs a command on a terminal, and presses Ctrl-C once a bead is started."""
+
+
+def test_on_a_terminal_each_event_is_a_line_with_its_title(sandbox: Sandbox) -> None:
+    bead = sandbox.create("Fix [red]login[/red]")
+    inside = (sys.executable, "-c", ON_A_TERMINAL)
+    done = finish(start(sandbox, "run", "--watch", "off", inside=inside, LANG="C.UTF-8"), sandbox)
+    assert done.code == 0
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", done.out)
+    assert f"● {bead} Fix [red]login[/red] started" in shown
+    assert "1 running" in shown
+    assert "next look in" in shown
+    assert f"stopped; these jobs go on:\r\n  {bead}  Fix [red]login[/red]\r\n  bdauto logs -f {bead}" in shown
+    assert f"bdauto cancel {bead}" in shown
+    assert "dispatch_every" not in shown, "settings are for -v"
 
 
 def test_notifications_and_pushed_metrics_arrive(sandbox: Sandbox, loop: Start) -> None:

@@ -20,7 +20,8 @@ def logged() -> Iterator[tuple[str, set[str]]]:
                 if isinstance(owner, ast.Name) and owner.id == "log" and node.func.attr != "configure":
                     name = node.args[0]
                     if isinstance(name, ast.Constant):
-                        yield str(name.value), {keyword.arg for keyword in node.keywords if keyword.arg}
+                        named = (keyword.arg for keyword in node.keywords if keyword.arg)
+                        yield str(name.value), {field for field in named if not field.endswith("_")}
 
 
 def documented() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """`bdauto run`."""
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from threading import Lock
@@ -22,10 +23,11 @@ from bdauto.domain.settings import (
     RunSettings,
     TelemetrySettings,
 )
-from bdauto.errors import BdError
+from bdauto.errors import BdautoError, BdError
 from bdauto.extras import EXTRAS, advice, missing
 
 if TYPE_CHECKING:
+    from bdauto.cli.run_screen import Screen
     from bdauto.loop.listener import Page
     from bdauto.loop.loop import Loop
     from bdauto.web.site import Html, Site
@@ -58,18 +60,23 @@ def run(
     runner = LazyRunner(kind, agent, bd)
     with suppress(BdError):  # the loop waits for the end of an outage
         runner().check_start(dry_run=dispatch.dry_run)  # reports at once what can never work
-    begin("run", output, bd, kind.part(agent), loop, dispatch, reap, telemetry)
     counting = bool(loop.listen or telemetry.pushgateway)
     runtime = Runtime()
     told = (lambda report: show(report, True)) if output.json else None
     recorder = Telemetry(telemetry, "dispatch", "reap", counting=counting, show=told)
     with ExitStack() as stack:
+        screen = stack.enter_context(_screen(output))
+        begin("run", output, bd, kind.part(agent), loop, dispatch, reap, telemetry, screen=screen)
         tracker = stack.enter_context(opened(bd, readonly=dispatch.dry_run))
         stop = stack.enter_context(Stop())
         watcher = Watcher(loop, lambda: open_revision(tracker), stop.wait, runtime.monotonic, runtime.rng)
         write = lambda: writer(tracker, runtime, dispatch.dry_run)  # noqa: E731
         lanes = [Lane(tracker, runner, dispatch, reap)]
-        work = Loop(lanes, write, loop, runtime, stop, recorder, watcher, counting)
+        work = Loop(
+            lanes, write, loop, runtime, stop, recorder, watcher, counting, screen.show_queue if screen else None
+        )
+        if screen:
+            screen.next_look = work.next_look
         if loop.listen:
             reader = stack.enter_context(opened(bd, readonly=True))
             asked = LazyRunner(kind, agent, bd)  # the loop's own belongs to its thread
@@ -84,6 +91,30 @@ def run(
         wait_for_jobs(runner, runtime)
         recorder.close()
         log.event("end", outcome="stopped", signal=stop.signal)
+        if screen:
+            screen.goodbye(_at_work(runner, screen.running))
+
+
+@contextmanager
+def _screen(output: OutputSettings) -> "Iterator[Screen | None]":
+    """Yield the screen, None if stderr is no terminal, or is to have a log. Only a terminal pays for it."""
+    if not sys.stderr.isatty() or output.log_format or output.json:
+        yield None
+        return
+    from rich.console import Console
+
+    from bdauto.cli.run_screen import Screen
+
+    with Screen(Console(stderr=True, highlight=False, emoji=False, markup=False), verbose=output.verbose) as screen:
+        yield screen
+
+
+def _at_work(runner: LazyRunner, known: Collection[str]) -> Collection[str]:
+    """Return the beads whose jobs go on: those on this machine, or those that are known if a service runs them."""
+    with suppress(BdautoError):
+        if runner().place():
+            return {running.bead for running in runner().running_jobs()}
+    return known
 
 
 def _once(make: "Callable[[], Site]") -> "Callable[[], Site]":
@@ -154,7 +185,7 @@ def _pages(loop: "Loop") -> dict[str, "Callable[[], Page]"]:
         "/readyz": lambda: said(
             loop.ready(),
             b"ready\n" + loop.known().encode(),
-            b"bd, or what starts beads, did not answer\n" + loop.known().encode(),
+            loop.trouble().encode() + loop.known().encode(),
         ),
         "/metrics": lambda: Page(200, generate_latest(registry), CONTENT_TYPE_LATEST),
     }
