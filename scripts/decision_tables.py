@@ -29,8 +29,9 @@ OUTCOMES = {
         "in progress, with that job",
     ),
     BeadOutcome.reverted: (
-        "bd or a person undid the claim, and its job runs; nothing was posted",
-        "in progress, with its job",
+        "bd or a person undid the claim, and its job runs; nothing was posted. Or its agent closed it before its check "
+        "had passed",
+        "in progress, with its job; open if no job of it is left",
     ),
     BeadOutcome.not_visible: ("BeadBoard does not know it yet", "open, tried again after a minute"),
     BeadOutcome.refused: ("BeadBoard does not take it as it is", "open, with a backoff"),
@@ -55,7 +56,8 @@ OUTCOMES = {
         "open",
     ),
     BeadOutcome.requeued: (
-        "stalled with `--on-stall requeue`, its check failed, or its agent opened it again without a question",
+        "stalled with `--on-stall requeue`, its check failed (uncharged), or its agent opened it again without a "
+        "question",
         "open, with a backoff",
     ),
     BeadOutcome.blocked: ("over or stalled, or its last attempt failed", "blocked, with a note"),
@@ -63,6 +65,7 @@ OUTCOMES = {
         "its agent needs a decision of a person",
         "open, blocked by the question, with its attempt given back",
     ),
+    BeadOutcome.closed: ("its job has passed its checks", "closed, in the name of its agent"),
     BeadOutcome.stopping: (
         "somebody other than its agent changed it, so its job on this machine is asked to end",
         "as that person left it",

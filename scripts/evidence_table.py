@@ -12,7 +12,7 @@ import msgspec
 from bdauto.domain import reaping
 from bdauto.domain.agent_end import OF_SERVICE, Why
 from bdauto.domain.bead import Bead
-from bdauto.domain.reaping import Action, FailedCheck, JobEvidence, ReapDecision
+from bdauto.domain.reaping import Action, JobEvidence, ReapDecision
 from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
@@ -41,11 +41,14 @@ class Evidence(msgspec.Struct, frozen=True):
     runs_nothing: bool = False
     at_once: bool = False
     why: Why | None = None
+    checked: bool = False
     fields: dict[str, Any] = {}
 
     def decide(self, age: timedelta, attempts: int = 1) -> ReapDecision:
         """Return what the reaper decides when the bead was updated so long ago."""
-        end = Run(result=Result.failed, ended_at=NOW, seconds=9, why=self.why) if self.at_once else None
+        result = Result.completed if self.checked else Result.failed
+        told = Run(result=result, ended_at=NOW, seconds=9, why=self.why, checked=self.checked)
+        end = told if self.at_once else None
         evidence = JobEvidence(
             {"x-1": self.state} if self.state else {}, self.runs_nothing, {"x-1": end} if end else {}
         )
@@ -63,17 +66,6 @@ class Evidence(msgspec.Struct, frozen=True):
             "metadata": metadata,
         }
         return bead(**(fields | self.fields))
-
-
-class Checked(Evidence, frozen=True):
-    """A bead that is closed, and whose check failed."""
-
-    def decide(self, age: timedelta, attempts: int = 1) -> ReapDecision:
-        """Return what the reaper decides when the agent closed it so long ago."""
-        closed = msgspec.structs.replace(self._bead(age, attempts), status="closed", closed_at=NOW - age)
-        found = reaping.decide_check(closed, FailedCheck("x-1", "a1", NOW, "no"), ReapSettings())
-        assert found
-        return found
 
 
 def _each(words: str, states: Iterable[str], **more: Any) -> list[Evidence]:
@@ -112,6 +104,16 @@ EVIDENCE: list[Evidence] = [
         "signed",
         at_once=True,
     ),
+    Evidence("`completed`, and all its checks have passed (`--agent-check`)", "completed", at_once=True, checked=True),
+    Evidence("`completed`, and its check failed", "completed", at_once=True, why=Why.check),
+    Evidence(
+        "`completed`, and its check failed for the last time",
+        "completed",
+        at_once=True,
+        why=Why.check,
+        own={"failed_checks": 2},
+    ),
+    Evidence("`completed`, and its landing failed or was cut off", "completed", at_once=True, why=Why.land),
     *_each("`failed`, `error` or `completed`; the agent has noted something", OVER),
     Evidence("`unprepared`: git could not make its worktree", reaping.UNPREPARED, "silent", LOCAL),
     *_each("`timeout`, or a state that bdauto does not know", OTHER),
@@ -144,13 +146,12 @@ EVIDENCE: list[Evidence] = [
         own={"attempt": "", "attempts": 0, "claimed_at": "", "job": ""},
     ),
     Evidence("ephemeral", "failed", fields={"ephemeral": True}),
-    Checked("closed, and the check of the job that closed it failed (`--agent-check`)"),
 ]
 
 
 def _decision(decision: ReapDecision) -> str:
     """Return the outcome, and for a bead that is opened again whether the attempt is charged."""
-    if decision.action in (Action.keep, Action.block):
+    if decision.action in (Action.keep, Action.block, Action.close):
         return decision.action.value
     charge = "early death" if decision.early_death else "charged" if decision.charged else "uncharged"
     return f"{decision.action.value}, {charge}"

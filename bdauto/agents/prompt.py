@@ -16,7 +16,7 @@ from bdauto.sanitize import clean_lines
 
 FIELD_BYTES = 40_000
 """So much of one field of a bead goes into a prompt, which must fit into one argument of a command (Linux: 128 KiB)."""
-IN_PROMPT = re.compile(r"\{(id|job|title|description|acceptance|previous)\}")
+IN_PROMPT = re.compile(r"\{(id|job|title|description|acceptance|previous|finish)\}")
 
 NO_CRITERIA = "(none are given: do what the title and the description ask for)"
 
@@ -40,9 +40,7 @@ Acceptance criteria:
 While you work, write what you have found and done with `bd note {{id}} "..."`, at least every ten minutes: a bead
 that nothing is noted on looks abandoned.
 
-When every acceptance criterion holds, and you have checked it, run:
-
-    bd close {{id}} --reason "what was done"
+{{finish}}
 
 If you need a decision that only a person can make, ask for it and end. Do not wait for the answer: you are started
 again with it.
@@ -91,30 +89,49 @@ Acceptance criteria:
 _OWN_RULES = "How to work on the bead, and how to end, is as you were told at first.\n"
 
 
-def render(template: str, bead: Bead, job: str, previous: str = "") -> str:
+CLOSES = """\
+When every acceptance criterion holds, and you have checked it, run:
+
+    bd close {id} --reason "what was done"\
+"""
+CHECKED = """\
+When every acceptance criterion holds, and you have checked it, note that and end. Do not close the bead: your work is
+checked when you have ended, and the bead is closed for you if it passes.
+
+    bd note {id} "finished: what was done"\
+"""
+"""What replaces `{finish}`."""
+
+
+def render(template: str, bead: Bead, job: str, previous: str = "", *, checked: bool = False) -> str:
     """Return the prompt for a bead: the template with its placeholders replaced, each once.
 
-    `previous` is about the earlier attempts. The built-in template has it as paragraphs of its own.
+    `previous` is about the earlier attempts. The built-in template has it as paragraphs of its own. `checked`: the
+    agent leaves its bead open.
     """
     if template is TEMPLATE and previous:
         previous = f"\n{previous}\n"
-    return substitute(IN_PROMPT, template, {**_values(bead, job), "previous": previous})
+    return substitute(IN_PROMPT, template, _values(bead, job) | _told(bead, previous, checked))
 
 
-def render_resumed(template: str, bead: Bead, job: str, previous: str, *, changed: bool) -> str:
+def render_resumed(template: str, bead: Bead, job: str, previous: str, *, changed: bool, checked: bool = False) -> str:
     """Return the prompt for a bead on which an agent goes on in a session that began with `template`.
 
     `previous` is what has happened since. The bead's text is in the prompt only if it has `changed`.
     """
     rules = _RULES if template is TEMPLATE else _OWN_RULES
     given = _RESUMED + (_CHANGED if changed else "") + rules
-    return substitute(IN_PROMPT, given, {**_values(bead, job), "previous": previous})
+    return substitute(IN_PROMPT, given, _values(bead, job) | _told(bead, previous, checked))
 
 
 def text_digest(bead: Bead) -> str:
     """Return a short digest of what a prompt quotes of a bead. It changes when somebody edits the bead's text."""
     values = _values(bead, "")
     return sha256("\0".join(values.values()).encode(errors="replace")).hexdigest()[:16]
+
+
+def _told(bead: Bead, previous: str, checked: bool) -> dict[str, str]:
+    return {"previous": previous, "finish": (CHECKED if checked else CLOSES).replace("{id}", bead.id)}
 
 
 def _values(bead: Bead, job: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ import msgspec
 from bdauto.agents.answers import Answer, NotStarted
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.domain.bead import Bead
-from bdauto.domain.reaping import ALIVE, ELSEWHERE, FailedCheck, JobEvidence
+from bdauto.domain.reaping import ALIVE, ELSEWHERE, JobEvidence
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Run
 from bdauto.errors import ServiceDrift, ServiceError
@@ -23,11 +23,13 @@ class Place(msgspec.Struct, frozen=True):
     """Where the job of a claim will run: the `id` of a jobs folder, which alone can be asked about the job.
 
     `host` is the machine's name, for people. The job has ended after `longest` at the latest, counted from its start.
+    `checked`: its agent's work is checked, and only then bdauto closes the bead.
     """
 
     id: str
     host: str
     longest: timedelta
+    checked: bool = False
 
 
 class LastEvent(msgspec.Struct, frozen=True):
@@ -45,7 +47,7 @@ class LastEvent(msgspec.Struct, frozen=True):
 class Project(msgspec.Struct, frozen=True):
     """The project that an agent works on: its `.beads` folder, whose beads, the environment of the agent.
 
-    `tracker` is the tracker's id, `home` the folder of the project.
+    `tracker` is the tracker's id, `home` the folder of the project, `bd` how bdauto calls bd.
     """
 
     beads: Path
@@ -53,6 +55,7 @@ class Project(msgspec.Struct, frozen=True):
     environment: Mapping[str, str]
     tracker: str
     home: Path | None
+    bd: tuple[str, ...] = ()
 
 
 class CheckContext(msgspec.Struct, frozen=True):
@@ -187,9 +190,13 @@ class Runner:
     def mark_recorded(self, job: str, *, deleted: bool) -> None:
         """Mark a job of `unrecorded`: its end was written to its bead, or its bead is `deleted`."""
 
-    def failed_checks(self) -> Sequence[FailedCheck]:
-        """Return the jobs whose check failed after their agent had ended."""
+    def unchecked(self) -> Sequence[str]:
+        """Return the beads with a job here that is to be checked after its agent, and has not passed."""
         return ()
+
+    def passed(self, job: str) -> bool:
+        """Return whether a job has ended and passed all its checks."""
+        return False
 
     def running_jobs(self) -> Sequence[RunningJob]:
         """Return the jobs that run and can be stopped from here. Raises ServiceError."""

@@ -42,13 +42,14 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     A `quiet` change has no status and no note. It writes the metadata alone, and on a server it does not even move
     `updated_at`: so it never conflicts with a note that somebody else writes at that moment. `comment` is what its
-    event says there.
+    event says there. A bead is closed in the name of its assignee, with `reason`.
     """
 
     bead: Bead
     act: str
     mark: str
     status: str | None = None
+    reason: str = ""
     note: str = ""
     writes_claim_note: bool = False
     retracts_claim_note: bool = False
@@ -69,6 +70,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         return all((store.get(key) or None) == value for key, value in self.if_store.items())
 
     @property
+    def crosses_closed(self) -> bool:
+        """True: it closes the bead or opens a closed one. bd itself does that, as others' readiness follows from it."""
+        return self.status is not None and (self.status == "closed") != (self.if_status == "closed")
+
+    @property
     def ends_claim(self) -> bool:
         """True: no attempt is left on the bead."""
         return self.retracts_claim_note or ATTEMPT in self.drop
@@ -85,7 +91,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     def applied_to(self, bead: Bead) -> bool:
         """Whether this very change is the last one that bdauto made of the bead."""
-        return mark_of(bead) == self.mark
+        return mark_of(bead) == self.mark and (not self.crosses_closed or bead.status == self.status)
 
     def undone(self, mark: str) -> "Change":
         """Return the change that restores what this one wrote, unless it was changed since. Notes stay.

@@ -244,6 +244,11 @@ class Bd:
             )
         return answer[0]
 
+    def close(self, bead_id: str, reason: str, actor: str) -> None:
+        """Close a bead in the name of `actor`."""
+        words = ["close", checked_id(bead_id), f"--reason={reason}", f"--actor={actor}"]
+        self._write(lambda: self._start(words, "close", lambda _answer: None))
+
     def sql(self, statements: str) -> None:
         """Run statements that write on a Dolt server; raises BdFailed when one of them fails.
 

@@ -133,16 +133,9 @@ def _update(changes: Sequence[Change]) -> str:
         columns.append(f"status = {each(lambda change: _text(change.status) if change.status else 'status')}")
     if any(change.status == "in_progress" for change in changes):
         columns.append("started_at = COALESCE(started_at, @now)")
-    if any(map(_reopens, changes)):
-        columns.append(f"closed_at = {each(lambda change: 'NULL' if _reopens(change) else 'closed_at')}")
-        columns.append(f"close_reason = {each(lambda change: _text('') if _reopens(change) else 'close_reason')}")
     ids = ", ".join(_text(checked_id(change.bead.id)) for change in changes)
     where = _either(" AND ".join(_expectations(change)) for change in changes)
     return f"UPDATE issues SET {', '.join(columns)} WHERE id IN ({ids}) AND ({where})"  # noqa: S608
-
-
-def _reopens(change: Change) -> bool:
-    return change.if_status == "closed" and change.status not in (None, "closed")
 
 
 def _events(changes: Sequence[Change], actor: str, where: str) -> str:

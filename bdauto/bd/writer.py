@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
+
 from bdauto import log
 from bdauto.bd.change import MARK, NOW, Change, Moment
 from bdauto.bd.client import Bd, no_guards, no_sql
@@ -96,6 +98,24 @@ class BdWriter:
         self._checked = True
 
     def _on_server(self, changes: Sequence[Change]) -> list[bool]:
+        crossing = [change for change in changes if change.crosses_closed]
+        if not crossing:
+            return self._by_sql_alone(changes)
+        if len(changes) > 1:
+            raise BdFailed("a bead is closed, or a closed one opened, by itself")
+        [change] = crossing
+        written = self._by_sql_alone([msgspec.structs.replace(change, status=None)])
+        if written == [True]:
+            self._patiently(lambda: self._set_status(change))
+        return written
+
+    def _set_status(self, change: Change) -> None:
+        if change.status == "closed":
+            self._bd.close(change.bead.id, change.reason, change.bead.assignee)
+        else:
+            self._bd.update(change.bead.id, ["--status", str(change.status)])
+
+    def _by_sql_alone(self, changes: Sequence[Change]) -> list[bool]:
         statements = to_sql(changes, self._bd.settings.actor)
         try:
             self._patiently(lambda: self._bd.sql(statements))
@@ -145,7 +165,10 @@ class BdWriter:
             if change.if_store and not change.allowed_by(self._bd.kv_list().result()):
                 return False
             with _last_touched_kept(folder, change.bead.id):
-                return self._update(change, to_options(change, beads[0], self._runtime.now()))
+                written = self._update(change, to_options(change, beads[0], self._runtime.now()))
+                if written and change.status == "closed":
+                    self._set_status(change)
+                return written
 
     def _update(self, change: Change, options: list[str]) -> bool:
         """Change a bead that was just read. Where bd has guards, it looks once more itself, in its own transaction."""
@@ -174,8 +197,8 @@ def to_options(change: Change, bead: Bead, now: datetime) -> list[str]:
     else notes at that moment. So it waits in the metadata, and is written with the first change after the claim.
     """
     options: list[str] = []
-    if change.status is not None:
-        options += ["--status", change.status]
+    if change.status not in (None, "closed"):
+        options += ["--status", str(change.status)]
     pending = "" if change.retracts_claim_note or change.quiet else bead.pending_note
     note, notes = "\n".join(filter(None, [pending, change.note])), bead.notes
     if note and len(bead.notes.encode()) + len(note.encode()) < NOTES_BYTES:

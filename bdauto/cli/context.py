@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -76,7 +77,8 @@ def _project(bd: BdSettings) -> "Project":
     from bdauto.agents.runner import Project
 
     found = Bd(bd, readonly=True).tracker()
-    return Project(found.folder, bd.assignee, without_own(), found.id, found.home)
+    program = (os.path.abspath(shutil.which(bd.bd_path) or bd.bd_path),)  # noqa: PTH100 - the job runs elsewhere
+    return Project(found.folder, bd.assignee, without_own(), found.id, found.home, program)
 
 
 def wait_for_jobs(runner: LazyRunner, runtime: Runtime) -> None:

@@ -21,7 +21,7 @@ from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import backoff
 from bdauto.domain.life import sign_of_life
 from bdauto.domain.notes import JOB_NOTE, UNKNOWN, error_kind, failure_note
-from bdauto.domain.record import Record
+from bdauto.domain.record import DUE, Record
 from bdauto.errors import BdError, BdUnsupported
 
 END_TRIES = 3
@@ -358,5 +358,6 @@ class Claims(msgspec.Struct, frozen=True):
             retry_at=None,
             quarantined="",
             unclaimed="",
+            check=DUE if place and place.checked else bead.record.check,
             assignee=self.bd.assignee,
         ).with_runs(tuple(run for run in bead.record.all_runs if run.attempt != attempt))

@@ -25,6 +25,7 @@ from bdauto.controllers.late_notes import LateNotes
 from bdauto.controllers.ready_queue import Queue
 from bdauto.controllers.returned_beads import Kind, ReturnedBeads
 from bdauto.controllers.started_jobs import StartedJobs
+from bdauto.controllers.unchecked_beads import UncheckedBeads
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.outcome import BeadOutcome, Outcome, Report, partly
 from bdauto.domain.settings import DispatchSettings
@@ -189,6 +190,9 @@ class Dispatcher:
         bead = self._settled(queue, bead)
         if bead is None or self._answers.is_exhausted(bead):
             return True
+        bead = self._checked(queue, bead)
+        if bead is None:
+            return True
         bead = self._returned.answered(bead)
         if problem := self.runner().problem_with(bead):
             self._answers.report(bead, BeadOutcome.unavailable, f"it was not claimed: {problem}")
@@ -214,6 +218,20 @@ class Dispatcher:
             self._answers.pass_over(bead, f"{returned.words}: it waits" if written else "it changed since it was read")
             return None
         return queue.judged_anew(bead)
+
+    def _checked(self, queue: Queue, bead: Bead) -> Bead | None:
+        """Open what its agents have closed before it was checked. Return None if the bead waits for that.
+
+        This is the last look before the claim, so that no dependent starts.
+        """
+        unchecked = UncheckedBeads(self.bd, self.writer, self.runtime, self.gate.switch.expected or {})
+        due, opened = unchecked.in_the_way(bead, self.runner())
+        for one, words in opened:
+            self._answers.report(one, BeadOutcome.reverted, words, one.record.job)
+        if due:
+            self._answers.pass_over(bead, f"it waits for the check of {', '.join(due)}")
+            return None
+        return queue.judged_anew(bead) if opened else bead
 
     def _judged_again(self, queue: Queue, bead: Bead) -> Bead | None:
         """Return the bead as a recent read shows it. None if it is no longer eligible, or a limit is reached.

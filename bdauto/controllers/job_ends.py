@@ -126,6 +126,8 @@ class JobEnds(msgspec.Struct, frozen=True):
         """
         record = bead.record.change(assignee=bead.record.assignee or self.bd.assignee)
         record = record.with_end(ended_run(run, end))
+        if end.checked and bead.status == "closed":  # by its agent, and rightly
+            record = record.change(check="")
         times: Mapping[str, Moment] = {}
         note, status = end_note(bead, run, end), None
         if returned:

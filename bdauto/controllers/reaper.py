@@ -1,7 +1,7 @@
 """One sweep of the reaper: list the beads in progress, weigh the evidence, settle each that is over or stalled."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from bdauto.controllers.returned_beads import ReturnedBeads
 from bdauto.controllers.settlement import Settlement, kept, outcome, touched
 from bdauto.controllers.signed_jobs import SignedJobs
 from bdauto.controllers.sweep_writes import SweepWrites
+from bdauto.controllers.unchecked_beads import UncheckedBeads
 from bdauto.domain import pause
 from bdauto.domain.bead import Bead
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report, partly
@@ -26,7 +27,6 @@ from bdauto.domain.reaping import (
     JobEvidence,
     ReapDecision,
     asking,
-    decide_check,
     decide_reap,
     lies_ahead,
     too_many,
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
 
 
-SETTLED = frozenset({BeadOutcome.released, BeadOutcome.requeued, BeadOutcome.blocked, BeadOutcome.asks})
+SETTLED = frozenset(
+    {BeadOutcome.released, BeadOutcome.requeued, BeadOutcome.blocked, BeadOutcome.asks, BeadOutcome.closed}
+)
 TITLE_LIMIT = 80
 """Characters of a title that the log has."""
 
@@ -61,6 +63,7 @@ class Reaper:
     _ended: tuple[str, ...] = field(default=(), init=False)
     _reconciled: tuple[BeadReport, ...] = field(default=(), init=False)
     _returned: tuple[BeadReport, ...] = field(default=(), init=False)
+    _opened_again: tuple[BeadReport, ...] = field(default=(), init=False)
     _unrecorded: bool = field(default=False, init=False)
     _writes: SweepWrites = field(init=False)
 
@@ -83,8 +86,23 @@ class Reaper:
         if self.runner:
             self._reconcile(self.runner())
         self._writes = SweepWrites(self.writer, self.bd, self.runtime, store)
+        if self._opens_unchecked():
+            page = self.bd.in_progress().result()
         beads, error = self._reap(page.beads, store)
         return self._report(beads, page.malformed, error)
+
+    def _opens_unchecked(self) -> bool:
+        """Open beads again whose agents here have closed them unchecked. Return whether there were any."""
+        try:
+            if self.runner and not self.settings.dry_run:
+                unchecked = UncheckedBeads(self.bd, self._writes, self.runtime)
+                self._opened_again = tuple(
+                    BeadReport(bead.id, BeadOutcome.reverted, bead.record.job, words, title=bead.title)
+                    for bead, words in unchecked.open_here(self.runner())
+                )
+        except BdError as error:
+            self._writes.unread = error
+        return bool(self._opened_again)
 
     def _paused(self, paused: Pause) -> Report:
         """Report that dispatching is paused. Jobs are stopped if the pause says so."""
@@ -112,7 +130,6 @@ class Reaper:
             self._ended, self._unrecorded = ends.record_missing(self.runner())
             self._returned = tuple(ends.reports)
         decisions = [self._asking(decision) for decision in decisions]
-        decisions += self._failed_checks()
         early = EarlyDeaths(self.bd, self._writes, self.settings, self.runtime)
         try:
             decisions, tripped = early.settle(decisions, evidence, store)
@@ -132,8 +149,10 @@ class Reaper:
     def _report(
         self, beads: tuple[BeadReport, ...], malformed: tuple[str, ...], error: BdautoError | None = None
     ) -> Report:
-        told = {bead.id for bead in self._reconciled}
+        told = {bead.id for bead in self._reconciled + self._opened_again}
         beads = tuple(bead for bead in beads if bead.outcome is not BeadOutcome.kept or bead.id not in told)
+        settled = {bead.id for bead in beads}
+        beads += tuple(bead for bead in self._opened_again if bead.id not in settled)
         failures = {bead: failure for bead, failure in self._writes.failures.items() if bead not in touched(beads)}
         beads = (*(bead for bead in beads if bead.id not in failures), *failures.values())
         beads += self._reconciled + self._returned
@@ -189,7 +208,8 @@ class Reaper:
 
     def _asking(self, decision: ReapDecision) -> ReapDecision:
         """Return the decision about a bead in progress. If its job is over and its agent asks a person, it opens it."""
-        over = decision.action is not Action.keep and decision.charged and not (decision.by_age or decision.early_death)
+        over = decision.action is not Action.keep and (decision.charged or decision.failed_check)
+        over = over and not (decision.by_age or decision.early_death)
         if not over or decision.bead.record.adopted or not blockers(decision.bead):
             return decision
         try:
@@ -198,19 +218,6 @@ class Reaper:
             self._writes.unread = error
             return ReapDecision(decision.bead, Action.keep, f"its questions could not be read: {error}")
         return asking(decision, in_words(question)) if question else decision
-
-    def _failed_checks(self) -> Iterator[ReapDecision]:
-        """Decide about the closed beads whose job's check failed."""
-        failed = {check.attempt: check for check in (self.runner().failed_checks() if self.runner else ())}
-        try:
-            beads = self.bd.read(sorted({check.bead for check in failed.values()})).result().beads if failed else ()
-        except BdError as error:
-            self._writes.unread, beads = error, ()
-        for bead in beads:
-            if bead.record.attempt in failed and (
-                decision := decide_check(bead, failed[bead.record.attempt], self.settings)
-            ):
-                yield decision
 
 
 def _suspicious(aged: int, limit: int) -> PartlyDone:

@@ -22,6 +22,10 @@ NOTE_DELAY = timedelta(seconds=30)
 """How long after a claim its dispatcher may still write the note of its record."""
 
 
+_STATUS = {Action.block: "blocked", Action.close: "closed"}
+"""The statuses of beads after what was decided, where it is not `open`."""
+
+
 class Settlement(msgspec.Struct, frozen=True):
     """Writes the decisions of one sweep. The failure of one bead does not affect the others."""
 
@@ -56,27 +60,32 @@ class Settlement(msgspec.Struct, frozen=True):
         times: dict[str, Moment] = {}
         if end:
             record = record.with_end(ended_run(_run(decision), end))
-        elif elsewhere or bead.status == "closed":  # its job ran, but its end is not recorded yet
+        elif elsewhere:  # its job ran, but its end is not recorded yet
             record = record.with_runs(record.all_runs)
         if decision.gives_up:
             record = record.change(given_up=bead.record.job)
-        if decision.action is Action.block:
+        if decision.failed_check:
+            record = record.change(failed_checks=record.failed_checks + 1)
+        if decision.action is Action.close:
+            record = record.change(check="", error="")
+        elif decision.action is Action.block:
             record = record.blocked(decision.evidence)
         else:
             failures, record = _released(decision, record)
             times = {"released_at": NOW} if record.place else {}
             if decision.action is not Action.ask:
                 times["retry_at"] = Moment(backoff(failures, self.runtime.rng))
+        again = decision.action is Action.close and not end  # bd has refused it before
+        note = "" if again else decision.note
         return rewrite(
             bead,
             record,
             times=times,
             act=decision.action.name,
             mark=self.runtime.unique(),
-            status="blocked" if decision.action is Action.block else "open",
-            note="\n".join(
-                filter(None, [end_note(bead, _run(decision), end) if end else bead.missing_note, decision.note])
-            ),
+            status=_STATUS.get(decision.action, "open"),
+            reason=end.words or f"job {bead.record.job} has passed its checks" if end else "",
+            note="\n".join(filter(None, [end_note(bead, _run(decision), end) if end else bead.missing_note, note])),
             if_status=bead.status,
             if_assignee=bead.assignee,
             **as_read(bead),

@@ -8,10 +8,16 @@ import msgspec
 
 
 class Why(StrEnum):
-    """Why a run ended. `question`: the agent needs a person's answer. `config`: a Job that cannot run as configured."""
+    """Why a run ended. `question`: the agent needs a person's answer. `config`: a Job that cannot run as configured.
+
+    `check`, `review`, `land`: the agent has completed, and the step of that name after it has failed.
+    """
 
     ok = "ok"
     question = "question"
+    check = "check"
+    review = "review"
+    land = "land"
     error = "error"
     limit = "limit"
     login = "login"
@@ -28,6 +34,8 @@ class Why(StrEnum):
     unknown = "unknown"
 
 
+GATES = frozenset({Why.check, Why.review, Why.land})
+"""The steps that must succeed after an agent before its bead is closed."""
 OF_SERVICE = frozenset({Why.limit, Why.login, Why.overloaded, Why.network, Why.config})
 """The service behind the agent is at fault, so no bead is charged."""
 

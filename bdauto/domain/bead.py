@@ -76,7 +76,7 @@ class Bead(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def record(self) -> Record:
         """What bdauto has written on the bead. The record of a re-armed bead starts empty."""
-        return self._stored.change(attempts=0, quarantined="") if self.rearmed else self._stored
+        return self._stored.change(attempts=0, failed_checks=0, quarantined="") if self.rearmed else self._stored
 
     @property
     def rearmed(self) -> bool:

@@ -15,8 +15,6 @@ CHECKER = "bdauto-check"
 """Whom a check writes as. Its changes are neither the agent's nor a person's."""
 FIELDS = ("status", "assignee", "issue_type")
 """Fields of a bead whose changes count."""
-_STATUSES = {"closed": "closed", "reopened": "open"}
-"""The statuses that some types of event stand for."""
 _LABELS = {"label_added": ("Added label: ", "+"), "label_removed": ("Removed label: ", "-")}
 """How bd records a change of labels: the start of its comment, and the sign that `Edit.value` begins with."""
 
@@ -56,8 +54,10 @@ def _edits(row: Mapping[str, Any]) -> list[Edit]:
         start, sign = _LABELS[kind]
         return [Edit(bead, actor, "label", sign + str(row.get("comment") or "").removeprefix(start), at)]
     values = _object(row.get("new_value"))
-    if kind in _STATUSES:  # `bd close` has the reason in place of the values
-        values = {"status": _STATUSES[kind], **values}
+    if kind == "closed":  # `bd close` has the reason in place of the values, in the words of its writer
+        values = {"status": "closed"}
+    elif kind == "reopened":
+        values = {"status": "open", **values}
     return [Edit(bead, actor, name, str(values[name] or ""), at) for name in FIELDS if name in values]
 
 

@@ -42,6 +42,7 @@ class BeadOutcome(StrEnum):
     requeued = "requeued"
     blocked = "blocked"
     asks = "asks"
+    closed = "closed"
     stopping = "stopping"
     unclear = "unclear"
 
@@ -57,6 +58,7 @@ class BeadOutcome(StrEnum):
             BeadOutcome.busy,
             BeadOutcome.kept,
             BeadOutcome.asks,
+            BeadOutcome.closed,
             BeadOutcome.stopping,
         )
         return logging.INFO if self in ordinary else logging.WARNING

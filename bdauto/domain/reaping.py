@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from bdauto.domain.agent_end import OF_SERVICE
+from bdauto.domain.agent_end import GATES, OF_SERVICE, Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.life import only_signed, sign_of_life
 from bdauto.domain.notes import UNKNOWN, in_minutes
@@ -26,6 +26,7 @@ class Action(StrEnum):
     requeue = "requeued"
     block = "blocked"
     ask = "asks"
+    close = "closed"
 
 
 class ReapDecision(msgspec.Struct, frozen=True):
@@ -34,7 +35,8 @@ class ReapDecision(msgspec.Struct, frozen=True):
     `by_age` marks a decision based on time alone, which a wrong clock could cause for every bead at once.
     `early_death` marks a bead whose agent ended, or stalled, without a sign of life, or whose agent's service failed
     (`service`), even after work. `charged` is False if the bead gets its attempt back. `gives_up` marks a bead whose
-    job is called alive but no longer believed. `cause` says why the job ended, "" if that is not known.
+    job is called alive but no longer believed. `failed_check` marks a bead whose agent had completed, and whose check
+    failed. `cause` says why the job ended, "" if that is not known.
     """
 
     bead: Bead
@@ -46,6 +48,7 @@ class ReapDecision(msgspec.Struct, frozen=True):
     service: bool = False
     charged: bool = True
     gives_up: bool = False
+    failed_check: bool = False
     cause: str = ""
 
 
@@ -104,31 +107,6 @@ class JobEvidence(msgspec.Struct, frozen=True):
         return end.words if end else ""
 
 
-class FailedCheck(msgspec.Struct, frozen=True):
-    """A job whose check failed when its agent had ended. The job `ended` with the check, which said `words` last."""
-
-    bead: str
-    attempt: str
-    ended: datetime
-    words: str
-
-
-def decide_check(bead: Bead, check: FailedCheck, settings: ReapSettings) -> ReapDecision | None:
-    """Open a bead again that the agent has closed and whose check failed. Quarantine it after its last attempt.
-
-    None for a bead that is not closed by this attempt any more, or was closed after the job's end: by somebody else.
-    """
-    closed = bead.closed_at or bead.updated_at
-    if bead.status != "closed" or bead.record.attempt != check.attempt or closed > check.ended + CLOCK_ROUNDING:
-        return None
-    evidence = f"the check of job {check.attempt} failed: {check.words}"
-    if bead.record.attempts >= settings.max_attempts:
-        tried = f"quarantined after {bead.record.attempts} attempts"
-        note = f"reaper: {evidence} — {tried}; re-arm it: bd update {bead.id} -s open"
-        return ReapDecision(bead, Action.block, evidence, note)
-    return ReapDecision(bead, Action.requeue, evidence, f"reaper: {evidence} — opened again")
-
-
 def decide_reap(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: datetime) -> ReapDecision:
     """Weigh the evidence for one bead in progress, strongest first (docs/decisions.md)."""
     decision = _decide(bead, evidence, settings, now)
@@ -149,8 +127,15 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
         return _service_failed(bead, f"job {_job(bead)} {ended(job_state)}", end)
     if job_state in OVER and end and end.result is Result.stopped:
         return _stopped(bead, end)
+    if job_state in OVER and end and end.why == Why.land:
+        return _failed_gate(bead, end, settings)
     if job_state in OVER and _silent(bead):
         return _early_death(bead, f"job {_job(bead)} {ended(job_state)}", settings, evidence.last_words(bead.id))
+    if job_state in OVER and end and end.why in GATES:
+        return _failed_gate(bead, end, settings)
+    if job_state in OVER and end and end.checked:
+        words = f"job {_job(bead)} has passed its checks" + (f": {end.words}" if end.words else "")
+        return ReapDecision(bead, Action.close, words, f"reaper: job {_job(bead)} has passed its checks — closed")
     if job_state in OVER and _died_at_once(bead, end):
         words = f"job {_job(bead)} {ended(job_state)} within {format_duration(AT_ONCE)}"
         return _early_death(bead, words, settings, evidence.last_words(bead.id), did="only signed the bead")
@@ -316,6 +301,20 @@ def _stopped(bead: Bead, end: Run) -> ReapDecision:
     """Open a bead again whose job somebody has stopped, and which is still in progress. Nothing is charged."""
     evidence = f"job {_job(bead)} was stopped" + (f": {end.words}" if end.words else "")
     return ReapDecision(bead, Action.release, evidence, f"reaper: {evidence} — released uncharged", charged=False)
+
+
+def _failed_gate(bead: Bead, end: Run, settings: ReapSettings) -> ReapDecision:
+    """Open a bead again whose check failed, uncharged, and block it for a person after as many as its attempts.
+
+    A landing that failed is not tried again, because part of it may have been done.
+    """
+    evidence, failed = f"job {_job(bead)}: its {end.words or f'{end.why} failed'}", bead.record.failed_checks + 1
+    if end.why == Why.land or failed >= settings.max_attempts:
+        after = "" if end.why == Why.land else f" after {failed} failed checks"
+        note = f"reaper: {evidence} — blocking{after}; re-arm it: bd update {bead.id} -s open"
+        return ReapDecision(bead, Action.block, evidence, note, failed_check=True, charged=False)
+    note = f"reaper: {evidence} — opened again, uncharged (failed check {failed} of {settings.max_attempts})"
+    return ReapDecision(bead, Action.requeue, evidence, note, failed_check=True, charged=False)
 
 
 def asking(decision: ReapDecision, question: str) -> ReapDecision:

@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from bdauto.domain.bead import Bead
-from bdauto.domain.edits import Edit, author
+from bdauto.domain.edits import CHECKER, Edit, author
 from bdauto.domain.reaping import CLOCK_ROUNDING
 from bdauto.domain.settings import DispatchSettings
 from bdauto.domain.values import format_duration
@@ -27,7 +27,7 @@ class RunningJob(msgspec.Struct, frozen=True):
     """A job that runs on this machine, the bead that it was started for, and when it was started.
 
     It was `heard` last then. It is ended if it is silent for longer than `silence`. None: it may be. `give_up` says why
-    it cannot begin, and must be ended.
+    it cannot begin, and must be ended. A `checked` job goes on with the check when its agent has closed the bead.
     """
 
     bead: str
@@ -36,6 +36,7 @@ class RunningJob(msgspec.Struct, frozen=True):
     heard: datetime | None = None
     silence: timedelta | None = None
     give_up: str = ""
+    checked: bool = False
 
 
 class Fate(StrEnum):
@@ -108,13 +109,13 @@ def decide(
         (one, author(edits, bead.id, one.field, one.value)) for one in differences(bead, running, assignee, settings)
     ]
     for difference, actor in found:
-        if actor and actor != assignee:
+        if actor and actor not in (assignee, CHECKER):
             return Decision(running, Fate.stopped, f"{clean(actor, 60)} {difference.did}")
     for difference, actor in found:
         if actor is None:
             return Decision(running, Fate.unclear, f"somebody {difference.did}, and bd does not tell who")
     closed_at = bead.closed_at or bead.updated_at
-    if bead.status == "closed" and now - closed_at >= linger:
+    if bead.status == "closed" and now - closed_at >= linger and not running.checked:
         return Decision(
             running, Fate.stopped, f"its agent closed the bead and did not end within {format_duration(linger)}"
         )

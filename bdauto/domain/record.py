@@ -40,6 +40,8 @@ WORDS_LIMIT = 200
 """Characters of an agent's last line that are kept."""
 CANCELLED = "cancelled by "
 """The start of `quarantined` on a bead whose job a person has cancelled. The person's name follows."""
+DUE = "due"
+"""The value of `Record.check`."""
 RUNNING = "running"
 """The result of a bead from its claim until the ends of all its runs are recorded."""
 
@@ -71,7 +73,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     together with the claim. `attempt` is "" there if the runner does not know it, and in no record.
     `runner` is the host of a local agent, `jobs_folder` the id of its jobs folder. `agent` is the name of the agent's
     command line, such as `claude`. `cost_usd` is in US dollars, `why` a word of `domain.agent_end.Why`, `session` the
-    agent's last one, `words` the last line that it wrote. `reset_at` is when the limit ends that it ran into.
+    agent's last one, `words` the last line that it wrote. `checked`: all its checks have passed.
+    `reset_at` is when the limit ends that it ran into.
     """
 
     attempt: _Id = ""
@@ -89,6 +92,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     turns: _Count | None = None
     session: _Words | None = None
     words: _Words = ""
+    checked: bool = False
     reset_at: _Time | None = msgspec.field(name="resets", default=None)
 
     @property
@@ -102,6 +106,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     attempt: the unique id of the current attempt.
     attempts: dispatches charged since the bead was last re-armed.
+    check: DUE from a claim whose agent is checked until bdauto has closed the bead.
+    failed_checks: failed checks and reviews since the bead was last re-armed. They charge no attempt.
     failures, deaths: failed dispatches, and agents that died early, in a row. The backoff grows with both.
     job: the job of the current attempt. jobs_folder: the id of the folder that it is in, "" where a service runs
     it. host: the name of the machine with that folder, for people. ends_by: when the job has ended at the latest.
@@ -120,6 +126,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     attempt: str = ""
     attempts: int = 0
+    check: str = ""
+    failed_checks: int = 0
     failures: int = 0
     deaths: int = 0
     job: str = ""
@@ -188,7 +196,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     def released(self) -> "Record":
         """Return the record of a bead that is open again: nothing is left of its claim, its counters and its errors."""
-        kept = ("waited", "assignee", "noted", "quarantined", "unclaimed", "given_up")
+        kept = ("waited", "assignee", "noted", "quarantined", "unclaimed", "given_up", "check", "failed_checks")
         return Record(**{name: getattr(self, name) for name in kept}).with_runs(self.runs)
 
     def in_place(self, since: datetime | None) -> "Record":
@@ -281,8 +289,9 @@ def _in_seconds(run: Run) -> Run:
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("attempt", "job", "jobs_folder", "unclaimed", "adopted", "given_up"), read_id),
-    **dict.fromkeys(("attempts", "failures", "deaths"), read_count),
+    **dict.fromkeys(("attempts", "failed_checks", "failures", "deaths"), read_count),
     **dict.fromkeys(("host", "error", "quarantined", "died", "noted", "assignee", "result", "place"), read_text),
+    "check": read_text,
     **dict.fromkeys(("claimed_at", "ends_by", "armed_at", "released_at", "retry_at"), read_time),
     "waited": checked_count,
     "runs": _runs,

@@ -65,6 +65,8 @@ OUTCOMES: Mapping[str, tuple[str, ...]] = {
         BeadOutcome.released,
         BeadOutcome.requeued,
         BeadOutcome.asks,
+        BeadOutcome.closed,
+        BeadOutcome.reverted,
         BeadOutcome.stopping,
         BeadOutcome.unclear,
         BeadOutcome.blocked,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bdauto.agents.answers import NotStarted
-from bdauto.agents.local.jobs import Jobs, read_end
+from bdauto.agents.local.jobs import Jobs
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.sandbox import Sandbox
@@ -25,7 +25,6 @@ from tests.support.cli import (
     Done,
     dispatch,
     finish,
-    forget_backoff,
     make_world,
     metadata,
     posted,
@@ -223,40 +222,6 @@ def test_an_agent_that_worked_in_another_folder_loses_no_cost(machine: Machine) 
     machine.run("reap")
     [ran] = json.loads(str(metadata(machine.world, bead)["runs"]))
     assert ran["cost"] == 5.5
-
-
-def test_a_bead_whose_check_fails_is_opened_again_until_it_passes(machine: Machine) -> None:
-    bead, passes = machine.world.create(), machine.world.folder / "passes"
-    check = f"test -e {passes}"
-    assert machine.dispatch(BDAUTO_AGENT_CHECK=check).outcomes == {bead: "dispatched"}
-    machine.ended()
-    job = machine.job(bead)
-    assert status(machine.world, bead) == "closed"
-    assert machine.run("reap", "--json").outcomes == {bead: "requeued"}
-    shown = machine.world.show(bead)
-    assert (shown["status"], shown.get("closed_at"), shown.get("close_reason", "")) == ("open", None, "")
-    assert machine.world.notes(bead)[-1] == f"reaper: the check of job {job} failed: exit 1 — opened again"
-    assert metadata(machine.world, bead)["attempts"] == 1
-    assert machine.run("reap", "--json").outcomes == {}
-    passes.touch()
-    forget_backoff(machine.world, bead)
-    assert machine.dispatch(BDAUTO_AGENT_CHECK=check).outcomes == {bead: "dispatched"}
-    machine.ended()
-    assert machine.run("reap", "--json").outcomes == {}
-    assert (status(machine.world, bead), metadata(machine.world, bead)["attempts"]) == ("closed", 2)
-
-
-def test_a_bead_that_a_person_closed_after_the_failed_check_stays_closed(machine: Machine) -> None:
-    machine.does('$BD note $BEAD_ID "claimed by agent $BDAUTO_JOB"')
-    bead = machine.world.create()
-    machine.dispatch(BDAUTO_AGENT_CHECK="false")
-    machine.ended()
-    end = read_end(machine.jobs.path / machine.job(bead))
-    assert end
-    until(lambda: time.time() > end.ended + 4)  # bd's times are rounded to seconds
-    tell(machine.world, "close", bead, "--force", actor="ann")
-    assert machine.run("reap", "--json").outcomes == {}
-    assert status(machine.world, bead) == "closed"
 
 
 def test_another_jobs_folder_knows_nothing_of_a_claim(machine: Machine) -> None:

@@ -118,17 +118,16 @@ def test_the_check_runs_where_the_agent_ran_and_its_end_is_recorded(place: Place
     told = ["BEADS_ACTOR=bdauto-check", f"BEADS_DIR={place.project}/.beads", "BEAD_ACCEPTANCE=it works", "BEAD_ID=x-1"]
     assert end.gates[0].output == "\n".join([str(place.project), *told, "1 failed", ""])
     assert place.output() == f"agent\n{end.gates[0].output}"
-    [failed] = place.agent("true").failed_checks()
-    assert (failed.bead, failed.attempt) == ("x-1", "w1")
-    assert failed.words.startswith("check (sh): exit 3: ")
+    found = job_end(place.jobs.path / "w1", datetime.now(UTC))
+    assert (found.result, found.why, found.checked) == ("failed", "check", False)
+    assert found.words.startswith("check (sh): exit 3: ")
 
 
 def test_of_several_checks_the_first_that_fails_is_named_and_ends_them(place: Place) -> None:
     place.start("true", check=checks("echo one", "echo two; exit 1", "echo three"))
     end = place.end()
     assert gates(end) == [("check 1 of 3 (sh)", "completed"), ("check 2 of 3 (sh)", "failed")]
-    [failed] = place.agent("true").failed_checks()
-    assert failed.words == "check 2 of 3 (sh): exit 1: two"
+    assert job_end(place.jobs.path / "w1", datetime.now(UTC)).words == "check 2 of 3 (sh): exit 1: two"
 
 
 @pytest.mark.parametrize("script", ["exit 1", "kill -9 $$"])
@@ -168,18 +167,20 @@ def test_the_words_of_a_silent_agent_are_not_those_of_its_check(place: Place) ->
     assert place.output() == f"{CLAUDE % 99}\n"
 
 
-def test_a_check_that_passes_is_no_failed_check(place: Place) -> None:
+def test_a_job_whose_checks_pass_has_passed(place: Place) -> None:
     place.start("true", check=checks("true"))
-    assert (gates(place.end()), place.agent("true").failed_checks()) == ([("check (sh)", "completed")], [])
+    assert place.agent("true").unchecked() == ["x-1"]
+    assert gates(place.end()) == [("check (sh)", "completed")]
+    assert (place.agent("true").passed("w1"), place.agent("true").unchecked()) == (True, [])
 
 
 def test_a_check_that_hangs_or_is_no_program_has_failed(place: Place) -> None:
     place.start("sleep 1", "w1", check=checks("sleep 300"), check_timeout=timedelta(seconds=0.5))
     place.start("true", "w2", of="x-2", check=(CommandLine(("./no-such-check",)),))
     place.end("w1"), place.end("w2")
-    failed = {check.attempt: check.words for check in place.agent("true").failed_checks()}
-    assert "timed out after" in failed["w1"]
-    assert "No such file" in failed["w2"]
+    words = [job_end(place.jobs.path / job, datetime.now(UTC)).words for job in ("w1", "w2")]
+    assert "timed out after" in words[0]
+    assert "No such file" in words[1]
 
 
 def test_a_check_that_is_cancelled_has_not_failed(place: Place) -> None:
@@ -192,7 +193,7 @@ def test_a_check_that_is_cancelled_has_not_failed(place: Place) -> None:
     end = place.end()
     assert (end.state, end.by, alive(place.pids())) == ("cancelled", "me", [])
     assert gates(end) == [("check 1 of 2 (sh)", "cancelled")]
-    assert place.agent("true").failed_checks() == []
+    assert job_end(place.jobs.path / "w1", datetime.now(UTC)).result == "stopped"
 
 
 def test_of_much_output_of_a_check_the_end_is_kept(place: Place) -> None:

@@ -9,7 +9,7 @@ from bdauto.agents.local.runner import machine_part
 from bdauto.agents.runner import Place, Runner
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.domain.bead import Bead
-from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence
+from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, JobEvidence
 from bdauto.domain.record import RESULTS, Result, Run
 from bdauto.errors import ServiceError
 from tests.simulation.agents import LOCAL_TIME_LIMIT, begin_job
@@ -88,10 +88,15 @@ class SimLocal(Runner):
         ]
         return [(bead, run) for bead, run in runs if run.ended_at is None or run.ended_at > since]
 
-    def failed_checks(self) -> Sequence[FailedCheck]:
-        """Return the jobs on this host whose check failed."""
-        jobs = [job for job in self._of.world.jobs.values() if job.host == self.host and job.check_failed]
-        return [FailedCheck(job.bead, job.attempt, START + timedelta(seconds=job.ended), "no") for job in jobs]
+    def unchecked(self) -> Sequence[str]:
+        """Return the beads whose last job on this host has not passed its check."""
+        last = {job.bead: job for job in self._jobs()}
+        return sorted(bead for bead, job in last.items() if not self.passed(job.id))
+
+    def passed(self, job: str) -> bool:
+        """Return whether a job has passed its check."""
+        known = self._of.world.jobs.get(job)
+        return known is not None and known.host == self.host and known.state == "completed" and not known.check_failed
 
     def job_state(self, job: str) -> str | None:
         """Return the state of a job."""

@@ -119,7 +119,7 @@ def forget_backoff(sandbox: Sandbox, *beads: str) -> None:
         tell(sandbox, "update", bead, "--unset-metadata", "bdauto.retry_at")
 
 
-NUMBERS = {"attempts", "failures", "deaths", "waited"}
+NUMBERS = {"attempts", "failed_checks", "failures", "deaths", "waited"}
 """What bdauto records as numbers. bd 1.3 leaves a number as text in an embedded database."""
 
 

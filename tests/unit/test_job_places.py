@@ -13,6 +13,7 @@ import pytest
 from bdauto.agents.answers import AtCapacity, NotStarted, Started
 from bdauto.agents.local import jobs as jobs_module
 from bdauto.agents.local.jobs import Jobs, only_one
+from bdauto.agents.local.output import job_end
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.agents.runner import job_evidence
@@ -273,16 +274,59 @@ def test_no_sweep_settles_a_bead_of_which_a_job_runs(here: LocalAgent, there: Lo
     assert sweep(tracker, here).beads[0].outcome == "blocked"
 
 
-def test_a_failed_check_waits_for_another_job_of_the_bead(here: LocalAgent) -> None:
-    failed = {
-        "state": "completed",
-        "ended": NOW.timestamp(),
-        "gates": [{"kind": "check", "state": "failed", "exit_code": 1}],
+def checked(here: LocalAgent, job: str, *states: str, started: float = 1.0, **end: Any) -> Path:
+    """The folder of a job with two checks, of which these have ended."""
+    ended = [{"kind": "check", "text": f"check {n}", "state": state, "exit_code": 1} for n, state in enumerate(states)]
+    told = {"state": "completed", "ended": NOW.timestamp(), "gates": ended} | end
+    folder = made(here.jobs, job, started=time.time() + started, end=json.dumps(told))
+    record = json.loads((folder / "job.json").read_bytes())
+    steps = [{"kind": "check", "text": f"check {n}", "words": ["x"], "directory": "/p", "timeout": 1} for n in (0, 1)]
+    (folder / "job.json").write_text(json.dumps(record | {"steps": [*record["steps"], *steps]}))
+    return folder
+
+
+def test_a_job_passes_with_all_its_checks(here: LocalAgent) -> None:
+    ends = {
+        job: job_end(checked(here, job, *states), NOW)
+        for job, states in {
+            "w1": ("completed", "completed"),
+            "w2": ("completed",),
+            "w3": ("completed", "failed"),
+            "w4": (),
+        }.items()
     }
-    made(here.jobs, "w1", end=json.dumps(failed))
-    with alive(made(here.jobs, "w2")):
-        assert here.failed_checks() == []
-    assert [check.attempt for check in here.failed_checks()] == ["w1"]
+    assert {job for job, end in ends.items() if end.checked} == {"w1"}
+    assert (ends["w3"].result, ends["w3"].why, ends["w3"].words) == ("failed", "check", "check 1: exit 1")
+    assert (ends["w4"].result, ends["w4"].why) == ("completed", "ok")
+    assert {job for job in ends if here.passed(job)} == {"w1"}
+
+
+def test_an_agent_that_failed_or_says_so_has_not_passed(here: LocalAgent) -> None:
+    folder = checked(here, "w1", "completed", "completed", state="failed")
+    assert not job_end(folder, NOW).checked
+    folder = checked(here, "w2", "completed", "completed")
+    (folder / "output.0").write_text(
+        '{"type": "result", "is_error": true, "result": "no", "num_turns": 1, "session_id": "s"}\n'
+    )
+    assert (job_end(folder, NOW).result, job_end(folder, NOW).checked) == ("failed", False)
+
+
+def test_a_landing_that_was_cut_off_has_failed(here: LocalAgent) -> None:
+    folder = made(here.jobs, "w1")
+    (folder / "step").write_text(json.dumps({"kind": "land", "text": "landing (git)", "since": 1}))
+    end = job_end(folder, NOW)
+    assert (here.jobs.state("w1"), end.why, end.words) == ("died", "land", "landing (git) was cut off")
+
+
+def test_the_last_job_of_a_bead_decides_whether_it_is_unchecked(here: LocalAgent) -> None:
+    checked(here, "w1", "failed")
+    assert here.unchecked() == ["x-1"]
+    checked(here, "w2", "completed", "completed", started=2)
+    assert here.unchecked() == []
+    with alive(checked(here, "w3", started=3)):
+        assert here.unchecked() == ["x-1"]
+    made(here.jobs, "w4", bead="x-2", end=json.dumps({"state": "completed"}))
+    assert here.unchecked() == ["x-1"]
 
 
 @pytest.mark.parametrize(("minutes", "outcome"), [(9, "kept"), (11, "dispatched")])

@@ -39,5 +39,6 @@ def test_what_needs_a_person_is_logged_louder_than_what_does_not() -> None:
         "busy",
         "kept",
         "asks",
+        "closed",
         "stopping",
     }

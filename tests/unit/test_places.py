@@ -9,9 +9,11 @@ import pytest
 
 from bdauto.bd.change import Change
 from bdauto.controllers.reaper import Reaper
+from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import dispatch_order
-from bdauto.domain.reaping import FailedCheck
+from bdauto.domain.reaping import JobEvidence
+from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import OnStall, ReapSettings
 from bdauto.domain.times import format_time
 from tests.support.fakes import NOW, bead, row
@@ -113,11 +115,13 @@ def stalled() -> Desk:
 
 
 def failed_check() -> Desk:
+    """It is uncharged, so it goes on soon."""
     here = posts()()
-    here.tracker.rows["x-1"].update(status="closed", closed_at=NOW, updated_at=NOW)
+    here.tracker.rows["x-1"]["notes"] += "\nclaimed by agent job-1"
     services = here.board.services(agent=True)()
-    check = FailedCheck("x-1", here.tracker.bead("x-1").record.attempt, NOW, "exit 1")
-    services.failed_checks = lambda: (check,)  # type: ignore[method-assign]
+    end = Run(result=Result.failed, why=Why.check, ended_at=NOW)
+    evidence = JobEvidence({"x-1": "completed"}, ends={"x-1": end})
+    services.evidence = lambda *_: (evidence, None)  # type: ignore[method-assign]
     Reaper(here.tracker, here.tracker, lambda: services, ReapSettings(), here.clock.runtime()).sweep()
     return here
 
@@ -155,7 +159,7 @@ BACK: list[tuple[str, Callable[[], Desk], bool]] = [
     ("released: died, given back when the breaker opens", died_and_given_back, True),
     ("released: died, charged", died(3), False),
     ("requeued: stalled", stalled, False),
-    ("requeued: its check failed", failed_check, False),
+    ("requeued: its check failed", failed_check, True),
     ("quarantined, and re-armed", quarantined, False),
     ("opened by hand while it ran", lambda: by_hand(posts()(), status="open"), False),
     ("given to somebody else, and back", reassigned, False),

@@ -65,7 +65,7 @@ def test_the_outcomes_are_those_that_programs_know() -> None:
     assert {*BeadOutcome} == {
         *("dispatched", "lost", "busy", "refused", "quarantined", "unavailable", "misconfigured", "unknown", "failed"),
         *("adopted", "reverted", "not_visible", "kept", "released", "requeued", "blocked"),
-        *("asks", "stopping", "unclear"),
+        *("asks", "closed", "stopping", "unclear"),
     }
 
 

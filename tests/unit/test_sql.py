@@ -273,15 +273,6 @@ def test_started_at_is_set_once() -> None:
     assert rows["x-1"]["started_at"] == _stamp(NOW - timedelta(days=1))
 
 
-def test_a_closed_bead_that_is_opened_again_forgets_when_and_why_it_was_closed() -> None:
-    rows = Rows(row("x-0", status="closed", closed_at=_stamp(NOW), close_reason="done"), row("x-1"))
-    reopened = change(bead("x-0", status="closed"), status="open", if_status="closed")
-    assert rows.apply(reopened, change(bead("x-1"), mark="w2", status="blocked", if_status="open")) == ""
-    assert (rows["x-0"]["status"], rows["x-0"]["closed_at"], rows["x-0"]["close_reason"]) == ("open", None, "")
-    assert rows["x-1"]["status"] == "blocked"
-    assert [event[3:] for event in rows.events()] == [("closed", "open"), ("open", "blocked")]
-
-
 def several() -> list[Change]:
     why = {"status": "blocked", "note": "why", "put": {"bdauto.quarantined": "y"}, "if_status": "open"}
     return [claim(bead("x-0")), change(bead("x-1"), act="block", mark="w2", **why)]

@@ -8,7 +8,6 @@ import pytest
 
 from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.domain.pause import KEY, Pause
-from bdauto.domain.reaping import FailedCheck
 from bdauto.domain.settings import RunSettings
 from bdauto.loop.watcher import Watcher
 from bdauto.telemetry.families import LAST_SUCCESS, PAUSED
@@ -156,23 +155,23 @@ def test_one_that_comes_into_progress_is_swept_too(make: Make) -> None:
     assert [gap for gap in gaps(scene.sweeps) if gap > 3000], "and until then there was nothing to sweep"
 
 
-def test_a_check_that_fails_long_after_its_bead_was_closed_is_found_at_the_old_interval(
+def test_a_job_that_is_checked_long_after_its_bead_was_closed_is_seen(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No revision tells of its end."""
     scene = make(row("x-1", status="closed", closed_at=NOW, updated_at=NOW, metadata={"bdauto.attempt": "a1"}))
-    failed: list[FailedCheck] = []
+    unchecked: list[str] = []
     running = [True]
     monkeypatch.setattr(BeadBoardRunner, "checking", property(lambda _: bool(running)))
-    monkeypatch.setattr(BeadBoardRunner, "failed_checks", lambda _: failed)
+    monkeypatch.setattr(BeadBoardRunner, "unchecked", lambda _: unchecked)
 
     def fails() -> None:
         running.clear()
-        failed.append(FailedCheck("x-1", "a1", scene.clock.now(), "exit 1"))
+        unchecked.append("x-1")
 
     scene.stop.at(1500, fails)
     scene.run(2200, agent=True, watch=True)
-    assert scene.tracker.notes("x-1")[0] == "reaper: the check of job a1 failed: exit 1 — opened again"
+    assert "closed it before its check had passed — opened again" in scene.tracker.notes("x-1")[0]
 
 
 def test_a_pause_is_noticed_and_its_end_too(make: Make) -> None:

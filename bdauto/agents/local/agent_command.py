@@ -19,11 +19,15 @@ SETTINGS_CHARACTERS = 1 << 20
 
 
 class AgentCommand(msgspec.Struct, frozen=True):
-    """The command that the settings name. It runs in `directory`, with `environment`."""
+    """The command that the settings name. It runs in `directory`, with `environment`.
+
+    `bd` is how bdauto calls bd, () if that is not known.
+    """
 
     settings: LocalAgentSettings
     directory: Path
     environment: Mapping[str, str]
+    bd: tuple[str, ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     refuses to go on in the session that `words` name.
     """
 
-    kind: Literal["prepare", "agent", "check", "review", "land", "remove"]
+    kind: Literal["prepare", "agent", "look", "base", "check", "review", "land", "remove"]
     text: str = ""
     words: list[str]
     directory: str
@@ -83,7 +83,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     `agent` is the adapter that reads the output, "" if each line is recognized by its shape. `tracker` is the id of the
     bead's tracker, `beads` the `.beads` folder, `assignee` whose queue the bead was in. `silence` is in seconds,
     `started` in seconds since the epoch, `max_cost` in US dollars. `variables` are what the steps of GATES get beside
-    the agent's environment. `text` is a digest of the bead's text.
+    the agent's environment. `text` is a digest of the bead's text. `needs` are the beads that blocked the bead when it
+    was claimed.
 
     `session` is the one that the agent goes on in, for the time `resumes`. It had `session_tokens` then.
     """
@@ -99,6 +100,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     silence: float | None = None
     max_cost: float | None = None
     variables: dict[str, str] = {}
+    needs: list[str] = []
     steps: list[Step]
     text: str = ""
     session: str = ""
@@ -154,7 +156,8 @@ class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
     It is no `Run`, because a supervisor imports nothing of bdauto. `exit_code` is None after a signal. `by` says who
     asked for the end. `why` is "budget" if the supervisor ended it because of its costs. `lost` is output, in bytes.
     `refused`: the agent refused the session that it should go on in, and was started without one.
-    `gates` are the checks and what else must succeed before the bead counts as done, as far as they were begun.
+    `returned` says why nothing was checked. `gates` are the checks and what else must succeed before the bead counts
+    as done, as far as they were begun.
     """
 
     state: EndState
@@ -167,12 +170,14 @@ class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
     ended: Annotated[float, msgspec.Meta(ge=0, le=LATEST)] = 0.0
     lost: int = 0
     refused: bool = False
+    returned: str = ""
     gates: list[GateRecord] = []
 
     @property
     def failed_gate(self) -> GateRecord | None:
-        """The first of them that did not succeed, None if there is none."""
-        return next((gate for gate in self.gates if gate.state not in ("completed", "cancelled")), None)
+        """The first of them that did not succeed, None if there is none. A landing that was stopped has not."""
+        failed = (gate for gate in self.gates if gate.state != "completed")
+        return next((gate for gate in failed if gate.state != "cancelled" or gate.kind == "land"), None)
 
 
 class Jobs(msgspec.Struct, frozen=True):

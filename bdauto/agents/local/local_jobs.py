@@ -1,6 +1,7 @@
 """What is known of the jobs of one queue on this machine, from the jobs' folder. Nothing here waits for a job."""
 
 import contextlib
+import time
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from bdauto.agents.local.output import (
 from bdauto.agents.runner import JobOutput, LastEvent, Runner
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.domain.bead import Bead
-from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, FailedCheck, JobEvidence
+from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, JobEvidence
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Result, Run
 from bdauto.domain.results import ended_run
@@ -182,13 +183,27 @@ class LocalJobs(Runner):
         """Mark a job's folder: a recorded one is kept for --agent-keep, another for longer."""
         self.jobs.mark(job, DELETED if deleted else RECORDED)
 
-    def failed_checks(self) -> list[FailedCheck]:
-        """Return the jobs on this machine whose check failed."""
-        return [
-            FailedCheck(record.bead, record.attempt, datetime.fromtimestamp(end.ended, UTC), gate.words)
-            for record, end in self.jobs.ends_of(self.origin.tracker)
-            if (gate := end.failed_gate) and not self.jobs.at_work(record.bead, self.origin.tracker)
-        ]
+    def unchecked(self) -> list[str]:
+        """Return the beads whose last job here is to be checked and has not passed: it runs, or ended within a day."""
+        last: dict[str, JobRecord] = {}
+        try:
+            for job in self.jobs.ids():
+                record = self.jobs.record(job)
+                if record and record.gates and self.origin.has_bead(record):
+                    last[record.bead] = max(last.get(record.bead, record), record, key=lambda one: one.started)
+        except ServiceDown:
+            return []
+        return sorted(
+            bead for bead, record in last.items() if not self.passed(record.attempt) and self._is_late(record)
+        )
+
+    def _is_late(self, record: JobRecord) -> bool:
+        """Return whether a job runs, or ended lately."""
+        return time.time() - record.started < LATELY + record.longest
+
+    def passed(self, job: str) -> bool:
+        """Return whether a job has ended and passed all its checks."""
+        return self.job_state(job) == "completed" and self._end(job).checked
 
     def running_jobs(self) -> list[RunningJob]:
         """Return the jobs of these beads that run on this machine. Raises ServiceDown."""
@@ -205,4 +220,5 @@ def _running_job(jobs: Jobs, record: JobRecord) -> RunningJob:
         silence, heard = timedelta(seconds=record.silence), heard_at(jobs, job)
         if heard and datetime.now(UTC) - heard > silence and (last := last_event(jobs, job)) and last.tool:
             silence = max(silence, TOOL_SILENCE)
-    return RunningJob(record.bead, job, datetime.fromtimestamp(record.started, UTC), heard, silence)
+    started = datetime.fromtimestamp(record.started, UTC)
+    return RunningJob(record.bead, job, started, heard, silence, checked=bool(record.gates))

@@ -20,7 +20,7 @@ from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.bead import MALFORMED
 from bdauto.domain.reaping import UNPREPARED
 from bdauto.domain.reconcile import SILENCE
-from bdauto.domain.record import RESULTS, Result, Run
+from bdauto.domain.record import RESULTS, WORDS_LIMIT, Result, Run
 from bdauto.domain.results import ended_run, last_line, told_end, whole_seconds
 from bdauto.sanitize import clean
 
@@ -104,12 +104,15 @@ def job_end(folder: Path, now: datetime) -> Run:
     """Return how the job of this folder ended, `lost` if nobody has written that down. It must not run any more."""
     end = read_end(folder)
     if end is None:
-        return told_end(Result.lost, now, _said(folder, now, failed=False))
+        said, step = _said(folder, now, failed=False), running_step(folder)
+        if step and step.kind == Why.land:
+            return told_end(Result.lost, now, said, words=f"{clean(step.text, STEP_TEXT)} was cut off", why=Why.land)
+        return told_end(Result.lost, now, said)
     ended_at = _ended_at(end.ended, now)
     said = _said(folder, ended_at, failed=end.state == "failed")
     said = msgspec.structs.replace(said, why=Why.budget) if end.why else said
     silent = end.state == "cancelled" and end.by.startswith(SILENCE)
-    return told_end(
+    found = told_end(
         _result(end),
         ended_at,
         said,
@@ -117,6 +120,19 @@ def job_end(folder: Path, now: datetime) -> Run:
         words=last_line(end.detail or end.by.removeprefix(SILENCE)),
         why=Why.silence if silent else None,
     )
+    return _after_gates(found, end, Jobs(folder.parent).record(folder.name))
+
+
+def _after_gates(found: Run, end: EndRecord, record: JobRecord | None) -> Run:
+    """Return the end of a job with what its checks have said. Only an agent that has completed is checked."""
+    if gate := end.failed_gate:
+        if found.result is Result.completed or gate.state == "cancelled":
+            words = clean(gate.words, WORDS_LIMIT)
+            return msgspec.structs.replace(found, result=Result.failed, why=Why(gate.kind), words=words)
+        return found
+    wanted = [(step.kind, step.text) for step in record.gates] if record else []
+    passed = wanted == [(gate.kind, gate.text) for gate in end.gates if gate.state == "completed"]
+    return msgspec.structs.replace(found, checked=bool(wanted) and passed and found.result is Result.completed)
 
 
 def _result(end: EndRecord) -> Result:

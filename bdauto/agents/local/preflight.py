@@ -129,17 +129,11 @@ def worktree_problem(tree: Worktree, environment: Mapping[str, str]) -> str:
     return ""
 
 
-def base_commit(directory: Path, tree: Worktree | None, environment: Mapping[str, str]) -> str:
-    """Return the commit that the agent's work starts from, "" if there is none: the base of its diff.
-
-    In a worktree that is where its branch left the checkout's HEAD.
-    """
-    queries = [("merge-base", "HEAD", tree.branch)] if tree else []
-    for query in (*queries, ("rev-parse", "--verify", "--quiet", "HEAD^{commit}")):
-        with contextlib.suppress(UsageError):  # no git
-            done = _run(tree.root if tree else directory, environment, *query)
-            if done.returncode == 0:
-                return clean(done.stdout.decode(errors="replace").strip())
+def head_commit(directory: Path, environment: Mapping[str, str]) -> str:
+    """Return the commit that is checked out in a folder, "" if there is none."""
+    with contextlib.suppress(UsageError):  # no git
+        done = _run(directory, environment, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        return clean(done.stdout.decode(errors="replace").strip()) if done.returncode == 0 else ""
     return ""
 
 

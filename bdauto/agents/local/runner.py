@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted, Started
 from bdauto.agents.capacity import Capacity
@@ -52,7 +53,8 @@ WORKTREE_OPTIONS = ("agent_base", "agent_prepare")
 def open_runner(settings: LocalAgentSettings, project: Callable[[], Project]) -> "LocalAgent":
     """Return what runs the agent. Raises UsageError and BdError, as `project` does."""
     found = project()
-    return LocalAgent(settings, found.beads, found.assignee, found.environment, tracker=found.tracker, home=found.home)
+    more: dict[str, Any] = {"tracker": found.tracker, "home": found.home, "bd": found.bd}
+    return LocalAgent(settings, found.beads, found.assignee, found.environment, **more)
 
 
 def machine_part(capacity: Capacity | None = None, error: BdautoError | None = None) -> Part:
@@ -77,11 +79,12 @@ class LocalAgent(LocalJobs):
         *,
         tracker: str = "",
         home: Path | None = None,
+        bd: tuple[str, ...] = (),
     ) -> None:
         """Take the settings. The agent inherits from `environment`, which has none of bdauto's secrets.
 
         `tracker` is the tracker's own id, by default its folder. The agent runs in `home`, the folder of the project,
-        unless the settings name another.
+        unless the settings name another. `bd` is how bdauto calls bd.
         """
         folder = str(beads.resolve())
         super().__init__(
@@ -91,7 +94,7 @@ class LocalAgent(LocalJobs):
         self.dropped = sorted(foreign(environment) | {name for name in environment if name in BD_NAMES})
         kept = {name: value for name, value in environment.items() if name not in self.dropped}
         own = LEAVE_INDEX | kept | {"BEADS_ACTOR": assignee, "BEADS_DIR": folder}
-        self.command = AgentCommand(settings, (settings.agent_dir or home or beads.parent).absolute(), own)
+        self.command = AgentCommand(settings, (settings.agent_dir or home or beads.parent).absolute(), own, bd)
 
     def status(self) -> RunnerStatus:
         """Return how many slots are free, or why that cannot be told."""
@@ -113,7 +116,8 @@ class LocalAgent(LocalJobs):
 
     def place(self) -> Place:
         """Return the jobs' folder, with an id of its own. Makes both if need be. Raises UsageError."""
-        return Place(self.jobs.make_place(), os.uname().nodename, longest(self.settings))
+        settings = self.settings
+        return Place(self.jobs.make_place(), os.uname().nodename, longest(settings), bool(settings.agent_check))
 
     def check(self) -> None:
         """Raise UsageError when the command must not be run.
@@ -186,11 +190,13 @@ class LocalAgent(LocalJobs):
         record = self.jobs.record(last)
         previous = describe_last(bead, self._failed_gates(bead).get(last, ""))
         changed = record is None or record.text != text_digest(bead)
-        return render_resumed(self._template(), bead, attempt, previous, changed=changed)
+        return render_resumed(
+            self._template(), bead, attempt, previous, changed=changed, checked=bool(self.settings.agent_check)
+        )
 
     def prompt(self, bead: Bead, attempt: str) -> str:
         """Return the prompt for a bead, with what is known of its earlier attempts."""
-        return render(self._template(), bead, attempt, self._earlier(bead))
+        return render(self._template(), bead, attempt, self._earlier(bead), checked=bool(self.settings.agent_check))
 
     def _earlier(self, bead: Bead) -> str:
         if not bead.record.runs:

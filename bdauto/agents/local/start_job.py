@@ -16,7 +16,7 @@ from bdauto.agents.local import supervisor
 from bdauto.agents.local.agent_command import AgentCommand
 from bdauto.agents.local.jobs import NEW, JobRecord, Step
 from bdauto.agents.local.local_jobs import Origin
-from bdauto.agents.local.preflight import base_commit
+from bdauto.agents.local.preflight import head_commit
 from bdauto.agents.local.settings import LocalAgentSettings, silence_of
 from bdauto.agents.local.words import wants_stdin
 from bdauto.agents.local.worktree import Worktree
@@ -25,6 +25,10 @@ from bdauto.domain.bead import Bead
 from bdauto.domain.edits import CHECKER
 from bdauto.sanitize import clean
 
+ITS_ANSWER = ["/bin/sh", "-c", 'exec "$@" 2>/dev/null', "sh"]
+"""Starts a program without its standard error, which bd also uses for warnings."""
+LOOK_SECONDS = 60.0
+"""How long bd may take to say how the bead is, and git what the work starts from, before it is checked."""
 DETACHED = ["/bin/sh", "-c", '"$@" &', "sh"]
 """Starts a program and ends at once, so that the program is nobody's child: `bdauto run` need not wait for it."""
 
@@ -46,8 +50,9 @@ def job_record(
         started=time.time(),
         silence=silence.total_seconds() if silence else None,
         max_cost=settings.max_cost_per_run,
-        variables=_variables(command, worktree, bead) if settings.agent_check else {},
-        steps=[*_steps(command, worktree, command.filled(bead.id, attempt, prompt))],
+        variables=_variables(bead) if settings.agent_check else {},
+        needs=[other.depends_on_id for other in bead.dependencies or ()],
+        steps=[*_steps(command, worktree, bead.id, command.filled(bead.id, attempt, prompt))],
         text=text_digest(bead),
     )
 
@@ -59,7 +64,7 @@ def longest(settings: LocalAgentSettings) -> timedelta:
     return sum((limit + timedelta(seconds=supervisor.GRACE) for limit in limits), timedelta())
 
 
-def _steps(command: AgentCommand, worktree: Worktree | None, words: list[str]) -> Iterator[Step]:
+def _steps(command: AgentCommand, worktree: Worktree | None, bead: str, words: list[str]) -> Iterator[Step]:
     """Yield what the job runs, in order."""
     settings, home = command.settings, str(command.directory)
     limit, check_limit = settings.agent_timeout.total_seconds(), settings.agent_check_timeout.total_seconds()
@@ -69,6 +74,11 @@ def _steps(command: AgentCommand, worktree: Worktree | None, words: list[str]) -
     stdin = supervisor.PROMPT if wants_stdin(command.words) else ""
     yield Step(kind="agent", words=words, directory=where, timeout=limit, stdin=stdin)
     checks = command.checks
+    if checks and command.bd:
+        look = [*ITS_ANSWER, *command.bd, "list", "--id", bead, "--all", "--limit", "0", "--json"]
+        yield Step(kind="look", words=look, directory=home, timeout=LOOK_SECONDS)
+    if checks and (base := _base(command, worktree)):
+        yield Step(kind="base", words=[*ITS_ANSWER, "git", *base], directory=where, timeout=LOOK_SECONDS)
     for number, check in enumerate(checks, 1):
         name = f"check {number} of {len(checks)}" if len(checks) > 1 else "check"
         text = f"{name} ({clean(Path(check[0]).name, 40)})"
@@ -77,11 +87,16 @@ def _steps(command: AgentCommand, worktree: Worktree | None, words: list[str]) -
         yield Step(kind="remove", words=worktree.remove, directory=home, timeout=limit)
 
 
-def _variables(command: AgentCommand, worktree: Worktree | None, bead: Bead) -> dict[str, str]:
+def _variables(bead: Bead) -> dict[str, str]:
     """Return what a check gets beside the agent's environment. It writes to the tracker in its own name."""
-    base = base_commit(command.directory, worktree, command.environment)
-    told = {"BEADS_ACTOR": CHECKER, "BEAD_ACCEPTANCE": plain(bead.acceptance_criteria)}
-    return {**told, "BEAD_BASE": base} if base else told
+    return {"BEADS_ACTOR": CHECKER, "BEAD_ACCEPTANCE": plain(bead.acceptance_criteria)}
+
+
+def _base(command: AgentCommand, worktree: Worktree | None) -> list[str]:
+    """Return the words for git that print what the work starts from: in a worktree, where its branch left its base."""
+    base = worktree.base if worktree else ""
+    base = base or head_commit(worktree.root if worktree else command.directory, command.environment)
+    return (["merge-base", base, "HEAD"] if worktree else ["rev-parse", base]) if base else []
 
 
 def start_job(

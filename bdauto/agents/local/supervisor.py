@@ -34,6 +34,8 @@ FILES = {"prepare": "before.", AGENT: OUTPUT, CHECK: "check.", REVIEW: "review."
 
 Each is in segments: `output.0`, `output.1` and so on. So what a check prints is never taken for the agent's words.
 """
+LOOK_BYTES = 1 << 20
+"""Bytes of bd's answer about the bead that are read."""
 GATES = (CHECK, REVIEW, "land")
 """The kinds of steps that must succeed before the bead counts as done. They run if all before them have succeeded."""
 SEGMENT = 5 << 20
@@ -213,6 +215,7 @@ class Supervisor:
         self.output = Output(folder)
         self.stopped = ""
         self._last = b""
+        self._keep = LAST
         self._costs = Costs(None)
         self._too_dear = ""
         self._folder = folder
@@ -238,8 +241,15 @@ class Supervisor:
         gates: list[CommandResult] = []
         for step in job["steps"]:
             kind = step["kind"]
-            if kind in GATES:
-                if end["state"] == "completed" and all(gate["state"] == "completed" for gate in gates):
+            if kind == "look":
+                if end["state"] == "completed" and not end.get("returned"):
+                    end["returned"] = self._look(step, job)
+            elif kind == "base":
+                if base := self._answer(step).decode(errors="replace").strip():
+                    job["variables"]["BEAD_BASE"] = base
+            elif kind in GATES:
+                passes = end["state"] == "completed" and not end.get("returned")
+                if passes and all(gate["state"] == "completed" for gate in gates):
                     gates.append(self._gate(step, job["variables"]))
                     end["state"] = "cancelled" if self.stopped else "completed"
             elif kind == AGENT:
@@ -267,6 +277,18 @@ class Supervisor:
         self._too_dear = ""
         return end
 
+    def _look(self, step: Step, job: Job) -> str:
+        """Ask bd for the bead. Return why its work is not to be checked, "" if it is, or if bd does not tell."""
+        answer = self._answer(step)
+        return returned(answer, job) if answer else ""
+
+    def _answer(self, step: Step) -> bytes:
+        """Return what a command prints, b"" if it fails."""
+        self._keep = LOOK_BYTES
+        done = self._one(step, {})
+        self._keep = LAST
+        return self._last if done["state"] == "completed" else b""
+
     def _gate(self, step: Step, variables: dict[str, str]) -> CommandResult:
         """Run a step that must succeed. Return its end with the last part of its output."""
         write_file(self._folder, STEP, {"kind": step["kind"], "text": step["text"], "since": time.time()})
@@ -283,7 +305,7 @@ class Supervisor:
         """Run one step to its end and describe it."""
         self._last = b""
         words, directory = step["words"], step["directory"]
-        self.output.begin(FILES[step["kind"]])
+        self.output.begin(FILES.get(step["kind"], ""))
         stdin = f"{self._folder}/{step['stdin']}" if step["stdin"] else os.devnull
         if self.stopped:
             return {"state": "cancelled", "exit_code": None, "signal": None, "detail": ""}
@@ -327,9 +349,10 @@ class Supervisor:
 
     def _read(self, reader: int) -> bool:
         data = os.read(reader, 1 << 16)
-        self.output.write(data)
+        if self._keep == LAST:
+            self.output.write(data)
         self._too_dear = self._too_dear or self._costs.feed(data)
-        self._last = (self._last + data)[-LAST:]
+        self._last = (self._last + data)[-self._keep :]
         return bool(data)
 
     def _stop(self, who: str) -> None:
@@ -345,6 +368,27 @@ def _refused(end: CommandResult, output: bytes) -> bool:
     return (silent and end["state"] in ("completed", "failed")) or (
         end["state"] == "failed" and NO_SESSION.search(output) is not None
     )
+
+
+def returned(answer: bytes, job: Job) -> str:
+    """Return why the agent's bead is not to be checked, "" if it is or the answer makes no sense.
+
+    An agent that needs a person, or has given up, opens or blocks its bead, or adds a question that blocks it.
+    """
+    try:
+        found = json.loads(answer)
+        found = found.get("data", found) if isinstance(found, dict) else found
+        if not found:
+            return "the bead is gone"
+        bead = found[0]
+        needs = {str(other["depends_on_id"]) for other in bead.get("dependencies") or () if other["type"] == "blocks"}
+        if bead["status"] not in ("in_progress", "closed"):
+            return f"the bead is {bead['status']}"
+        if bead.get("assignee", "") != job["assignee"]:
+            return "the bead was given to somebody else"
+        return "the bead waits for others" if needs - set(job["needs"]) else ""
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError):
+        return ""
 
 
 def write_end(folder: str, end: CommandResult, output: Output) -> None:
