@@ -133,8 +133,8 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     agent_check: Annotated[
         tuple[CommandLine, ...],
         Option(
-            "Run this in the agent's folder when the agent has ended. Repeatable: all must succeed, or a bead that the "
-            "agent has closed is opened again. In the variable, one a line.",
+            "Run this where the agent ran when it has ended, and close its bead if it succeeds. Until then nobody else "
+            "closes the bead for the agent. Repeatable: all must succeed. In the variable, one a line.",
             LOCAL,
             metavar="CMD",
             parse=parse_commands,
