@@ -29,7 +29,7 @@ OPTIONS_WITHOUT_PREFETCH = (
     "-h",
 )
 """Options that change the reads or need none."""
-KEYS_WITHOUT_PREFETCH = {"db", "metadata", "bd", "assignee", "actor"}
+KEYS_WITHOUT_PREFETCH = {"db", "metadata", "bd", "assignee", "actor", "lanes"}
 """Keys of the configuration file that change the reads."""
 
 

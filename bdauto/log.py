@@ -4,9 +4,11 @@ The text form is for terminals, key=value for pipes, JSON for collectors. Values
 cleaned.
 """
 
+import contextlib
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -30,9 +32,25 @@ class Text(str):
     """A value of several lines, which is not cut: only for what --verbose shows."""
 
 
+_about: dict[str, object] = {}
+"""Fields of every event in a block of `about`."""
+
+
+@contextlib.contextmanager
+def about(**fields: object) -> Iterator[None]:
+    """Give these fields to every event that is logged in the block, as far as they are not ""."""
+    before = dict(_about)
+    _about.update(fields)
+    try:
+        yield
+    finally:
+        _about.clear()
+        _about.update(before)
+
+
 def event(name: str, level: int = logging.INFO, /, **fields: object) -> None:
     """Log one event without the fields that are None or "". Fields such as `title_` are only for a screen."""
-    shown = {key: value for key, value in fields.items() if value is not None and value != ""}
+    shown = {key: value for key, value in (_about | fields).items() if value is not None and value != ""}
     aside = {key: shown.pop(key) for key in [*shown] if key.endswith("_")}
     _logger.log(level, name, extra={"fields": shown, "aside": aside})
 

@@ -22,7 +22,9 @@ CostLimit = Annotated[
         parse=parse_dollars,
     ),
 ]
-Slots = Annotated[int, Option("Jobs at a time: on this machine, or of this tracker in the namespace.", PROMPT)]
+Slots = Annotated[
+    int, Option("Jobs at a time: on this machine, or of this tracker in the namespace.", PROMPT, key="slots")
+]
 Keep = Annotated[
     timedelta, Option("Keep a job's folder, or its Job in Kubernetes, for this long after its end.", PROMPT)
 ]

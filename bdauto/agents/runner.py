@@ -13,6 +13,7 @@ import msgspec
 from bdauto.agents.answers import Answer, NotStarted
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.domain.bead import Bead
+from bdauto.domain.lanes import Lanes
 from bdauto.domain.reaping import ALIVE, ELSEWHERE, JobEvidence
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Run
@@ -56,6 +57,7 @@ class Project(msgspec.Struct, frozen=True):
     tracker: str
     home: Path | None
     bd: tuple[str, ...] = ()
+    lanes: Lanes = Lanes()
 
 
 class CheckContext(msgspec.Struct, frozen=True):
@@ -180,7 +182,10 @@ class Runner:
         raise ServiceDrift(f"the output of job {job} cannot be read")
 
     def recent_runs(self, since: datetime) -> Sequence[tuple[str, Run]]:
-        """Return bead and run of those that still run or ended after `since`, if they are known without the beads."""
+        """Return bead and run of those that still run or ended after `since`, if they are known without the beads.
+
+        They are of all lanes of the tracker.
+        """
         return ()
 
     def unrecorded(self) -> Sequence[tuple[str, Run]]:

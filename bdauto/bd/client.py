@@ -25,6 +25,7 @@ from bdauto.bd.server_address import read_object
 from bdauto.bd.tracker import Tracker, redirected, tracker_at
 from bdauto.domain.bead import ID_PATTERN, MALFORMED, Bead, BeadList
 from bdauto.domain.defaults import DEFAULT_LANE
+from bdauto.domain.lanes import Lanes
 from bdauto.domain.record import PLACE, PREFIX
 from bdauto.domain.record_values import guarded
 from bdauto.domain.settings import BdSettings
@@ -142,6 +143,8 @@ class Bd:
     call_ended: Callable[[], None] = staticmethod(lambda: None)
     lane = DEFAULT_LANE
     """The lane of its assignee's beads."""
+    lanes = Lanes()
+    """The lanes of its tracker."""
 
     @property
     def assignee(self) -> str:

@@ -37,10 +37,18 @@ def unconfigured_folder() -> str:
     the main checkout's.
     """
     try:
-        found = os.environ.get("BEADS_DIR") or _nearest(os.getcwd())  # noqa: PTH109 - as above
+        found = nearest_folder()
         unfinished = bool(found) and not is_database(found) and not os.path.exists(os.path.join(found, "redirect"))  # noqa: PTH110, PTH118
         return found if unfinished and _has_project(found) else ""
     except OSError:  # bd will say what is wrong with the folder
+        return ""
+
+
+def nearest_folder() -> str:
+    """Return the `.beads` folder that bd would use from here, as far as that is certain without bd, or ""."""
+    try:
+        return os.environ.get("BEADS_DIR") or _nearest(os.getcwd())  # noqa: PTH109 - as above
+    except OSError:
         return ""
 
 

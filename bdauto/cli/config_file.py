@@ -47,8 +47,8 @@ class ConfigFile:
         except (ValueError, RecursionError) as error:
             raise UsageError(_syntax(path, str(error), len(self._lines))) from None
 
-    def place(self, key: str) -> str:
-        """Return `FILE:LINE` of a key or a table at the top.
+    def place(self, *keys: str) -> str:
+        """Return `FILE:LINE` of a key or a table: of `keys`, each but the first is a key of the table before it.
 
         A statement starts on a line if all lines before it are valid TOML. The key's is the last such line before the
         key is known.
@@ -57,13 +57,15 @@ class ConfigFile:
 
         found = 1
         for number, line in enumerate(self._lines):
-            if key not in line:
+            if keys[-1] not in line:
                 continue
             try:
-                before = tomllib.loads("\n".join(self._lines[:number]))
+                before: Any = tomllib.loads("\n".join(self._lines[:number]))
             except ValueError:
                 continue
-            if key in before:
+            for key in keys:
+                before = before.get(key) if isinstance(before, dict) else None
+            if before is not None:
                 break
             found = number + 1
         return f"{self.path}:{found}"

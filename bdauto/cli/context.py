@@ -1,17 +1,16 @@
 """Open and close what every command uses: the log, bd, the services, the report."""
 
 import contextlib
-import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bdauto import __version__, log
+from bdauto import log
 from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings, Kind
 from bdauto.bd import process
@@ -21,8 +20,9 @@ from bdauto.bd.command import without_own
 from bdauto.bd.writer import BdWriter
 from bdauto.cli.printing import show
 from bdauto.clock import Runtime
+from bdauto.domain.lanes import Lanes
 from bdauto.domain.outcome import Report
-from bdauto.domain.settings import BdSettings, OutputSettings, TelemetrySettings, describe
+from bdauto.domain.settings import BdSettings, OutputSettings, TelemetrySettings
 from bdauto.errors import BdError, UsageError
 
 if TYPE_CHECKING:
@@ -30,13 +30,20 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def opened(settings: BdSettings, *, readonly: bool = False) -> Iterator[Bd]:
-    """Yield bd with these settings. A private copy of `--metadata` lives as long as the block."""
-    if settings.metadata is None:
-        yield Bd(settings, readonly=readonly)
-        return
-    with private_db(settings.metadata) as db:
-        yield Bd(msgspec.structs.replace(settings, db=db, metadata=None), readonly=readonly, private=True)
+def opened(settings: BdSettings, lanes: Lanes | None = None, *, readonly: bool = False) -> Iterator[Bd]:
+    """Yield bd with these settings, for the own lane of `lanes`.
+
+    A private copy of `--metadata` lives as long as the block.
+    """
+    with contextlib.ExitStack() as stack:
+        if settings.metadata is None:
+            bd = Bd(settings, readonly=readonly)
+        else:
+            db = stack.enter_context(private_db(settings.metadata))
+            bd = Bd(msgspec.structs.replace(settings, db=db, metadata=None), readonly=readonly, private=True)
+        bd.lanes = lanes or Lanes()
+        bd.lane = bd.lanes.own
+        yield bd
 
 
 def writer(bd: Bd, runtime: Runtime, dry_run: bool) -> Writer:
@@ -47,8 +54,11 @@ def writer(bd: Bd, runtime: Runtime, dry_run: bool) -> Writer:
 class LazyRunner:
     """What runs the agent, opened on first use, because an idle cycle does not need it. Then it is checked."""
 
-    def __init__(self, kind: Kind, settings: AgentSettings, bd: BdSettings, *, checked: bool = True) -> None:
+    def __init__(
+        self, kind: Kind, settings: AgentSettings, bd: BdSettings, lanes: Lanes | None = None, *, checked: bool = True
+    ) -> None:
         self._kind = kind
+        self._lanes = lanes or Lanes()
         self._settings = settings
         self._bd = bd
         self._checked = checked
@@ -57,7 +67,7 @@ class LazyRunner:
     def __call__(self) -> "Runner":
         """Return the runner. Raises UsageError if it cannot work, and BdError if it needs bd and bd fails."""
         if self._runner is None:
-            self._runner = self._kind.open(self._settings, lambda: _project(self._bd))
+            self._runner = self._kind.open(self._settings, lambda: _project(self._bd, self._lanes))
             if self._checked:
                 self._runner.check()
         return self._runner
@@ -67,7 +77,7 @@ class LazyRunner:
         return self._runner.count_running() if self._runner else 0
 
 
-def _project(bd: BdSettings) -> "Project":
+def _project(bd: BdSettings, lanes: Lanes) -> "Project":
     """Return the project that an agent on this machine works on. Raises UsageError and BdError."""
     if bd.metadata is not None:
         raise UsageError(
@@ -78,30 +88,30 @@ def _project(bd: BdSettings) -> "Project":
 
     found = Bd(bd, readonly=True).tracker()
     program = (os.path.abspath(shutil.which(bd.bd_path) or bd.bd_path),)  # noqa: PTH100 - the job runs elsewhere
-    return Project(found.folder, bd.assignee, without_own(), found.id, found.home, program)
+    return Project(found.folder, bd.assignee, without_own(), found.id, found.home, program, lanes)
 
 
-def wait_for_jobs(runner: LazyRunner, runtime: Runtime) -> None:
+def wait_for_jobs(runners: Sequence[LazyRunner], runtime: Runtime) -> None:
     """As process 1 of a container, wait for the jobs: they would end with it. A second signal ends the wait."""
-    while os.getpid() == 1 and (active := runner.at_work()):
+    while os.getpid() == 1 and (active := sum(runner.at_work() for runner in runners)):
         log.debug("waiting", jobs=active)
         runtime.sleep(1)
         process.reap_orphans()
 
 
-def runner_with_jobs(settings: AgentSettings, bd: BdSettings) -> LazyRunner | None:
+def runner_with_jobs(settings: AgentSettings, bd: BdSettings, lanes: Lanes | None = None) -> LazyRunner | None:
     """Return the kind of agent that is chosen, else the one that may have left jobs on this machine, or None."""
     kind = kinds.chosen(settings) or (None if bd.metadata else kinds.with_jobs(settings))
-    return LazyRunner(kind, settings, bd) if kind else None
+    return LazyRunner(kind, settings, bd, lanes) if kind else None
 
 
-def open_runner(settings: AgentSettings, bd: BdSettings) -> "Runner | None":
+def open_runner(settings: AgentSettings, bd: BdSettings, lanes: Lanes | None = None) -> "Runner | None":
     """Return what runs the agent, or None if nothing is configured that does. Raises UsageError.
 
     Where nothing is named, it is this machine if it has jobs of this tracker.
     """
     kinds.exclude_each_other(settings)
-    found = runner_with_jobs(settings, bd)
+    found = runner_with_jobs(settings, bd, lanes)
     if found is None or kinds.chosen(settings):
         return found() if found else None
     with contextlib.suppress(UsageError, BdError):  # no tracker, or bd fails: the next use asks again
@@ -134,31 +144,24 @@ def finish(
         raise report.error
 
 
-def telling(settings: TelemetrySettings, *about: Any, **job: Any) -> Callable[[Report, float], None] | None:
+def telling(
+    settings: TelemetrySettings,
+    runtime: Runtime,
+    lanes: Sequence[tuple[Bd, "LazyRunner | None", Mapping[str, Any]]],
+    reports: Sequence[tuple[str, Report]],
+) -> Callable[[Report, float], None] | None:
     """Return a function that sends a one-shot command's metrics and notifications, or None if none are configured.
 
-    It takes what `OneShot` takes.
+    Each of the `lanes` has what `OneShot` takes. If there are several, `reports` has theirs by then.
     """
     if settings == TelemetrySettings():
         return None
-    from bdauto.cli.one_shot import OneShot
+    from bdauto.cli.one_shot import OneShot, tell_each
 
-    return OneShot(settings, *about, **job)
-
-
-def begin(
-    command: str, output: OutputSettings, *settings: msgspec.Struct, screen: logging.Handler | None = None
-) -> float:
-    """Start the log with the version and the settings. Return the monotonic clock's reading, in seconds.
-
-    A `screen` shows the log in place of what the settings of the output say.
-    """
-    if screen:
-        log.send_to(screen, logging.DEBUG if output.verbose else logging.INFO)
-    else:
-        start_log(output, brief=command != "run")
-    log.event("start", command=command, version=__version__, **describe(*settings))
-    return time.monotonic()
+    shots = {bd.lane: OneShot(settings, runtime, bd, runner, **job) for bd, runner, job in lanes}
+    if len(shots) > 1:
+        return lambda _report, seconds: tell_each(settings, shots, reports, seconds)
+    return next(iter(shots.values()))
 
 
 def start_log(output: OutputSettings, *, brief: bool = False) -> None:

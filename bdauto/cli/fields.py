@@ -44,8 +44,13 @@ class Field(NamedTuple):
 
     @property
     def key(self) -> str | None:
-        """The key in the configuration file: the flag with underscores. None for an option without a variable."""
-        return self.flag.removeprefix("--").replace("-", "_") if self.variable else None
+        """The key in the configuration file. None for an option without a variable."""
+        return (self.option.key or self.flag_key) if self.variable else None
+
+    @property
+    def flag_key(self) -> str:
+        """The flag with underscores, which is a key, too."""
+        return self.flag.removeprefix("--").replace("-", "_")
 
     @property
     def repeatable(self) -> bool:

@@ -1,6 +1,6 @@
 """What a one-shot command reports after its work: metrics and notifications."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bdauto import log
@@ -16,7 +16,7 @@ from bdauto.domain.outcome import BeadOutcome, Report
 from bdauto.domain.settings import DispatchSettings, ReapSettings, TelemetrySettings
 from bdauto.errors import BdError, ServiceError
 from bdauto.loop.messenger import Messenger
-from bdauto.telemetry.families import PAUSED, STARVED, SUSPENDED, UP
+from bdauto.telemetry.families import PAUSED, STARVED, SUSPENDED, UP, Command
 from bdauto.telemetry.recorder import Telemetry
 
 if TYPE_CHECKING:
@@ -54,12 +54,16 @@ class OneShot:
         if report.dry_run:
             return
         telemetry = Telemetry(self._settings, "reap" if report.command == "reap" else "dispatch")
+        self.note(telemetry, report, seconds)
+        telemetry.publish()
+        telemetry.close()
+
+    def note(self, telemetry: Telemetry, report: Report, seconds: float) -> None:
+        """Count a report, and notify of it."""
         telemetry.report(report, seconds, self._runtime.now())
         self._tell_people(telemetry, report)
         if telemetry.metrics:
             self._look(telemetry, report)
-        telemetry.publish()
-        telemetry.close()
 
     def _tell_people(self, telemetry: Telemetry, report: Report) -> None:
         """Tell what needs a person. A sweep always looks for that, a dispatch if its report makes it necessary."""
@@ -100,3 +104,17 @@ class OneShot:
         dispatched = any(bead.outcome is BeadOutcome.dispatched for bead in report.beads)
         held = paused or suspended or dispatched
         telemetry.set(STARVED, bool(found.oldest > STARVED_AFTER and status.free and not held))
+
+
+def tell_each(
+    settings: TelemetrySettings, shots: Mapping[str, OneShot], reports: Sequence[tuple[str, Report]], seconds: float
+) -> None:
+    """Count and publish the reports of several lanes. Raises nothing expected."""
+    if any(report.dry_run for _, report in reports):
+        return
+    command: Command = "reap" if reports[0][1].command == "reap" else "dispatch"
+    telemetry = Telemetry(settings, command, lanes=[*shots])
+    for lane, report in reports:
+        shots[lane].note(telemetry.of(lane), report, seconds)
+    telemetry.publish()
+    telemetry.close()

@@ -5,7 +5,7 @@ They are defined in `bdauto.domain.settings` and in `bdauto.agents`, and `bdauto
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -17,7 +17,8 @@ from bdauto.agents import kinds
 from bdauto.cli.config_file import path_in_force
 from bdauto.cli.fields import Field, as_text, fields_of
 from bdauto.cli.validation import CHECKS
-from bdauto.domain.settings import OUTPUT, BdSettings
+from bdauto.domain.defaults import DEFAULT_LANE
+from bdauto.domain.settings import OUTPUT, TRACKER, BdSettings
 from bdauto.errors import UsageError
 
 
@@ -32,7 +33,9 @@ class Offer(msgspec.Struct, frozen=True):
     check: bool = True
 
 
-ELIGIBILITY = Offer(only=("exclude_types", "acceptance", "trusted_creators", "labels", "exclude_labels"))
+ELIGIBILITY = Offer(
+    only=("exclude_types", "types", "priorities", "acceptance", "trusted_creators", "labels", "exclude_labels")
+)
 """The options that decide which beads are eligible, for commands that only read."""
 DISPATCHING = Offer(only=(*ELIGIBILITY.only, "max_per_day", "max_cost_per_day", "cost_per_run", "active_hours"))
 """Those, and the limits on dispatching."""
@@ -41,7 +44,15 @@ LOOKING, SWEEPING, JOBS = Offer(only=kinds.LOOKING), Offer(only=kinds.SWEEPING),
 """The options of agents for commands that only look, for a sweep, and for commands that look for a job."""
 
 
-class _Group(NamedTuple):
+class Part(NamedTuple):
+    """Settings that each lane has, and which of their options a command offers: a mark of a parameter of `PerLane`."""
+
+    kind: type[msgspec.Struct]
+    offer: Offer = Offer()
+    default: Any = inspect.Parameter.empty
+
+
+class Group(NamedTuple):
     """A settings struct that a command takes, and those of its fields that the command offers."""
 
     default: Any
@@ -53,32 +64,44 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of the settings structs among its parameters.
 
     The function declares `settings: ReapSettings`. Typer sees one option per field, and the function gets the struct
-    with the values given. A default of the parameter replaces the defaults of the type. Typer gets other parameters as
+    with the values given. A default of the parameter replaces the defaults of the type. With
+    `lanes: Annotated[PerLane, Part(ReapSettings)]` it gets the settings of each lane. Typer gets other parameters as
     they are.
     """
     hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, _Group] = {}
-    fields: dict[str, Field] = {}
+    groups: dict[str, Group] = {}
+    per_lane: dict[str, tuple[Any, dict[type, Group]]] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
-        group = _group(hints[parameter.name], parameter.default)
-        if group is None:
+        hint = hints[parameter.name]
+        if parts := [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Part)]:
+            per_lane[parameter.name] = get_args(hint)[0], {part.kind: _part(part) for part in parts}
+            parameters.append(inspect.Parameter("lane", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=_LANE))
+        elif group := _group(hint, parameter.default):
+            groups[parameter.name] = group
+        else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-            continue
-        groups[parameter.name] = group
-        for field in group.fields:  # two structs may inherit one field: --dry-run is for dispatch and for reap
-            known = fields.setdefault(field.name, field)
-            assert known == field, f"two options are called {field.name}"
+    offered = [*groups.values(), *(group for _, parts in per_lane.values() for group in parts.values())]
+    fields: dict[str, Field] = {}
+    for field in (field for group in offered for field in group.fields):
+        known = fields.setdefault(field.name, field)  # two structs may inherit one field, such as --dry-run
+        assert known == field, f"two options are called {field.name}"
     parameters += map(_parameter, fields.values())
     parameters += _configured(fields, {parameter.name for parameter in parameters})
 
     def called(**values: Any) -> None:
+        ctx, chosen = values["ctx"], values.pop("lane", ())
         try:
-            values |= _lines(values["ctx"], fields)
-            structs = {name: _struct(group, values) for name, group in groups.items()}
-            command(**structs, **{name: values[name] for name in hints if name in values and name not in groups})
+            values |= _lines(ctx, fields)
+            given: dict[str, Any] = {name: values[name] for name in hints if name in values and name not in groups}
+            given |= {name: _struct(group, values) for name, group in groups.items()}
+            if not per_lane and BdSettings in map(type, given.values()):
+                _without_lanes(ctx)
+            for name, (kind, parts) in per_lane.items():
+                given[name] = _per_lane(kind, parts, values, chosen, ctx)
+            command(**given)
         except UsageError as error:
-            raise _located(error, values["ctx"], fields) from None
+            raise _located(error, ctx, fields) from None
 
     called.__name__, called.__doc__ = command.__name__, command.__doc__
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -91,6 +114,41 @@ def _lines(ctx: typer.Context, fields: dict[str, Field]) -> dict[str, list[str]]
     commands = [field for field in fields.values() if field.repeatable and field.option.parse]
     given = {field.name: field.variable or "" for field in commands if source(ctx, field.name) == "variable"}
     return {name: os.environ[variable].splitlines() for name, variable in given.items()}
+
+
+def _without_lanes(ctx: Any) -> None:
+    """Raise UsageError if the file has lanes, of which a command would make nothing."""
+    if ctx.obj and ctx.obj.lanes:
+        raise UsageError("this command serves no lanes yet", hint="give --config /dev/null, and options")
+
+
+_LANE = Annotated[
+    list[str],
+    typer.Option(
+        "--lane",
+        help="Only this lane of the configuration file. Repeatable. (default: all)",
+        metavar="NAME",
+        rich_help_panel=TRACKER,
+    ),
+]
+
+
+def _part(part: Part) -> Group:
+    group = _group(Annotated[part.kind, part.offer], part.default)
+    assert group
+    return group
+
+
+def _per_lane(
+    kind: Any, parts: Mapping[type, Group], values: Mapping[str, Any], chosen: Sequence[str], ctx: Any
+) -> Any:
+    """Return the `PerLane` of the chosen lanes. Without lanes in the file it has the one lane."""
+    if ctx.obj is not None and ctx.obj.lanes:
+        given = {name: source(ctx, name) for name in values if source(ctx, name) in ("flag", "variable")}
+        return kind.of_file(ctx.obj, parts, values, given, chosen)
+    if unknown := [name for name in chosen if name != DEFAULT_LANE]:
+        raise UsageError(f"there is no lane {unknown[0]!r}", hint="the configuration file has no lanes")
+    return kind.only({one: _struct(group, values) for one, group in parts.items()})
 
 
 def bd_settings(values: Mapping[str, Any]) -> BdSettings:
@@ -141,7 +199,9 @@ def _located(error: UsageError, ctx: typer.Context, fields: dict[str, Field]) ->
         return error
     from bdauto.cli.config_keys import located
 
-    return located(error, ctx.obj.file, [field for name, field in fields.items() if source(ctx, name) == "file"])
+    if ctx.obj.lanes:  # which name their places themselves
+        return error
+    return located(error, ctx.obj.top, [field for name, field in fields.items() if source(ctx, name) == "file"])
 
 
 def source(ctx: typer.Context, name: str) -> str:
@@ -151,7 +211,7 @@ def source(ctx: typer.Context, name: str) -> str:
     return names.get(found.name, "default") if found else "default"
 
 
-def _group(annotation: Any, default: Any) -> _Group | None:
+def _group(annotation: Any, default: Any) -> Group | None:
     kind, *marks = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return None
@@ -161,7 +221,7 @@ def _group(annotation: Any, default: Any) -> _Group | None:
     unknown = {*offer.only, *offer.without} - fields.keys()
     assert not unknown, f"{kind.__name__} has no option {unknown}"
     offered = [field for name, field in fields.items() if name not in offer.without and name in (offer.only or fields)]
-    return _Group(default, offered, offer.check)
+    return Group(default, offered, offer.check)
 
 
 def _parameter(field: Field) -> inspect.Parameter:
@@ -179,13 +239,13 @@ def _parameter(field: Field) -> inspect.Parameter:
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _struct(group: _Group, values: Mapping[str, Any]) -> Any:
-    given = {field.name: _value(field, values[field.name]) for field in group.fields if field.name in values}
+def _struct(group: Group, values: Mapping[str, Any]) -> Any:
+    given = {field.name: value_of(field, values[field.name]) for field in group.fields if field.name in values}
     settings = msgspec.structs.replace(group.default, **given)
     return CHECKS.get(type(settings), lambda settings: settings)(settings) if group.check else settings
 
 
-def _value(field: Field, raw: Any) -> Any:
+def value_of(field: Field, raw: Any) -> Any:
     """Convert an option's value to the field's type. Raises UsageError, which names the option."""
     if raw is None or raw == as_text(field.default):
         return field.default

@@ -37,7 +37,8 @@ def _json(report: Report) -> str:
 
 
 def _bead(bead: BeadReport) -> dict[str, str | None]:
-    return {"id": bead.id, "outcome": bead.outcome, "job": bead.job or None, "detail": bead.detail or None}
+    lane = {"lane": bead.lane} if bead.lane else {}
+    return {"id": bead.id, **lane, "outcome": bead.outcome, "job": bead.job or None, "detail": bead.detail or None}
 
 
 def _text(report: Report) -> str:
@@ -48,6 +49,7 @@ def _text(report: Report) -> str:
     rows = [
         (
             bead.id,
+            bead.lane,
             _would(report, bead) + bead.outcome.replace("_", " "),
             f"job {bead.job}" if bead.job and bead.job not in bead.detail else "",
             clean(bead.detail, DETAIL_LIMIT),

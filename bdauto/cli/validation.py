@@ -50,7 +50,8 @@ def check_dispatch(dispatch: DispatchSettings, agent: AgentSettings) -> None:
 
 def _check_costs(dispatch: DispatchSettings, agent: AgentSettings) -> None:
     """Raise UsageError for a limit on a day's costs that cannot be held, because the agent is known to say none."""
-    if dispatch.max_cost_per_day is None or dispatch.cost_per_run is not None or agent.agent is None:
+    limits = (dispatch.max_cost_per_day, dispatch.cost_per_day_of_all)
+    if limits == (None, None) or dispatch.cost_per_run is not None or agent.agent is None:
         return
     from bdauto.agents.cli_adapters.table import ADAPTERS
 

@@ -19,6 +19,7 @@ from bdauto.controllers.late_notes import LateNotes
 from bdauto.controllers.started_jobs import StartedJob
 from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import backoff
+from bdauto.domain.lanes import written_name
 from bdauto.domain.life import sign_of_life
 from bdauto.domain.notes import JOB_NOTE, UNKNOWN, error_kind, failure_note
 from bdauto.domain.record import DUE, Record
@@ -250,6 +251,7 @@ class Claims(msgspec.Struct, frozen=True):
                     ends_by=None,
                     attempts=claim.attempts if charged else bead.record.attempts,
                     assignee=bead.record.assignee,
+                    lane="",
                     error=error or record.error,
                     failures=bead.record.failures + 1 if back_off else record.failures,
                 )
@@ -360,4 +362,5 @@ class Claims(msgspec.Struct, frozen=True):
             unclaimed="",
             check=DUE if place and place.checked else bead.record.check,
             assignee=self.bd.assignee,
+            lane=written_name(self.bd.lane),
         ).with_runs(tuple(run for run in bead.record.all_runs if run.attempt != attempt))

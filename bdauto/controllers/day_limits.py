@@ -37,7 +37,7 @@ class DayLimits:
         if self._beads is None:
             return None
         beads, here = self._beads.result().beads, self._runner().recent_runs(self._now() - DAY)
-        limit = reached(beads, self._settings, self._bd.assignee, self._now(), here)
+        limit = reached(beads, self._settings, self._bd.assignee, self._now(), here, self._bd.lanes)
         return Hold(Outcome.limited, limit.describe(), limit.until) if limit else None
 
     def close(self) -> None:

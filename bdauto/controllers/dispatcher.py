@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
 from bdauto.bd.command import PAGE
@@ -19,6 +21,7 @@ from bdauto.controllers.answer_handler import AnswerHandler
 from bdauto.controllers.attempts import Attempts
 from bdauto.controllers.claims import Claims
 from bdauto.controllers.earlier_jobs import EarlierJobs
+from bdauto.controllers.fallbacks import fallen_back
 from bdauto.controllers.gate import Gate, Step
 from bdauto.controllers.hold import AT_CAPACITY, Hold
 from bdauto.controllers.late_notes import LateNotes
@@ -51,6 +54,8 @@ class Dispatcher:
     gate: Gate
     started_jobs: StartedJobs = field(default_factory=StartedJobs)
     notes: LateNotes | None = None
+    first_page: Callable[[], tuple[BeadList, datetime]] | None = None
+    """What reads the first page of the queue, if not bd itself. It tells when that read began."""
     next_at: datetime | None = field(default=None, init=False)
     """When time alone may change what the cycle found, as far as it has seen."""
     queue_read: bool = field(default=False, init=False)
@@ -102,17 +107,23 @@ class Dispatcher:
             self.next_at = hold.until
             return hold
         self.queue_read = True
-        first = Prefetch(lambda: self.bd.ready(limit=PAGE), self.runtime.now)
-        page = first.result()
-        self._looked = first.began
+        page, self._looked = self.first_page() if self.first_page else self._first_page()
         if page.empty:  # nothing that a pause could hold back
             self.started_jobs.idle_at = began
             return Hold(Outcome.idle)
-        with contextlib.closing(Queue(self.bd, self.settings, self.runtime.now(), self._malformed)) as queue:
+        lanes = self.bd.lanes
+        if taking := fallen_back(self.bd, self.runner, self.runtime.now()):
+            lanes = msgspec.structs.replace(lanes, taking=taking)
+        queue = Queue(self.bd, self.settings, self.runtime.now(), self._malformed, lanes=lanes)
+        with contextlib.closing(queue):
             if queue.none_eligible(page):
                 self.next_at, self.started_jobs.idle_at = queue.next_at, began
                 return Hold(Outcome.idle, queue.waiting())
             return self._look_on(queue, page)
+
+    def _first_page(self) -> tuple[BeadList, datetime]:
+        first = Prefetch(lambda: self.bd.ready(limit=PAGE), self.runtime.now)
+        return first.result(), first.began
 
     def _look_on(self, queue: Queue, page: BeadList) -> Hold:
         """Dispatch from a queue that begins with this page, unless the gate holds it back."""

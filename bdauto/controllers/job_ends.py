@@ -52,7 +52,7 @@ class JobEnds(msgspec.Struct, frozen=True):
         """
         try:
             listed = self.bd.with_metadata(result=RUNNING, assignee=self.bd.assignee).result().beads
-            runs = [(bead, run) for bead in listed if (run := _unrecorded(bead, self.bd.assignee))]
+            runs = [(bead, run) for bead in listed if (run := _unrecorded(bead, self.bd.assignee)) and self._ran(run)]
             asked = [_during(bead, run) for bead, run in runs]
             ended = [*_ended(runs, job_evidence(runner, asked)[0], self.runtime.now())] if runs else []
             recorded = self._record(ended)
@@ -63,6 +63,9 @@ class JobEnds(msgspec.Struct, frozen=True):
             return (), True
         statuses = tuple(status for status in (*recorded, *more) if status != "in_progress")
         return statuses, len(recorded) < len(runs)
+
+    def _ran(self, run: Run) -> bool:
+        return self.bd.lanes.ran(run, self.bd.assignee)
 
     def _unmarked(self, runner: "Runner") -> list[_End]:
         """Mark the jobs whose end is recorded on their bead. Log once the end of a job whose bead was deleted.

@@ -19,6 +19,7 @@ from bdauto.bd.prefetch import Prefetch
 from bdauto.clock import utc_now
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList
 from bdauto.domain.eligibility import BLOCKING, FINISHED, dispatch_order, outranks, verdict
+from bdauto.domain.lanes import Lanes
 from bdauto.domain.notes import short_time
 from bdauto.domain.record import KEPT
 from bdauto.domain.settings import DispatchSettings
@@ -42,6 +43,8 @@ class Queue(msgspec.Struct):
     malformed: set[str] = msgspec.field(default_factory=set)
     following: Bead | None = None
     """The bead after the one that `eligible` yielded last, if it has been read."""
+    lanes: Lanes | None = None
+    """The lanes as they are seen in this cycle."""
     _short: bool = False
     _again: tuple[str, Prefetch[BeadList]] | None = None
     _pages: list[Prefetch[BeadList]] = msgspec.field(default_factory=list)
@@ -192,7 +195,7 @@ class Queue(msgspec.Struct):
         return sorted((bead for bead in beads if self._verdict(bead)), key=dispatch_order)
 
     def _verdict(self, bead: Bead) -> bool:
-        found = verdict(bead, True, self.bd.assignee, self.settings, self.now)
+        found = verdict(bead, True, self.bd.assignee, self.settings, self.now, self.lanes)
         if not found.eligible:
             self._waiting[bead.id] = found.until
         return found.eligible

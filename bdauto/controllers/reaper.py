@@ -117,7 +117,8 @@ class Reaper:
         """Decide about the beads in progress, and settle them. Also return what was wrong, or None."""
         settlement = Settlement(self._writes, self.runtime, self.settings.dry_run)
         signed = SignedJobs(self.bd, self._writes, self.runtime, self.settings.dry_run)
-        listed, evidence, unanswered = signed.ask(self.runner() if self.runner else None, found)
+        claimed = [bead for bead in found if self.bd.lanes.claimed(bead)]
+        listed, evidence, unanswered = signed.ask(self.runner() if self.runner else None, claimed)
         if unanswered:
             log.warning("no-evidence", error=unanswered)
         decisions = self._decide(listed, evidence)

@@ -18,6 +18,7 @@ from bdauto.diagnostics.wording import rough_time
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency
 from bdauto.domain.eligibility import Condition, Verdict, ranked, verdict
 from bdauto.domain.figures import Figures, figures_since
+from bdauto.domain.lanes import Lanes
 from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, outside_hours, reached
 from bdauto.domain.notes import FINISH_NOTE
 from bdauto.domain.questions import LABEL, blockers, how_to_answer, in_words, questions
@@ -229,7 +230,7 @@ def limited(bd: Bd, runner: "Runner | None", settings: DispatchSettings, now: da
     limit = outside_hours(settings, now)
     if limit is None and counts_beads(settings):
         beads, here = bd.changed_since(now - LOOK_BACK).result().beads, runner.recent_runs(now - DAY) if runner else ()
-        limit = reached(beads, settings, bd.assignee, now, here)
+        limit = reached(beads, settings, bd.assignee, now, here, bd.lanes)
     return limit.describe() if limit else ""
 
 
@@ -286,11 +287,16 @@ def _judged(
 
 
 def judge(
-    beads: Iterable[Bead], ready: set[str], assignee: str, settings: DispatchSettings, now: datetime
+    beads: Iterable[Bead],
+    ready: set[str],
+    assignee: str,
+    settings: DispatchSettings,
+    now: datetime,
+    lanes: Lanes | None = None,
 ) -> list[Verdict]:
     """Return the verdicts on the beads that are in the queue, eligible or not, in order."""
     waiting = (bead for bead in beads if bead.status in ("open", "deferred"))
-    return ranked(verdict(bead, bead.id in ready, assignee, settings, now) for bead in waiting)
+    return ranked(verdict(bead, bead.id in ready, assignee, settings, now, lanes) for bead in waiting)
 
 
 def weigh(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: datetime) -> Running:
@@ -325,7 +331,9 @@ def _with_blockers(
     unclear = [found.bead for found in shown if [c.name for c in found.conditions if not c.passed][:1] == ["ready"]]
     detailed = {bead.id: bead for bead in with_dependencies(bd, unclear, known)}
     return [
-        verdict(detailed[found.bead.id], False, bd.assignee, settings, now) if found.bead.id in detailed else found
+        verdict(detailed[found.bead.id], False, bd.assignee, settings, now, bd.lanes)
+        if found.bead.id in detailed
+        else found
         for found in verdicts
     ]
 

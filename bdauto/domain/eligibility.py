@@ -12,6 +12,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from bdauto.domain.bead import Bead
+from bdauto.domain.lanes import Lanes
+from bdauto.domain.selection import Condition as Condition
+from bdauto.domain.selection import selecting
 from bdauto.domain.settings import Acceptance, DispatchSettings
 from bdauto.sanitize import clean
 
@@ -23,15 +26,6 @@ BLOCKING = frozenset({"blocks", "conditional-blocks", "waits-for"})
 """The types of dependency that keep a bead from being ready, as in bd's own `bd ready`."""
 FINISHED = frozenset({"closed", "pinned"})
 """The statuses of a bead that nobody waits for."""
-
-
-class Condition(msgspec.Struct, frozen=True):
-    """One condition of dispatching a bead: what was found, and the command that would fix a failed one."""
-
-    name: str
-    passed: bool
-    detail: str
-    fix: str = ""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -60,11 +54,17 @@ class Verdict(msgspec.Struct, frozen=True):
         return max(moment for name in failed if (moment := moments[name]))
 
 
-def verdict(bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, now: datetime) -> Verdict:
-    """Judge one bead. `ready` says whether `bd ready` lists it: only bd knows all blockers and gates."""
+def verdict(
+    bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, now: datetime, lanes: Lanes | None = None
+) -> Verdict:
+    """Judge one bead. `ready` says whether `bd ready` lists it: only bd knows all blockers and gates.
+
+    Of the `lanes` of its tracker, the bead must belong to the one that has these settings.
+    """
     deferred, has_criteria = bead.defer_until, bool(bead.acceptance_criteria.strip())
     retry_at = bead.record.retry_at if bead.record.retry_at and bead.record.retry_at <= now + BELIEVED_BACKOFF else None
-    creators, labels = settings.trusted_creators, set(bead.labels or ())
+    wanted = lanes.wanted(bead, settings) if lanes else settings
+    selected = {condition.name: condition for condition in selecting(bead, wanted)}
     conditions = [
         Condition(
             "status",
@@ -84,12 +84,7 @@ def verdict(bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, 
             "has acceptance criteria" if has_criteria else "no acceptance criteria",
             f"bd update {bead.id} --acceptance '…'",
         ),
-        Condition(
-            "type",
-            bead.issue_type not in settings.exclude_types,
-            f"type {bead.issue_type}" + (" is excluded" if bead.issue_type in settings.exclude_types else ""),
-            f"bd update {bead.id} -t task",
-        ),
+        selected.pop("type"),
         Condition(
             "kind",
             not (bead.is_template or bead.ephemeral or bead.pinned),
@@ -113,21 +108,9 @@ def verdict(bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, 
             f"bd update {bead.id} --unset-metadata bdauto.retry_at",
         ),
     ]
-    if creators:
-        trusted = bead.created_by in creators
-        detail = f"created by {bead.created_by or 'nobody'}, who is {'' if trusted else 'not '}trusted"
-        fix = f"bdauto dispatch --trusted-creator {shlex.quote(clean(bead.created_by) or 'NAME')}"
-        conditions.append(Condition("trust", trusted, detail, fix))
-    if settings.labels:
-        missing = [label for label in settings.labels if label not in labels]
-        detail = f"lacks label {missing[0]}" if missing else "has the labels asked for"
-        fix = f"bd update {bead.id} {_each('--add-label', missing)}"
-        conditions.append(Condition("label", not missing, detail, fix))
-    if settings.exclude_labels:
-        found = [label for label in settings.exclude_labels if label in labels]
-        detail = f"has the excluded label {found[0]}" if found else "has no excluded label"
-        fix = f"bd update {bead.id} {_each('--remove-label', found)}"
-        conditions.append(Condition("exclude-label", not found, detail, fix))
+    conditions += selected.values()
+    if lanes and (condition := lanes.condition(bead)):
+        conditions.append(condition)
     conditions.append(_ready(bead, ready, {condition.name for condition in conditions if not condition.passed}))
     return Verdict(bead, tuple(conditions))
 
@@ -135,10 +118,11 @@ def verdict(bead: Bead, ready: bool, assignee: str, settings: DispatchSettings, 
 _ALL_FAIL = {
     "acceptance": "none of {} has acceptance criteria: give it with `bd update ID --acceptance '…'`, or give "
     "--acceptance optional where no BeadBoard is used",
-    "type": "the type of each of {} is excluded: --exclude-type says which are",
+    "type": "the type of each of {} is excluded: --exclude-type and --type say which are",
     "trust": "none of {} was created by somebody trusted: --trusted-creator says who is",
     "label": "none of {} has the labels asked for: --label says which",
     "exclude-label": "each of {} has an excluded label: --exclude-label says which",
+    "priority": "none of {} has a priority that is asked for: --priority says which",
 }
 """What to say if no bead of the queue meets a condition."""
 
@@ -202,10 +186,6 @@ def global_conditions(paused: str, free: int | None, trouble: str = "") -> tuple
         Condition("pause", not paused, paused or "not paused", "bdauto resume"),
         Condition("capacity", bool(free), words, fix),
     )
-
-
-def _each(option: str, values: Iterable[str]) -> str:
-    return " ".join(f"{option} {shlex.quote(value)}" for value in values)
 
 
 def _kind(bead: Bead) -> str:

@@ -8,6 +8,7 @@ import msgspec
 
 from bdauto.domain.agent_end import OF_SERVICE
 from bdauto.domain.bead import Bead
+from bdauto.domain.lanes import Lanes
 from bdauto.domain.results import format_cost
 from bdauto.domain.settings import DispatchSettings
 from bdauto.domain.times import format_time
@@ -35,7 +36,15 @@ class Limit(msgspec.Struct, frozen=True):
 
 def counts_beads(settings: DispatchSettings) -> bool:
     """Whether a limit is set that takes a look at the tracker."""
-    return settings.max_per_day is not None or settings.max_cost_per_day is not None
+    return any(
+        limit is not None
+        for limit in (
+            settings.max_per_day,
+            settings.max_cost_per_day,
+            settings.per_day_of_all,
+            settings.cost_per_day_of_all,
+        )
+    )
 
 
 def outside_hours(settings: DispatchSettings, now: datetime) -> Limit | None:
@@ -52,18 +61,35 @@ def reached(
     assignee: str,
     now: datetime,
     here: Sequence[tuple[str, "Run"]] = (),
+    lanes: Lanes | None = None,
 ) -> Limit | None:
     """Return the limit that the last 24 hours have reached, or None. Of two limits, the one that lasts longer.
 
     `beads` are those that were changed since LOOK_BACK, whoever has them. `here` are the runs that this machine knows
-    itself, since an agent may have removed its bead or its record.
+    itself, since an agent may have removed its bead or its record. Of several `lanes`, the own one's runs count, and
+    those of all for what limits them together.
     """
     from bdauto.domain.runs import all_runs, dispatched_for  # only who sets a limit waits for it
 
-    runs = [run for _, run in all_runs((bead for bead in beads if dispatched_for(bead, assignee)), here)]
-    found = [_by_number(runs, settings.max_per_day, now), _by_cost(runs, settings, now)]
+    beads, lanes = list(beads), lanes or Lanes()
+    queue = (bead for bead in beads if dispatched_for(bead, assignee))
+    runs = [run for _, run in all_runs(queue, here) if lanes.ran(run, assignee)]
+    found = [
+        _by_number(runs, settings.max_per_day, now),
+        _by_cost(runs, settings.max_cost_per_day, settings, now),
+    ]
+    if lanes.rules and (settings.per_day_of_all, settings.cost_per_day_of_all) != (None, None):
+        queues = {rule.assignee for rule in lanes.rules}
+        everyone = (bead for bead in beads if any(dispatched_for(bead, one) for one in queues))
+        runs = [run for _, run in all_runs(everyone, here)]
+        found.append(_for_all(_by_number(runs, settings.per_day_of_all, now)))
+        found.append(_for_all(_by_cost(runs, settings.cost_per_day_of_all, settings, now)))
     limits = [limit for limit in found if limit]
     return max(limits, key=lambda limit: limit.until or now + DAY) if limits else None
+
+
+def _for_all(limit: Limit | None) -> Limit | None:
+    return limit and msgspec.structs.replace(limit, words=f"all lanes: {limit.words}")
 
 
 def _by_number(runs: Iterable["Run"], most: int | None, now: datetime) -> Limit | None:
@@ -73,13 +99,12 @@ def _by_number(runs: Iterable["Run"], most: int | None, now: datetime) -> Limit 
     return Limit(f"{len(claims)} dispatched in 24 hours, at most {most}", claims[len(claims) - most] + DAY)
 
 
-def _by_cost(runs: Sequence["Run"], settings: DispatchSettings, now: datetime) -> Limit | None:
+def _by_cost(runs: Sequence["Run"], most: float | None, settings: DispatchSettings, now: datetime) -> Limit | None:
     """Add up what the runs of the last day cost.
 
     One that does not say, or still runs, counts with `cost_per_run`, else with the mean. Where no run says its cost,
     the limit cannot be held, so it counts as reached.
     """
-    most = settings.max_cost_per_day
     if most is None:
         return None
     recent = [run for run in runs if run.ended_at is None or _lately(run.ended_at, now)]

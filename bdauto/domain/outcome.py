@@ -1,6 +1,7 @@
 """What a cycle or a sweep came to: the values that reports, metrics and exit statuses are made from."""
 
 import logging
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -67,7 +68,8 @@ class BeadOutcome(StrEnum):
 class BeadReport(msgspec.Struct, frozen=True):
     """One bead's part in a cycle: what became of it, its job if it has one, and why.
 
-    `lives` marks a bead that a sweep kept and that its agent has written on. A sweep tells the `title`.
+    `lives` marks a bead that a sweep kept and that its agent has written on. A sweep tells the `title`. `lane` is told
+    where there are several.
     """
 
     id: str
@@ -77,6 +79,7 @@ class BeadReport(msgspec.Struct, frozen=True):
     attempt: str = ""
     lives: bool = False
     title: str = ""
+    lane: str = ""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -104,6 +107,40 @@ class Report(msgspec.Struct, frozen=True):
     def exit_code(self) -> int:
         """Return the exit status for this report."""
         return self.error.exit_code if self.error else 0
+
+
+def of_lane(report: Report, lane: str) -> Report:
+    """Return a report whose beads name the lane."""
+    return msgspec.structs.replace(report, beads=tuple(msgspec.structs.replace(b, lane=lane) for b in report.beads))
+
+
+def merged(reports: Sequence[tuple[str, Report]]) -> Report:
+    """Return the report of several lanes together, each given with its name. A lane may have several, in order.
+
+    Its error is the first, with the name of its lane.
+    """
+    beads = tuple(bead for lane, report in reports for bead in of_lane(report, lane).beads)
+    errors = [_in_lane(report.error, lane) for lane, report in reports if report.error]
+    outcomes = {report.outcome for _, report in reports}
+    done = outcomes & {Outcome.dispatched, Outcome.reaped}
+    outcome = next(iter(done or (outcomes if len(outcomes) == 1 else {Outcome.idle})))
+    if errors:
+        outcome = Outcome.failed if outcomes == {Outcome.failed} else Outcome.partial
+    details = {lane: report.detail for lane, report in reports if report.detail}
+    first = reports[0][1]
+    return Report(
+        first.command,
+        outcome,
+        first.dry_run,
+        beads,
+        "; ".join(f"{lane}: {detail}" for lane, detail in details.items()),
+        tuple(dict.fromkeys(entry for _, report in reports for entry in report.malformed)),
+        errors[0] if errors else None,
+    )
+
+
+def _in_lane(error: BdautoError, lane: str) -> BdautoError:
+    return type(error)(f"lane {lane}: {error.message}", hint=error.hint)
 
 
 def partly(beads: tuple[BeadReport, ...], malformed: tuple[str, ...]) -> PartlyDone | None:

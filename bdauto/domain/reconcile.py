@@ -85,7 +85,7 @@ def differences(
     for label in settings.exclude_labels:
         if label in labels:
             yield Difference("label", f"+{label}", f"gave it the label {clean(label, 60)}")
-    if bead.issue_type in settings.exclude_types:
+    if bead.issue_type not in settings.types if settings.types else bead.issue_type in settings.exclude_types:
         yield Difference("issue_type", bead.issue_type, f"made it of type {clean(bead.issue_type, 40)}")
 
 

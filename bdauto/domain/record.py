@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from bdauto.domain.old_runs import OLD_KEYS, has_old_runs, old_run
 from bdauto.domain.record_values import (
@@ -71,10 +72,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     The end of a job is a run, too: what a runner knows of it, with a result and a time. `domain.results` puts it
     together with the claim. `attempt` is "" there if the runner does not know it, and in no record.
-    `runner` is the host of a local agent, `jobs_folder` the id of its jobs folder. `agent` is the name of the agent's
-    command line, such as `claude`. `cost_usd` is in US dollars, `why` a word of `domain.agent_end.Why`, `session` the
-    agent's last one, `words` the last line that it wrote. `checked`: all its checks have passed.
-    `reset_at` is when the limit ends that it ran into.
+    `lane` is absent for the default lane. `runner` is the host of a local agent, `jobs_folder` the id of its jobs
+    folder. `agent` is the name of the agent's command line, such as `claude`. `cost_usd` is in US dollars, `why` a word
+    of `domain.agent_end.Why`, `session` the agent's last one, `words` the last line that it wrote. `checked`: all its
+    checks have passed. `reset_at` is when the limit ends that it ran into.
     """
 
     attempt: _Id = ""
@@ -91,6 +92,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     tokens: _Count | None = None
     turns: _Count | None = None
     session: _Words | None = None
+    lane: _Words | UnsetType = UNSET
     words: _Words = ""
     checked: bool = False
     reset_at: _Time | None = msgspec.field(name="resets", default=None)
@@ -105,6 +107,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What bdauto has written on a bead. A field that is absent has its default.
 
     attempt: the unique id of the current attempt.
+    lane: the lane of the current claim, "" for the default one.
     attempts: dispatches charged since the bead was last re-armed.
     check: DUE from a claim whose agent is checked until bdauto has closed the bead.
     failed_checks: failed checks and reviews since the bead was last re-armed. They charge no attempt.
@@ -125,6 +128,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     attempt: str = ""
+    lane: str = ""
     attempts: int = 0
     check: str = ""
     failed_checks: int = 0
@@ -167,6 +171,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             job=self.job,
             runner=self.host or None,
             jobs_folder=self.jobs_folder,
+            lane=self.lane or UNSET,
         )
 
     @property
@@ -290,7 +295,8 @@ def _in_seconds(run: Run) -> Run:
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("attempt", "job", "jobs_folder", "unclaimed", "adopted", "given_up"), read_id),
     **dict.fromkeys(("attempts", "failed_checks", "failures", "deaths"), read_count),
-    **dict.fromkeys(("host", "error", "quarantined", "died", "noted", "assignee", "result", "place"), read_text),
+    **dict.fromkeys(("host", "error", "quarantined", "died", "noted", "assignee"), read_text),
+    **dict.fromkeys(("result", "place", "lane"), read_text),
     "check": read_text,
     **dict.fromkeys(("claimed_at", "ends_by", "armed_at", "released_at", "retry_at"), read_time),
     "waited": checked_count,

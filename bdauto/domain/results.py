@@ -96,6 +96,7 @@ def ended_run(run: Run, end: Run) -> Run:
         runner=run.runner,
         jobs_folder=run.jobs_folder,
         agent=end.agent or run.agent,
+        lane=run.lane or end.lane,
         why=run.why or end.why,
     )
 

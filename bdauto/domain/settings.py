@@ -22,6 +22,7 @@ from bdauto.domain.values import (
     parse_dollars,
     parse_limit,
     parse_name,
+    parse_priorities,
     redact,
 )
 from bdauto.log import LogFormat
@@ -32,7 +33,7 @@ class Option(msgspec.Struct, frozen=True):
 
     The rest follows from the field's name and type: `max_reap: int` is `--max-reap NUMBER` and `BDAUTO_MAX_REAP`. With
     another `flag` the variable is named after that. A `bool` has no value, and a variable only if `env` names one.
-    `env=None` leaves the variable out.
+    `env=None` leaves the variable out. `key` is its name in the configuration file, if that is not the flag's.
     """
 
     help: str
@@ -42,6 +43,7 @@ class Option(msgspec.Struct, frozen=True):
     env: str | None = ""
     metavar: str = ""
     parse: Callable[[Any], Any] | None = None
+    key: str = ""
 
 
 TRACKER, SERVICES, QUEUE, LIMITS, REAPING = "bd", "Services", "Which beads", "Limits", "Reaping"
@@ -154,7 +156,10 @@ class DispatchSettings(WorkSettings, frozen=True, kw_only=True):
 
     max_beads: Annotated[int, Option("Beads to dispatch in one cycle.", QUEUE, flag="--max")] = 1
     exclude_types: Annotated[
-        tuple[str, ...], Option("Skip beads of this type. Repeatable.", QUEUE, flag="--exclude-type", metavar="TYPE")
+        tuple[str, ...],
+        Option(
+            "Skip beads of this type. Repeatable.", QUEUE, flag="--exclude-type", metavar="TYPE", key="exclude_types"
+        ),
     ] = ("epic",)
     acceptance: Annotated[
         Acceptance,
@@ -163,6 +168,27 @@ class DispatchSettings(WorkSettings, frozen=True, kw_only=True):
             QUEUE,
         ),
     ] = Acceptance.required
+    types: Annotated[
+        tuple[str, ...],
+        Option(
+            "Dispatch only beads of this type. Repeatable. (default: any)",
+            QUEUE,
+            flag="--type",
+            metavar="TYPE",
+            key="types",
+        ),
+    ] = ()
+    priorities: Annotated[
+        tuple[int, ...],
+        Option(
+            "Dispatch only beads of this priority, from 0 to 4. Repeatable. (default: any)",
+            QUEUE,
+            flag="--priority",
+            metavar="0-4",
+            parse=parse_priorities,
+            key="priorities",
+        ),
+    ] = ()
     trusted_creators: Annotated[
         tuple[str, ...],
         Option(
@@ -170,17 +196,28 @@ class DispatchSettings(WorkSettings, frozen=True, kw_only=True):
             QUEUE,
             flag="--trusted-creator",
             metavar="NAME",
+            key="creators",
         ),
     ] = ()
     labels: Annotated[
         tuple[str, ...],
         Option(
-            "Dispatch only beads with this label. Repeatable: with all of them.", QUEUE, flag="--label", metavar="LABEL"
+            "Dispatch only beads with this label. Repeatable: with all of them.",
+            QUEUE,
+            flag="--label",
+            metavar="LABEL",
+            key="labels",
         ),
     ] = ()
     exclude_labels: Annotated[
         tuple[str, ...],
-        Option("Skip beads with this label. Repeatable.", QUEUE, flag="--exclude-label", metavar="LABEL"),
+        Option(
+            "Skip beads with this label. Repeatable.",
+            QUEUE,
+            flag="--exclude-label",
+            metavar="LABEL",
+            key="exclude_labels",
+        ),
     ] = ()
     max_per_day: Annotated[
         int | None, Option("Dispatch at most so many times in any 24 hours. (default: no limit)", LIMITS)
@@ -194,6 +231,9 @@ class DispatchSettings(WorkSettings, frozen=True, kw_only=True):
             parse=parse_dollars,
         ),
     ] = None
+    per_day_of_all: int | None = None
+    cost_per_day_of_all: float | None = None
+    """The limits that hold for all lanes together."""
     cost_per_run: Annotated[
         float | None,
         Option(
@@ -262,6 +302,7 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
             TELEMETRY,
             flag="--notify-url",
             metavar="URL",
+            key="notify_urls",
         ),
     ] = ()
     notify_on: Annotated[
@@ -430,7 +471,8 @@ def _printable(value: object) -> str:
     if isinstance(value, timedelta):
         return format_duration(value)
     if isinstance(value, tuple):
-        return (":" if isinstance(value[-1], int) else ",").join(map(str, value))  # HOST:PORT, or a list
+        address = isinstance(value[0], str) and isinstance(value[-1], int)
+        return (":" if address else ",").join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()
     return redact(str(value))

@@ -96,6 +96,15 @@ def parse_names(texts: list[str]) -> tuple[str, ...]:
     return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
 
 
+def parse_priorities(texts: list[str]) -> tuple[int, ...]:
+    """Parse repeated priorities, each of which may be several, separated by commas. Raises UsageError."""
+    found = parse_names(texts)
+    for text in found:
+        if text not in ("0", "1", "2", "3", "4"):
+            raise UsageError(f"{text[:40]!r} is not a priority from 0 to 4")
+    return tuple(map(int, found))
+
+
 def parse_address(text: str) -> tuple[str, int]:
     """Parse `PORT`, `:PORT`, `HOST:PORT` or `[HOST]:PORT`. The host is loopback by default."""
     match = re.fullmatch(r"(?:(\[[0-9A-Fa-f:.]+\]|[\w.-]*):)?([0-9]{1,5})", text.strip(), re.ASCII)

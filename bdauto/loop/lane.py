@@ -1,9 +1,10 @@
 """What a loop does for one lane, and what it keeps of it between its turns."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from bdauto.agents.runner_status import RunnerStatus
+from bdauto.bd.command import PAGE
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import Gate, Known
 from bdauto.controllers.reaper import Reaper
@@ -17,6 +18,7 @@ from bdauto.loop.loop_context import Lane, LoopContext, Turn
 from bdauto.loop.pause_monitor import PauseMonitor
 from bdauto.loop.polling import PollSchedule, at_rest
 from bdauto.loop.probation import Probation
+from bdauto.loop.starvation import dispatched
 
 if TYPE_CHECKING:
     from bdauto.agents.capacity import Capacity
@@ -46,8 +48,14 @@ class LaneWorker:
         self._resting = False
         self._next_at: datetime | None = None
         self._nothing_to_reap: tuple[str | None, float] = (None, 0.0)
+        self._looked = datetime.min.replace(tzinfo=UTC)
         self._soon: float | None = None
         self._freed = False
+
+    @property
+    def resting(self) -> bool:
+        """Whether the last cycle has found nothing to do."""
+        return self._resting
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -109,9 +117,10 @@ class LaneWorker:
         for them. Else the services are asked first: busy, they cost no process of bd, and down, no bead is touched.
         """
         lane, context, runtime = self._lane, self._context, self._context.runtime
-        self._next_at = None
-        context.watcher.seen()
-        self._look_at_jobs()
+        since, self._next_at = max(self._looked, self._next_at or self._looked), None
+        revision = context.watcher.seen(lane.bd.lane)
+        if (error := self._look_at_jobs()) and not context.alone:
+            return Report("dispatch", Outcome.failed, lane.dispatch.dry_run, error=error)
         known = Known(
             stopping=lambda: context.stop.asked,
             waiting_for_life=self._waiting_for_life,
@@ -121,7 +130,8 @@ class LaneWorker:
         )
         gate = Gate(lane.bd, lane.agent, lane.dispatch, runtime.now, known, self._pauses)
         dispatcher = Dispatcher(
-            *(lane.bd, context.writer(), lane.agent, lane.dispatch, runtime, gate, self._started_jobs, context.notes)
+            *(lane.bd, context.writer(), lane.agent, lane.dispatch, runtime, gate, self._started_jobs, context.notes),
+            first_page=lambda: self._first_page(revision, since),
         )
         report = dispatcher.cycle()
         self._next_at = dispatcher.next_at
@@ -130,16 +140,27 @@ class LaneWorker:
         context.health.posts(report)
         self._probation.dispatched(report, runtime.monotonic(), trial=self._pauses.half_open)
         self._jobs.dispatched(report, lane.agent())
+        if dispatched(report):
+            self.dispatching.served = runtime.monotonic()
+        if report.outcome in (Outcome.suspended, Outcome.limited) or isinstance(report.error, AgentsDie):
+            context.held()
         return report
 
-    def _look_at_jobs(self) -> None:
+    def _first_page(self, revision: str | None, since: datetime) -> tuple[BeadList, datetime]:
+        """Read the first page, or take one that another lane has read after `since`, when this lane looked last."""
+        now, bd = self._context.runtime.now(), self._lane.bd
+        page, self._looked = self._context.pages.read(lambda: bd.ready(limit=PAGE).result(), revision, now, since)
+        return page, self._looked
+
+    def _look_at_jobs(self) -> BdError | None:
         try:
             if self._jobs.look(self._lane.agent()):
                 self.reaping.by(self._context.runtime.monotonic())
         except BdError as error:
             self._context.bd_used("jobs", error)
-        else:
-            self._context.bd_used("jobs", None)
+            return error
+        self._context.bd_used("jobs", None)
+        return None
 
     def _waiting_for_life(self) -> str:
         """Return which agents are waited for, or "". Then a sweep comes soon, which sees their signs of life."""
@@ -177,6 +198,7 @@ class LaneWorker:
         if self._freed:  # a slot is free
             self._freed = False
             self.dispatching.by(runtime.monotonic())
+            self._context.slot_freed()
         self.dispatching.by(runtime.monotonic() + self._jobs.next_look)
         self._telemetry.refresh(report)
 

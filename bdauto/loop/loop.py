@@ -9,16 +9,20 @@ from bdauto.bd import process
 from bdauto.bd.change import Writer
 from bdauto.clock import Runtime
 from bdauto.domain.settings import RunSettings
+from bdauto.log import about
 from bdauto.loop.dependency_health import DependencyHealth
 from bdauto.loop.job_watch import INTERVAL
 from bdauto.loop.lane import LaneWorker
-from bdauto.loop.loop_context import Lane, LoopContext, ShowQueue
+from bdauto.loop.loop_context import Lane, LoopContext, ShowQueue, Turn
+from bdauto.loop.shared_page import SharedPage
 from bdauto.loop.shutdown import Stop, Stopped
 from bdauto.loop.watcher import Watcher
 from bdauto.telemetry.recorder import Telemetry
 
 ALIVE_INTERVALS = 3
 """The loop is stalled after this many intervals, or this many times the longest call, without a sign of life."""
+BACK_OFF = 9
+"""How many times as long as a turn that failed its tracker is left alone, where there are others."""
 PUBLISH = timedelta(seconds=15)
 """How often the metrics are pushed: as often as scrapers usually read them."""
 
@@ -27,8 +31,10 @@ PUBLISH = timedelta(seconds=15)
 class Loop:
     """Takes the turns of its lanes, one at a time. An outage does not end it: it waits, warns at times, and goes on.
 
-    `writer` returns a new writer. It is called again after an outage of bd, because bd may have another version then.
-    `counting` is True if somebody reads the metrics of the queue. `show_queue` gets the queue when it was counted.
+    `writer` and `watcher` are for the lanes that have none of their own. `writer` returns a new writer. It is called
+    again after an outage of bd, because bd may have another version then.
+    `counting` is True if somebody reads the metrics of the queue. `show_queue` gets the queue when it was
+    counted.
     """
 
     lanes: Sequence[Lane]
@@ -45,41 +51,97 @@ class Loop:
 
     def __post_init__(self) -> None:
         """Begin with all turns due."""
-        self.telemetry.begin("dispatch", "reap", now=self.runtime.now())
         self._every = self.settings.dispatch_every.total_seconds()
-        self._health = DependencyHealth(self.telemetry, self.runtime, self._recovered)
-        self._context = LoopContext(
+        watchers = [lane.watcher or self.watcher for lane in self.lanes]
+        self._watchers = [*dict.fromkeys(watchers)]
+        self._pages: dict[tuple[int, str], SharedPage] = {}
+        self._moved()
+        self._contexts = [self._context(lane) for lane in self.lanes]
+        self._workers = [LaneWorker(lane, context) for lane, context in zip(self.lanes, self._contexts, strict=True)]
+        self._turns = [(turn, number) for number, worker in enumerate(self._workers) for turn in worker.turns]
+        for lane in self.lanes:
+            lane.bd.call_ended = self._call_ended
+
+    def _context(self, lane: Lane) -> LoopContext:
+        watcher = lane.watcher or self.watcher
+        telemetry = self.telemetry.of(lane.bd.lane)
+        telemetry.begin("dispatch", "reap", now=self.runtime.now())
+        return LoopContext(
             self.settings,
-            self.writer,
+            lane.writer or self.writer,
             self.runtime,
             self.stop,
-            self.telemetry,
-            self.watcher,
-            self._health,
+            telemetry,
+            watcher,
+            DependencyHealth(telemetry, self.runtime, lambda: self._recovered(lane)),
             self._call_ended,
             self.counting,
             self.show_queue,
+            self._pages.setdefault((id(watcher), lane.bd.assignee), SharedPage()),
+            alone=len(self._watchers) == 1,
+            slot_freed=self._slot_freed,
+            held=lambda: self._held(lane),
         )
-        self._notes = self._context.notes
-        self._workers = [LaneWorker(lane, self._context) for lane in self.lanes]
-        self._turns = [turn for worker in self._workers for turn in worker.turns]
-        self._moved()
-        for lane in self.lanes:
-            lane.bd.call_ended = self._call_ended
 
     def run(self) -> None:
         """Work until a signal comes. A bead that is being changed is finished first."""
         while not self.stop.asked:
-            turn = min(self._turns, key=lambda turn: turn.due)
+            turn, number = self._next_turn()
             if self._wait(turn.due):
+                turn, number = self._next_turn()
                 self._call_ended()
-                with contextlib.suppress(Stopped):
+                with contextlib.suppress(Stopped), about(lane=self._name(number)):
+                    began = self.runtime.monotonic()
                     turn.take()
+                    self._back_off(number, began)
                     self._publish()
                 process.reap_orphans()
-        self._notes.write(self._context.writer(), self.runtime, at_once=True)
+        for context in self._contexts:
+            context.notes.write(context.writer(), self.runtime, at_once=True)
         self.telemetry.publish()
-        self.watcher.close()
+        for watcher in self._watchers:
+            watcher.close()
+
+    def _name(self, number: int) -> str:
+        return self.lanes[number].bd.lane if len(self.lanes) > 1 else ""
+
+    def _next_turn(self) -> tuple[Turn, int]:
+        """Return the turn that is taken next, with the number of its lane.
+
+        Of those of several lanes that are due, it is that of the lane that has not dispatched for the longest time.
+        """
+        now = self.runtime.monotonic()
+        due = [turn for turn in self._turns if turn[0].due <= now] if len(self.lanes) > 1 else []
+        return min(due or self._turns, key=lambda turn: (turn[0].served if due else 0.0, turn[0].due))
+
+    def _back_off(self, number: int, began: float) -> None:
+        """After a turn that bd has failed, leave its tracker alone for a while, so that it does not hold up the others.
+
+        Of its lanes, the one that failed tries it first. It waits nine times as long as the turn took, at least.
+        """
+        failed = self._contexts[number]
+        if failed.alone or not failed.health.bd_fails:
+            return
+        now = self.runtime.monotonic()
+        again = max(self._workers[number].dispatching.due, now + BACK_OFF * (now - began))
+        for context, worker in zip(self._contexts, self._workers, strict=True):
+            if context.watcher is failed.watcher:
+                for turn in worker.turns:
+                    turn.due = max(turn.due, again)
+
+    def _slot_freed(self) -> None:
+        """Let each lane that waits for a slot look at once: they share what stands at the top of the file."""
+        now = self.runtime.monotonic()
+        for worker in self._workers:
+            if not worker.resting:
+                worker.dispatching.by(now)
+
+    def _held(self, lane: Lane) -> None:
+        """Let the fallback of a lane that cannot dispatch look at once."""
+        fallback = next((rule.fallback for rule in lane.bd.lanes.rules if rule.name == lane.bd.lane), "")
+        for other, worker in zip(self.lanes, self._workers, strict=True):
+            if fallback and other.bd.lane == fallback:
+                worker.dispatching.by(self.runtime.monotonic())
 
     def alive(self) -> bool:
         """Return True unless the loop is stalled. Other threads may call this."""
@@ -87,38 +149,59 @@ class Loop:
 
     def ready(self) -> bool:
         """Return True if bd, and what starts beads, answered when last asked. Other threads may call this."""
-        return self._health.ready
+        return all(context.health.ready for context in self._contexts)
 
     def trouble(self) -> str:
         """Say in one line what did not answer when last asked. Other threads may call this."""
-        return self._health.trouble()
+        return next((words for context in self._contexts if (words := context.health.trouble())), "")
 
     def next_look(self) -> float:
         """Return the seconds until the next turn is due. Other threads may call this."""
-        return max(min(turn.due for turn in self._turns) - self.runtime.monotonic(), 0.0)
+        return max(min(turn.due for turn, _ in self._turns) - self.runtime.monotonic(), 0.0)
 
     def known(self) -> str:
         """Say what is known of bd and the services, and how old that is. Other threads may call this."""
-        return self._health.describe()
+        return "".join(
+            f"lane {self._name(number)}: {line}" if self._name(number) else line
+            for number, context in enumerate(self._contexts)
+            for line in context.health.describe().splitlines(keepends=True)
+        )
 
     def _wait(self, until: float) -> bool:
         """Wait until a turn is due. Return False before that, on a signal or when another turn may be due earlier."""
         while not self.stop.asked:
-            self._moved(self.watcher.longest)
+            self._moved(sum(watcher.longest for watcher in self._watchers))
             now = self.runtime.monotonic()
-            if now >= self._notes.due:
-                self._call_ended()
-                self._notes.write(self._context.writer(), self.runtime)
+            notes = min(context.notes.due for context in self._contexts)
+            wait = min(until - now, notes - now, self._longest_wait())
+            if now >= notes:
+                self._write_notes(now)
             elif now >= until:
                 return True
-            elif any(worker.job_ended() for worker in self._workers):
-                return False
-            elif self.watcher.wait(min(until - now, self._notes.due - now, self._longest_wait())):
-                changed = self.runtime.monotonic()
-                for worker in self._workers:
-                    worker.changed(changed)
+            elif any(worker.job_ended() for worker in self._workers) or self._watch(wait):
                 return False
         return False
+
+    def _write_notes(self, now: float) -> None:
+        for context in self._contexts:
+            if now >= context.notes.due:
+                self._call_ended()
+                context.notes.write(context.writer(), self.runtime)
+
+    def _watch(self, seconds: float) -> bool:
+        """Wait for so long, or until a tracker has changed. Then let those of its lanes look that have not seen it."""
+        if len(self._watchers) == 1:
+            changed = [watcher for watcher in self._watchers if watcher.wait(seconds)]
+        else:
+            wait = min(seconds, *(watcher.left for watcher in self._watchers))
+            if wait > 0:
+                self.stop.wait(wait)
+            changed = [watcher for watcher in self._watchers if watcher.left <= 0 and watcher.wait(0)]
+        now = self.runtime.monotonic()
+        for lane, context, worker in zip(self.lanes, self._contexts, self._workers, strict=True):
+            if context.watcher in changed and lane.bd.lane in context.watcher.behind:
+                worker.changed(now)
+        return bool(changed)
 
     def _longest_wait(self) -> float:
         """Return for how many seconds to wait at a time. The end of a job on this machine is seen soon."""
@@ -132,10 +215,14 @@ class Loop:
         """Note a sign of life within a turn. The threads that ask about jobs call this, too."""
         self._moved(max(worker.longest_call for worker in self._workers).total_seconds())
 
-    def _recovered(self) -> None:
-        """Return to the intervals after an outage."""
-        for worker in self._workers:
-            worker.schedule.reset()
+    def _recovered(self, lane: Lane) -> None:
+        """Return to the intervals after an outage. Lanes of the same tracker have waited for its end, too."""
+        now = self.runtime.monotonic()
+        for other, context, worker in zip(self.lanes, self._contexts, self._workers, strict=True):
+            if context.watcher is (lane.watcher or self.watcher):
+                worker.schedule.reset()
+                if other is not lane and not context.alone:
+                    worker.dispatching.by(now)
 
     def _publish(self) -> None:
         now = self.runtime.monotonic()

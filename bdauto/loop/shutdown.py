@@ -76,6 +76,10 @@ class Stop:
         """Begin to change a bead. From here on the block is finished first."""
         self._in_hand = True
 
+    def shield(self, writer: Writer) -> "ShieldedWriter":
+        """Return a writer whose first change begins the critical section."""
+        return ShieldedWriter(writer, self.enter_critical_section)
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt

@@ -35,8 +35,10 @@ class Watcher:
         self._monotonic = monotonic
         self._rng = rng
         self._revision: Revision | None = None
-        self._seen: str | None = None
-        self._told = False
+        self._seen: dict[str, str | None] = {}
+        self._told: set[str] = set()
+        self.behind: set[str] = set()
+        """For whom the last `wait` has found a change."""
         self._look_at = float("-inf")
         self._failures = 0
         self._retry_at = float("-inf")
@@ -62,33 +64,44 @@ class Watcher:
             self.close()
             return None
 
-    def seen(self) -> None:
-        """Take note that the tracker is about to be read: only what changes from now on is a change.
+    def seen(self, who: str = "") -> str | None:
+        """Take note that somebody is about to read the tracker: only what changes from now on is a change for them.
 
-        Where watching has failed it is tried again, which may take as long as a call of bd.
+        Return the revision, None if it is not known. Where watching has failed it is tried again, which may take as
+        long as a call of bd.
         """
         revision = self.now()
         if revision is None and not self._off and self._monotonic() >= self._retry_at:
             self._reopen()
             revision = self.now()
-        self._seen, self._told = revision, False
+        self._seen[who] = revision
+        self._told.discard(who)
+        return revision
+
+    @property
+    def left(self) -> float:
+        """How many seconds it is until a change can be noticed. Infinite if it cannot, or has been said."""
+        open_to = {who for who, seen in self._seen.items() if seen is not None or self.works} - self._told
+        return self._look_at - self._monotonic() if open_to else float("inf")
 
     def wait(self, seconds: float) -> bool:
-        """Wait for so long, or for less. Return True if the tracker may have changed since it was last `seen`.
+        """Wait for so long, or for less. Return True if the tracker may have changed since somebody last saw it.
 
-        Until it is seen again, that is said once.
+        `behind` says who. Until they see it again, that is said once.
         """
-        if self._told or (self._seen is None and not self.works):
+        left = self.left
+        if left == float("inf"):
             self._pause(seconds)
             return False
-        left = self._look_at - self._monotonic()
         if left > 0:
             self._pause(min(seconds, left))
         if self._monotonic() < self._look_at:
             return False
         self._look_at = self._monotonic() + self.interval * self._rng.uniform(0.9, 1.0)
-        self._told = self.now() != self._seen
-        return self._told
+        revision = self.now()
+        self.behind = {who for who, seen in self._seen.items() if seen != revision} - self._told
+        self._told |= self.behind
+        return bool(self.behind)
 
     def close(self) -> None:
         """Let go of what is open."""

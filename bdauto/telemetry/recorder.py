@@ -1,11 +1,12 @@
 """Reports what a cycle or sweep did: to the metrics, and to whoever wants notifications."""
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from bdauto.domain.messages import Topic
-from bdauto.domain.outcome import Outcome, Report
+from bdauto.domain.outcome import Outcome, Report, of_lane
 from bdauto.domain.settings import TelemetrySettings
 from bdauto.telemetry.background import Background
 from bdauto.telemetry.families import BEADS, CAPACITY, LAST_SUCCESS, LIMITED, OLDEST, STARVED, UP, Command
@@ -28,22 +29,34 @@ class Telemetry:
         *commands: Command,
         counting: bool = False,
         show: Callable[[Report], None] | None = None,
+        lanes: Sequence[str] = (),
     ) -> None:
         """Count for these commands. Metrics that belong to none of them are pushed with the first's.
 
         `counting` is True if somebody reads the metrics in another way than by the settings. `show` gets the reports
-        that mention a bead.
+        that mention a bead. `lanes` are named where there are several: see `of`.
         """
+        self._commands = commands
+        self._lanes = lanes
+        self._lane: dict[str, str] = {}
         self._show = show
         self._background = Background()
         self._notifier = Notifier(settings, self._background)
-        self.metrics = _metrics(*commands) if settings.pushgateway or counting else None
+        self.metrics = _metrics(*commands, lanes=lanes) if settings.pushgateway or counting else None
         self._gateway = None
         if settings.pushgateway:
             from bdauto.telemetry.export import Pushgateway
 
             instance, namespace = settings.pushgateway_instance, settings.pushgateway_namespace
             self._gateway = Pushgateway(settings.pushgateway, commands[0], instance=instance, namespace=namespace)
+
+    def of(self, lane: str) -> "Telemetry":
+        """Return the same for one lane. If there are several, it is named wherever something is told or counted."""
+        if lane not in self._lanes:
+            return self
+        view = copy.copy(self)
+        view._lane = {"lane": lane}
+        return view
 
     def begin(self, *commands: Command, now: datetime) -> None:
         """Begin as a long-running process, whose last success is its start: one that never comes is then missed."""
@@ -53,19 +66,21 @@ class Telemetry:
 
     def report(self, report: Report, seconds: float, now: datetime) -> None:
         """Count a cycle or sweep. A dry run changes nothing here."""
+        if self._lane:
+            report = of_lane(report, self._lane["lane"])
         if self._show and report.beads:
             self._show(report)
         if report.dry_run:
             return
         if self.metrics:
-            self.metrics.count(report, seconds, now)
+            self.metrics.count(report, seconds, now, **self._lane)
         if report.command == "dispatch":
             self.set(LIMITED, report.outcome is Outcome.limited)
 
     def set(self, gauge: str, value: float, **labels: str) -> None:
         """Set a gauge, if somebody reads it."""
         if self.metrics:
-            self.metrics.set(gauge, value, **labels)
+            self.metrics.set(gauge, value, **labels, **self._lane)
 
     def services(self, status: "RunnerStatus") -> None:
         """Set the gauges of the services, as far as they were asked."""
@@ -97,6 +112,7 @@ class Telemetry:
 
     def tell(self, topic: Topic, title: str, text: str) -> None:
         """Send a message, soon, if messages on this topic are sent."""
+        title = f"lane {self._lane['lane']}: {title}" if self._lane else title
         self._notifier.send(topic, title, text)
 
     def publish(self) -> None:
@@ -110,7 +126,7 @@ class Telemetry:
         self._background.close(PATIENCE)
 
 
-def _metrics(*commands: Command) -> "Metrics":
+def _metrics(*commands: Command, lanes: Sequence[str]) -> "Metrics":
     from bdauto.telemetry.metrics import Metrics  # takes an optional library
 
-    return Metrics(*commands)
+    return Metrics(*commands, lanes=lanes)

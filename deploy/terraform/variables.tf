@@ -257,6 +257,7 @@ variable "settings" {
       "BDAUTO_NOTIFY_URL",
       "BDAUTO_ON_STALL",
       "BDAUTO_PENDING_TIMEOUT",
+      "BDAUTO_PRIORITY",
       "BDAUTO_PUSHGATEWAY",
       "BDAUTO_PUSHGATEWAY_INSTANCE",
       "BDAUTO_PUSHGATEWAY_NAMESPACE",
@@ -265,6 +266,7 @@ variable "settings" {
       "BDAUTO_TIMEOUT",
       "BDAUTO_TRIP_AFTER",
       "BDAUTO_TRUSTED_CREATOR",
+      "BDAUTO_TYPE",
       "BDAUTO_WATCH",
       # names: end
     ], name)])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import tomllib
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ from bdauto.agents.kinds import AgentSettings
 from bdauto.bd import process
 from bdauto.cli import app, config_file, config_keys
 from bdauto.cli.commands.config import template
-from bdauto.cli.options import Offer, with_options
+from bdauto.cli.lanes import KINDS, PerLane
+from bdauto.cli.options import Offer, Part, with_options
 from bdauto.domain.settings import Secret, StatusSettings, TelemetrySettings
 from bdauto.errors import UsageError
 from scripts import options_page
@@ -85,14 +87,16 @@ def own(text: str, folder: Path) -> Path:
         ("max", "2", "2", ("BDAUTO_MAX", "3"), ("--max", "4")),
         ("threshold", '"2m"', "2m", ("BDAUTO_THRESHOLD", "3m"), ("--threshold", "4m")),
         ("on_stall", '"requeue"', "requeue", ("BDAUTO_ON_STALL", "block"), ("--on-stall", "requeue")),
-        ("label", '["a", "b"]', "a,b", ("BDAUTO_LABEL", "c,d"), ("--label", "e")),
+        ("labels", '["a", "b"]', "a,b", ("BDAUTO_LABEL", "c,d"), ("--label", "e")),
         ("max_cost_per_day", "7", "7.0", ("BDAUTO_MAX_COST_PER_DAY", "8"), ("--max-cost-per-day", "9.5")),
         ("agent_worktree", "true", "true", ("BDAUTO_AGENT_WORKTREE", "0"), ("--agent-worktree",)),
         ("beadboard_url", '"http://a"', "http://a", ("BEADBOARD_URL", "http://b"), ("--beadboard-url", "http://c")),
         ("actor", '"Ada L"', "Ada L", ("BEADS_ACTOR", "bob"), ("--actor", "eve")),
         ("bd", '"/opt/bd"', "/opt/bd", ("BDAUTO_BD", "/bin/bd"), ("--bd", "bd2")),
         ("listen", "9464", "127.0.0.1:9464", ("BDAUTO_LISTEN", "1"), ("--listen", "2")),
-        ("exclude_type", "[]", None, ("BDAUTO_EXCLUDE_TYPE", "bug"), ("--exclude-type", "task")),
+        ("priorities", "[0, 1]", "0,1", ("BDAUTO_PRIORITY", "2"), ("--priority", "3,4")),
+        ("slots", "2", "2", ("BDAUTO_AGENT_SLOTS", "3"), ("--agent-slots", "4")),
+        ("exclude_types", "[]", None, ("BDAUTO_EXCLUDE_TYPE", "bug"), ("--exclude-type", "task")),
     ],
 )
 def test_flag_before_variable_before_file_before_default(
@@ -193,15 +197,35 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
 
 WRONG = {
     "max_cost_per_days = 5": (1, "'max_cost_per_days' is no key (did you mean max_cost_per_day?)"),
-    "\n\nlabels = ['a']": (3, "'labels' is no key (did you mean label?)"),
-    "slots = 4": (1, "(did you mean agent_slots?)"),
+    "\n\nlables = ['a']": (3, "'lables' is no key (did you mean labels?)"),
+    "slot = 4": (1, "(did you mean slots?)"),
+    "labels = ['a']\nlabel = ['b']": (2, "label and labels are the same key; write one of them"),
+    "priorities = ['0']": (1, "priorities has a value of the wrong type; write it as priorities = [0, 1]"),
+    "priorities = [true]": (1, "priorities has a value of the wrong type"),
+    "priorities = [5]": (1, "priorities '5' is not a priority from 0 to 4"),
+    "fallback = 'a'": (1, "fallback is a key of lanes; write it into a table [lanes.NAME]"),
     "max-per-day = 4": (1, "(did you mean max_per_day?)"),
     "BDAUTO_MAX_REAP = 4": (1, "(did you mean max_reap?)"),
     "xyzzy = 1": (1, "'xyzzy' is no key;"),
     "json = true": (1, "'json' is no key"),
     "max = 1\n[retries]\nmax = 2": (2, "'retries' is no key"),
-    "max = 1\n\n[lanes.docs]\nlabel = ['docs']": (3, "this version of bdauto has no lanes"),
-    "lanes.docs.model = 'x'": (1, "this version of bdauto has no lanes"),
+    "max = 1\n\n[lanes.docs]\nlables = ['docs']": (4, "'lables' is no key (did you mean labels?)"),
+    "[lanes.a]\nmodel = 'x'\n[lanes.b]\nmodel = 1": (4, "model has a value of the wrong type"),
+    "[lanes.a]\ndispatch_every = '1m'": (2, "dispatch_every is for the whole process; write it above the first table"),
+    "[lanes.a]\nnotify_url = ['$X']": (2, "notify_url is for the whole process"),
+    "[lanes.a]\nagent_jobs = '/x'": (2, "agent_jobs is for the whole process"),
+    "max = 1\nlanes = 3": (2, "lanes is no table; write a table [lanes.NAME] for each lane"),
+    "lanes = [1]": (1, "lanes is no table"),
+    "[lanes]\ndocs = 'x'": (2, "docs is no lane; write a table [lanes.docs]"),
+    "[lanes.Docs]": (1, "'Docs' is no name of a lane; use lowercase letters, digits, - and _"),
+    "\n[lanes.'a b']": (2, "'a b' is no name of a lane"),
+    "[lanes.'{x=<b>']": (1, "is no name of a lane"),
+    "[lanes.'" + "a" * 41 + "']": (1, "is no name of a lane"),
+    "[lanes.a]\n\nfallback = 'b'": (3, "'b' is no lane of this file; name one of the others: none"),
+    "[lanes.a]\nfallback = 3\n[lanes.b]": (2, "'3' is no lane of this file; name one of the others: b"),
+    "[lanes.a]\nfallback = 'a'": (2, "the fallback of a leads back to it: a → a"),
+    "[lanes.a]\nfallback = 'b'\n[lanes.b]\nfallback = 'a'": (2, "the fallback of a leads back to it: a → b → a"),
+    "[lanes.a.b]\nmax = 1": (1, "'b' is no key"),
     'max = "4"': (1, "max has a value of the wrong type; write it as max = 1"),
     "max = 1.5": (1, "max has a value of the wrong type"),
     "max = true": (1, "max has a value of the wrong type"),
@@ -279,6 +303,13 @@ CONTRADICTIONS = {
     "model = 'haiku'": ("--model goes with --agent", (1,)),
     "agent = 'codex'\nmax_cost_per_run = 1": ("--max-cost-per-run cannot be held", (2,)),
     "agent = 'codex'\nmax_cost_per_day = 1": ("--max-cost-per-day cannot be held", (2,)),
+    "[lanes.a]\nlabels = ['x']\nmodel = 'haiku'": ("--model goes with --agent", (3,)),
+    "agent = 'claude'\n[lanes.a]\nlabels = ['x']\n[lanes.b]\ndb = '/a'\nmetadata = '/b'": (
+        "--db and --metadata exclude each other",
+        (5, 6),
+    ),
+    "agent = 'codex'\n[lanes.a]\nmax_cost_per_day = 1": ("--max-cost-per-day cannot be held", (3,)),
+    "max_cost_per_day = 1\n[lanes.a]\nagent = 'codex'": ("--max-cost-per-day cannot be held", ()),
     "beadboard_url = 'board'": ("--beadboard-url 'board' is not a URL", (1,)),
     "pushgateway = 'http://h:x'": ("--pushgateway is not a URL", (1,)),
 }
@@ -469,6 +500,7 @@ def test_every_option_with_a_variable_is_a_key() -> None:
         *((named, "db = '/elsewhere'", False) for named in ("variable", "flag", "home")),
         *(("variable", f"{key} = 'x'", False) for key in ("metadata", "bd", "assignee", "actor")),
         ("variable", "max = ", False),
+        ("variable", "[lanes.a]\nlabels = ['x']", False),
         ("variable", "notify_url = ['$HOOK']", False),
         ("variable", "max = 3", True),
         ("home", "max = 3", True),
@@ -496,3 +528,120 @@ def test_reads_are_prefetched_unless_the_file_changes_them(
         own(text, tmp_path / "home" / ".config")
     start._start_reads(["dispatch", *(["--config", str(path)] if named == "flag" else [])])
     assert bool(started) is ahead
+
+
+LANES = """
+assignee = "agent"
+slots = 4
+agent = "claude"
+max_per_day = 9
+
+[lanes.docs]
+labels = ["docs"]
+model = "haiku"
+max_cost_per_day = 5
+
+[lanes.hard]
+priorities = [0, 1]
+agent = "codex"
+fallback = "docs"
+
+[lanes.web]
+db = "../web/.beads"
+agent_command = "./agent.sh {id}"
+slots = 2
+"""
+
+
+def lanes(path: Path, *words: str) -> PerLane:
+    """Return the lanes that a command gets from a file."""
+    seen: list[PerLane] = []
+
+    def command(lanes: Annotated[PerLane, *(Part(kind, Offer(check=False)) for kind in KINDS)]) -> None:
+        seen.append(lanes)
+
+    invoke(command, "--config", str(path), *words)
+    return seen[0]
+
+
+def test_a_lane_has_what_stands_at_the_top_under_its_table(written: Callable[[str], Path], tmp_path: Path) -> None:
+    docs, hard, web = lanes(written(LANES)).serves
+    assert (docs.agent.agent, docs.agent.model, docs.dispatch.labels) == ("claude", "haiku", ("docs",))
+    assert (docs.dispatch.max_cost_per_day, docs.dispatch.max_per_day, docs.dispatch.per_day_of_all) == (5.0, None, 9)
+    assert (hard.agent.agent, hard.dispatch.priorities, hard.fallback) == ("codex", (0, 1), "docs")
+    assert web.bd.db == tmp_path / ".." / "web" / ".beads"
+    assert (web.agent.agent, str(web.agent.agent_command)) == (None, "./agent.sh"), "it has an agent of its own"
+    slots = [(one.agent.agent_slots, one.agent.slots_of_all) for one in (docs, hard, web)]
+    assert slots == [(4, 4), (4, 4), (2, 4)]
+    assert {one.bd.assignee for one in (docs, hard, web)} == {"agent"}
+
+
+def test_a_flag_goes_before_the_file_for_all_lanes(written: Callable[[str], Path]) -> None:
+    path = written(LANES)
+    found = lanes(path, "--threshold", "2m", "--max-per-day", "3", "--agent-slots", "1").serves
+    assert {str(one.reap.threshold) for one in found} == {"0:02:00"}
+    assert {(one.dispatch.per_day_of_all, one.dispatch.max_per_day) for one in found} == {(3, None)}
+    assert {(one.agent.agent_slots, one.agent.slots_of_all) for one in found} == {(1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("words", "own"),
+    [
+        (("--label", "x"), "labels at {}:8"),
+        (("--agent-url", "http://a"), "agent at {}:14"),
+        (("--agent", "gemini"), "agent at {}:14"),
+        (("--metadata", "m.json"), "db at {}:18"),
+        (("--priority", "1"), "priorities at {}:13"),
+    ],
+)
+def test_a_flag_replaces_no_agent_and_no_tracker_of_a_lane(
+    words: tuple[str, ...], own: str, written: Callable[[str], Path]
+) -> None:
+    path = written(LANES)
+    with pytest.raises(UsageError, match=re.escape(own.format(path))):
+        lanes(path, *words)
+    name = {"8": "docs", "14": "hard", "18": "web", "13": "hard"}[own.rpartition(":")[2]]
+    [one] = lanes(path, *words, "--lane", name).serves
+    assert one.name == name, "for one lane it is clear what is meant"
+
+
+def test_only_the_named_lanes_are_served(written: Callable[[str], Path]) -> None:
+    path = written(LANES)
+    found = lanes(path, "--lane", "web", "--lane", "docs")
+    assert ([one.name for one in found.serves], len(found.known)) == (["docs", "web"], 3)
+    with pytest.raises(UsageError, match="there is no lane 'none'; the lanes of the file are docs, hard, web"):
+        lanes(path, "--lane", "none")
+    plain = written("max = 2")
+    assert [one.name for one in lanes(plain, "--lane", "default").serves] == ["default"]
+    with pytest.raises(UsageError, match="the configuration file has no lanes"):
+        lanes(plain, "--lane", "docs")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[lanes.a]\n[lanes.b]\nlabels = ['x']", ":2: lane b never gets a bead: lane a takes all"),
+        ("[lanes.a]\n[lanes.b]\nassignee = 'bob'", ""),
+        ("[lanes.a]\n[lanes.b]\ndb = '/b'", ""),
+        ("[lanes.a]\n[lanes.b]\nexclude_types = []", ""),
+        ("[lanes.a]\npriorities = [0]\n[lanes.b]", ""),
+        ("[lanes.a]\nlabels = ['x']\nfallback = 'b'\n[lanes.b]\nassignee = 'bob'", ":3: lane b has another assignee"),
+    ],
+)
+def test_lanes_that_cannot_work_are_found(
+    text: str, words: str, run: Callable[..., int], written: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("config", "check", str(written(text))) == (2 if words else 0)
+    assert words in capsys.readouterr().err
+
+
+def test_show_prints_what_is_different_in_each_lane(
+    run: Callable[..., int], written: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(LANES)
+    assert run("config", "show", "--json", "--config", str(path)) == 0
+    found = json.loads(capsys.readouterr().out)["lanes"]
+    assert found["docs"].keys() == {"model", "labels", "max_cost_per_day"}
+    assert found["hard"]["fallback"] == {"value": "docs", "source": "file", "place": f"{path}:15"}
+    assert found["web"]["agent"]["value"] is None
+    assert found["web"]["slots"] == {"value": "2", "source": "file", "place": f"{path}:20"}

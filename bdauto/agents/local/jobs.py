@@ -81,7 +81,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What was started: the commands in the order in which they run, and the bead.
 
     `agent` is the adapter that reads the output, "" if each line is recognized by its shape. `tracker` is the id of the
-    bead's tracker, `beads` the `.beads` folder, `assignee` whose queue the bead was in. `silence` is in seconds,
+    bead's tracker, `beads` the `.beads` folder, `assignee` whose queue the bead was in, `lane` the lane that
+    took it, "" for the default one. `silence` is in seconds,
     `started` in seconds since the epoch, `max_cost` in US dollars. `variables` are what the steps of GATES get beside
     the agent's environment. `text` is a digest of the bead's text. `needs` are the beads that blocked the bead when it
     was claimed.
@@ -95,6 +96,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     beads: str = ""
     host: str
     assignee: str = ""
+    lane: str = ""
     agent: str = ""
     started: float
     silence: float | None = None

@@ -21,6 +21,7 @@ from bdauto.agents.local.output import (
 from bdauto.agents.runner import JobOutput, LastEvent, Runner
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.domain.bead import Bead
+from bdauto.domain.lanes import Lanes
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, JobEvidence
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Result, Run
@@ -34,15 +35,22 @@ LATELY = 86_400.0
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """The queue that jobs are started from: the tracker's id, the assignee, and the `.beads` folder."""
+    """The queue that jobs are started from: the tracker's id, the assignee, the `.beads` folder, and the lane."""
 
     tracker: str
     assignee: str
     beads: str
+    lanes: Lanes = Lanes()
 
     def is_of(self, record: JobRecord) -> bool:
         """Return whether a job was started from this queue, or from a copy of it."""
-        return record.tracker == self.tracker and record.assignee in ("", self.assignee)
+        whose = record.assignee or self.assignee
+        return whose == self.assignee and self.of_any_lane(record) and self.lanes.took(record.lane, whose, local=True)
+
+    def of_any_lane(self, record: JobRecord) -> bool:
+        """Return whether a job was started from a queue of one of the lanes."""
+        assignees = {"", self.assignee, *(rule.assignee for rule in self.lanes.rules)}
+        return record.tracker == self.tracker and record.assignee in assignees
 
     def has_bead(self, record: JobRecord) -> bool:
         """Return whether a job of this queue is one of these beads, and not of a copy.
@@ -148,12 +156,12 @@ class LocalJobs(Runner):
         return last_event(self.jobs, job)
 
     def recent_runs(self, since: datetime) -> list[tuple[str, Run]]:
-        """Return this queue's runs on this machine that still run or ended after `since`, even if their beads are gone.
+        """Return the lanes' runs on this machine that still run or ended after `since`, even if their beads are gone.
 
         They come from the jobs' folder, so an agent that edits or deletes its bead hides no run.
         """
         records = {job: record for job in self.jobs.ids() if (record := self.jobs.record(job))}
-        beads = {job: record.bead for job, record in records.items() if self.origin.is_of(record)}
+        beads = {job: record.bead for job, record in records.items() if self.origin.of_any_lane(record)}
         now = datetime.now(UTC)
         runs = [(bead, self._ended.get(job) or job_run(self.jobs, job, now)) for job, bead in beads.items()]
         self._ended = {run.attempt: run for _, run in runs if run and run.ended_at}

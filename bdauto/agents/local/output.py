@@ -232,8 +232,14 @@ def job_run(jobs: Jobs, job: str, now: datetime) -> Run | None:
 
 def started_run(record: JobRecord, now: datetime) -> Run:
     """Return a job of this machine as a run, without its end."""
-    claimed_at, agent = _ended_at(record.started, now), _named(record)
-    return Run(attempt=record.attempt, job=record.attempt, runner=record.host, agent=agent, claimed_at=claimed_at)
+    return Run(
+        attempt=record.attempt,
+        job=record.attempt,
+        runner=record.host,
+        agent=_named(record),
+        claimed_at=_ended_at(record.started, now),
+        lane=record.lane or msgspec.UNSET,
+    )
 
 
 def _ended_at(seconds: float, now: datetime) -> datetime:

@@ -36,6 +36,7 @@ from bdauto.agents.runner import Place, Project
 from bdauto.agents.runner_status import AGENT, Part, RunnerStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.earlier_attempts import describe_earlier, describe_last
+from bdauto.domain.lanes import Lanes
 from bdauto.domain.reaping import who_knows
 from bdauto.environment import LEAVE_INDEX, foreign
 from bdauto.errors import BdautoError, ServiceDown, ServiceDrift, UsageError
@@ -53,7 +54,7 @@ WORKTREE_OPTIONS = ("agent_base", "agent_prepare")
 def open_runner(settings: LocalAgentSettings, project: Callable[[], Project]) -> "LocalAgent":
     """Return what runs the agent. Raises UsageError and BdError, as `project` does."""
     found = project()
-    more: dict[str, Any] = {"tracker": found.tracker, "home": found.home, "bd": found.bd}
+    more: dict[str, Any] = {"tracker": found.tracker, "home": found.home, "bd": found.bd, "lanes": found.lanes}
     return LocalAgent(settings, found.beads, found.assignee, found.environment, **more)
 
 
@@ -80,6 +81,7 @@ class LocalAgent(LocalJobs):
         tracker: str = "",
         home: Path | None = None,
         bd: tuple[str, ...] = (),
+        lanes: Lanes | None = None,
     ) -> None:
         """Take the settings. The agent inherits from `environment`, which has none of bdauto's secrets.
 
@@ -88,7 +90,8 @@ class LocalAgent(LocalJobs):
         """
         folder = str(beads.resolve())
         super().__init__(
-            settings.agent_jobs or default_folder(environment), Origin(tracker or folder, assignee, folder)
+            settings.agent_jobs or default_folder(environment),
+            Origin(tracker or folder, assignee, folder, lanes or Lanes()),
         )
         self.settings = settings
         self.dropped = sorted(foreign(environment) | {name for name in environment if name in BD_NAMES})
@@ -109,10 +112,18 @@ class LocalAgent(LocalJobs):
 
     def capacity(self) -> Capacity:
         """Return how many of the slots are free on this machine. Without a command nobody knows how many there are."""
-        running = len(self.jobs.running())
+        jobs, slots = self.jobs.running(), self.settings.agent_slots
+        running = len([*filter(self._counts, jobs)])
         if self.settings.agent_command is None:
             return Capacity(1, active=running)
-        return Capacity(max(self.settings.agent_slots - running, 0), True, running, 0, self.settings.agent_slots)
+        of_all = self.settings.slots_of_all
+        free = min(slots - running, slots if of_all is None else of_all - len(jobs))
+        return Capacity(max(free, 0), True, running, 0, slots)
+
+    def _counts(self, job: str) -> bool:
+        """Return whether a job takes one of this lane's slots. Without lanes, every job on the machine does."""
+        record = self.jobs.record(job) if self.origin.lanes.rules else None
+        return record is None or self.origin.is_of(record)
 
     def place(self) -> Place:
         """Return the jobs' folder, with an id of its own. Makes both if need be. Raises UsageError."""

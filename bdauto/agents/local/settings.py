@@ -90,6 +90,8 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     agent_slots: Slots = 1
+    slots_of_all: int | None = None
+    """The slots that all lanes together have. None: each has its own alone."""
     agent_timeout: TimeLimit = TIME_LIMIT
     agent_silence: Annotated[
         timedelta | None,

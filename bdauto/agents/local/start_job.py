@@ -23,6 +23,7 @@ from bdauto.agents.local.worktree import Worktree
 from bdauto.agents.prompt import plain, text_digest
 from bdauto.domain.bead import Bead
 from bdauto.domain.edits import CHECKER
+from bdauto.domain.lanes import written_name
 from bdauto.sanitize import clean
 
 ITS_ANSWER = ["/bin/sh", "-c", 'exec "$@" 2>/dev/null', "sh"]
@@ -46,6 +47,7 @@ def job_record(
         beads=origin.beads,
         host=os.uname().nodename,
         assignee=origin.assignee,
+        lane=written_name(origin.lanes.own),
         agent=settings.agent or "",
         started=time.time(),
         silence=silence.total_seconds() if silence else None,

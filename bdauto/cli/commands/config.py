@@ -3,7 +3,7 @@
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from bdauto.agents.kinds import AgentSettings
-from bdauto.cli import config_file, config_keys
+from bdauto.cli import config_file, config_keys, config_lanes
 from bdauto.cli.fields import Field, as_text
-from bdauto.cli.options import Offer, argument, config_option, source, with_options
+from bdauto.cli.lanes import KINDS, LaneSettings, PerLane
+from bdauto.cli.options import Offer, Part, argument, config_option, source, with_options
 from bdauto.cli.printing import align, envelope
 from bdauto.domain.settings import (
     BdSettings,
@@ -33,6 +34,20 @@ HEAD = """\
 # The configuration file of bdauto. docs/configuration.md has the rules.
 # A flag goes before its variable, that before this file, and that before the default.
 # Secrets are not written here: name a variable, "$NAME", or a file, "file:PATH".
+"""
+LANE = """
+# Lanes
+#
+# With lanes, a bead goes to the first one whose conditions it meets. A lane has what stands above, under what stands
+# in its table. Without lanes, everything above is for the one lane `default`.
+#
+# [lanes.docs]
+# labels = ["docs"]
+# model = "haiku"
+# max_cost_per_day = 5
+#
+# [lanes.rest]
+# fallback = "docs"
 """
 WIDTH = 110
 
@@ -73,7 +88,9 @@ def check(
     if wrong:
         more = f" (and {len(wrong) - 1} more, on stdout)" if wrong[1:] else ""
         raise UsageError(f"{wrong[0].message}{more}", hint=wrong[0].hint)
-    sys.stdout.write(f"{path}: no mistake found; keys: {len(found.values)}\n")
+    lanes = config_lanes.tables(found)
+    more = f", lanes: {len(lanes)}" if lanes else ""
+    sys.stdout.write(f"{path}: no mistake found; keys: {len(found.values) - bool(lanes)}{more}\n")
 
 
 @config.command(epilog="Examples: bdauto config show · bdauto config show --json")
@@ -84,37 +101,75 @@ def show(
     bd: Annotated[BdSettings, UNCHECKED],
     dispatch: Annotated[DispatchSettings, UNCHECKED],
     reap: Annotated[ReapSettings, UNCHECKED],
+    lanes: Annotated[PerLane, *(Part(kind, UNCHECKED) for kind in KINDS)],
     loop: Annotated[RunSettings, UNCHECKED],
     telemetry: Annotated[TelemetrySettings, UNCHECKED],
     output: OutputSettings,
 ) -> None:
-    """Show the value of each key that is in force, and where it comes from. Secrets show as ***."""
+    """Show the value of each key that is in force, and where it comes from. Secrets show as ***.
+
+    Of a lane, show what is different from what stands at the top.
+    """
     values = describe(agent, bd, dispatch, reap, loop, telemetry, output)
     rows = [(key, values.get(field.name, ""), *_origin(ctx, key, field)) for key, field in config_keys.keys().items()]
+    of_lanes = {lane.name: _lane_rows(ctx, lane, values) for lane in lanes.serves if lanes.known}
     if output.json:
-        named = ("value", "source", "place")
-        settings = {key: dict(zip(named, [value or None for value in rest], strict=True)) for key, *rest in rows}
         path = ctx.obj.file.path if ctx.obj else None
-        sys.stdout.write(envelope("config show", {"file": path, "settings": settings}) + "\n")
+        shown: dict[str, Any] = {"file": path, "settings": _named(rows)}
+        shown |= {"lanes": {name: _named(found) for name, found in of_lanes.items()}} if of_lanes else {}
+        sys.stdout.write(envelope("config show", shown) + "\n")
         return
+    _print(rows)
+    for name, found in of_lanes.items():
+        sys.stdout.write(f"\nlane {name}\n")
+        _print(found)
+
+
+_Row = tuple[str, str, str, str]
+"""A key, its value, its source and the place of that."""
+
+
+def _named(rows: list[_Row]) -> dict[str, Any]:
+    named = ("value", "source", "place")
+    return {key: dict(zip(named, [value or None for value in rest], strict=True)) for key, *rest in rows}
+
+
+def _print(rows: list[_Row]) -> None:
     lines = align([(key, value or "-", place or origin) for key, value, origin, place in rows])
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
-def _origin(ctx: Any, key: str, field: Field) -> tuple[str, str]:
-    """Return where an option's value comes from, and the flag, the variable or the line."""
+def _lane_rows(ctx: Any, lane: LaneSettings, top: Mapping[str, str]) -> list[_Row]:
+    """Return what holds for a lane and is different from what stands at the top, or stands in its table."""
+    values, part = describe(lane.agent, lane.bd, lane.dispatch, lane.reap), ctx.obj.lanes[lane.name]
+    rows = [
+        (key, values.get(field.name, ""), *_origin(ctx, key, field, part))
+        for kind in KINDS
+        for key, field in config_keys.keys().items()
+        if field.name in kind.__struct_fields__
+        if part.own(key) or (values.get(field.name) != top.get(field.name) and key not in config_lanes.LIMITS)
+    ]
+    place = ctx.obj.file.place(config_lanes.LANES, lane.name, config_lanes.FALLBACK)
+    return [*dict.fromkeys(rows), *([("fallback", lane.fallback, "file", place)] if lane.fallback else [])]
+
+
+def _origin(ctx: Any, key: str, field: Field, part: Any = None) -> tuple[str, str]:
+    """Return where an option's value comes from, at the top or in a lane, and the flag, the variable or the line."""
     origin = source(ctx, field.name)
     places = {"flag": field.flag, "variable": field.variable or ""}
-    return origin, ctx.obj.file.place(key) if origin == "file" else places.get(origin, "")
+    if origin in places:
+        return origin, places[origin]
+    part = part or (ctx.obj and ctx.obj.top)
+    return ("file", part.place(key)) if part and key in part.values else ("default", "")
 
 
 def template() -> str:
     """Return the text of a configuration file in which every key is commented out."""
     by_panel = sorted(config_keys.keys().items(), key=lambda item: item[1].option.panel or "")
-    parts = [HEAD]
+    parts: list[str] = [HEAD]
     for panel, items in groupby(by_panel, key=lambda item: item[1].option.panel or ""):
         parts += [f"\n# {panel}\n", *("".join(f"{line}\n" for line in _lines(*item)) for item in items)]
-    return "".join(parts)
+    return "".join([*parts, LANE])
 
 
 def _lines(key: str, field: Field) -> Iterator[str]:
@@ -131,6 +186,8 @@ def _example(field: Field) -> str:
         return '["$NAME"]' if field.repeatable else '"$NAME"'
     if field.kind is bool:
         return str(field.default).lower()
+    if field.kind == tuple[int, ...]:
+        return "[0, 1]"
     if field.repeatable:
         return f"[{', '.join(_quoted(text) for text in field.default or [field.metavar])}]"
     if field.kind is int:

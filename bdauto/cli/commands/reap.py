@@ -1,14 +1,18 @@
 """`bdauto reap`."""
 
+from contextlib import ExitStack
 from typing import Annotated
 
 from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings
-from bdauto.cli.context import begin, finish, opened, runner_with_jobs, telling, writer
-from bdauto.cli.options import SWEEPING, with_options
+from bdauto.cli.context import finish, opened, runner_with_jobs, telling, writer
+from bdauto.cli.lanes import PerLane, begin
+from bdauto.cli.options import SWEEPING, Part, with_options
 from bdauto.clock import Runtime
 from bdauto.domain.defaults import REAPER
+from bdauto.domain.outcome import Report, merged
 from bdauto.domain.settings import BdSettings, OutputSettings, ReapSettings, TelemetrySettings
+from bdauto.log import about
 
 AS_REAPER = BdSettings(actor=REAPER)
 
@@ -16,23 +20,40 @@ AS_REAPER = BdSettings(actor=REAPER)
 @with_options
 def reap(
     *,
-    settings: ReapSettings,
-    agent: Annotated[AgentSettings, SWEEPING],
-    bd: BdSettings = AS_REAPER,
+    lanes: Annotated[PerLane, Part(ReapSettings), Part(AgentSettings, SWEEPING), Part(BdSettings, default=AS_REAPER)],
     telemetry: TelemetrySettings,
     output: OutputSettings,
 ) -> None:
     """Reap the beads in progress whose agent died: one sweep, then exit."""
-    kinds.exclude_each_other(agent)
-    kind = kinds.chosen(agent)
-    started = begin("reap", output, bd, *([kind.part(agent)] if kind else []), settings, telemetry)
+    parts = []
+    for lane in lanes.serves:
+        with lanes.naming(lane):
+            kinds.exclude_each_other(lane.agent)
+        kind = kinds.chosen(lane.agent)
+        parts.append((lane.bd, *([kind.part(lane.agent)] if kind else []), lane.reap))
+    started = begin("reap", output, lanes, parts, telemetry)
     runtime = Runtime()
-    runner = runner_with_jobs(agent, bd)
     from bdauto.controllers.reaper import Reaper
-    from bdauto.loop.shutdown import ShieldedWriter, Stop
+    from bdauto.loop.shutdown import Stop
 
-    with opened(bd, readonly=settings.dry_run) as tracker, Stop() as stop:
-        shielded = ShieldedWriter(writer(tracker, runtime, settings.dry_run), stop.enter_critical_section)
-        reaper = Reaper(tracker, shielded, runner, settings, runtime)
-        tell = telling(telemetry, runtime, tracker, runner, reap=settings)
-        finish(started, lambda: stop.run(reaper.sweep), output.json, tell)
+    with ExitStack() as stack:
+        dry_run = lanes.serves[0].reap.dry_run
+        trackers = [stack.enter_context(opened(lane.bd, lanes.view(lane), readonly=dry_run)) for lane in lanes.serves]
+        stop = stack.enter_context(Stop())
+        sweeps, told = [], []
+        for lane, tracker in zip(lanes.serves, trackers, strict=True):
+            runner = runner_with_jobs(lane.agent, lane.bd, lanes.view(lane))
+            shielded = stop.shield(writer(tracker, runtime, dry_run))
+            sweeps.append((lane.name, Reaper(tracker, shielded, runner, lane.reap, runtime)))
+            told.append((tracker, runner, {"reap": lane.reap}))
+        reports: list[tuple[str, Report]] = []
+
+        def work() -> Report:
+            if not lanes.several:
+                return sweeps[0][1].sweep()
+            for name, reaper in sweeps:
+                with about(lane=name):
+                    reports.append((name, reaper.sweep()))
+            return merged(reports)
+
+        finish(started, lambda: stop.run(work), output.json, telling(telemetry, runtime, told, reports))

@@ -1,19 +1,19 @@
 """`bdauto run`."""
 
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from bdauto import log
-from bdauto.agents import kinds
-from bdauto.agents.kinds import AgentSettings
-from bdauto.cli.context import LazyRunner, begin, opened, wait_for_jobs, writer
-from bdauto.cli.options import with_options
+from bdauto.agents.kinds import AgentSettings, Kind
+from bdauto.cli.context import LazyRunner, opened, wait_for_jobs, writer
+from bdauto.cli.lanes import LaneSettings, PerLane, begin, tracker_of
+from bdauto.cli.options import Part, with_options
 from bdauto.cli.printing import show
-from bdauto.cli.validation import check_dispatch, need
+from bdauto.cli.validation import need
 from bdauto.clock import Runtime
 from bdauto.domain.settings import (
     BdSettings,
@@ -30,69 +30,64 @@ if TYPE_CHECKING:
     from bdauto.cli.run_screen import Screen
     from bdauto.loop.listener import Page
     from bdauto.loop.loop import Loop
+    from bdauto.loop.loop_context import Lane
+    from bdauto.loop.shutdown import Stop
     from bdauto.web.site import Html, Site
 
 
 @with_options
 def run(
     loop: RunSettings,
-    agent: AgentSettings,
-    dispatch: DispatchSettings,
-    reap: ReapSettings,
-    bd: BdSettings,
+    lanes: Annotated[PerLane, Part(AgentSettings), Part(DispatchSettings), Part(ReapSettings), Part(BdSettings)],
     telemetry: TelemetrySettings,
     output: OutputSettings,
 ) -> None:
     """Dispatch and reap in one process until SIGTERM or SIGINT. --json reports each cycle that touched a bead."""
-    kind = kinds.required(agent)
-    check_dispatch(dispatch, agent)
+    kinds = [lanes.required(lane) for lane in lanes.serves]
     if loop.listen:
         need("metrics", "--listen")
-    from bdauto.bd.revision import open_revision
     from bdauto.loop.loop import Loop
-    from bdauto.loop.loop_context import Lane
     from bdauto.loop.shutdown import Stop
-    from bdauto.loop.watcher import Watcher
     from bdauto.telemetry import notify
     from bdauto.telemetry.recorder import Telemetry
 
     notify.check(telemetry.notify_urls)
-    runner = LazyRunner(kind, agent, bd)
-    with suppress(BdError):  # the loop waits for the end of an outage
-        runner().check_start(dry_run=dispatch.dry_run)  # reports at once what can never work
+    served = [
+        (lane, LazyRunner(kind, lane.agent, lane.bd, lanes.view(lane)))
+        for lane, kind in zip(lanes.serves, kinds, strict=True)
+    ]
+    for lane, runner in served:
+        with suppress(BdError), lanes.naming(lane):  # the loop waits for the end of an outage
+            runner().check_start(dry_run=lane.dispatch.dry_run)  # reports at once what can never work
+    parts = [
+        (lane.bd, kind.part(lane.agent), lane.dispatch, lane.reap)
+        for lane, kind in zip(lanes.serves, kinds, strict=True)
+    ]
     counting = bool(loop.listen or telemetry.pushgateway)
     runtime = Runtime()
     told = (lambda report: show(report, True)) if output.json else None
-    recorder = Telemetry(telemetry, "dispatch", "reap", counting=counting, show=told)
+    names = [lane.name for lane in lanes.serves] if lanes.several else []
+    recorder = Telemetry(telemetry, "dispatch", "reap", counting=counting, show=told, lanes=names)
     with ExitStack() as stack:
         screen = stack.enter_context(_screen(output))
-        begin("run", output, bd, kind.part(agent), loop, dispatch, reap, telemetry, screen=screen)
-        tracker = stack.enter_context(opened(bd, readonly=dispatch.dry_run))
+        begin("run", output, lanes, parts, loop, telemetry, screen=screen)
         stop = stack.enter_context(Stop())
-        watcher = Watcher(loop, lambda: open_revision(tracker), stop.wait, runtime.monotonic, runtime.rng)
-        write = lambda: writer(tracker, runtime, dispatch.dry_run)  # noqa: E731
-        lanes = [Lane(tracker, runner, dispatch, reap)]
-        work = Loop(
-            lanes, write, loop, runtime, stop, recorder, watcher, counting, screen.show_queue if screen else None
-        )
+        found = _lanes(stack, lanes, served, loop, runtime, stop)
+        write, watcher = found[0].writer, found[0].watcher
+        assert write is not None
+        assert watcher is not None
+        show_queue = screen.show_queue if screen else None
+        work = Loop(found, write, loop, runtime, stop, recorder, watcher, counting, show_queue)
         if screen:
             screen.next_look = work.next_look
         if loop.listen:
-            reader = stack.enter_context(opened(bd, readonly=True))
-            asked = LazyRunner(kind, agent, bd)  # the loop's own belongs to its thread
-
-            def site() -> "Site":
-                from bdauto.web.site import Site
-
-                return Site(reader, asked, dispatch, reap, runtime)
-
-            stack.enter_context(_listening(loop.listen, work, None if missing("web") else _once(site)))
+            stack.enter_context(_listening(loop.listen, work, _site(stack, lanes, kinds, runtime)))
         work.run()
-        wait_for_jobs(runner, runtime)
+        wait_for_jobs([runner for _, runner in served], runtime)
         recorder.close()
         log.event("end", outcome="stopped", signal=stop.signal)
         if screen:
-            screen.goodbye(_at_work(runner, screen.running))
+            screen.goodbye({bead for _, runner in served for bead in _at_work(runner, screen.running)})
 
 
 @contextmanager
@@ -115,6 +110,48 @@ def _at_work(runner: LazyRunner, known: Collection[str]) -> Collection[str]:
         if runner().place():
             return {running.bead for running in runner().running_jobs()}
     return known
+
+
+def _lanes(
+    stack: ExitStack,
+    lanes: PerLane,
+    served: "Sequence[tuple[LaneSettings, LazyRunner]]",
+    loop: RunSettings,
+    runtime: Runtime,
+    stop: "Stop",
+) -> "list[Lane]":
+    """Open the lanes. Those of one tracker share a watcher."""
+    from bdauto.bd.revision import open_revision
+    from bdauto.loop.loop_context import Lane
+    from bdauto.loop.watcher import Watcher
+
+    watchers: dict[str, Watcher] = {}
+    found: list[Lane] = []
+    for lane, runner in served:
+        bd = stack.enter_context(opened(lane.bd, lanes.view(lane), readonly=lane.dispatch.dry_run))
+        watcher = watchers.setdefault(
+            tracker_of(lane.bd),
+            Watcher(loop, partial(open_revision, bd), stop.wait, runtime.monotonic, runtime.rng),
+        )
+        write = partial(writer, bd, runtime, lane.dispatch.dry_run)
+        found.append(Lane(bd, runner, lane.dispatch, lane.reap, write, watcher))
+    return found
+
+
+def _site(stack: ExitStack, lanes: PerLane, kinds: "Sequence[Kind]", runtime: Runtime) -> "Callable[[], Site] | None":
+    """Return what makes the pages of the first lane, or None where they cannot be made."""
+    if missing("web"):
+        return None
+    lane, view = lanes.serves[0], lanes.view(lanes.serves[0])
+    reader = stack.enter_context(opened(lane.bd, view, readonly=True))
+    asked = LazyRunner(kinds[0], lane.agent, lane.bd, view)  # the loop's own belongs to its thread
+
+    def site() -> "Site":
+        from bdauto.web.site import Site
+
+        return Site(reader, asked, lane.dispatch, lane.reap, runtime)
+
+    return _once(site)
 
 
 def _once(make: "Callable[[], Site]") -> "Callable[[], Site]":

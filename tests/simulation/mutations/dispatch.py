@@ -377,7 +377,7 @@ def _first_page() -> Replaced:
 
 @mutation("the limit of a day is not heeded")
 def _no_limit() -> Replaced:
-    return [Replacement(day_limits, "reached", lambda beads, settings, assignee, now, here=(): None)]
+    return [Replacement(day_limits, "reached", lambda beads, settings, assignee, now, here=(), lanes=None: None)]
 
 
 @mutation("the limit of a day leaves out the jobs that run")

@@ -1,0 +1,224 @@
+"""The lanes that a command serves, each with its settings. Without lanes in the configuration file there is one."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from bdauto import __version__, log
+from bdauto.agents import kinds
+from bdauto.agents.kinds import AgentSettings
+from bdauto.bd.command import nearest_folder
+from bdauto.bd.server_address import read_object
+from bdauto.bd.tracker import redirected, tracker_at
+from bdauto.cli import config_lanes
+from bdauto.cli.context import start_log
+from bdauto.cli.fields import Field
+from bdauto.cli.options import Group, value_of
+from bdauto.cli.validation import CHECKS, check_dispatch
+from bdauto.domain.defaults import DEFAULT_LANE
+from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ReapSettings, describe
+from bdauto.errors import UsageError
+from bdauto.sanitize import clean
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bdauto.cli.config_keys import Config, Section
+    from bdauto.domain.lanes import Lanes
+
+
+class LaneSettings(NamedTuple):
+    """The settings of one lane. `fallback` is the lane that takes its beads while it cannot, or ""."""
+
+    name: str
+    agent: AgentSettings
+    bd: BdSettings
+    dispatch: DispatchSettings
+    reap: ReapSettings
+    fallback: str = ""
+    part: "Section | None" = None
+    """What the file says, if it has lanes."""
+
+
+class PerLane(NamedTuple):
+    """The lanes that a command `serves`, and all lanes of the file, in its order. Without lanes `known` is empty."""
+
+    serves: tuple[LaneSettings, ...]
+    known: tuple[LaneSettings, ...] = ()
+
+    @classmethod
+    def only(cls, structs: Mapping[type, Any]) -> "PerLane":
+        """Return the one lane of a command without lanes in its file."""
+        return cls((_lane(DEFAULT_LANE, structs),))
+
+    @classmethod
+    def of_file(
+        cls,
+        config: "Config",
+        groups: Mapping[type, Group],
+        values: Mapping[str, Any],
+        given: Mapping[str, str],
+        chosen: Sequence[str],
+    ) -> "PerLane":
+        """Return the lanes of a file.
+
+        `values` are those of all parameters, and `given` says of those that a flag or a variable sets which of both.
+        They go before the file, for each lane. Raises UsageError.
+        """
+        if unknown := [name for name in chosen if name not in config.lanes]:
+            names = ", ".join(config.lanes)
+            raise UsageError(f"there is no lane {clean(unknown[0], 40)!r}", hint=f"the lanes of the file are {names}")
+        served = [name for name in config.lanes if not chosen or name in chosen]
+        if len(served) > 1:
+            fields = {field.name: field for group in groups.values() for field in group.fields}
+            for name in served:
+                _refuse(config.lanes[name], name, {fields[one]: how for one, how in given.items() if one in fields})
+        known = tuple(_resolved(config, name, groups, values, given) for name in config.lanes)
+        found = cls(known, known)
+        return cls(tuple(found.checked(lane, groups) for lane in known if lane.name in served), known)
+
+    def checked(self, lane: LaneSettings, groups: Mapping[type, Group]) -> LaneSettings:
+        """Return a lane whose settings were checked, as far as the command does so. Raises UsageError."""
+        with self.naming(lane):
+            parts = {kind: _checked(part, groups.get(kind)) for kind, part in zip(KINDS, lane[1:], strict=False)}
+        return _lane(lane.name, parts, lane.part)
+
+    @property
+    def several(self) -> bool:
+        """Whether what is shown names the lane."""
+        return len(self.known) > 1
+
+    def required(self, lane: LaneSettings) -> kinds.Kind:
+        """Return the kind of agent of a lane. Raises UsageError, also for a limit that cannot be held."""
+        with self.naming(lane):
+            kind = kinds.required(lane.agent)
+            check_dispatch(lane.dispatch, lane.agent)
+            return kind
+
+    def name(self, lane: LaneSettings) -> str:
+        """Return what the log calls a lane: "" where there is no other."""
+        return lane.name if self.several else ""
+
+    def trackers(self) -> list[list[LaneSettings]]:
+        """Return the lanes that are served, those of each tracker together."""
+        found: dict[str, list[LaneSettings]] = {}
+        for lane in self.serves:
+            found.setdefault(tracker_of(lane.bd), []).append(lane)
+        return [*found.values()]
+
+    def view(self, lane: LaneSettings) -> "Lanes":
+        """Return the lanes of its tracker, as this lane sees them."""
+        from bdauto.domain.lanes import LaneRule, Lanes
+
+        tracker = tracker_of(lane.bd)
+        rules = tuple(
+            LaneRule(one.name, one.bd.assignee, one.dispatch, kinds.chosen(one.agent) is kinds.LOCAL, one.fallback)
+            for one in self.known
+            if tracker_of(one.bd) == tracker
+        )
+        return Lanes(lane.name, rules)
+
+    @contextlib.contextmanager
+    def naming(self, lane: LaneSettings) -> Iterator[None]:
+        """Name the lane in a UsageError of the block."""
+        try:
+            yield
+        except UsageError as error:
+            if lane.part is None:
+                raise
+            from bdauto.cli.config_keys import keys, located
+
+            error = located(error, lane.part, keys().values())
+            raise UsageError(f"lane {lane.name}: {error.message}", hint=error.hint) from None
+
+
+def begin(
+    command: str,
+    output: OutputSettings,
+    lanes: PerLane,
+    parts: Sequence[Sequence[msgspec.Struct]],
+    *settings: msgspec.Struct,
+    screen: logging.Handler | None = None,
+) -> float:
+    """Start the log with the version and the settings, for each lane. Return the monotonic clock's reading in seconds.
+
+    `parts` are the settings of each lane that the command uses, `settings` those of the process. A `screen` shows the
+    log in place of what the settings of the output say.
+    """
+    if screen:
+        log.send_to(screen, logging.DEBUG if output.verbose else logging.INFO)
+    else:
+        start_log(output, brief=command != "run")
+    for lane, own in zip(lanes.serves, parts, strict=True):
+        shown = describe(output, *own, *settings)
+        log.event("start", command=command, version=__version__, lane=lanes.name(lane), **shown)
+    return time.monotonic()
+
+
+KINDS: tuple[type[msgspec.Struct], ...] = (AgentSettings, BdSettings, DispatchSettings, ReapSettings)
+"""The settings of a lane, as in `LaneSettings`."""
+
+
+def _lane(name: str, structs: Mapping[type, Any], part: "Section | None" = None) -> LaneSettings:
+    agent, bd, dispatch, reap = (structs.get(kind) or kind() for kind in KINDS)
+    return LaneSettings(name, agent, bd, dispatch, reap, part.fallback if part else "", part)  # type: ignore[arg-type]
+
+
+def _checked(part: Any, group: Group | None) -> Any:
+    check = CHECKS.get(type(part)) if group and group.check else None
+    return check(part) if check else part
+
+
+def _refuse(part: "Section", name: str, given: Mapping[Field, str]) -> None:
+    """Raise UsageError where a flag or a variable would silently replace what makes a lane different."""
+    for field, how in given.items():
+        alike = next((keys for keys, _ in config_lanes.REPLACED if field.key in keys), frozenset({field.key}))
+        own = next((key for key in sorted(filter(None, alike)) if part.own(key)), "")
+        if own and field.key in config_lanes.OWN_KEYS:
+            what = field.flag if how == "flag" else field.variable
+            words = f"{what} is given for all lanes, and lane {name} has its own ({own} at {part.place(own)})"
+            raise UsageError(words, hint=f"leave it out, or name one lane with --lane {name}")
+
+
+def _resolved(
+    config: "Config", name: str, groups: Mapping[type, Group], values: Mapping[str, Any], given: Mapping[str, str]
+) -> LaneSettings:
+    """Return what holds for a lane: what is given, over its table, over what stands at the top."""
+    from bdauto.cli.config_keys import settings_of
+
+    part, parts = config.lanes[name], {}
+    for kind in KINDS:
+        group = groups.get(kind) or Group(kind(), [], False)
+        found = settings_of(kind, part, group.default)
+        offered = {field.name: field for field in group.fields}
+        urls = {
+            one: field.parse(config.given(field, part))
+            for one, field in offered.items()
+            if field.metavar == "URL" and field.key in part.values
+        }
+        flags = {one: value_of(field, values[one]) for one, field in offered.items() if one in given}
+        own = {one: value for one, value in flags.items() if offered[one].key not in config_lanes.LIMITS}
+        of_all = {one: flags[like] for one, like in config_lanes.OF_ALL.items() if like in flags}
+        parts[kind] = msgspec.structs.replace(found, **urls, **own, **of_all)
+    return _lane(name, parts, part)
+
+
+def tracker_of(bd: BdSettings) -> str:
+    """Return what tells the tracker of these settings from others, as far as its folder says. Runs no bd."""
+    if bd.metadata is not None:
+        return _id(bd.metadata.parent, read_object(bd.metadata), None)
+    found = str(bd.db) if bd.db else nearest_folder()
+    if not found:
+        return ""
+    from pathlib import Path
+
+    folder = redirected(Path(found))
+    return _id(folder, read_object(folder / "metadata.json"), bd.db)
+
+
+def _id(folder: "Path", metadata: object, db: "Path | None") -> str:
+    return tracker_at(folder, metadata, db).id
