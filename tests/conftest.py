@@ -14,6 +14,7 @@ from tests.support import patience
 
 pytest_plugins = [
     "tests.support.real_bd",
+    "tests.support.real_kubernetes",
     "tests.support.running_loop",
     "tests.support.scene",
     "tests.support.worlds",
@@ -36,8 +37,9 @@ sys.addaudithook(_refuse)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--require-bd` and `--bd-dir`."""
+    """`--require-bd`, `--require-k8s` and `--bd-dir`."""
     parser.addoption("--require-bd", action="store_true", help="fail, not skip, the tests that need bd or dolt")
+    parser.addoption("--require-k8s", action="store_true", help="fail, not skip, the tests that need an API server")
     parser.addoption("--bd-dir", metavar="DIR", help="a folder with VERSION/bd, for the test of upgrades")
 
 

@@ -48,10 +48,11 @@ class LastEvent(msgspec.Struct, frozen=True):
 class Project(msgspec.Struct, frozen=True):
     """The project that an agent works on: its `.beads` folder, whose beads, the environment of the agent.
 
-    `tracker` is the tracker's id, `home` the folder of the project, `bd` how bdauto calls bd.
+    `beads` is None with --metadata, which names no folder that stays. `tracker` is the tracker's id, `home` the folder
+    of the project, `bd` how bdauto calls bd.
     """
 
-    beads: Path
+    beads: Path | None
     assignee: str
     environment: Mapping[str, str]
     tracker: str

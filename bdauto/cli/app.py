@@ -43,6 +43,7 @@ COMMANDS = {
     "cancel": Command("cancel", ("bdauto cancel bd-a1b2", "bdauto cancel bd-a1b2 --json")),
     "doctor": Command("doctor", ("bdauto doctor", "bdauto doctor --metadata /etc/beads-metadata/metadata.json")),
     "config": Command("config", ("bdauto config init", "bdauto config check")),
+    "agent-entry": Command("agent_entry", ("bdauto agent-entry -- claude -p", "bdauto agent-entry -- my-agent {id}")),
     "demo": Command("demo", ("bdauto demo", "bdauto demo --real-bd")),
 }
 
@@ -60,7 +61,7 @@ def application(only: str = "") -> typer.Typer:
         command = COMMANDS[name]
         module: Any = importlib.import_module(f"bdauto.cli.commands.{command.module}")
         epilog = f"Examples: {' · '.join(command.examples)}"
-        found = getattr(module, name)
+        found = getattr(module, name.replace("-", "_"))
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name, epilog=epilog)
         else:

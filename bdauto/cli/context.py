@@ -17,6 +17,8 @@ from bdauto.bd import process
 from bdauto.bd.change import DryWriter, Writer
 from bdauto.bd.client import Bd, private_db
 from bdauto.bd.command import without_own
+from bdauto.bd.server_address import read_object
+from bdauto.bd.tracker import tracker_at
 from bdauto.bd.writer import BdWriter
 from bdauto.cli.printing import show
 from bdauto.clock import Runtime
@@ -78,14 +80,12 @@ class LazyRunner:
 
 
 def _project(bd: BdSettings, lanes: Lanes) -> "Project":
-    """Return the project that an agent on this machine works on. Raises UsageError and BdError."""
-    if bd.metadata is not None:
-        raise UsageError(
-            "--metadata does not go with an agent on this machine, which needs a .beads folder that stays",
-            hint="give --db",
-        )
+    """Return the project that an agent works on. Raises UsageError and BdError."""
     from bdauto.agents.runner import Project
 
+    if bd.metadata is not None:
+        known = tracker_at(bd.metadata.parent, read_object(bd.metadata), None)
+        return Project(None, bd.assignee, without_own(), known.id, None)
     found = Bd(bd, readonly=True).tracker()
     program = (os.path.abspath(shutil.which(bd.bd_path) or bd.bd_path),)  # noqa: PTH100 - the job runs elsewhere
     return Project(found.folder, bd.assignee, without_own(), found.id, found.home, program, lanes)

@@ -204,6 +204,7 @@ class Claims(msgspec.Struct, frozen=True):
             bead,
             record.change(
                 job=known.job,
+                pod=bead.record.pod if same else "",
                 claimed_at=bead.record.claimed_at if same else None,
                 armed_at=bead.record.armed_at if same else bead.waiting_since,
                 ends_by=bead.ends_by if same else None,
@@ -351,6 +352,7 @@ class Claims(msgspec.Struct, frozen=True):
             attempt=attempt,
             attempts=attempts,
             claimed_at=None,
+            pod="",
             jobs_folder=place.id if place else "",
             host=place.host if place else "",
             ends_by=None,

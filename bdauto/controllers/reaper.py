@@ -23,6 +23,7 @@ from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report, part
 from bdauto.domain.pause import Pause
 from bdauto.domain.questions import blockers, in_words
 from bdauto.domain.reaping import (
+    NOT_STARTED,
     Action,
     JobEvidence,
     ReapDecision,
@@ -130,7 +131,7 @@ class Reaper:
             ends = JobEnds(self.bd, self._writes, self.runtime, self._opened)
             self._ended, self._unrecorded = ends.record_missing(self.runner())
             self._returned = tuple(ends.reports)
-        decisions = [self._asking(decision) for decision in decisions]
+        decisions = [self._asking(self._unstartable(decision, evidence)) for decision in decisions]
         early = EarlyDeaths(self.bd, self._writes, self.settings, self.runtime)
         try:
             decisions, tripped = early.settle(decisions, evidence, store)
@@ -206,6 +207,19 @@ class Reaper:
     @property
     def _opened(self) -> ReturnedBeads:
         return ReturnedBeads(self.bd, self.runtime, self.settings.max_attempts)
+
+    def _unstartable(self, decision: ReapDecision, evidence: JobEvidence) -> ReapDecision:
+        """Return the decision about a claim without a job: it ends only once its job cannot be started any more."""
+        bead = decision.bead
+        settled = decision.action is not Action.keep and evidence.states.get(bead.id) == NOT_STARTED
+        if not settled or self.runner is None or self.settings.dry_run:
+            return decision
+        try:
+            self.runner().forbid_start(bead)
+            started = self.runner().job_state(bead.record.attempt) is not None
+        except ServiceError as error:
+            return ReapDecision(bead, Action.keep, f"a late dispatcher may yet start its job: {error}")
+        return ReapDecision(bead, Action.keep, "its job was started meanwhile") if started else decision
 
     def _asking(self, decision: ReapDecision) -> ReapDecision:
         """Return the decision about a bead in progress. If its job is over and its agent asks a person, it opens it."""

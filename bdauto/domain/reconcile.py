@@ -121,12 +121,22 @@ def decide(
         )
     if running.give_up:
         return Decision(running, Fate.stopped, running.give_up)
-    heard = max(running.heard or running.started, bead.updated_at)  # a note is a sign of life, too
-    if running.silence and now - heard >= running.silence:
-        return Decision(running, Fate.stopped, f"{SILENCE}nothing was written for {format_duration(running.silence)}")
+    if why := silent(running, bead.updated_at, now):  # a note is a sign of life, too
+        return Decision(running, Fate.stopped, why)
     lingers = [closed_at + linger] if bead.status == "closed" else []
-    talks = [heard + running.silence] if running.silence else []
+    talks = [_heard(running, bead.updated_at) + running.silence] if running.silence else []
     return Decision(running, Fate.goes_on, due=min([*lingers, *talks], default=None))
+
+
+def silent(running: RunningJob, noted: datetime, now: datetime) -> str:
+    """Return why a job must end that was silent for too long, or "". `noted` is another sign of its life."""
+    if running.silence and now - _heard(running, noted) >= running.silence:
+        return f"{SILENCE}nothing was written for {format_duration(running.silence)}"
+    return ""
+
+
+def _heard(running: RunningJob, noted: datetime) -> datetime:
+    return max(running.heard or running.started, noted)
 
 
 def _claimed_since(bead: Bead, running: RunningJob) -> bool:

@@ -115,6 +115,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     job: the job of the current attempt. jobs_folder: the id of the folder that it is in, "" where a service runs
     it. host: the name of the machine with that folder, for people. ends_by: when the job has ended at the latest.
     error: what the last failed dispatch answered. quarantined: why bdauto blocked the bead.
+    pod: the uid of the pod that has taken the attempt, in Kubernetes. No other pod starts an agent for it.
     died: the attempt that is charged for an early death, or for a POST with an unknown outcome.
     noted: the attempt whose lost note was written again.
     unclaimed: a job that was started and could not be recorded, because the claim was gone. The bead is open.
@@ -145,6 +146,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     unclaimed: str = ""
     adopted: str = ""
     given_up: str = ""
+    pod: str = ""
     claimed_at: datetime | None = None
     armed_at: datetime | None = None
     released_at: datetime | None = None
@@ -293,7 +295,7 @@ def _in_seconds(run: Run) -> Run:
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("attempt", "job", "jobs_folder", "unclaimed", "adopted", "given_up"), read_id),
+    **dict.fromkeys(("attempt", "job", "jobs_folder", "unclaimed", "adopted", "given_up", "pod"), read_id),
     **dict.fromkeys(("attempts", "failed_checks", "failures", "deaths"), read_count),
     **dict.fromkeys(("host", "error", "quarantined", "died", "noted", "assignee"), read_text),
     **dict.fromkeys(("result", "place", "lane"), read_text),

@@ -200,6 +200,18 @@ class FakeKubernetes:
         """Return the names of an attempt's pods."""
         return [name for name, pod in self.pods.items() if _job_of(pod) == f"bdauto-{attempt}"]
 
+    def all_pods(self) -> list[Object]:
+        """Return a copy of every pod."""
+        with self._lock:
+            self._control()
+            return copy.deepcopy([*self.pods.values()])
+
+    def all_jobs(self) -> list[Object]:
+        """Return a copy of every Job."""
+        with self._lock:
+            self._control()
+            return copy.deepcopy([*self.jobs.values()])
+
     def write_pod(self, pod: str, status: Object) -> None:
         """Merge this into a pod's status, as a kubelet does."""
         with self._lock:

@@ -80,7 +80,7 @@ def test_what_the_template_says_stays() -> None:
     env = [(one["name"], one.get("value")) for one in spec["spec"]["containers"][0]["env"]]
     assert ("BEAD_ID", "old") not in env
     assert ("KEY", "k") in env
-    assert ("BDAUTO_ENTRY_TIMEOUT", "600s") in env, "its entry ends the agent before Kubernetes ends the pod"
+    assert ("BDAUTO_AGENT_TIMEOUT", "600s") in env, "its entry ends the agent before Kubernetes ends the pod"
 
 
 REFUSED: list[tuple[str, Callable[[Object], Any], str]] = [
@@ -218,7 +218,7 @@ def test_a_job_that_is_being_deleted_is_not_started(world: World) -> None:
 
 
 def test_a_name_that_somebody_else_has_taken_is_not_ours(world: World) -> None:
-    world.another(tracker="another").start(bead("x-1"), "w1")
+    world.agent.start(bead("x-2"), "w1")
     answer = world.agent.start(bead("x-1"), "w1")
     assert answer == NotStarted("the name bdauto-w1 is taken by a Job of somebody else")
 

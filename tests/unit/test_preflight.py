@@ -143,7 +143,7 @@ def test_whatever_a_start_raises_starts_nothing(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("bdauto.agents.local.start_job.supervise", fail)
+    monkeypatch.setattr("bdauto.agents.local.runner.supervise", fail)
     answer = agent(tmp_path).start(bead(), "w1")
     assert isinstance(answer, NotStarted)
     assert answer.error.startswith("cannot start the agent: ")

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from bdauto.agents.kubernetes import message
-from bdauto.agents.kubernetes.template import ASSIGNEE, ATTEMPT, BEAD, LAST, RECORDED, STOPPED, TOMBSTONE, TRACKER
+from bdauto.agents.kubernetes.template import ASSIGNEE, ATTEMPT, BEAD, LAST, RECORDED, STOPPED, TOMBSTONE
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.reconcile import SILENCE
 from bdauto.domain.record import WORDS_LIMIT, Result, Run
@@ -38,7 +38,6 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     attempt: str
-    tracker: str
     bead: str
     assignee: str
     created: datetime | None
@@ -105,7 +104,6 @@ def read_job(job: Object) -> JobView | None:
     return JobView(
         name=name,
         attempt=attempt,
-        tracker=str(labels.get(TRACKER) or ""),
         bead=_text(notes.get(BEAD)),
         assignee=_text(notes.get(ASSIGNEE)),
         created=_time(metadata.get("creationTimestamp")),

@@ -235,8 +235,7 @@ class KubernetesAgent(Runner):
         if not NAME.fullmatch(template.job_name(attempt)):  # a note may name anything
             return None
         found = self.cluster.job(template.job_name(attempt))
-        view = read_job(found) if found else None
-        return view if view and view.tracker == self._labels[template.TRACKER] else None
+        return read_job(found) if found else None
 
     def evidence(
         self, beads: Collection[Bead], status: RunnerStatus | None = None

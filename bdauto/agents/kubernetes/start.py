@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted, Refused, Started
 from bdauto.agents.kubernetes.evidence import read_job
-from bdauto.agents.kubernetes.template import ATTEMPT, TRACKER, Object
+from bdauto.agents.kubernetes.template import ATTEMPT, BEAD, Object
 from bdauto.clock import Runtime
 from bdauto.errors import ServiceDown, ServiceError, ServiceRefusal
 
@@ -52,7 +52,7 @@ def _create(cluster: "Cluster", job: Object) -> Answer | ServiceError:
 
 def _find(cluster: "Cluster", job: Object, runtime: Runtime, until: float) -> Answer | ServiceError:
     """Return what the Job of this name means, or the error if there is none, or nobody can be asked."""
-    name, labels = job["metadata"]["name"], job["metadata"]["labels"]
+    name = job["metadata"]["name"]
     while True:
         try:
             found = cluster.job(name)
@@ -66,7 +66,7 @@ def _find(cluster: "Cluster", job: Object, runtime: Runtime, until: float) -> An
     if found is None:
         return ServiceDown(f"{API} has not created the Job")
     view = read_job(found)
-    if view is None or (view.attempt, view.tracker) != (labels[ATTEMPT], labels[TRACKER]):
+    if view is None or view.bead != job["metadata"]["annotations"][BEAD]:
         return NotStarted(f"the name {name} is taken by a Job of somebody else")
     if view.tombstone:
         return NotStarted("its claim was given up meanwhile, or cancelled")

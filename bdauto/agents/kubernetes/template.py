@@ -24,6 +24,8 @@ BEAD, ASSIGNEE, PROMPT, STOPPED, LAST = (
 FOLDER = "/etc/bdauto-job"
 """Where the prompt is in the agent's container, as the file `prompt`."""
 VOLUME = "bdauto-job"
+TERMINATION_LOG = "/dev/termination-log"
+"""Where Kubernetes takes the end of a container from."""
 EVICTABLE = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 MARGIN = timedelta(minutes=2)
 """The Job's own deadline comes so much after the agent's time limit, which its entry keeps."""
@@ -119,8 +121,13 @@ def job_of(
     spec["volumes"] = [*(spec.get("volumes") or ()), _prompt_volume()]
     limit = min(agent_timeout.total_seconds(), deadline)
     variables = {
-        "BEAD_ID": bead, "BDAUTO_JOB": attempt, "BEADS_ACTOR": assignee, "BDAUTO_ENTRY_TIMEOUT": f"{limit:.0f}s",
-    }  # fmt: skip
+        "BEAD_ID": bead,
+        "BDAUTO_JOB": attempt,
+        "BDAUTO_PROMPT": f"{FOLDER}/prompt",
+        "BDAUTO_TERMINATION_LOG": TERMINATION_LOG,
+        "BDAUTO_AGENT_TIMEOUT": f"{limit:.0f}s",
+        "BEADS_ACTOR": assignee,
+    }
     _complete(spec["containers"][0], variables)
     about = {"name": job_name(attempt)}
     old = made.get("metadata") or {}
@@ -147,7 +154,7 @@ def _complete(container: Object, variables: Mapping[str, str]) -> None:
     container["env"] = [*(one for one in own if one.get("name") != "BDAUTO_POD"), *added, uid]
     mount = {"name": VOLUME, "mountPath": FOLDER, "readOnly": True}
     container["volumeMounts"] = [*(container.get("volumeMounts") or ()), mount]
-    container["terminationMessagePath"] = "/dev/termination-log"
+    container["terminationMessagePath"] = TERMINATION_LOG
     container["terminationMessagePolicy"] = "FallbackToLogsOnError"
 
 

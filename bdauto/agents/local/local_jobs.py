@@ -218,10 +218,10 @@ class LocalJobs(Runner):
         records = [
             record for job in self.jobs.running() if (record := self.jobs.record(job)) and self.origin.has_bead(record)
         ]
-        return [_running_job(self.jobs, record) for record in records]
+        return [running_job(self.jobs, record) for record in records]
 
 
-def _running_job(jobs: Jobs, record: JobRecord) -> RunningJob:
+def running_job(jobs: Jobs, record: JobRecord) -> RunningJob:
     """Describe a running job. Within a tool call an agent may be silent for TOOL_SILENCE."""
     job, heard, silence = record.attempt, None, None
     if record.silence and running_step(jobs.path / job) is None:

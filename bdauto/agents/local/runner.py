@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from bdauto.agents.local.preflight import (
 )
 from bdauto.agents.local.sessions import resume
 from bdauto.agents.local.settings import LocalAgentSettings
-from bdauto.agents.local.start_job import job_record, longest, start_job
+from bdauto.agents.local.start_job import job_record, longest, start_job, supervise
 from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
 from bdauto.agents.local.worktree_list import ListedWorktree, list_worktrees
 from bdauto.agents.prompt import read_template, render, render_resumed, text_digest
@@ -54,6 +55,11 @@ WORKTREE_OPTIONS = ("agent_base", "agent_prepare")
 def open_runner(settings: LocalAgentSettings, project: Callable[[], Project]) -> "LocalAgent":
     """Return what runs the agent. Raises UsageError and BdError, as `project` does."""
     found = project()
+    if found.beads is None:
+        raise UsageError(
+            "--metadata does not go with an agent on this machine, which needs a .beads folder that stays",
+            hint="give --db",
+        )
     more: dict[str, Any] = {"tracker": found.tracker, "home": found.home, "bd": found.bd, "lanes": found.lanes}
     return LocalAgent(settings, found.beads, found.assignee, found.environment, **more)
 
@@ -193,7 +199,8 @@ class LocalAgent(LocalJobs):
         cold = job_record(self.command, self.origin, self._worktree(bead), bead, attempt, prompt)
         record = resume(cold, bead, self.jobs, self.settings, environment) if bead.record.runs else None
         resumed = self._resumed_prompt(bead, attempt) if record else ""
-        start_job(self.jobs.path, record or cold, prompt, environment, resumed)
+        run = partial(supervise, {**environment, "BEAD_ID": bead.id, "BDAUTO_JOB": attempt})
+        start_job(self.jobs.path, record or cold, prompt, run, resumed)
 
     def _resumed_prompt(self, bead: Bead, attempt: str) -> str:
         """Return the prompt for a bead whose agent goes on in the session of its last job."""

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -102,9 +102,9 @@ def _base(command: AgentCommand, worktree: Worktree | None) -> list[str]:
 
 
 def start_job(
-    jobs: Path, record: JobRecord, prompt: str, environment: Mapping[str, str], resumed_prompt: str = ""
+    jobs: Path, record: JobRecord, prompt: str, run: Callable[[Path, int], None], resumed_prompt: str = ""
 ) -> None:
-    """Make the job's folder, locked from the beginning, and hand it with its lock to a supervisor.
+    """Make the job's folder, locked from the beginning, and hand it with its lock to `run`.
 
     `resumed_prompt` is for the session that the record names. An agent that refuses it gets `prompt`.
     """
@@ -121,7 +121,7 @@ def start_job(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             new.rename(folder)
-            supervise(folder, lock, {**environment, "BEAD_ID": record.bead, "BDAUTO_JOB": record.attempt})
+            run(folder, lock)
         finally:
             os.close(lock)
     except Exception:
@@ -130,7 +130,7 @@ def start_job(
         raise
 
 
-def supervise(folder: Path, lock: int, environment: Mapping[str, str]) -> None:
+def supervise(environment: Mapping[str, str], folder: Path, lock: int) -> None:
     """Start the supervisor of a job, which inherits the lock."""
     with (folder / "supervisor.log").open("wb") as log:
         subprocess.run(

@@ -1,0 +1,275 @@
+"""Agents in Kubernetes through the command line: a bead from its claim to its end, races, kills, and pods that go.
+
+A kubelet of the tests runs `bdauto agent-entry` of each pod on this machine.
+"""
+
+import itertools
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bdauto.sandbox import Sandbox
+from tests.support.cli import (
+    BDAUTO,
+    Done,
+    finish,
+    forget_backoff,
+    make_world,
+    metadata,
+    run,
+    start,
+    status,
+    tell,
+    wait_minutes,
+)
+from tests.support.fake_kubernetes import FakeKubernetes, template
+from tests.support.kubelet import Kubelet, wait_for
+from tests.support.real_kubernetes import RealKubernetes
+
+CLOSES = """
+cat > /dev/null
+$BD note $BEAD_ID "claimed by agent $BDAUTO_JOB"
+echo "working on $BEAD_ID"
+echo '{"type":"result","subtype":"success","is_error":false,"total_cost_usd":0.25,"num_turns":3,"session_id":"s-1"}'
+$BD close $BEAD_ID --reason "all done"
+"""
+WAITS = "cat > /dev/null; echo waiting; until [ -e $GO ]; do sleep 0.1; done"
+_names = itertools.count()
+
+
+class Site:
+    """A tracker, a cluster, a kubelet, and an agent that is a shell script."""
+
+    def __init__(self, world: Sandbox, api: Any, kubeconfig: Path) -> None:
+        self.world = world
+        self.api = api
+        self.kubeconfig = kubeconfig
+        self.agent = world.folder / "agent"
+        self.go = world.folder / "go"
+        self.kubelet = Kubelet(api, world.folder / "pods", world.env(BEADBOARD_URL=""))
+        self.does(CLOSES)
+
+    def does(self, script: str) -> None:
+        """Write the agent's script. Each run of it leaves a line in `runs`."""
+        lines = ["#!/bin/sh", f"BD={self.world.bd_path}", f"GO={self.go}", f'echo "$BDAUTO_JOB" >> {self.runs_file}']
+        self.agent.write_text("\n".join([*lines, script, ""]))
+        self.agent.chmod(0o700)
+
+    @property
+    def runs_file(self) -> Path:
+        return self.world.folder / "agent-runs"
+
+    @property
+    def runs(self) -> list[str]:
+        """The attempts whose agents were started, in order."""
+        return self.runs_file.read_text().split() if self.runs_file.exists() else []
+
+    def template(self, **spec: Any) -> dict[str, Any]:
+        made = template(**spec)
+        [container] = made["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        container["command"] = [str(BDAUTO), "agent-entry", "--", str(self.agent)]
+        return made
+
+    def given(self, **env: str) -> dict[str, Any]:
+        plain = {"BEADBOARD_URL": "", "KUBECONFIG": str(self.kubeconfig), "BDAUTO_KUBERNETES_TEMPLATE": "agent"}
+        return {**plain, "BDAUTO_AGENT_SLOTS": "9", **env}
+
+    def run(self, *words: str, **env: str) -> Done:
+        return run(self.world, *words, **self.given(**env))
+
+    def start(self, *words: str, **env: str) -> Any:
+        return start(self.world, *words, **self.given(**env))
+
+    def dispatch(self, *words: str, **env: str) -> Done:
+        return self.run("dispatch", "--json", *words, **env)
+
+    def reap(self, *words: str, **env: str) -> Done:
+        return self.run("reap", "--json", *words, **env)
+
+    def job(self, bead: str) -> dict[str, Any] | None:
+        found = [one for one in self.api.all_jobs() if one["metadata"]["annotations"].get("bdauto/bead") == bead]
+        return found[-1] if found else None
+
+    def ended(self, bead: str) -> Callable[[], bool]:
+        def over() -> bool:
+            conditions = ((self.job(bead) or {}).get("status") or {}).get("conditions") or ()
+            return any(one["type"] in ("Complete", "Failed") for one in conditions)
+
+        return over
+
+    def pods(self) -> list[str]:
+        return [pod["metadata"]["name"] for pod in self.api.all_pods()]
+
+
+KINDS = [
+    ("server", "fake"),
+    pytest.param(("real-server", "fake"), marks=pytest.mark.real_bd),
+    ("server", "real"),
+    pytest.param(("real-server", "real"), marks=pytest.mark.real_bd),
+]
+
+
+@pytest.fixture(params=KINDS, ids=["sandbox", "real-server", "sandbox-real-k8s", "real-server-real-k8s"])
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    flavour, cluster = request.param
+    plane = request.getfixturevalue("control_plane") if cluster == "real" else None
+    with make_world(request, flavour) as world:
+        if plane is None:
+            api = FakeKubernetes()
+            served = api.serve()
+            kubeconfig = world.folder / "kubeconfig"
+            kubeconfig.write_text(json.dumps(served.kubeconfig()))
+            made = Site(world, api, kubeconfig)
+            api.cron_jobs["agent"] = made.template()
+            with made.kubelet:
+                yield made
+            served.close()
+        else:
+            real = RealKubernetes(plane, f"beads-{os.getpid()}-{next(_names)}", world.folder)
+            made = Site(world, real, real.file)
+            real.apply(made.template())
+            with made.kubelet:
+                yield made
+
+
+def test_a_bead_is_dispatched_worked_on_closed_and_recorded(site: Site) -> None:
+    bead = site.world.create("Fix it")
+    assert site.dispatch().outcomes == {bead: "dispatched"}
+    wait_for("end", site.ended(bead))
+    assert status(site.world, bead) == "closed"
+    if isinstance(site.api, FakeKubernetes):  # a real API server asks a kubelet for logs
+        assert f"working on {bead}" in site.run("logs", bead).out
+    site.reap()
+    [ended] = json.loads(metadata(site.world, bead)["runs"])
+    assert (ended["result"], ended["cost"], ended["session"], ended["why"]) == ("completed", 0.25, "s-1", "ok")
+    assert ended["runner"].startswith("namespace ")
+    site.reap()  # which sees that it is recorded
+    job = site.job(bead)
+    assert job is not None
+    assert job["spec"]["ttlSecondsAfterFinished"] == 7 * 86_400
+    assert site.runs == [ended["attempt"]]
+    assert metadata(site.world, bead)["pod"] == site.api.all_pods()[0]["metadata"]["uid"]
+
+
+def test_two_pods_of_one_attempt_start_one_agent(site: Site) -> None:
+    bead = site.world.create()
+    site.does(WAITS)
+    site.dispatch()
+    wait_for("run", lambda: site.runs)
+    [pod] = site.api.all_pods()
+    second = json.loads(json.dumps(pod))
+    second["metadata"] |= {"uid": "99999999-2222-3333-4444-555555555555", "name": "second"}
+    process = site.kubelet.start(second)
+    assert process.wait(60) == 0, site.kubelet.log(second)
+    assert "another pod has taken attempt" in site.kubelet.log(second)
+    assert json.loads((site.kubelet.folder / second["metadata"]["uid"] / "termination-log").read_text())["fenced"]
+    site.go.touch()
+    wait_for("end", site.ended(bead))
+    assert len(site.runs) == 1
+
+
+def test_a_deleted_pod_charges_nothing_and_does_not_run_again(site: Site) -> None:
+    bead = site.world.create()
+    site.does(WAITS)
+    site.dispatch()
+    wait_for("run", lambda: site.runs)
+    site.api.delete_pod(site.pods()[0])
+    wait_for("end", site.ended(bead))
+    done = site.reap()
+    assert done.outcomes == {bead: "released"}
+    assert "its pod was deleted" in done.out
+    assert metadata(site.world, bead).get("attempts", 0) == 0
+    time.sleep(1)
+    assert len(site.runs) == 1
+
+
+def test_a_failing_agent_is_told_with_its_last_words(site: Site) -> None:
+    bead = site.world.create()
+    site.does(
+        'cat > /dev/null; $BD note $BEAD_ID "claimed by agent $BDAUTO_JOB"; sleep 1; echo "no such branch"; exit 3'
+    )
+    site.dispatch()
+    wait_for("end", site.ended(bead))
+    site.reap("--on-stall", "requeue")
+    [ended] = json.loads(metadata(site.world, bead)["runs"])
+    assert (ended["result"], ended["why"], ended["words"]) == ("failed", "error", "no such branch")
+
+
+def test_the_entry_holds_the_time_limit_itself(site: Site) -> None:
+    bead = site.world.create()
+    site.does(WAITS)
+    site.dispatch(BDAUTO_AGENT_TIMEOUT="2s")
+    wait_for("end", site.ended(bead))
+    site.reap()
+    [ended] = json.loads(metadata(site.world, bead)["runs"])
+    assert (ended["result"], ended["why"]) == ("timeout", "timeout")
+
+
+def test_a_cancelled_job_ends_and_its_bead_is_blocked(site: Site) -> None:
+    bead = site.world.create()
+    site.does(f"cat > /dev/null; echo '{{\"total_cost_usd\": 0.5}}'; {WAITS}")
+    site.dispatch()
+    wait_for("run", lambda: site.runs)
+    done = site.run("cancel", bead, "--json")
+    assert (done.json["state"], done.json["blocked"]) == ("cancelled", True)
+    site.reap()
+    [ended] = json.loads(metadata(site.world, bead)["runs"])
+    assert (ended["result"], status(site.world, bead)) == ("stopped", "blocked")
+    wait_for("end of the agent", lambda: not site.kubelet.running)
+
+
+def test_a_claim_without_a_job_is_given_back_and_can_start_no_more(site: Site) -> None:
+    """Its dispatcher was killed between the two, or waits there."""
+    bead = site.world.create()
+    place = f"k8s-{_uid(site)}"
+    attempt = "w00000000000000aa"
+    tell(site.world, "update", bead, "-s", "in_progress", "--set-metadata", f"bdauto.attempt={attempt}")
+    for name, value in (("jobs_folder", place), ("attempts", "1"), ("claimed_at", "2026-01-01T00:00:00Z")):
+        tell(site.world, "update", bead, "--set-metadata", f"bdauto.{name}={value}")
+    wait_minutes(site.world, bead, 60)
+    done = site.reap()
+    assert done.outcomes == {bead: "released"}
+    job = site.job(bead)
+    assert job is not None
+    assert (job["metadata"]["name"], job["spec"]["completions"]) == (f"bdauto-{attempt}", 0)
+    assert site.pods() == []
+
+
+def _uid(site: Site) -> str:
+    if isinstance(site.api, RealKubernetes):
+        return str(json.loads(site.api.kubectl("get", "cronjob", "agent", "-o", "json"))["metadata"]["uid"])
+    return str(site.api.cron_jobs["agent"]["metadata"]["uid"])
+
+
+def test_dispatchers_that_are_killed_at_any_moment_start_each_bead_once(site: Site) -> None:
+    site.does(WAITS)
+    beads = [site.world.create(f"bead {number}") for number in range(3)]
+    for delay in (0.3, 0.5, 0.7, 0.9, 1.1, 1.3):
+        processes = [site.start("dispatch", "--max", "3") for _ in range(4)]
+        time.sleep(delay)
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        for process in processes:
+            finish(process, site.world)
+    done = site.dispatch("--max", "3")
+    for bead in beads:
+        wait_minutes(site.world, bead, 60)
+        forget_backoff(site.world, bead)
+    site.reap("--max-reap", "0")
+    for bead in beads:
+        forget_backoff(site.world, bead)
+    done = site.dispatch("--max", "3")
+    assert done.code in (0, 5)
+    jobs = [one for one in site.api.all_jobs() if one["spec"]["completions"] == 1]
+    bead_of = [one["metadata"]["annotations"]["bdauto/bead"] for one in jobs]
+    wait_for("runs", lambda: len(site.runs) >= len(set(bead_of)))
+    assert len(site.runs) == len(set(site.runs)), "no attempt runs twice"
+    alive = [pod["metadata"]["annotations"] for pod in site.api.all_pods() if pod["status"]["phase"] == "Running"]
+    assert len(alive) <= len(beads)
+    site.go.touch()
