@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from bdauto import log
-from bdauto.bd.client import RunningCommand
+from bdauto.bd.running import RunningCommand
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.record import ARMED_AT, ATTEMPT, KEPT, PLACE, PREFIX, RELEASED_AT, Record, difference, metadata_of
 from bdauto.domain.record import MARK as MARK

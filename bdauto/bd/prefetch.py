@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
-from bdauto.bd.client import RunningCommand
+from bdauto.bd.running import RunningCommand
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
+from bdauto.bd.bead_lists import checked_id
 from bdauto.bd.change import MARK, Change, Moment
-from bdauto.bd.client import checked_id
 from bdauto.domain.notes import CLAIM_NOTE, WRITTEN
 from bdauto.domain.record import ATTEMPT, CLAIMED_AT, PENDING_NOTE
 

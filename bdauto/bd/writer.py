@@ -6,15 +6,17 @@ holds off other bdauto processes while the bead is read again and updated.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from bdauto import log
 from bdauto.bd.change import MARK, NOW, Change, Moment
-from bdauto.bd.client import Bd, no_guards, no_sql
+from bdauto.bd.client import Bd
 from bdauto.bd.prefetch import Prefetch
+from bdauto.bd.running import no_guards, no_sql
 from bdauto.bd.sql import NOT_WRITTEN, NOTES_BYTES, OVERTAKEN, swap_to_sql, to_sql
 from bdauto.bd.versions import check_version, may_have_guards
 from bdauto.clock import Runtime
@@ -24,6 +26,8 @@ from bdauto.domain.record import PENDING_NOTE
 from bdauto.domain.record_values import guarded
 from bdauto.errors import BdConflict, BdFailed, BdMoved, BdTimeout
 from bdauto.lock import locked
+
+T = TypeVar("T")
 
 CONFLICT_TRIES = 8
 
@@ -50,39 +54,19 @@ class BdWriter:
         Several changes are applied together or not at all: if one cannot be, this raises BdFailed. An embedded database
         has no such transaction and refuses several changes.
         """
-        if not self._checked:
-            self.check()
-        if self._folder is None:
-            try:
-                return self._on_server(changes)
-            except BdFailed as error:
-                if not no_sql(error):
-                    raise
-                self._folder = self._embedded_folder()
-                if self._folder is None:
-                    raise
+        written = self._by_sql(lambda: self._on_server(changes))
+        if written is not None:
+            return written
         if len(changes) > 1:
             raise BdFailed("an embedded database takes one bead's change at a time")
-        return [self._embedded(self._folder, change) for change in changes]
+        return [self._embedded(change) for change in changes]
 
     def swap(self, key: str, old: str | None, new: str | None) -> bool:
         """Set or clear a key of the key-value store if it still has the value `old`: see Writer."""
-        if not self._checked:
-            self.check()
-        if self._folder is None:
-            try:
-                self._patiently(lambda: self._bd.sql(swap_to_sql(key, old, new, self._bd.settings.actor)))
-            except BdFailed as error:
-                if NOT_WRITTEN in error.message:
-                    return False
-                if not no_sql(error):
-                    raise
-                self._folder = self._embedded_folder()
-                if self._folder is None:
-                    raise
-            else:
-                return True
-        with _locked(self._folder, self._bd.settings.bd_timeout, self._runtime):
+        written = self._by_sql(lambda: self._swap_on_server(key, old, new))
+        if written is not None:
+            return written
+        with self._locked():
             if (self._bd.kv_list().result().get(key) or None) != old:
                 return False
             self._bd.kv_set(key, new)
@@ -96,6 +80,27 @@ class BdWriter:
             check_version(version, lambda: self._embedded_folder() is None)
             self._guards = may_have_guards(version)
         self._checked = True
+
+    def _by_sql(self, write: Callable[[], T]) -> T | None:
+        """Write on a Dolt server. None: the database is embedded, and nothing is written yet."""
+        self.check()
+        if self._folder is None:
+            try:
+                return write()
+            except BdFailed as error:
+                self._folder = self._embedded_folder() if no_sql(error) else None
+                if self._folder is None:
+                    raise
+        return None
+
+    def _swap_on_server(self, key: str, old: str | None, new: str | None) -> bool:
+        try:
+            self._patiently(lambda: self._bd.sql(swap_to_sql(key, old, new, self._bd.settings.actor)))
+        except BdFailed as error:
+            if NOT_WRITTEN not in error.message:
+                raise
+            return False
+        return True
 
     def _on_server(self, changes: Sequence[Change]) -> list[bool]:
         crossing = [change for change in changes if change.crosses_closed]
@@ -153,8 +158,23 @@ class BdWriter:
         folder, database = self._bd.folders()
         return folder if database.name == "embeddeddolt" else None
 
-    def _embedded(self, folder: Path, change: Change) -> bool:
-        with _locked(folder, self._bd.settings.bd_timeout, self._runtime):
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[Path]:
+        """Hold an exclusive lock on the folder of the embedded database. Raises BdTimeout and BdFailed."""
+        folder = self._folder
+        assert folder
+        with contextlib.ExitStack() as lock:
+            try:
+                lock.enter_context(locked(folder, self._bd.settings.bd_timeout.total_seconds(), self._runtime))
+            except TimeoutError:
+                raise BdTimeout(f"{folder} is locked by another bdauto", hint="see what holds it") from None
+            except OSError as error:
+                words = f"{folder} cannot be locked: {error.strerror}"
+                raise BdFailed(words, hint="an embedded database needs a local folder that can be read") from None
+            yield folder
+
+    def _embedded(self, change: Change) -> bool:
+        with self._locked() as folder:
             beads = self._bd.read([change.bead.id]).result().beads
             if len(beads) != 1:
                 return False
@@ -240,21 +260,3 @@ def _content(file: Path) -> bytes:
         return file.read_bytes()
     except OSError:
         return b""
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, timeout: timedelta, runtime: Runtime) -> Iterator[None]:
-    """Hold an exclusive lock on a folder. Raises BdTimeout and BdFailed."""
-    with contextlib.ExitStack() as lock:
-        try:
-            lock.enter_context(locked(folder, timeout.total_seconds(), runtime))
-        except TimeoutError:
-            raise BdTimeout(f"{folder} is locked by another bdauto", hint="see what holds it") from None
-        except OSError as error:
-            raise _no_lock(folder, error) from None
-        yield
-
-
-def _no_lock(folder: Path, error: OSError) -> BdFailed:
-    words = f"{folder} cannot be locked: {error.strerror}"
-    return BdFailed(words, hint="an embedded database needs a local folder that can be read")

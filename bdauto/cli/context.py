@@ -15,8 +15,9 @@ from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings, Kind
 from bdauto.bd import process
 from bdauto.bd.change import DryWriter, Writer
-from bdauto.bd.client import Bd, private_db
+from bdauto.bd.client import Bd
 from bdauto.bd.command import without_own
+from bdauto.bd.folder import private_db
 from bdauto.bd.server_address import read_object
 from bdauto.bd.tracker import tracker_at
 from bdauto.bd.writer import BdWriter

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from bdauto.agents.runner import CheckContext
-from bdauto.bd.client import Bd, RunningCommand
+from bdauto.bd.client import Bd
+from bdauto.bd.running import RunningCommand
 from bdauto.bd.versions import check_version
 from bdauto.clock import Runtime
 from bdauto.diagnostics.record_checks import Topology, record_checks, shared_job_checks

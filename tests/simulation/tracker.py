@@ -11,7 +11,8 @@ from typing import Any, Generic, NoReturn, TypeVar
 import msgspec
 
 from bdauto.bd.change import MARK, Change, Moment
-from bdauto.bd.client import Bd, RunningCommand
+from bdauto.bd.client import Bd
+from bdauto.bd.running import RunningCommand
 from bdauto.domain.bead import Bead, BeadList, Dependency
 from bdauto.domain.notes import CLAIM_NOTE, WRITTEN
 from bdauto.domain.record import CLAIMED_AT, PENDING_NOTE, PLACE

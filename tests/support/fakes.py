@@ -15,8 +15,9 @@ from bdauto.agents.runner import Runner
 from bdauto.agents.runner_status import Part, RunnerStatus
 from bdauto.agents.service_runner import service_part
 from bdauto.bd.change import MARK, Change, Moment, Writer
-from bdauto.bd.client import Bd, RunningCommand
+from bdauto.bd.client import Bd
 from bdauto.bd.parsing import parse_beads
+from bdauto.bd.running import RunningCommand
 from bdauto.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import Gate, Known

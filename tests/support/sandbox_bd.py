@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from bdauto.bd.client import Bd, RunningCommand, _failure, lacks_readonly
+from bdauto.bd.client import Bd
+from bdauto.bd.running import RunningCommand, failure, lacks_readonly
 from bdauto.domain.settings import BdSettings
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.fake_bd import main as stand_in
@@ -30,7 +31,7 @@ class InProcess(Bd):
 
         def result() -> T:
             if answer.code != 0:
-                raise _failure(verb, answer.code, answer.out.encode(), answer.err.encode())
+                raise failure(verb, answer.code, answer.out.encode(), answer.err.encode())
             return parse(answer.out.encode())
 
         return Answered(result)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bdauto.bd.change import DryWriter, Writer
-from bdauto.bd.client import RunningCommand
+from bdauto.bd.running import RunningCommand
 from bdauto.domain.bead import BeadList
 from bdauto.domain.settings import DispatchSettings, ReapSettings, RunSettings, Secret, TelemetrySettings, Watch
 from bdauto.errors import BdFailed

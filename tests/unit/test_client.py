@@ -17,7 +17,10 @@ import pytest
 from pytest_subprocess import FakeProcess
 
 from bdauto.bd import command, process
-from bdauto.bd.client import Bd, RunningCommand, checked_id, private_db
+from bdauto.bd.bead_lists import checked_id
+from bdauto.bd.client import Bd
+from bdauto.bd.folder import private_db
+from bdauto.bd.running import RunningCommand
 from bdauto.bd.versions import check_version
 from bdauto.cli.validation import check_bd
 from bdauto.domain.bead import BeadList

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from bdauto.agents.job_questions import BUDGET, JobQuestions
-from bdauto.bd.client import RunningCommand
+from bdauto.bd.running import RunningCommand
 from bdauto.domain import breaker
 from bdauto.domain.bead import BeadList
 from bdauto.domain.breaker import Breaker, Death

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bdauto.bd.client import _schema_hint
+from bdauto.bd.running import schema_hint
 from bdauto.diagnostics.record_checks import Topology, record_checks
 from bdauto.domain.findings import Check, Level
 from bdauto.sandbox import Sandbox
@@ -82,5 +82,5 @@ def test_bd_before_1_3_can_revert_on_a_server() -> None:
     ],
 )
 def test_a_failure_of_the_schema_says_what_to_do(said: str, hint: str) -> None:
-    assert hint in _schema_hint(said)
-    assert bool(_schema_hint(said)) is bool(hint)
+    assert hint in schema_hint(said)
+    assert bool(schema_hint(said)) is bool(hint)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bdauto.bd.client import Bd, RunningCommand
+from bdauto.bd.client import Bd
+from bdauto.bd.running import RunningCommand
 from bdauto.bd.tracker import redirected, tracker_at
 from bdauto.cli.validation import check_bd
 from bdauto.domain.settings import BdSettings

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bdauto.bd.change import MARK, Change, DryWriter, LookBack, Moment, apply_each
-from bdauto.bd.client import Bd, RunningCommand
+from bdauto.bd.client import Bd
+from bdauto.bd.running import RunningCommand
 from bdauto.bd.sql import NOT_WRITTEN, NOTES_BYTES, OVERTAKEN
 from bdauto.bd.writer import BdWriter, to_options
 from bdauto.clock import Runtime
