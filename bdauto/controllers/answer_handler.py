@@ -1,30 +1,28 @@
-"""How the attempts of one cycle end: what the answer to each POST does to its bead, and what the cycle reports.
+"""How the attempts of one cycle end: what the answer to each POST does to its bead.
 
 docs/decisions.md has the table.
 """
 
-import contextlib
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from bdauto import log
 from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted, Refused, Started, Unknown
-from bdauto.controllers.claims import Claim, Claims, ReleaseResult
+from bdauto.controllers.claim_writes import Claim, ReleaseResult
+from bdauto.controllers.claims import Claims
+from bdauto.controllers.cycle_reports import CycleReports
 from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.bead import Bead
 from bdauto.domain.constants import EXPORT_DELAY, IN_A_ROW
-from bdauto.domain.notes import UNKNOWN
-from bdauto.domain.outcome import BeadOutcome, BeadReport
-from bdauto.errors import BdautoError, BdError, BdFailed, BdTimeout, PartlyDone, ServiceDown, ServiceDrift
+from bdauto.domain.outcome import BeadOutcome
+from bdauto.errors import BdError, BdFailed, BdTimeout, PartlyDone, ServiceDown, ServiceDrift
 
 NOT_VISIBLE_RETRY = timedelta(minutes=1)
 """A bead that the service does not see yet is tried again after this long: its export is at most a minute old then."""
 
 
-class AnswerHandler:
-    """Ends attempts and keeps a report of each bead. Every method but `report` may raise BdError."""
+class AnswerHandler(CycleReports):
+    """Ends attempts, and reports each bead. Every method but `report` may raise BdError."""
 
     def __init__(
         self,
@@ -35,30 +33,12 @@ class AnswerHandler:
         *,
         dry_run: bool = False,
     ) -> None:
-        self.reports: list[BeadReport] = []
+        super().__init__(started_jobs, dry_run=dry_run)
         self._claims = claims
-        self._started_jobs = started_jobs
         self._max_attempts = max_attempts
         self._now = now
-        self._dry_run = dry_run
         self._refused: list[tuple[Claim, str]] = []
-        self._passed_over: BdautoError | None = None
         self._not_started = 0
-
-    @property
-    def dispatched(self) -> int:
-        """How many beads were dispatched."""
-        return sum(report.outcome is BeadOutcome.dispatched for report in self.reports)
-
-    def may_run(self, attempt: str) -> bool:
-        """Return whether a job of this attempt runs or may run."""
-        running = (BeadOutcome.dispatched, BeadOutcome.unknown, BeadOutcome.failed)
-        return any(report.attempt == attempt and report.outcome in running for report in self.reports)
-
-    @property
-    def at_capacity(self) -> bool:
-        """Whether the service said that it takes no further bead."""
-        return any(report.outcome is BeadOutcome.busy for report in self.reports)
 
     def apply(self, claim: Claim, answer: Answer) -> bool:
         """Apply the answer to the claimed bead. Return whether to go on with the next.
@@ -90,7 +70,7 @@ class AnswerHandler:
                 if self._release(claim, BeadOutcome.misconfigured, error, error=error, back_off=again):
                     opened = f"; {claim.bead.id} is open again"
                     raise ServiceDrift(
-                        f"{service} is misconfigured: {error}{'' if self._moved else opened}",
+                        f"{service} is misconfigured: {error}{'' if self.moved else opened}",
                         hint=hint,
                     )
                 return False
@@ -116,34 +96,6 @@ class AnswerHandler:
 
         self._end_held(end)
 
-    def failure(self) -> BdautoError | None:
-        """Return the error that the beads' outcomes amount to: partly done when any bead was dispatched."""
-        seen = {report.outcome: report for report in self.reports}
-        unknown = seen.get(BeadOutcome.unknown)
-        if unknown:
-            return ServiceDrift(
-                f"{unknown.id}: {UNKNOWN}: {unknown.detail}; it may run: it stays claimed until the reaper settles it"
-            )
-        if self._passed_over:
-            return self._passed_over
-        bad = seen.get(BeadOutcome.unavailable) or seen.get(BeadOutcome.refused)
-        if not bad:
-            failed = seen.get(BeadOutcome.failed)
-            return BdFailed(f"nothing was dispatched: {failed.detail}") if failed and not self.dispatched else None
-        again = " again" if bad.attempt else ""  # it was claimed
-        if self.dispatched:
-            return PartlyDone(f"partly done: {bad.id} is open{again}: {bad.detail}")
-        return ServiceDown(f"nothing was dispatched: {bad.id} is open{again}: {bad.detail}")
-
-    def pass_over(self, bead: Bead, words: str, job: str = "", error: BdautoError | None = None) -> None:
-        """Leave a bead alone in this cycle, and report why. `error` becomes the cycle's error.
-
-        The same reason as in the cycle before is logged as info, not as a warning.
-        """
-        self._passed_over = self._passed_over or error
-        level = logging.WARNING if self._started_jobs.is_news(bead.id, words) else logging.INFO
-        self.report(bead, BeadOutcome.kept, words, job, level)
-
     def is_exhausted(self, bead: Bead) -> bool:
         """Block a bead that has had all its attempts and was opened since, say by its agent. Return whether it had."""
         if bead.record.attempts < self._max_attempts:
@@ -155,32 +107,6 @@ class AnswerHandler:
             written = self._claims.exhaust(bead, why)
             self.report(bead, BeadOutcome.quarantined if written else BeadOutcome.lost, why)
         return True
-
-    @contextlib.contextmanager
-    def naming(self, what: Claim | Bead) -> Iterator[None]:
-        """Report the bead as failed if bd fails in the block, unless the block has reported it."""
-        bead_id = what.bead.id if isinstance(what, Claim) else what.id
-        try:
-            yield
-        except BdError as error:
-            if all(report.id != bead_id for report in self.reports):
-                self.report(what, BeadOutcome.failed, str(error))
-            raise
-
-    def report(
-        self, what: Claim | Bead, outcome: BeadOutcome, detail: str = "", job: str = "", level: int | None = None
-    ) -> None:
-        """Report and log what became of a bead, at the outcome's log level unless `level` is given."""
-        bead, attempt = (what.bead, what.attempt) if isinstance(what, Claim) else (what, "")
-        bead_id = bead.id
-        self.reports.append(BeadReport(bead_id, outcome, job, detail, attempt))
-        if self._dry_run and outcome is BeadOutcome.dispatched:
-            log.event("would-dispatch", bead=bead_id, title_=bead.title)
-        elif self._dry_run and outcome in (BeadOutcome.adopted, BeadOutcome.reverted):
-            log.event("would-adopt", bead=bead_id, job=job, title_=bead.title)
-        else:
-            level = level or outcome.level
-            log.event(outcome, level, bead=bead_id, job=job, attempt=attempt, detail=detail, title_=bead.title)
 
     def _record(self, claim: Claim, job: str) -> None:
         try:
@@ -260,11 +186,6 @@ class AnswerHandler:
         else:
             self.report(claim, outcome, detail)
         return ended is not ReleaseResult.alive
-
-    @property
-    def _moved(self) -> bool:
-        """Whether the bead that was reported last is somebody else's."""
-        return self.reports[-1].outcome is BeadOutcome.lost
 
     def _unknown(self, claim: Claim, error: str) -> None:
         self.report(claim, BeadOutcome.unknown, error)

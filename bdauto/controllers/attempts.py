@@ -13,7 +13,8 @@ from bdauto.bd.prefetch import MAX_AGE
 from bdauto.clock import Runtime
 from bdauto.controllers.answer_handler import AnswerHandler
 from bdauto.controllers.breaker_store import BreakerStore
-from bdauto.controllers.claims import Claim, Claims
+from bdauto.controllers.claim_writes import Claim
+from bdauto.controllers.claims import Claims
 from bdauto.controllers.gate import Gate, Step
 from bdauto.controllers.hold import Hold
 from bdauto.controllers.started_jobs import StartedJob, StartedJobs

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from bdauto.bd.change import MARK, as_read
-from bdauto.controllers.claims import Claim, Claims, ReleaseResult
+from bdauto.controllers.claim_writes import Claim, ReleaseResult
+from bdauto.controllers.claims import Claims
 from bdauto.controllers.late_notes import DELAY
 from bdauto.controllers.started_jobs import StartedJob
 from bdauto.domain.notes import failure_note

@@ -12,10 +12,11 @@ from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.runner import Runner
 from bdauto.bd.change import Change
-from bdauto.controllers import answer_handler, attempts, claims, day_limits, ready_queue
+from bdauto.controllers import answer_handler, attempts, claim_writes, claims, day_limits, ready_queue
 from bdauto.controllers.answer_handler import AnswerHandler
 from bdauto.controllers.attempts import Attempts
-from bdauto.controllers.claims import Claim, Claims, ReleaseResult
+from bdauto.controllers.claim_writes import Claim, ReleaseResult
+from bdauto.controllers.claims import Claims
 from bdauto.controllers.earlier_jobs import EarlierJobs
 from bdauto.controllers.gate import Gate, TrackerGate
 from bdauto.controllers.hold import Hold
@@ -82,7 +83,7 @@ def _release_blind() -> Replaced:
 
 @mutation("a release overlooks that the agent has written")
 def _release_deaf() -> Replaced:
-    return [Replacement(claims, "sign_of_life", lambda bead: False)]
+    return [Replacement(claim_writes, "sign_of_life", lambda bead: False)]
 
 
 @mutation("the note of a claim that came to nothing stays")
@@ -275,7 +276,7 @@ def _never_misdirected() -> Replaced:
 
 @mutation("an outage is noted at each try")
 def _notes_all() -> Replaced:
-    return [Replacement(claims, "error_kind", lambda error: object())]
+    return [Replacement(claim_writes, "error_kind", lambda error: object())]
 
 
 # Earlier jobs
