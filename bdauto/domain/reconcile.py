@@ -19,6 +19,8 @@ from bdauto.sanitize import clean
 
 SILENCE = "silence: "
 """The start of why a silent job was ended."""
+TOOL_SILENCE = timedelta(hours=2)
+"""How long a tool of an agent may run without a word: builds and test suites print nothing until their end."""
 RUNNING = ("in_progress", "open")
 """Statuses of a bead whose job goes on. An open one gets its claim back before it is dispatched again."""
 
@@ -26,8 +28,9 @@ RUNNING = ("in_progress", "open")
 class RunningJob(msgspec.Struct, frozen=True):
     """A job that runs on this machine, the bead that it was started for, and when it was started.
 
-    It was `heard` last then. It is ended if it is silent for longer than `silence`. None: it may be. `give_up` says why
-    it cannot begin, and must be ended. A `checked` job goes on with the check when its agent has closed the bead.
+    It was `heard` last then. It is ended if it is silent for `silence`, or for TOOL_SILENCE while a tool of its agent
+    runs. None: it may be silent. `give_up` says why it cannot begin, and must be ended. A `checked` job goes on with the
+    check when its agent has closed the bead.
     """
 
     bead: str
@@ -37,6 +40,12 @@ class RunningJob(msgspec.Struct, frozen=True):
     silence: timedelta | None = None
     give_up: str = ""
     checked: bool = False
+    in_tool: bool = False
+
+    @property
+    def allowed(self) -> timedelta | None:
+        """How long it may be silent."""
+        return self.silence and max(self.silence, TOOL_SILENCE if self.in_tool else self.silence)
 
 
 class Fate(StrEnum):
@@ -123,15 +132,16 @@ def decide(
         return Decision(running, Fate.stopped, running.give_up)
     if why := silent(running, bead.updated_at, now):  # a note is a sign of life, too
         return Decision(running, Fate.stopped, why)
-    lingers = [closed_at + linger] if bead.status == "closed" else []
-    talks = [_heard(running, bead.updated_at) + running.silence] if running.silence else []
-    return Decision(running, Fate.goes_on, due=min([*lingers, *talks], default=None))
+    due = [closed_at + linger] if bead.status == "closed" and not running.checked else []
+    if running.silence and running.allowed:  # its tool may end meanwhile
+        due.append(min(_heard(running, bead.updated_at) + running.allowed, now + running.silence))
+    return Decision(running, Fate.goes_on, due=min(due, default=None))
 
 
 def silent(running: RunningJob, noted: datetime, now: datetime) -> str:
     """Return why a job must end that was silent for too long, or "". `noted` is another sign of its life."""
-    if running.silence and now - _heard(running, noted) >= running.silence:
-        return f"{SILENCE}nothing was written for {format_duration(running.silence)}"
+    if running.allowed and now - _heard(running, noted) >= running.allowed:
+        return f"{SILENCE}nothing was written for {format_duration(running.allowed)}"
     return ""
 
 

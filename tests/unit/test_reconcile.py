@@ -123,3 +123,21 @@ def test_a_silent_job_is_ended_and_a_note_is_a_sign_of_life(
     decision = decide(running, found, [], "agent", None, linger=LINGER, now=NOW)
     assert decision.fate is (Fate.stopped if ended else Fate.goes_on)
     assert decision.why == ("silence: nothing was written for 30m" if ended else "")
+
+
+def test_a_job_that_leaves_its_tool_is_looked_at_again_in_time() -> None:
+    """Within a tool call it may be silent for two hours. Its agent may go on, and be silent then."""
+    at_work = RunningJob("x-1", "a1", NOW, NOW - timedelta(minutes=20), timedelta(minutes=30), in_tool=True)
+    own = bead(status="in_progress", metadata=OWN, updated_at=NOW - timedelta(minutes=20))
+    decision = decide(at_work, own, [], "agent", None, linger=LINGER, now=NOW)
+    assert (decision.fate, decision.due) == (Fate.goes_on, NOW + timedelta(minutes=30))
+    late = decide(at_work, own, [], "agent", None, linger=LINGER, now=NOW + timedelta(minutes=100))
+    assert (late.fate, late.why) == (Fate.stopped, "silence: nothing was written for 2h")
+
+
+def test_a_job_with_a_check_is_not_looked_at_all_the_time() -> None:
+    """Its agent has closed the bead, and the check takes its time."""
+    checked = RunningJob("x-1", "a1", NOW - timedelta(hours=1), checked=True)
+    done = bead(status="closed", metadata=OWN, updated_at=NOW - timedelta(minutes=20))
+    decision = decide(checked, done, [edit("status", "closed", "agent")], "agent", None, linger=LINGER, now=NOW)
+    assert (decision.fate, decision.due) == (Fate.goes_on, None)

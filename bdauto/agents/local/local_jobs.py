@@ -28,8 +28,6 @@ from bdauto.domain.record import Result, Run
 from bdauto.domain.results import ended_run
 from bdauto.errors import ServiceDown, ServiceError
 
-TOOL_SILENCE = timedelta(hours=2)
-"""How long a tool of an agent may run without a word: builds and test suites print nothing until their end."""
 LATELY = 86_400.0
 """Seconds after a job's end. Until then each sweep looks at it, unless it is marked as recorded."""
 
@@ -222,11 +220,12 @@ class LocalJobs(Runner):
 
 
 def running_job(jobs: Jobs, record: JobRecord) -> RunningJob:
-    """Describe a running job. Within a tool call an agent may be silent for TOOL_SILENCE."""
+    """Describe a running job. While a check runs it may be silent."""
     job, heard, silence = record.attempt, None, None
     if record.silence and running_step(jobs.path / job) is None:
         silence, heard = timedelta(seconds=record.silence), heard_at(jobs, job)
-        if heard and datetime.now(UTC) - heard > silence and (last := last_event(jobs, job)) and last.tool:
-            silence = max(silence, TOOL_SILENCE)
-    started = datetime.fromtimestamp(record.started, UTC)
-    return RunningJob(record.bead, job, started, heard, silence, checked=bool(record.gates))
+    quiet = datetime.now(UTC) - heard if heard else timedelta()
+    # long before it counts, because whoever decides about the job does so a moment later
+    in_tool = bool(silence and quiet >= silence / 2 and (last := last_event(jobs, job)) and last.tool)
+    started, checked = datetime.fromtimestamp(record.started, UTC), bool(record.gates)
+    return RunningJob(record.bead, job, started, heard, silence, checked=checked, in_tool=in_tool)
