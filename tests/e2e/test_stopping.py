@@ -1,12 +1,14 @@
 """Who changed a running bead decides about its job: another person's change ends it, the agent's own never does."""
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from tests.e2e.test_local_agent import RECORDED, Machine, machine, until
 from tests.support.cli import Done, metadata, status, tell
+from tests.support.patience import seconds
 
 __all__ = ["machine"]
 
@@ -73,6 +75,83 @@ def test_the_agent_s_own_change_does_not_end_its_job(machine: Machine, what: str
     assert {one["outcome"] for one in swept(machine).json["beads"]} <= {"kept"}
     assert machine.jobs.running()
     assert status(machine.world, bead) != "open"
+
+
+PHASES = {
+    "before its first note": "sleep 300",
+    "at work": "$BD note $BEAD_ID 'claimed by agent'; touch $HERE/ready-$BEAD_ID; sleep 300",
+    "in a tool call": """echo '{"type":"assistant","message":{"content":[{"type":"tool_use","name":"Bash",'
+echo '"input":{"command":"make"}}]},"session_id":"s"}'; sleep 300""",
+    "in its check": "exit 0",
+}
+"""What an agent is at when somebody changes its bead."""
+UNASSIGNED = ["update", "{id}", "-a", ""]
+TAKEN = ["update", "{id}", "-a", "agent-2"]
+CLOSED, BLOCKED = CHANGES["close"][0], CHANGES["block"][0]
+TITLE, PRIORITY = ["update", "{id}", "--title", "Another"], ["update", "{id}", "-p", "0"]
+CASES: list[tuple[str, str, str, list[list[str]], bool]] = [
+    ("at work", "ada", "closes", [CLOSED], False),
+    ("at work", "ada", "blocks", [BLOCKED], False),
+    ("at work", "ada", "defers", [CHANGES["defer"][0]], False),
+    ("at work", "ada", "gives to bob", [CHANGES["reassign"][0]], False),
+    ("at work", "ada", "takes away", [UNASSIGNED], False),
+    ("at work", "agent-2", "closes", [CLOSED], False),
+    ("at work", "agent-2", "takes for itself", [TAKEN], False),
+    ("at work", "ada", "deletes", [["delete", "{id}", "--force"]], True),
+    ("at work", "ada", "changes the priority", [PRIORITY], True),
+    ("at work", "ada", "changes the title", [TITLE], True),
+    ("at work", "ada", "comments", [["comment", "{id}", "how is it?"]], True),
+    ("at work", "ada", "notes", [["note", "{id}", "use the blue one"]], True),
+    ("at work", "ada", "opens", [["update", "{id}", "-s", "open"]], True),
+    ("at work", "ada", "closes and opens", [CLOSED, ["update", "{id}", "-s", "open"]], True),
+    ("at work", "beads-dispatcher", "notes", [["note", "{id}", "dispatched: job=x"]], True),
+    ("at work", "agent", "closes", [CLOSED], True),
+    ("at work", "agent", "blocks", [BLOCKED], True),
+    ("at work", "agent", "defers", [CHANGES["defer"][0]], True),
+    ("at work", "agent", "gives to bob", [CHANGES["reassign"][0]], True),
+    ("at work", "agent", "takes away", [UNASSIGNED], True),
+    ("at work", "agent", "notes and changes the priority", [["note", "{id}", "half done"], PRIORITY], True),
+    ("at work", "agent, then ada", "closes, then the title", [CLOSED, TITLE], True),
+    ("before its first note", "ada", "closes", [CLOSED], False),
+    ("before its first note", "ada", "changes the title", [TITLE], True),
+    ("in a tool call", "ada", "blocks", [BLOCKED], False),
+    ("in a tool call", "ada", "gives to bob", [CHANGES["reassign"][0]], False),
+    ("in a tool call", "agent", "closes", [CLOSED], True),
+    ("in its check", "ada", "closes", [CLOSED], False),
+    ("in its check", "agent-2", "takes for itself", [TAKEN], False),
+    ("in its check", "ada", "notes", [["note", "{id}", "look at the log"]], True),
+]
+"""When, who, what, by which calls of bd, and whether the job goes on."""
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("phase", PHASES)
+def test_who_did_what_and_when_decides_about_each_job(machine: Machine, phase: str) -> None:
+    cases = [case for case in CASES if case[0] == phase]
+    machine.does(f"HERE={machine.world.folder}; cd $HERE; until [ -e go ]; do sleep 0.1; done; {PHASES[phase]}")
+    beads = [machine.world.create(f"{who} {what}") for _, who, what, _, _ in cases]
+    check = ("--agent-check", "sleep 300") if phase == "in its check" else ()
+    sent = machine.dispatch("--max", "40", "--agent-slots", "40", *check)
+    assert set(sent.outcomes) == set(beads)
+    jobs = {bead: machine.job(bead) for bead in beads}
+    (machine.world.folder / "go").touch()
+    if phase == "at work":
+        until(lambda: all((machine.world.folder / f"ready-{bead}").exists() for bead in beads))
+    if phase == "in its check":
+        until(lambda: all((machine.jobs.path / job / "step").exists() for job in jobs.values()))
+    for bead, (_, who, _, calls, _) in zip(beads, cases, strict=True):
+        actors = who.split(", then ")
+        for number, words in enumerate(calls):
+            changed_by(machine, actors[min(number, len(actors) - 1)], bead, words)
+    swept(machine)
+    ends = [bead for bead, case in zip(beads, cases, strict=True) if not case[4]]
+    asked = time.monotonic()
+    until(lambda: not any(machine.jobs.state(jobs[bead]) == "running" for bead in ends))
+    assert time.monotonic() - asked < seconds(10)
+    swept(machine)
+    lives = {bead: machine.jobs.state(jobs[bead]) == "running" for bead in beads}
+    wrong = {(who, what) for bead, (_, who, what, _, goes) in zip(beads, cases, strict=True) if lives[bead] != goes}
+    assert not wrong
 
 
 def test_an_agent_that_has_closed_its_bead_is_ended_after_a_while(machine: Machine) -> None:
