@@ -11,7 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from tests.simulation.chains import attempts
 from tests.simulation.history import History, run
+from tests.simulation.lives import live
 from tests.simulation.mutations import MUTATIONS, RARE, look_for
 from tests.simulation.shrink import explain, shrink
 
@@ -27,12 +29,17 @@ def main() -> int:
     parser.add_argument("--history", type=int, help="run and print this one history alone")
     parser.add_argument("--mutations", action="store_true", help="look for each mutation in so many histories")
     parser.add_argument("--only", default="", help="of the mutations those whose name contains this")
+    parser.add_argument(
+        "--lives", action="store_true", help="run lives of single jobs, and chains of attempts, instead"
+    )
     options = parser.parse_args()
     gc.freeze()  # what was imported is not looked through at each collection
     if options.history is not None:
         history = run(options.history)
         print(history.story())
         return _report(history) if history.violation else 0
+    if options.lives:
+        return _lives(options.number)
     seeds = [int(seed) * SPREAD for seed in options.seeds.split(",")]
     if options.mutations:
         return _look_for_all([name for name in MUTATIONS if options.only in name], seeds[0], options.number)
@@ -44,6 +51,19 @@ def main() -> int:
         missed = ", ".join(f"{fault} at {step}" for step, fault in sorted(possible - met.keys()))
         print(f"{len(possible)} pairs of a step and a fault, {len(met)} met; not met: {missed or 'none'}", flush=True)
     return failed
+
+
+def _lives(number: int) -> int:
+    """Run so many lives, and a twentieth of that as chains."""
+    lived = [live(seed) for seed in range(number)]
+    chains = [attempts(seed) for seed in range(number // 20)]
+    found = [f"life {one.seed}: {one.violation}" for one in lived if one.violation]
+    found += [f"chain {one.seed}: {one.violation}" for one in chains if one.violation]
+    stopped = sum(bool(one.stopped) for one in lived)
+    resumed = sum(chain.resumed for chain in chains)
+    print(f"{number} lives, {stopped} stopped; {len(chains)} chains, {resumed} times resumed; {len(found)} violations")
+    print(*found[:5], sep="\n", flush=True)
+    return min(len(found), 1)
 
 
 def _many(first: int, number: int, met: "Counter[tuple[str, str]]", possible: set[tuple[str, str]]) -> int:
