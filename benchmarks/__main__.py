@@ -35,7 +35,7 @@ PAGE = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "images" / "wall-time.svg"
 SCENE_SECONDS = 40.0
 """A scene stops after this long, once it has its least rounds."""
-ONLY = (*ROWS, "local", "memory", "chart", "latency", "hour", "day")
+ONLY = (*ROWS, "local", "memory", "chart", "latency", "ends", "hour", "day")
 
 
 def _conditions(world: World) -> str:

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from benchmarks.day import day_table
+from benchmarks.job_ends import job_ends
 from benchmarks.local import local_costs
 from benchmarks.measure import Sample
 from benchmarks.page import HEAD, Row, table
@@ -145,6 +146,8 @@ def sections(bench: Bench, wanted: Sequence[str], conditions: str, hour: IdleHou
         found["lengths"], picture = lengths(bench)
     if "latency" in wanted:
         found["latency"] = latency_table(latencies(bench.stage))
+    if "ends" in wanted:
+        found["ends"] = job_ends(bench.stage.world)
     if hour:
         idle = hour.measure()
         found["hour"] = hour_table(idle)
