@@ -29,8 +29,8 @@ class RunningJob(msgspec.Struct, frozen=True):
     """A job that runs on this machine, the bead that it was started for, and when it was started.
 
     It was `heard` last then. It is ended if it is silent for `silence`, or for TOOL_SILENCE while a tool of its agent
-    runs. None: it may be silent. `give_up` says why it cannot begin, and must be ended. A `checked` job goes on with the
-    check when its agent has closed the bead.
+    runs. None: it may be silent. `give_up` says why it cannot begin, and must be ended. A `checked` job goes on with
+    the check when its agent has closed the bead.
     """
 
     bead: str

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 INTERVAL = 0.5
 """Seconds between two looks whether a job of this machine has ended. A look costs a few system calls."""
+SOONEST = 1.0
+"""Seconds between two looks at jobs because of the time alone, at least."""
 FIRST_ASK = 2.0
 """Seconds after which a job is asked about again whose agent has closed its bead and has not ended, and after which a
 look that failed is repeated. It doubles."""
@@ -44,8 +46,12 @@ class JobWatch:
         """In how many seconds the jobs are looked at again, whatever happens until then."""
         if self._failures:
             return min(FIRST_ASK * 2.0**self._failures, self._context.settings.dispatch_every.total_seconds())
+        return max(self._due_in, SOONEST)
+
+    @property
+    def _due_in(self) -> float:
         due, now = self.reconciler.due, self._context.runtime.now()
-        return max((due - now).total_seconds(), 0.0) if due and self._running else float("inf")
+        return (due - now).total_seconds() if due and self._running else float("inf")
 
     @property
     def on_this_machine(self) -> bool:
@@ -88,7 +94,7 @@ class JobWatch:
         Jobs whose beads others have changed are asked to end. Raises BdError.
         """
         revision = self._context.watcher.now()
-        if revision is not None and revision == self._seen and self.next_look > 0:
+        if revision is not None and revision == self._seen and not self._failures and self._due_in > 0:
             return False
         self._failures = min(self._failures + 1, 30)
         left = self._left(runner)
