@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 256
 TIMEOUT = 5.0
-THREADS = 4
-"""Threads that answer. A page that is made can take seconds, and a probe must not wait for it."""
+THREADS = 8
+"""Threads that answer. A page takes seconds to make, a stream of events holds one, and a probe must not wait."""
 ANSWER_TIMEOUT = 60.0
 """Seconds that a connection may be open whose request is being answered."""
 HEADER_LIMIT, BODY_LIMIT = 8192, 1024
@@ -42,23 +42,24 @@ TEXT = "text/plain; charset=utf-8"
 
 @dataclass(frozen=True)
 class Page:
-    """An answer."""
+    """An answer. `chunks` is sent in place of the body as it comes, and closed at the end."""
 
     status: int
     body: bytes
     content_type: str = TEXT
     headers: tuple[tuple[str, str], ...] = ()
+    chunks: Iterable[bytes] | None = None
 
 
 Pages = Mapping[str, Callable[[], Page]]
-Folders = Mapping[str, Callable[[str], Page]]
-"""Pages by the start of their path, e.g. `/beads/`; each gets what follows it, without a further slash."""
+Others = Callable[[str, str], Page | None]
+"""Answers a path and a query that are none of the pages. None: there is no such page."""
 
 
 class Listener:
     """Serves pages by path from daemon threads, until it is closed."""
 
-    def __init__(self, address: tuple[str, int], pages: Pages, folders: Folders | None = None) -> None:
+    def __init__(self, address: tuple[str, int], pages: Pages, others: Others = lambda *_: None) -> None:
         """Bind the address, port 0 being a free one. Raises UsageError."""
         host, port = address
         self._sockets: dict[int, Any] = {}
@@ -66,7 +67,7 @@ class Listener:
         silent.addHandler(logging.NullHandler())
         silent.propagate = False
         try:
-            answer = _application(pages, folders or {}, host)
+            answer = _application(pages, others, host)
             self._server = _Server(answer, self._sockets, adj=_adjustments(host, port))
         except (OSError, OverflowError, ValueError) as error:
             close_all(self._sockets)
@@ -103,12 +104,10 @@ def _adjustments(host: str, port: int) -> Any:
     )
 
 
-def _page(pages: Pages, folders: Folders, path: str) -> Page:
+def _page(pages: Pages, others: Others, path: str, query: str) -> Page:
     if path in pages:
         return pages[path]()
-    folder, slash, name = path.rpartition("/")
-    found = folders.get(folder + slash)
-    return found(name) if found and name else Page(404, f"not found; there are {', '.join(sorted(pages))}\n".encode())
+    return others(path, query) or Page(404, f"not found; there are {', '.join(sorted(pages))}\n".encode())
 
 
 def _tried(make: Callable[[], Page], path: str) -> Page:
@@ -148,7 +147,7 @@ def _address(name: str) -> IPv4Address | IPv6Address | None:
 
 
 def _application(
-    pages: Pages, folders: Folders, listening: str
+    pages: Pages, others: Others, listening: str
 ) -> "Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]":
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         headers: list[tuple[str, str]] = []
@@ -156,13 +155,14 @@ def _application(
         if path not in FOR_ALL and not is_own_name(environ.get("HTTP_HOST", ""), listening):
             found = Page(403, b"this is not a name of bdauto: ask by its address\n")
         elif environ["REQUEST_METHOD"] == "GET":
-            found = _tried(lambda: _page(pages, folders, path), path)
+            found = _tried(lambda: _page(pages, others, path, environ.get("QUERY_STRING", "")), path)
         else:
             found = Page(405, b"GET only\n")
             headers.append(("allow", "GET"))
-        headers += [("content-type", found.content_type), ("content-length", str(len(found.body))), *found.headers]
+        headers += [("content-type", found.content_type), *found.headers]
+        headers += [] if found.chunks is not None else [("content-length", str(len(found.body)))]
         start_response(f"{found.status} {HTTPStatus(found.status).phrase}", headers)
-        return [found.body]
+        return [found.body] if found.chunks is None else found.chunks
 
     return answer
 

@@ -16,12 +16,16 @@ from bdauto.domain.figures import Figures
 SIZE = {"width": 460, "height": 220}
 LABELS = 8
 """Days that have their name below the axis, at most."""
+LEAST = 0.1
+"""Minutes of the lowest mark of a logarithmic axis."""
 STYLE = Style(label_font_size=13, major_label_font_size=13, legend_font_size=13, font_family="sans-serif")
 
 
 def runs_chart(days: Mapping[str, Figures]) -> Markup:
     """Draw how many runs of each day closed their bead, and how many failed."""
-    chart = _chart(pygal.StackedBar, days, lambda count: f"{count:g}")
+    labels = _steps(max((day.ended - day.stopped for day in days.values()), default=0) or 1)
+    whole = [label for label in labels if label == int(label)]
+    chart = _chart(pygal.StackedBar, days, lambda count: f"{count:g}", y_labels=whole, range=(0, labels[-1]))
     chart.add("closed its bead", [day.ended - day.failed - day.stopped for day in days.values()])
     chart.add("failed", [day.failed for day in days.values()])
     return _drawn(chart, "Runs that ended, by day")
@@ -29,7 +33,11 @@ def runs_chart(days: Mapping[str, Figures]) -> Markup:
 
 def times_chart(days: Mapping[str, Figures]) -> Markup:
     """Draw within which time nine of ten beads were claimed, and nine of ten runs were over."""
-    chart = _chart(pygal.Bar, days, lambda minutes: f"{minutes:.4g}m")
+    times = [_minutes(time) for day in days.values() for time in (day.waiting.p90, day.running.p90)]
+    labels = _powers(max((minutes for minutes in times if minutes), default=1))
+    low = LEAST / 2  # waiting takes seconds and running minutes: on a linear axis it is not seen
+    axis = {"logarithmic": True, "zero": low, "y_labels": labels, "range": (low, labels[-1])}
+    chart = _chart(pygal.Bar, days, lambda minutes: f"{minutes:.4g}m", **axis)
     chart.add("waiting", [_minutes(day.waiting.p90) for day in days.values()])
     chart.add("running", [_minutes(day.running.p90) for day in days.values()])
     return _drawn(chart, "Waiting and running time, 90% within, by day")
@@ -37,13 +45,30 @@ def times_chart(days: Mapping[str, Figures]) -> Markup:
 
 def cost_chart(days: Mapping[str, Figures]) -> Markup:
     """Draw the cost of each day."""
-    chart = _chart(pygal.Bar, days, money, show_legend=False)
+    labels = _steps(max((day.cost_usd or 0 for day in days.values()), default=0) or 1)
+    chart = _chart(pygal.Bar, days, money, show_legend=False, y_labels=labels, range=(0, labels[-1]))
     chart.add("cost", [day.cost_usd for day in days.values()])
     return _drawn(chart, "Cost, by day")
 
 
 def _minutes(seconds: int | None) -> float | None:
-    return None if seconds is None else round(seconds / 60, 1)
+    """Return minutes for a logarithmic axis, which has no zero."""
+    return None if seconds is None else max(round(seconds / 60, 1), LEAST)
+
+
+def _powers(top: float) -> list[float]:
+    """Return the powers of ten from LEAST to the first one that is not below `top`."""
+    labels = [LEAST]
+    while labels[-1] < top:
+        labels.append(labels[-1] * 10)
+    return labels
+
+
+def _steps(top: float) -> list[float]:
+    """Return round numbers from 0 to the first one that is not below `top`, four or five of them."""
+    step = 10 ** math.floor(math.log10(top / 4)) if top > 0 else 1
+    step = next(size * step for size in (1, 2, 5, 10) if size * step * 4 >= top)
+    return [step * place for place in range(math.ceil(top / step) + 1)]
 
 
 def _chart(kind: Callable[..., Any], days: Mapping[str, Figures], formatter: Callable[[Any], str], **more: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -16,12 +17,18 @@ from bdauto.diagnostics import wording
 from bdauto.diagnostics.activity import Activity
 from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.explanation import Explanation, story
+from bdauto.diagnostics.run_list import ListedRun, State
 from bdauto.diagnostics.snapshot import Snapshot, last_note, place_words
+from bdauto.domain.bead import Bead
+from bdauto.domain.record import Result, Run
 from bdauto.domain.values import format_age
-from bdauto.sanitize import clean
+from bdauto.sanitize import clean, clean_lines
 from bdauto.web.charts import cost_chart, runs_chart, times_chart
+from bdauto.web.run_query import SINCE, RunQuery
 
 TEMPLATES = Path(__file__).with_name("templates")
+SCRIPT = Path(__file__).with_name("page.js")
+"""What keeps a page current where the browser runs scripts."""
 REFRESH = 30
 """Seconds after which a page that is served loads itself again."""
 REFRESH_SOON = 2
@@ -30,11 +37,19 @@ NOTES = 200
 """Lines of a bead's notes, the last ones, that its page holds."""
 TEXT_LIMIT = 2000
 """Characters of one text of a bead that a page holds."""
+LONG_TEXT_LIMIT = 20_000
+"""The same of a description and of acceptance criteria."""
+RUNS = 200
+"""Runs that a page lists, the newest."""
 NUMBERS = frozenset(
     {"dispatched", "closed", "failed", "cost", "per closed", "waiting", "running", "90%", "runs", "time"}
-    | {"priority", "waits", "age", "left", "number", "blocked, quarantined"}
+    | {"priority", "waits", "age", "left", "took", "turns", "number", "blocked, quarantined"}
 )
 """The columns of tables that hold numbers."""
+LESS = frozenset({"priority", "left", "agent", "turns", "age"})
+"""The columns that a small screen leaves out."""
+STATES = {State.running: "run", State.closed: "good", State.asks: "warn", State.failed: "bad"}
+"""The style of each state of a run; of the others `muted`."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +61,42 @@ class Week:
     reading: bool
 
 
+@dataclass(frozen=True)
+class BeadView:
+    """A bead, the ids of its jobs that are known, the oldest first, and those that run on this machine."""
+
+    explained: Explanation
+    jobs: tuple[str, ...]
+    live: frozenset[str]
+
+    def job(self, asked: str) -> str:
+        """Return this job if it is one of the bead's, else the last one, or ""."""
+        return asked if asked in self.jobs else self.jobs[-1] if self.jobs else ""
+
+    def log_of(self, run: Run) -> str:
+        """Return the job of a run whose log is known, or ""."""
+        return next((job for job in (run.job, run.attempt) if job in self.jobs), "")
+
+
 def report_page(activity: Activity) -> str:
     """Render a report as one file: it names its own content security policy, for no server does."""
-    return _render("report.html", activity.window.until, policy=content_security_policy(), **_parts(activity))
+    return _render(
+        "report.html", activity.window.until, policy=content_security_policy(served=False), **_parts(activity)
+    )
 
 
-def front_page(snapshot: Snapshot, week: Week, assignee: str, shown: int) -> str:
-    """Render the first page: what `bdauto status` shows, `shown` beads in each list, and the report."""
+def front_page(snapshot: Snapshot, week: Week, assignee: str, shown: int, board: str = "") -> str:
+    """Render the first page: what `bdauto status` shows, `shown` beads in each list, and the report.
+
+    The beads that need a person stand in a list of their own, so the alerts above leave them out.
+    """
     parts = _parts(week.activity) if week.activity else {}
     refresh = REFRESH_SOON if week.reading else REFRESH
+    alerts = active_alerts(snapshot, blocked=False)
     values: dict[str, Any] = {
-        "alerts": active_alerts(snapshot),
+        "alerts": alerts,
+        "board": board if board.startswith(("http://", "https://")) and "@" not in board else "",
+        "needed": len(alerts) + len(snapshot.quarantined) + len(snapshot.blocked),
         "assignee": assignee,
         "services": [(name, *found) for name, found in wording.services(snapshot.services)],
         "shown": shown,
@@ -67,11 +107,68 @@ def front_page(snapshot: Snapshot, week: Week, assignee: str, shown: int) -> str
     return _render("page.html", snapshot.now, linked=True, refresh=refresh, **values, **parts)
 
 
-def bead_page(explained: Explanation, job: str, log: str) -> str:
-    """Render a bead's explanation, its story, its notes, and the output of its last job, "" without a job."""
-    notes = [line for line in explained.bead.notes.splitlines() if line.strip()][-NOTES:]
-    values: dict[str, Any] = {"told": story(explained.bead), "notes": notes, "job": job, "log": Markup.escape(log)}
-    return _render("bead.html", explained.now, refresh=REFRESH, explained=explained, **values)
+def bead_page(view: BeadView, job: str, log: str) -> str:
+    """Render a bead: its text, its attempts, what happened when, why it is where it is, and the log of one job.
+
+    `job` and `log` are "" without a job.
+    """
+    explained = view.explained
+    bead = explained.bead
+    notes = [line for line in bead.notes.splitlines() if line.strip()][-NOTES:]
+    values: dict[str, Any] = {
+        "told": story(bead),
+        "notes": notes,
+        "texts": [(name, _long(text)) for name, text in _texts(bead) if text.strip()],
+        "timeline": timeline(bead),
+        "runs": bead.record.all_runs,
+        "job": job,
+        "live": job in view.live,
+        "log": Markup.escape(log),
+        "view": view,
+    }
+    return _render("bead.html", explained.now, linked=True, refresh=REFRESH, explained=explained, **values)
+
+
+def runs_page(runs: Sequence[ListedRun], asked: RunQuery, now: datetime) -> str:
+    """Render the runs that a query asks for, with links and a form for other queries."""
+    values: dict[str, Any] = {
+        "runs": runs[:RUNS],
+        "rest": max(len(runs) - RUNS, 0),
+        "asked": asked,
+        "states": [*State],
+        "times": [*SINCE],
+    }
+    return _render("runs.html", now, linked=True, refresh=REFRESH, **values)
+
+
+def timeline(bead: Bead) -> list[tuple[datetime, str, str]]:
+    """Return what is recorded of a bead, the oldest first: when, in words, and the style."""
+    found = [(bead.created_at, f"created by {bead.created_by}" if bead.created_by else "created", "muted")]
+    for number, run in enumerate(bead.record.all_runs, 1):
+        if run.claimed_at:
+            found.append((run.claimed_at, f"run {number} began{f' on {run.runner}' if run.runner else ''}", "run"))
+        if run.ended_at:
+            found.append((run.ended_at, f"run {number} ended: {result_text(run)}", result_style(run)))
+    if bead.closed_at:
+        found.append((bead.closed_at, f"closed: {bead.close_reason}" if bead.close_reason else "closed", "good"))
+    return sorted(found, key=lambda one: one[0])
+
+
+def result_text(run: Run) -> str:
+    """Say how a run ended, and why if that says more."""
+    if run.ended_at is None:
+        return "running"
+    result = run.result.value if run.result else "unknown"
+    return result if run.why in (None, "ok", "error", result) else f"{result}: {run.why}"
+
+
+def result_style(run: Run) -> str:
+    """Return the style of a run's result."""
+    if run.ended_at is None:
+        return "run"
+    if run.why == "question":
+        return "warn"
+    return {Result.completed: "good", Result.stopped: "muted"}.get(run.result or Result.lost, "bad")
 
 
 def error_page(words: str, now: datetime, refresh: int = REFRESH) -> str:
@@ -80,10 +177,21 @@ def error_page(words: str, now: datetime, refresh: int = REFRESH) -> str:
 
 
 @cache
-def content_security_policy() -> str:
-    """Return the policy under which the pages work: no script, no request, no style but their own."""
+def content_security_policy(*, served: bool) -> str:
+    """Return the policy under which the pages work: nothing but their own style, and if `served` their own script."""
     digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    own = "script-src 'self'; connect-src 'self'; form-action 'self'" if served else "form-action 'none'"
+    return f"default-src 'none'; style-src 'sha256-{digest}'; {own}; base-uri 'none'"
+
+
+def _texts(bead: Bead) -> tuple[tuple[str, str], ...]:
+    return ("Description", bead.description), ("Acceptance criteria", bead.acceptance_criteria)
+
+
+def _long(text: str) -> Markup:
+    """Clean a text of several lines and escape it."""
+    cut = text[:LONG_TEXT_LIMIT]
+    return Markup.escape(clean_lines(cut) + (" […]" if cut != text else ""))
 
 
 def _parts(activity: Activity) -> dict[str, Any]:
@@ -110,9 +218,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {
+        "less": LESS,
         "numbers": NUMBERS,
         "plural": wording.plural,
+        "result_style": result_style,
+        "result_text": result_text,
         "share": wording.share,
+        "state_style": lambda state: STATES.get(state, "muted"),
         "style": Markup(_style()),  # noqa: S704 - bdauto's own file
         "version": __version__,
     }

@@ -1,53 +1,55 @@
-"""The pages that `bdauto run --listen` serves: the tracker at a glance, and each bead explained. They only read.
+"""The pages that `bdauto run --listen` serves: the tracker at a glance, its runs, and each bead. They only read.
 
-Many readers cost the tracker what one costs: a page is kept for a while, and of those who ask at once one makes it.
+Many readers cost the tracker what one costs: what was read is kept for a while, and of those who ask at once one reads.
 The first page does not wait for the report, which takes longest: it is read in a thread of its own, and until it is
 there the page says so. Threads may call everything here.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from re import match
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from bdauto.agents.cli_adapters.table import Reader
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.diagnostics.activity import Activity, gather_activity
 from bdauto.diagnostics.explanation import explanation
+from bdauto.diagnostics.run_list import ListedRun, gather_runs
 from bdauto.diagnostics.snapshot import Snapshot, gather
-from bdauto.domain.bead import ID_PATTERN, Bead
+from bdauto.domain.bead import ID_PATTERN
 from bdauto.domain.settings import By, DispatchSettings, ReapSettings
 from bdauto.errors import BdautoError, NoSuchBead
-from bdauto.web.rendering import REFRESH_SOON, Week, bead_page, error_page, front_page
+from bdauto.web.logs import Stream, Streams, whole
+from bdauto.web.rendering import REFRESH_SOON, BeadView, Week, bead_page, error_page, front_page, runs_page
+from bdauto.web.run_query import RunQuery
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
 
+T = TypeVar("T")
 KEPT = timedelta(seconds=15)
-"""How long a page is kept."""
+"""How long what was read is kept."""
 REPORT_KEPT = timedelta(minutes=1)
 """How long a report is kept, from when it was read. One that could not be read is tried again with the next page."""
 REPORT = timedelta(days=7)
 SHOWN = 20
 """Beads in each list of the first page."""
-LOG_BYTES = 1 << 16
-"""Bytes of a job's output, from its end, that a bead's page holds."""
 PAGES = 200
-"""Pages that are kept at most."""
+"""Things that are kept at most."""
 WAITING = 2
-"""Readers that may wait for a page at a time. Others are told to come again: probes must find a thread that is free."""
+"""Readers that may wait at a time. Others are told to come again: probes must find a thread that is free."""
 
 
 @dataclass(frozen=True)
 class Html:
-    """An answer: its status and its text."""
+    """An answer: its status and its text. `error` is what an error page says."""
 
     status: int
     text: str
+    error: str = ""
 
 
 class BusyError(Exception):
@@ -56,14 +58,16 @@ class BusyError(Exception):
 
 @dataclass
 class Site:
-    """The pages of one tracker."""
+    """The pages of one tracker. `board` is BeadBoard's address, to link to."""
 
     bd: Bd
     runner: "Callable[[], Runner]"
     dispatch: DispatchSettings
     reap: ReapSettings
     runtime: Runtime
-    _kept: dict[str, tuple[float, Html]] = field(default_factory=dict, init=False)
+    board: str = ""
+    streams: Streams = field(default_factory=Streams)
+    _kept: dict[str, tuple[float, Any]] = field(default_factory=dict, init=False)
     _snapshot: Snapshot | None = field(default=None, init=False)
     _report: Activity | None = field(default=None, init=False)
     _report_error: str = field(default="", init=False)
@@ -74,43 +78,75 @@ class Site:
 
     def front(self) -> Html:
         """Return the first page."""
-        return self._page("", self._front)
+        return self._get("", self._front)
 
-    def bead(self, bead_id: str) -> Html:
-        """Return the page of a bead."""
+    def snapshot(self) -> Snapshot | Html:
+        """Return what the first page shows, or the error page in its place."""
+        page = self.front()
+        return self._snapshot if self._snapshot and not page.error else page
+
+    def bead(self, bead_id: str, job: str = "") -> Html:
+        """Return the page of a bead, with the log of this job, by default of its last one."""
+        found = self.explained(bead_id)
+        return found if isinstance(found, Html) else self._with_log(found, job)
+
+    def explained(self, bead_id: str) -> BeadView | Html:
+        """Return everything about a bead but its log, or the error page in its place."""
         if not match(ID_PATTERN, bead_id):
-            return Html(404, error_page("no such page", self.runtime.now()))
-        return self._page(bead_id, lambda: self._bead(bead_id))
+            return self._failed(404, "no such page")
+        return self._get(bead_id, lambda: self._explain(bead_id))
 
-    def _page(self, name: str, make: Callable[[], Html]) -> Html:
+    def runs(self, query: Mapping[str, str]) -> Html:
+        """Return the page of the runs that a query asks for."""
+        asked = RunQuery.of(query)
+        found = self.run_list(asked)
+        return found if isinstance(found, Html) else Html(200, runs_page(found, asked, self.runtime.now()))
+
+    def run_list(self, asked: RunQuery) -> list[ListedRun] | Html:
+        """Return the runs that a query asks for, or the error page in their place."""
+        since = self.runtime.now() - asked.span
+        found = self._get(f"/{asked.since}", lambda: gather_runs(self.bd, self.runner(), None, since)[0])
+        return found if isinstance(found, Html) else [one for one in found if asked.wants(one)]
+
+    def follow(self, bead_id: str, job: str = "") -> Stream | Html:
+        """Return the log of a job that runs on this machine, as it comes."""
+        found = self.explained(bead_id)
+        if isinstance(found, Html):
+            return found
+        if (job := found.job(job)) not in found.live:
+            return self._failed(404, "no such job runs on this machine")
+        return self.streams.open(self.runner().output(job)) or self._failed(503, "too many readers follow a log")
+
+    def _get(self, name: str, make: Callable[[], T]) -> T | Html:
         fresh = self._fresh(name)
-        if fresh:
-            return fresh
+        if fresh is not None:
+            return cast("T | Html", fresh)
         try:
             with self._place(), self._making:
-                return self._fresh(name) or self._keep(name, make)
+                fresh = self._fresh(name)
+                return cast("T | Html", self._keep(name, make) if fresh is None else fresh)
         except BusyError:
             kept = self._kept.get(name)
-            return kept[1] if kept else self._busy()
+            return kept[1] if kept else self._failed(503, "too many readers wait", REFRESH_SOON)
 
-    def _busy(self) -> Html:
-        return Html(503, error_page("too many readers wait", self.runtime.now(), REFRESH_SOON))
+    def _failed(self, status: int, words: str, *refresh: int) -> Html:
+        return Html(status, error_page(words, self.runtime.now(), *refresh), words)
 
-    def _fresh(self, name: str) -> Html | None:
-        made, page = self._kept.get(name, (float("-inf"), None))
-        return page if self.runtime.monotonic() - made < KEPT.total_seconds() else None
+    def _fresh(self, name: str) -> Any:
+        made, value = self._kept.get(name, (float("-inf"), None))
+        return value if self.runtime.monotonic() - made < KEPT.total_seconds() else None
 
-    def _keep(self, name: str, make: Callable[[], Html]) -> Html:
+    def _keep(self, name: str, make: Callable[[], T]) -> T | Html:
+        value: T | Html
         try:
-            page = make()
+            value = make()
         except BdautoError as error:
-            status = 404 if isinstance(error, NoSuchBead) else 503
-            page = Html(status, error_page(str(error), self.runtime.now()))
+            value = self._failed(404 if isinstance(error, NoSuchBead) else 503, str(error))
         self._kept.pop(name, None)
-        self._kept[name] = self.runtime.monotonic(), page
+        self._kept[name] = self.runtime.monotonic(), value
         if len(self._kept) > PAGES:
             del self._kept[next(iter(self._kept))]
-        return page
+        return value
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -134,7 +170,7 @@ class Site:
 
     def _rendered(self, snapshot: Snapshot) -> Html:
         week = Week(self._report, self._report_error, reading=self._reading)
-        return Html(200, front_page(snapshot, week, self.bd.assignee, SHOWN))
+        return Html(200, front_page(snapshot, week, self.bd.assignee, SHOWN, self.board))
 
     def _read_report(self) -> None:
         """Read the report, and put it into the page that is kept, which needs nothing more from the tracker."""
@@ -151,26 +187,14 @@ class Site:
             if page and self._snapshot:
                 self._kept[""] = made, self._rendered(self._snapshot)
 
-    def _bead(self, bead_id: str) -> Html:
+    def _explain(self, bead_id: str) -> BeadView:
         runner = self.runner()
-        explained = explanation(self.bd, runner, bead_id, self.dispatch, self.reap, self.runtime.now())
-        return Html(200, bead_page(explained, *_log(runner, explained.bead)))
+        found = explanation(self.bd, runner, bead_id, self.dispatch, self.reap, self.runtime.now())
+        jobs = runner.jobs_of(found.bead) if runner.knows_jobs else []
+        return BeadView(found, tuple(jobs), frozenset(runner.jobs_at_work(found.bead)))
 
-
-def _log(runner: "Runner", bead: Bead) -> tuple[str, str]:
-    """Return the id of a bead's last job, "" without one, and the end of its output, or why there is none."""
-    jobs = runner.jobs_of(bead)
-    if not jobs or not runner.knows_jobs:
-        return "", ""
-    try:
-        output, end = runner.output(jobs[-1]), b""
-        reader = Reader(output.agent)
-        output.state()
-        for data in output.read():
-            end = (end + data)[-LOG_BYTES:]
-    except BdautoError as error:
-        return jobs[-1], str(error)
-    if len(end) == LOG_BYTES:
-        end = end.partition(b"\n")[2]  # its first line is cut
-    events = (*reader.feed(end), *reader.end())
-    return jobs[-1], "\n".join(event.lines() for event in events)
+    def _with_log(self, view: BeadView, job: str) -> Html:
+        job = view.job(job)
+        name = f"{view.explained.bead.id} {job}"
+        log = self._get(name, lambda: whole(self.runner().output(job))) if job else ""
+        return log if isinstance(log, Html) else Html(200, bead_page(view, job, log))

@@ -71,8 +71,8 @@ class Reader:
     folder: Path
     names: dict[str, str] = field(default_factory=dict)
     """What stands in the page for an id, and the id."""
-    waiting: bool = False
-    """True: a bead waits for `bdauto run`."""
+    waiting: str = ""
+    """The bead that waits for `bdauto run`, or ""."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -109,8 +109,9 @@ class Reader:
             self.folder = Path((self.home / "folder").read_text().strip())
         return done.stdout
 
-    def interrupts(self, command: str, event: str = "event=result") -> str:
-        """Start a command that does not end, and press Ctrl-C after this event of its log."""
+    def interrupts(self, command: str) -> str:
+        """Start `bdauto run`, and press Ctrl-C once the end of the waiting bead's run is in the log."""
+        event = f"event=result bead={self.waiting}" if self.waiting else "event=watching"
         with subprocess.Popen(
             ["/bin/bash", "-c", f"exec {command}"],
             cwd=self.folder,
@@ -125,10 +126,10 @@ class Reader:
             told = ""
             for line in running.stderr:
                 told += line
-                if (event if self.waiting else "event=watching") in line:
+                if event in line:
                     running.send_signal(signal.SIGINT)
             timer.cancel()
-        self.waiting = False
+        self.waiting = ""
         assert running.returncode == 0, (command, told)
         return told
 
@@ -176,7 +177,7 @@ def test_readme(reader: Reader) -> None:
             reader.types("touch ~/wait; bdauto dispatch --agent claude")
         printed = reader.types(command)
         if command.startswith("bd create"):
-            reader.names["ID"], reader.waiting = printed.split("issue: ")[1].split()[0], True
+            reader.names["ID"] = reader.waiting = printed.split("issue: ")[1].split()[0]
         if command.startswith("bdauto run --agent claude "):
             assert '"closed"' in reader.types("bd show ID --json")
         if command.startswith("bdauto cancel"):
@@ -221,7 +222,7 @@ def test_local_agent(reader: Reader) -> None:
             reader.creates("ID")
         if command.startswith("bdauto run"):
             reader.creates("RUN")
-            reader.waiting, runs = True, runs + 1
+            reader.waiting, runs = reader.names["RUN"], runs + 1
         if command.startswith("bdauto cancel"):
             reader.creates("demo-6it")
             reader.types("touch ~/wait; bdauto dispatch --agent claude")

@@ -1,9 +1,11 @@
 """The pages of `bdauto run --listen`: over HTTP, and in a real browser, with a week of history and hostile beads."""
 
 import os
+import re
 import shutil
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bdauto.sandbox import Sandbox
+from bdauto.web.logs import STREAMS
 from scripts.history import weeks_until
-from tests.support.cli import dispatch, tell
+from tests.support.cli import dispatch, run, tell
 from tests.support.patience import seconds
 from tests.support.running_loop import Loop, Start
 
@@ -80,9 +83,10 @@ def test_the_pages_over_http(sandbox: Sandbox, loop: Start) -> None:
         assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8"), text
         policy = headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; style-src 'sha256-")
+        assert "script-src 'self'; connect-src 'self'; form-action 'self'" in policy
         assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
-        assert "<script" not in text
+        assert re.findall(r"<script[^>]*>", text) == ['<script src="/page.js" defer>']
         assert "&lt;script&gt;" in text
         assert "sk-ant" not in text
         assert sandbox.token not in text
@@ -191,7 +195,7 @@ def browser() -> "Iterator[Browser]":
 class Visit:
     """A page in the browser, with what it asked for and what the console said."""
 
-    def __init__(self, browser: "Browser", url: str, **options: Any) -> None:
+    def __init__(self, browser: "Browser", url: str, until: Any = "networkidle", **options: Any) -> None:
         self.context = browser.new_context(**options)
         self.page: Page = self.context.new_page()
         self.asked: list[str] = []
@@ -200,10 +204,10 @@ class Visit:
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.host = url.split("/")[2]
-        self.go(url)
+        self.go(url, until)
 
-    def go(self, url: str) -> None:
-        found = self.page.goto(url, wait_until="networkidle")
+    def go(self, url: str, until: Any = "networkidle") -> None:
+        found = self.page.goto(url, wait_until=until)
         assert found
         assert found.ok, found.status
 
@@ -214,8 +218,18 @@ class Visit:
         assert self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert self.page.evaluate(CONTRAST) == []
         assert self.page.evaluate(NAMELESS) == []
+        self.ask_axe()
         assert self.page.evaluate("document.documentElement.lang") == "en"
         assert self.page.locator("h1").count() == 1
+
+    def ask_axe(self) -> None:
+        """Let axe look for what keeps people from using the page."""
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+        self.page.evaluate(axe.axe_script)
+        violations = self.page.evaluate(
+            "async () => (await axe.run()).violations.map(one => [one.id, one.nodes[0].html])"
+        )
+        assert violations == []
 
 
 CONTRAST = """() => {
@@ -289,7 +303,7 @@ def test_the_first_page(visit: Open, served: tuple[str, str, Sandbox], scheme: s
     assert "Beads for agent" in text
     assert "BeadBoard\nup, not busy" in text or "BeadBoard\nup, busy" in text
     assert WORDS in text, "as it stands, and nothing of it works"
-    assert shown.page.title() == "bdauto"
+    assert re.fullmatch(r"\(\d+\) bdauto", shown.page.title())
     assert shown.page.get_by_role("img", name="Cost, by day").count() == 1
     assert shown.page.get_by_role("heading", name="The last 7 days").count() == 1
     shown.check()
@@ -310,17 +324,101 @@ def test_a_bead_explained_with_its_log(visit: Open, served: tuple[str, str, Sand
     shown.page.wait_for_url("**/")
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_runs_are_found_by_links_and_by_a_form(visit: Open, size: str) -> None:
+    shown = visit("/runs", viewport=SIZES[size])
+    everything = shown.page.locator("tbody tr").count()
+    shown.check()
+    shown.page.get_by_role("link", name="failed", exact=True).click()
+    failed = shown.page.locator("tbody tr").count()
+    assert 0 < failed < everything
+    shown.page.get_by_label("Bead, title, agent or words").fill("no such words")
+    shown.page.get_by_role("button", name="Search").click()
+    shown.page.wait_for_url("**/runs?q=no+such+words&state=failed&since=7d")
+    assert "No such run." in shown.page.inner_text("main")
+    shown.check()
+
+
+def test_titles_stay_on_a_phone(visit: Open) -> None:
+    shown = visit(viewport=SIZES["narrow"])
+    title = shown.page.get_by_role("region", name="Blocked").locator("td.wide").first.bounding_box()
+    assert title
+    assert title["x"] + 40 < SIZES["narrow"]["width"]
+
+
+def test_the_log_of_a_running_job_goes_on_by_itself(browser: "Browser") -> None:
+    """Its lines come without a reload, the newest is seen, and the end of the job is."""
+    with Sandbox(topology="embedded") as sandbox:
+        agent, more = sandbox.folder / "agent", sandbox.folder / "more"
+        agent.write_text(f"#!/bin/sh\nseq 1 300\nwhile [ ! -e {more} ]; do sleep 0.1; done\necho '<b>new</b>'\n")
+        agent.chmod(0o700)
+        bead = sandbox.create("Follow me")
+        env: dict[str, Any] = {
+            "BEADBOARD_URL": "",
+            "BDAUTO_AGENT_COMMAND": str(agent),
+            "BDAUTO_AGENT_JOBS": str(sandbox.folder / "jobs"),
+        }
+        running = Loop(sandbox, "--listen", "127.0.0.1:0", **env)
+        try:
+            running.wait("dispatched")
+            address = running.wait("listening")["address"]
+            shown = Visit(browser, f"http://{address}/beads/{bead}", until="load")
+            log = shown.page.get_by_role("region", name="Log")
+            log.get_by_text("300").wait_for()
+            assert shown.page.evaluate("Math.abs(document.querySelector('.log').scrollTop) < 2"), "it is at its end"
+            more.touch()
+            log.get_by_text("<b>new</b>").wait_for()
+            assert log.locator("b").count() == 0
+            assert shown.said == []
+            shown.context.close()
+        finally:
+            running.stop()
+
+
+def test_followers_of_a_log_hold_up_no_probe(sandbox: Sandbox, loop: Start) -> None:
+    """Whoever comes when all places are taken is told so. A follower that goes away leaves its place."""
+    agent = sandbox.folder / "agent"
+    agent.write_text("#!/bin/sh\nwhile :; do echo line; sleep 0.2; done\n")
+    agent.chmod(0o700)
+    bead = sandbox.create()
+    env: dict[str, Any] = {
+        "BEADBOARD_URL": "",
+        "BDAUTO_AGENT_COMMAND": str(agent),
+        "BDAUTO_AGENT_JOBS": str(sandbox.folder / "jobs"),
+    }
+    running = loop("--listen", "127.0.0.1:0", **env)
+    running.wait("dispatched")
+    url = f"http://{running.wait('listening')['address']}/beads/{bead}/events"
+    followers = [urllib.request.urlopen(url, timeout=seconds(60)) for _ in range(STREAMS)]
+    assert followers[0].headers["content-type"] == "text/event-stream"
+    assert followers[0].readline() == b"event: log\n"
+    assert answer(running, f"/beads/{bead}/events")[0] == 503
+    assert answer(running, "/healthz")[0] == 200
+    assert answer(running, "/api/status")[0] == 200
+    for follower in followers:
+        follower.close()
+    deadline = time.monotonic() + seconds(30)
+    while (found := urllib.request.Request(url)) and time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(found, timeout=seconds(60)).close()
+            break
+        except urllib.error.HTTPError as error:
+            error.close()
+            time.sleep(0.2)
+    else:
+        raise AssertionError("no place was given back")
+    run(sandbox, "cancel", bead, **env)
+
+
 def test_without_javascript(visit: Open) -> None:
     shown = visit(java_script_enabled=False)
     assert "The last 7 days" in str(shown.page.text_content("main"))
     assert shown.page.locator("svg").count() == 3
-    assert shown.page.locator("meta[http-equiv=refresh]").get_attribute("content") == "30"
+    assert shown.page.locator("noscript meta[http-equiv=refresh]").get_attribute("content") == "30"
     assert shown.said == []
 
 
 def test_the_report_as_one_file(browser: "Browser", served: tuple[str, str, Sandbox]) -> None:
-    from tests.support.cli import run
-
     sandbox = served[2]
     file = sandbox.folder / "week.html"
     assert run(sandbox, "report", "--html", str(file)).code == 0

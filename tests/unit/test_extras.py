@@ -35,7 +35,9 @@ def test_an_image_that_cannot_be_written_is_not_told_to_install(monkeypatch: pyt
 
 
 def test_a_page_whose_libraries_are_missing_says_which() -> None:
-    page = _no_page()
+    page = _no_page("/", "")
+    assert page
     assert page.status == 404
+    assert _no_page("/nothing", "") is None
     assert b"jinja2 and pygal are not installed" in page.body
     assert b"pip install jinja2 pygal" in page.body

@@ -1,13 +1,19 @@
 """The first page and the report in it, which is read beside it: when that is, and what readers see meanwhile."""
 
+import json
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from urllib.parse import urlencode
 
 import pytest
 
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.errors import BdFailed
+from bdauto.loop.listener import ANSWER_TIMEOUT
+from bdauto.web.logs import STREAMS, Streams
+from bdauto.web.routes import answer
 from bdauto.web.site import Html, Site
 from tests.support.fakes import NOW, Board, Clock, row
 from tests.support.scene import Queue
@@ -149,3 +155,146 @@ def test_the_page_of_a_bead_that_is_not_there_is_404_and_of_a_bd_that_fails_503(
     reader.break_reads("list", "no database")
     page = reader.site.bead("x-1")
     assert (page.status, "no database" in page.text) == (503, True)
+
+
+def ran(number: int, **end: object) -> dict[str, object]:
+    """A run as it is recorded on a bead, which began so many hours before now."""
+    began = NOW - timedelta(hours=number)
+    return {"attempt": f"a{number}", "claimed": began.isoformat(), "job": f"j-{number}", **end}
+
+
+def with_runs(reader: Reader) -> None:
+    """Beads whose runs closed them, failed, and run."""
+    done = ran(3, ended=(NOW - timedelta(hours=2)).isoformat(), result="completed", why="ok", seconds=60, cost=0.5)
+    broke = ran(2, ended=(NOW - timedelta(hours=1)).isoformat(), result="failed", why="error", words="<boom>")
+    late = {"bdauto.attempt": "a1", "bdauto.claimed_at": (NOW - timedelta(hours=1)).isoformat(), "bdauto.job": "j-1"}
+    reader.tracker.rows |= {
+        "x-5": row(
+            "x-5", title="Haiku", status="closed", closed_at=done["ended"], metadata={"bdauto.runs": json.dumps([done])}
+        ),
+        "x-6": row(
+            "x-6", title="Dark mode", status="in_progress", metadata={"bdauto.runs": json.dumps([broke]), **late}
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({}, ["x-6", "x-6", "x-5"]),
+        ({"state": "failed"}, ["x-6"]),
+        ({"state": "running"}, ["x-6"]),
+        ({"state": "nonsense", "since": "9y"}, ["x-6", "x-6", "x-5"]),
+        ({"q": "HAIKU"}, ["x-5"]),
+        ({"q": "boom"}, ["x-6"]),
+        ({"q": "haiku", "state": "failed"}, []),
+    ],
+)
+def test_runs_are_filtered_and_searched_by_the_query(reader: Reader, query: dict[str, str], found: list[str]) -> None:
+    with_runs(reader)
+    answered = answer(lambda: reader.site, "/api/runs", urlencode(query))
+    assert answered
+    assert answered.content_type == "application/json"
+    assert [one["bead"] for one in json.loads(answered.body)["runs"]] == found
+    page = reader.site.runs(query)
+    assert page.status == 200
+    assert page.text.count('href="/beads/') == len(found)
+    assert "<boom>" not in page.text
+
+
+def test_filtering_reads_the_tracker_once(reader: Reader) -> None:
+    with_runs(reader)
+    for state in ("", "failed", "running", "closed"):
+        assert reader.site.runs({"state": state, "q": state}).status == 200
+    assert len(reader.tracker.reads) == 1
+
+
+def test_a_bead_shows_its_text_its_attempts_and_what_happened_when(reader: Reader) -> None:
+    with_runs(reader)
+    reader.tracker.rows["x-6"] |= {"description": "Black.\n\n<b>Not white.</b>", "acceptance_criteria": "It is dark."}
+    text = reader.site.bead("x-6").text
+    assert "Black.\n\n&lt;b&gt;Not white.&lt;/b&gt;" in text
+    assert "It is dark." in text
+    assert "Attempts: 2" in text
+    moments = [text.index(words) for words in ("run 1 began", "run 1 ended: failed", "run 2 began")]
+    assert moments == sorted(moments)
+
+
+@pytest.mark.parametrize(
+    ("path", "command", "field"),
+    [("status", "status", "queue"), ("beads", "beads", "beads"), ("beads/x-1", "explain", "conditions")],
+)
+def test_the_api_has_what_the_commands_print(reader: Reader, path: str, command: str, field: str) -> None:
+    answered = answer(lambda: reader.site, f"/api/{path}", "")
+    assert answered
+    assert answered.status == 200
+    found = json.loads(answered.body)
+    assert (found["schema_version"], found["command"], bool(found[field])) == (1, command, True)
+
+
+def test_the_api_says_as_json_what_fails(reader: Reader) -> None:
+    answered = answer(lambda: reader.site, "/api/beads/x-2", "")
+    assert answered
+    assert (answered.status, "no bead x-2" in json.loads(answered.body)["error"]) == (404, True)
+    reader.break_reads("kv", "no database")
+    answered = answer(lambda: reader.site, "/api/status", "")
+    assert answered
+    assert (answered.status, "no database" in json.loads(answered.body)["error"]) == (503, True)
+
+
+def test_the_title_counts_what_needs_a_person_and_each_stands_once(reader: Reader) -> None:
+    before = re.findall(r"<title>\((\d+)\) bdauto</title>", reader.look().text) or [0]
+    reader.tracker.rows |= {
+        "x-3": row("x-3", status="blocked", metadata={"bdauto.quarantined": "refused three times"}),
+        "x-4": row("x-4", status="blocked", notes="waits for ann"),
+    }
+    text = reader.look(after=16).text
+    assert f"<title>({int(before[0]) + 2}) bdauto</title>" in text
+    assert text.count("refused three times") == 1
+    assert text.count("waits for ann") == 1
+
+
+class Output:
+    """The output of a job that grows with each look."""
+
+    agent = ""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = [*pieces]
+
+    def read(self) -> Iterator[bytes]:
+        yield self.pieces.pop(0) if self.pieces else b""
+
+    def state(self) -> str:
+        return "running" if self.pieces else "completed"
+
+
+def test_a_stream_has_the_end_of_the_log_then_what_comes_and_the_end() -> None:
+    waits: list[float] = []
+    stream = Streams(waits.append).open(Output(b"one\n", b"two\n", b"three"))
+    assert stream
+    events = [event for event in b"".join(stream).decode().split("\n\n") if event and not event.startswith(":")]
+    assert events[:2] == ["event: log\ndata: one", "event: more\ndata: two"]
+    assert events[2:] == ["event: more\ndata: three", "event: end\ndata: completed"]
+    assert set(waits) == {1.0}
+
+
+def test_streams_are_few_and_each_gives_its_place_back_once() -> None:
+    streams = Streams()
+    opened = [streams.open(Output()) for _ in range(STREAMS)]
+    assert all(opened)
+    assert streams.open(Output()) is None
+    for one in (opened[0], opened[0]):
+        assert one
+        one.close()
+    assert streams.open(Output())
+    assert streams.open(Output()) is None
+
+
+def test_a_stream_ends_before_the_listener_would_end_it() -> None:
+    waits: list[float] = []
+    output = Output(*[b"line\n"] * 1000)
+    stream = Streams(waits.append).open(output)
+    assert stream
+    assert len([*stream]) < ANSWER_TIMEOUT
+    assert sum(waits) < ANSWER_TIMEOUT

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bdauto.loop.loop import Loop
     from bdauto.loop.loop_context import Lane
     from bdauto.loop.shutdown import Stop
-    from bdauto.web.site import Html, Site
+    from bdauto.web.site import Site
 
 
 @with_options
@@ -149,7 +149,7 @@ def _site(stack: ExitStack, lanes: PerLane, kinds: "Sequence[Kind]", runtime: Ru
     def site() -> "Site":
         from bdauto.web.site import Site
 
-        return Site(reader, asked, lane.dispatch, lane.reap, runtime)
+        return Site(reader, asked, lane.dispatch, lane.reap, runtime, lane.agent.beadboard_url or "")
 
     return _once(site)
 
@@ -167,17 +167,10 @@ def _once(make: "Callable[[], Site]") -> "Callable[[], Site]":
 
 @contextmanager
 def _listening(address: tuple[str, int], loop: "Loop", site: "Callable[[], Site] | None") -> Iterator[None]:
-    from bdauto.loop.listener import Folders, Listener, Page
+    from bdauto.loop.listener import Listener
 
-    pages = _pages(loop)
-    folders: Folders = {}
-    if site is None:
-        pages["/"] = _no_page
-        folders = {"/beads/": lambda _: _no_page()}
-    else:
-        pages |= {"/": lambda: _page(site().front()), "/favicon.ico": lambda: Page(204, b"")}
-        folders = {"/beads/": lambda bead: _page(site().bead(bead))}
-    listener = Listener(address, pages, folders)
+    others = _no_page if site is None else partial(_page, site)
+    listener = Listener(address, _pages(loop), others)
     log.event("listening", address=listener.address)
     try:
         yield
@@ -185,25 +178,22 @@ def _listening(address: tuple[str, int], loop: "Loop", site: "Callable[[], Site]
         listener.close()
 
 
-def _no_page() -> "Page":
+def _no_page(path: str, _query: str) -> "Page | None":
+    """Say why there is no page, where there would be one."""
     from bdauto.loop.listener import Page
 
+    if path.split("/")[1] not in ("", "beads", "runs", "api"):
+        return None
     words = f"no page here: {' and '.join(EXTRAS['web'])} are not installed in bdauto's environment; {advice('web')}"
     return Page(404, f"{words}\n".encode())
 
 
-def _page(found: "Html") -> "Page":
+def _page(site: "Callable[[], Site]", path: str, query: str) -> "Page | None":
     from bdauto.loop.listener import Page
-    from bdauto.web.rendering import content_security_policy
+    from bdauto.web.routes import answer
 
-    headers = {
-        "content-security-policy": f"{content_security_policy()}; frame-ancestors 'none'",
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-        "cache-control": "no-store",
-        **({"retry-after": "5"} if found.status == 503 else {}),
-    }
-    return Page(found.status, found.text.encode(), "text/html; charset=utf-8", tuple(headers.items()))
+    found = answer(site, path, query)
+    return None if found is None else Page(found.status, found.body, found.content_type, found.headers, found.chunks)
 
 
 def _pages(loop: "Loop") -> dict[str, "Callable[[], Page]"]:
