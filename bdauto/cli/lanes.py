@@ -15,19 +15,21 @@ from bdauto.bd.command import nearest_folder
 from bdauto.bd.server_address import read_object
 from bdauto.bd.tracker import redirected, tracker_at
 from bdauto.cli import config_lanes
-from bdauto.cli.context import start_log
+from bdauto.cli.context import LazyRunner, opened, start_log
 from bdauto.cli.fields import Field
 from bdauto.cli.options import Group, value_of
 from bdauto.cli.validation import CHECKS, check_dispatch
 from bdauto.domain.defaults import DEFAULT_LANE
 from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ReapSettings, describe
-from bdauto.errors import UsageError
+from bdauto.errors import BdautoError, BdError, UsageError
 from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bdauto.bd.client import Bd
     from bdauto.cli.config_keys import Config, Section
+    from bdauto.domain.bead import Bead
     from bdauto.domain.lanes import Lanes
 
 
@@ -121,6 +123,47 @@ class PerLane(NamedTuple):
             if tracker_of(one.bd) == tracker
         )
         return Lanes(lane.name, rules)
+
+    @contextlib.contextmanager
+    def opened(self, lane: LaneSettings, *, readonly: bool = True) -> "Iterator[Bd]":
+        """Yield bd for a lane."""
+        with opened(lane.bd, self.view(lane), readonly=readonly) as bd:
+            yield bd
+
+    def of_bead(self, bead_id: str) -> LaneSettings:
+        """Return the lane of a bead, in whichever tracker that is. Raises BdError.
+
+        It is the first one for a bead that no tracker has. One that is deleted belongs to a lane that has a job of it.
+        """
+        if len(self.serves) == 1:
+            return self.serves[0]
+        failed: BdError | None = None
+        for lanes in self.trackers():
+            try:
+                with self.opened(lanes[0]) as bd:
+                    found = bd.read([bead_id]).result()
+            except BdError as error:  # another tracker may have it
+                failed = failed or error
+                continue
+            if found.beads or found.malformed:
+                return self._choose(lanes, found.beads[0]) if found.beads else lanes[0]
+        if failed:
+            raise failed
+        return next(filter(lambda lane: self._has_job(lane, bead_id), self.serves), self.serves[0])
+
+    def _choose(self, lanes: Sequence[LaneSettings], bead: "Bead") -> LaneSettings:
+        """Return the lane of a bead, among those of its tracker."""
+        views = [(lane, self.view(lane)) for lane in lanes]
+        if bead.record.attempt:
+            mine = [lane for lane, view in views if view.claimed(bead)]
+        else:
+            mine = [lane for lane, view in views if (rule := view.of(bead)) and rule.name == lane.name]
+        return next(iter(mine or [lane for lane in lanes if lane.bd.assignee == bead.assignee]), lanes[0])
+
+    def _has_job(self, lane: LaneSettings, bead_id: str) -> bool:
+        with contextlib.suppress(BdautoError):
+            return bool(LazyRunner(kinds.LOCAL, lane.agent, lane.bd, self.view(lane))().jobs_here(bead_id))
+        return False
 
     @contextlib.contextmanager
     def naming(self, lane: LaneSettings) -> Iterator[None]:

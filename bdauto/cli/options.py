@@ -95,8 +95,6 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
             values |= _lines(ctx, fields)
             given: dict[str, Any] = {name: values[name] for name in hints if name in values and name not in groups}
             given |= {name: _struct(group, values) for name, group in groups.items()}
-            if not per_lane and BdSettings in map(type, given.values()):
-                _without_lanes(ctx)
             for name, (kind, parts) in per_lane.items():
                 given[name] = _per_lane(kind, parts, values, chosen, ctx)
             command(**given)
@@ -114,12 +112,6 @@ def _lines(ctx: typer.Context, fields: dict[str, Field]) -> dict[str, list[str]]
     commands = [field for field in fields.values() if field.repeatable and field.option.parse]
     given = {field.name: field.variable or "" for field in commands if source(ctx, field.name) == "variable"}
     return {name: os.environ[variable].splitlines() for name, variable in given.items()}
-
-
-def _without_lanes(ctx: Any) -> None:
-    """Raise UsageError if the file has lanes, of which a command would make nothing."""
-    if ctx.obj and ctx.obj.lanes:
-        raise UsageError("this command serves no lanes yet", hint="give --config /dev/null, and options")
 
 
 _LANE = Annotated[

@@ -6,7 +6,7 @@ last on its line.
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -85,6 +85,16 @@ def failed(error: Exception) -> Text:
     return _text(str(error), "red")
 
 
+def in_lane(name: str, view: RenderableType) -> RenderableType:
+    """Render what belongs to one of several lanes."""
+    return Group(_heading(f"Lane {name}"), view)
+
+
+def together(views: Iterable[RenderableType]) -> RenderableType:
+    """Render views one below the other."""
+    return Group(*views)
+
+
 def status_view(snapshot: Snapshot, limit: int, needs: Sequence[str]) -> RenderableType:
     """Render a snapshot. `limit` cuts each list (0 does not), and `needs` lists what needs a person."""
     parts: list[RenderableType] = [*(_text(f"! {line}", "bold red") for line in needs), _around(snapshot)]
@@ -93,6 +103,13 @@ def status_view(snapshot: Snapshot, limit: int, needs: Sequence[str]) -> Rendera
     if why := why_nothing_goes(snapshot.queue):
         parts.append(_text(f"Nothing can be dispatched: {why}", "yellow"))
     parts += _cut(_queue(snapshot, limit), len(snapshot.queue), limit)
+    if snapshot.homeless:
+        parts.append(_heading(f"In no lane, so not dispatched: {len(snapshot.homeless)}"))
+        table = _table("bead", "title, and why")
+        for bead, why in snapshot.homeless[: limit or None]:
+            table.add_row(_id(bead.id), _one_line(bead.title))
+            table.add_row("", _text(why, "dim", REASON_LIMIT))
+        parts += _cut(table, len(snapshot.homeless), limit)
     if snapshot.running:
         parts.append(_heading(f"In progress: {len(snapshot.running)}"))
         parts += _cut(_Running(snapshot.running[: limit or None], snapshot.now), len(snapshot.running), limit)

@@ -10,18 +10,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
 from bdauto.bd.command import PAGE
+from bdauto.bd.fallbacks import as_seen
 from bdauto.bd.prefetch import Prefetch, too_old
 from bdauto.clock import Runtime
 from bdauto.controllers.answer_handler import AnswerHandler
 from bdauto.controllers.attempts import Attempts
 from bdauto.controllers.claims import Claims
 from bdauto.controllers.earlier_jobs import EarlierJobs
-from bdauto.controllers.fallbacks import fallen_back
 from bdauto.controllers.gate import Gate, Step
 from bdauto.controllers.hold import AT_CAPACITY, Hold
 from bdauto.controllers.late_notes import LateNotes
@@ -111,9 +109,7 @@ class Dispatcher:
         if page.empty:  # nothing that a pause could hold back
             self.started_jobs.idle_at = began
             return Hold(Outcome.idle)
-        lanes = self.bd.lanes
-        if taking := fallen_back(self.bd, self.runner, self.runtime.now()):
-            lanes = msgspec.structs.replace(lanes, taking=taking)
+        lanes = as_seen(self.bd, lambda since: self.runner().recent_runs(since), self.runtime.now())
         queue = Queue(self.bd, self.settings, self.runtime.now(), self._malformed, lanes=lanes)
         with contextlib.closing(queue):
             if queue.none_eligible(page):

@@ -48,7 +48,7 @@ class UncheckedBeads(msgspec.Struct, frozen=True):
         needs = [other for other in bead.dependencies or () if other.type in (*BLOCKING, "parent-child")]
         if not needs:
             return [], []
-        marked = [bead for bead in self.bd.with_metadata(check=DUE).result().beads if self.bd.lanes.claimed(bead)]
+        marked = self.bd.with_metadata(check=DUE).result().beads
         known = {one.id for one in marked}
         found = (*marked, *self._read([one for one in runner.unchecked() if one not in known]))
         due, opened = self._open(found, runner)

@@ -23,6 +23,7 @@ from bdauto.domain.figures import (
     by_type,
     figures,
 )
+from bdauto.domain.lanes import Lanes
 from bdauto.domain.limits import SLACK
 from bdauto.domain.record import Result, Run
 from bdauto.domain.runs import History, dispatched_for, histories_of
@@ -88,14 +89,25 @@ def gather_activity(bd: Bd, settings: DispatchSettings, since: datetime, by: By,
     finally:
         for call in calls:
             call.kill()
-    return activity(changed, ready, bd.assignee, settings, window, by)
+    return activity(changed, ready, bd.assignee, settings, window, by, bd.lanes)
 
 
 def activity(
-    changed: BeadList, ready: BeadList, assignee: str, settings: DispatchSettings, window: Window, by: By
+    changed: BeadList,
+    ready: BeadList,
+    assignee: str,
+    settings: DispatchSettings,
+    window: Window,
+    by: By,
+    lanes: Lanes | None = None,
 ) -> Activity:
-    """Make the report of the beads that changed in a window and of those that bd calls ready at its end."""
+    """Make the report of the beads that changed in a window and of those that bd calls ready at its end.
+
+    Of several lanes, a bead counts for the one that has run it last, or that it waits for.
+    """
+    lanes = lanes or Lanes()
     histories = histories_of(bead for bead in changed.beads if dispatched_for(bead, assignee))
+    histories = [one for one in histories if (lanes.ran(one.last, assignee) if one.last else lanes.has(one.bead))]
     total = figures(histories, window, altogether).get("", Figures())
     counted = figures(histories, window, by_day)
     days = {day: counted.get(day, Figures()) for day in window.days()}
@@ -119,7 +131,7 @@ def activity(
         never_started=never_started(histories, window),
         slowest=_top(extremes, lambda extreme: extreme.seconds),
         dearest=_top(extremes, lambda extreme: extreme.cost_usd),
-        waiting=_waiting(beads.values(), {bead.id for bead in ready.beads}, assignee, settings, window.until),
+        waiting=_waiting(beads.values(), {bead.id for bead in ready.beads}, assignee, settings, window.until, lanes),
         malformed=sorted({*changed.malformed, *ready.malformed}),
     )
 
@@ -155,11 +167,13 @@ def _top(extremes: Iterable[Extreme], value: Callable[[Extreme], float | None]) 
 
 
 def _waiting(
-    beads: Iterable[Bead], ready: set[str], assignee: str, settings: DispatchSettings, now: datetime
+    beads: Iterable[Bead], ready: set[str], assignee: str, settings: DispatchSettings, now: datetime, lanes: Lanes
 ) -> list[Waiting]:
-    mine = [bead for bead in beads if bead.status == "open" and bead.assignee == assignee]
+    mine = [bead for bead in beads if bead.status == "open" and bead.assignee == assignee and lanes.has(bead)]
     first = sorted(mine, key=lambda bead: (-_waited(bead, now), bead.id))[:TOP]
-    return [Waiting(verdict(bead, bead.id in ready, assignee, settings, now), _waited(bead, now)) for bead in first]
+    return [
+        Waiting(verdict(bead, bead.id in ready, assignee, settings, now, lanes), _waited(bead, now)) for bead in first
+    ]
 
 
 def _waited(bead: Bead, now: datetime) -> int:

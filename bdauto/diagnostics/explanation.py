@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bdauto.agents.runner import check_services, job_evidence
 from bdauto.agents.runner_status import RunnerStatus, with_switches
 from bdauto.bd.client import Bd
+from bdauto.bd.fallbacks import as_seen
 from bdauto.diagnostics.snapshot import (
     Running,
     judge,
@@ -90,10 +91,11 @@ def explanation(
     finally:
         for call in calls:
             call.kill()
-    assignee = bd.assignee
-    found = verdict(bead, bead.id in {other.id for other in ready.beads}, assignee, dispatch, now)
+    lanes = as_seen(bd, lambda moment: runner.recent_runs(moment) if runner else (), now)
+    ids = {other.id for other in ready.beads}
+    found = verdict(bead, bead.id in ids, bd.assignee, dispatch, now, lanes)
     [found] = with_jobs(bd, runner, [found], dispatch, now)
-    queue = [v.bead.id for v in judge(ready.beads, {b.id for b in ready.beads}, assignee, dispatch, now) if v.eligible]
+    queue = [v.bead.id for v in judge(ready.beads, ids, bd.assignee, dispatch, now, lanes) if v.eligible]
     running = None
     if bead.status == "in_progress":
         running = with_event(runner, weigh(bead, job_evidence(runner, [bead], services)[0], reap, now))

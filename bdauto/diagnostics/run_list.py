@@ -9,6 +9,7 @@ import msgspec
 
 from bdauto.bd.client import Bd
 from bdauto.domain.agent_end import Why
+from bdauto.domain.defaults import DEFAULT_LANE
 from bdauto.domain.failures import kind_of_failure
 from bdauto.domain.limits import SLACK
 from bdauto.domain.record import Result, Run
@@ -19,9 +20,6 @@ from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
-
-LANE = "default"
-"""The only lane that there is."""
 
 
 class State(StrEnum):
@@ -46,7 +44,7 @@ class ListedRun(msgspec.Struct, frozen=True):
     run: Run
     state: State
     how: str = ""
-    lane: str = LANE
+    lane: str = DEFAULT_LANE
 
     def as_json(self) -> dict[str, Any]:
         """Return the run as docs/cli.md describes it."""
@@ -97,16 +95,19 @@ def gather_runs(
     unread = sorted({bead for bead, _ in here} - titles.keys()) if not bead_id else []
     titles |= {bead.id: bead.title for bead in (bd.read(unread).result().beads if unread else ())}
     histories = {bead.id: history_of(bead) for bead in mine}
-    runs = [_listed(bead, titles.get(bead), histories.get(bead), run) for bead, run in all_runs(mine, here)]
+    runs = [
+        _listed(bead, titles.get(bead), histories.get(bead), run)
+        for bead, run in all_runs(mine, here)
+        if bead_id or bd.lanes.ran(run, bd.assignee)
+    ]
     wanted = (one for one in runs if one.state in states)
-    return _newest(one for one in wanted if one.run.ended_at is None or one.run.ended_at > moment), found.malformed
+    return newest(one for one in wanted if one.run.ended_at is None or one.run.ended_at > moment), found.malformed
 
 
 def _listed(bead: str, title: str | None, history: History | None, run: Run) -> ListedRun:
     state = _state(title, history, run)
-    return ListedRun(
-        bead, title, run, state, kind_of_failure(history, run) if history and state is State.failed else ""
-    )
+    how = kind_of_failure(history, run) if history and state is State.failed else ""
+    return ListedRun(bead, title, run, state, how, run.lane or DEFAULT_LANE)
 
 
 def _state(title: str | None, history: History | None, run: Run) -> State:
@@ -122,5 +123,6 @@ def _state(title: str | None, history: History | None, run: Run) -> State:
     return State.deleted if title is None else State.failed
 
 
-def _newest(runs: Iterable[ListedRun]) -> list[ListedRun]:
+def newest(runs: Iterable[ListedRun]) -> list[ListedRun]:
+    """Return runs with the newest first."""
     return sorted(runs, key=lambda one: (one.run.claimed_at or _LONG_AGO, one.run.attempt), reverse=True)

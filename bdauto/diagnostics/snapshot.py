@@ -14,6 +14,7 @@ from bdauto.agents.named_jobs import Patience, job_in_the_way
 from bdauto.agents.runner import check_services, job_evidence
 from bdauto.agents.runner_status import RunnerStatus, with_switches
 from bdauto.bd.client import Bd
+from bdauto.bd.fallbacks import as_seen
 from bdauto.diagnostics.wording import rough_time
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency
 from bdauto.domain.eligibility import Condition, Verdict, ranked, verdict
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 STATUSES = ("open", "deferred", "in_progress", "blocked")
 """The statuses of beads that `status` has anything to say about."""
+WAITING = ("open", "deferred")
+"""The statuses of beads that may wait for a dispatch."""
 AT_ONCE = 50
 """Beads in one call of bd that names them."""
 
@@ -107,6 +110,8 @@ class Snapshot:
     """The beads whose agents have asked a person, each with a question that is open."""
     taken_off: tuple[tuple[RunningJob, str], ...] = ()
     """The jobs of this machine whose beads are not in progress in this queue, and how each bead is in words."""
+    homeless: tuple[tuple[Bead, str], ...] = ()
+    """The waiting beads of this assignee that no lane takes, and why."""
     today: Figures | None = None
     """What the runs since midnight, in the zone of this machine, came to. None: not asked."""
 
@@ -162,14 +167,16 @@ def gather(
         services = replace(check_services(runner), limited=limited(bd, runner, dispatch, now))
         listed, ready, store = calls[0].result(), calls[1].result(), calls[2].result()
         asked = calls[3].result()
-        changed = [bead for call in lately for bead in call.result().beads]
+        changed = [bead for call in lately for bead in call.result().beads if _ran(bead, bd)]
     finally:
         for call in calls:
             call.kill()
         for read in lately:
             read.kill()
+    lanes = _lanes(bd, runner, now)
+    listed, homeless = _of_lane(listed, lanes), tuple(_homeless(listed, lanes))
     evidence, _ = job_evidence(runner, _running(listed), services)
-    found = _judged(listed, ready, evidence, bd.assignee, dispatch, reap, now)
+    found = _judged(listed, ready, evidence, bd.assignee, dispatch, reap, now, lanes)
     known = {bead.id: bead for bead in listed.beads}
     found = replace(found, queue=tuple(ranked(with_jobs(bd, runner, found.queue, dispatch, now))))
     return replace(
@@ -179,6 +186,7 @@ def gather(
         queue=tuple(_with_blockers(bd, found.queue, known, dispatch, now, limit)),
         asking=tuple(asking(listed.beads, asked.beads)),
         taken_off=tuple(_taken_off(bd, runner, listed.beads)),
+        homeless=homeless,
         today=figures_since(midnight(now), changed, bd.assignee, now) if today else None,
     )
 
@@ -247,10 +255,38 @@ def gather_queue(
         listed = listing.result()
     finally:
         listing.kill()
-    unknown = JobEvidence()
+    lanes = _lanes(bd, runner, now)
+    listed, unknown = _of_lane(listed, lanes), JobEvidence()
     aged = [bead for bead in _running(listed) if decide_reap(bead, unknown, reap, now).action is not Action.keep]
     evidence = job_evidence(runner, aged)[0] if aged else unknown
-    return _judged(listed, ready, evidence, bd.assignee, dispatch, reap, now)
+    return _judged(listed, ready, evidence, bd.assignee, dispatch, reap, now, lanes)
+
+
+def _lanes(bd: Bd, runner: "Runner | None", now: datetime) -> Lanes:
+    return as_seen(bd, lambda since: runner.recent_runs(since) if runner else (), now)
+
+
+def _of_lane(listed: BeadList, lanes: Lanes) -> BeadList:
+    """Return the beads of the own lane: those that wait by their conditions, others by their claim."""
+    if not lanes.rules:
+        return listed
+    beads = tuple(b for b in listed.beads if (lanes.has(b) if b.status in WAITING else lanes.claimed(b)))
+    return msgspec.structs.replace(listed, beads=beads)
+
+
+def _ran(bead: Bead, bd: Bd) -> bool:
+    """Whether the last run of a bead, if there is one, was of the own lane."""
+    runs = bead.record.all_runs
+    return not bd.lanes.rules or (bool(runs) and bd.lanes.ran(runs[-1], bd.assignee))
+
+
+def _homeless(listed: BeadList, lanes: Lanes) -> Iterator[tuple[Bead, str]]:
+    """Yield the waiting beads that no lane takes, and why. Only the first lane of their assignee does so."""
+    for bead in listed.beads if lanes.rules else ():
+        first = next((rule.name for rule in lanes.rules if rule.assignee == bead.assignee), "")
+        if bead.status in WAITING and lanes.of(bead) is None and first == lanes.own:
+            mine = [rule for rule in lanes.rules if rule.assignee == bead.assignee]
+            yield bead, lanes.why_not(bead, mine)
 
 
 def _running(listed: BeadList) -> list[Bead]:
@@ -265,9 +301,10 @@ def _judged(
     dispatch: DispatchSettings,
     reap: ReapSettings,
     now: datetime,
+    lanes: Lanes,
 ) -> Snapshot:
     """Return the snapshot of these beads, without the services and the pause."""
-    beads = {bead.id: bead for bead in (*listed.beads, *ready.beads)}
+    beads = {bead.id: bead for bead in (*listed.beads, *_of_lane(ready, lanes).beads)}
     running = [weigh(bead, evidence, reap, now) for bead in beads.values() if bead.status == "in_progress"]
     blocked = sorted(
         (bead for bead in beads.values() if bead.status == "blocked"), key=lambda bead: bead.updated_at, reverse=True
@@ -275,7 +312,7 @@ def _judged(
     return Snapshot(
         now,
         RunnerStatus(),
-        tuple(judge(beads.values(), {bead.id for bead in ready.beads}, assignee, dispatch, now)),
+        tuple(judge(beads.values(), {bead.id for bead in ready.beads}, assignee, dispatch, now, lanes)),
         tuple(sorted(running, key=lambda one: (one.left is None, one.left or -one.age))),
         tuple(bead for bead in blocked if bead.record.quarantined and not bead.record.cancelled),
         tuple(bead for bead in blocked if bead.record.cancelled),
@@ -378,6 +415,7 @@ def as_json(snapshot: Snapshot, limit: int) -> dict[str, Any]:
         **snapshot.services.as_json(),
         "counts": snapshot.counts,
         "today": _today_json(snapshot, snapshot.today or Figures()),
+        **({"in_no_lane": [{"id": b.id, "reason": why} for b, why in snapshot.homeless]} if snapshot.homeless else {}),
         "queue": [
             {
                 **_bead_json(found.bead, snapshot.now),

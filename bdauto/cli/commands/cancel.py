@@ -13,7 +13,8 @@ from bdauto.bd.writer import BdWriter
 from bdauto.cli.commands.explain import complete
 from bdauto.cli.commands.pause_resume import BY_LOGIN, by_login
 from bdauto.cli.context import LazyRunner, opened, start_log
-from bdauto.cli.options import JOBS, argument, with_options
+from bdauto.cli.lanes import PerLane
+from bdauto.cli.options import JOBS, Part, argument, with_options
 from bdauto.cli.printing import envelope
 from bdauto.clock import Runtime
 from bdauto.diagnostics.explanation import read_bead
@@ -33,18 +34,19 @@ def cancel(
     *,
     bead: Annotated[str, argument("[ID]", "The bead.", autocompletion=complete, show_default=False)] = "",
     which: CancelSettings,
-    agent: Annotated[AgentSettings, JOBS],
-    bd: BdSettings = BY_LOGIN,
+    lanes: Annotated[PerLane, Part(AgentSettings, JOBS), Part(BdSettings, default=BY_LOGIN)],
     output: OutputSettings,
 ) -> None:
     """End a bead's job and block the bead. With --all do so for each job that runs on this machine."""
     if bool(bead) == which.all:
         raise UsageError("name one bead, or give --all", hint="`bdauto status` lists the beads in progress")
     start_log(output)
-    with opened(by_login(bd)) as tracker:
-        runner = LazyRunner(kinds.chosen(agent) or kinds.LOCAL, agent, bd)()
-        beads = sorted({running.bead for running in runner.running_jobs()}) if which.all else [bead]
-        done = [_cancel(tracker, runner, one) for one in beads]
+    done = []
+    for lane in lanes.serves if which.all else [lanes.of_bead(bead)]:
+        with opened(by_login(lane.bd), lanes.view(lane)) as tracker:
+            runner = LazyRunner(kinds.chosen(lane.agent) or kinds.LOCAL, lane.agent, lane.bd, lanes.view(lane))()
+            beads = sorted({running.bead for running in runner.running_jobs()}) if which.all else [bead]
+            done += [_cancel(tracker, runner, one) for one in beads]
     if output.json:
         sys.stdout.write(envelope("cancel", {"beads": done} if which.all else done[0]) + "\n")
         return

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -10,52 +11,61 @@ from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings, Kind
 from bdauto.agents.runner import CheckContext
 from bdauto.bd.client import Bd
-from bdauto.cli.context import LazyRunner, open_runner, opened, start_log
-from bdauto.cli.options import ELIGIBILITY, Offer, with_options
+from bdauto.cli.context import LazyRunner, open_runner, start_log
+from bdauto.cli.lanes import LaneSettings, PerLane
+from bdauto.cli.options import ELIGIBILITY, Offer, Part, with_options
 from bdauto.cli.printing import envelope
 from bdauto.cli.telemetry_checks import telemetry_checks
 from bdauto.cli.validation import check_acceptance
 from bdauto.clock import Runtime
 from bdauto.diagnostics.checks import as_json, examine
 from bdauto.domain.findings import Check
+from bdauto.domain.lanes import Lanes
 from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, TelemetrySettings
 from bdauto.errors import UsageError
 
 
-def agent_checks(kind: Kind | None, agent: AgentSettings, bd: BdSettings, context: CheckContext) -> Iterator[Check]:
+def agent_checks(
+    kind: Kind | None, agent: AgentSettings, bd: BdSettings, lanes: Lanes, context: CheckContext
+) -> Iterator[Check]:
     """Open what runs the agent, and return its checks. Raises UsageError and BdError.
 
     Where nothing is configured, it is this machine if it has jobs of this tracker.
     """
     if kind is None:
-        runner = open_runner(agent, bd)
+        runner = open_runner(agent, bd, lanes)
         if runner is None:
             raise kinds.missing()
         return kinds.LOCAL.checks(runner, context)
-    return kind.checks(LazyRunner(kind, agent, bd, checked=False)(), context)
+    return kind.checks(LazyRunner(kind, agent, bd, lanes, checked=False)(), context)
 
 
 @with_options
 def doctor(
-    agent: Annotated[AgentSettings, Offer(check=False)],
-    dispatch: Annotated[DispatchSettings, ELIGIBILITY],
-    bd: BdSettings,
+    lanes: Annotated[
+        PerLane,
+        Part(AgentSettings, Offer(check=False)),
+        Part(DispatchSettings, ELIGIBILITY),
+        Part(BdSettings),
+    ],
     telemetry: Annotated[TelemetrySettings, Offer(check=False)],
     output: OutputSettings,
 ) -> None:
     """Check bd, the database, the services or the agent command, and the clocks. Say what to fix. Writes nothing."""
-    settings = kinds.complete(agent)  # an invalid URL, and a command that is none, are findings
-    kinds.exclude_each_other(settings)
-    check_acceptance(dispatch, settings)
-    found = partial(agent_checks, kinds.chosen(settings), settings, bd)
+    settings = []
+    for lane in lanes.serves:
+        with lanes.naming(lane):
+            found = kinds.complete(lane.agent)  # an invalid URL, and a command that is none, are findings
+            kinds.exclude_each_other(found)
+            check_acceptance(lane.dispatch, found)
+            settings.append(found)
     start_log(output)
-    with contextlib.ExitStack() as stack:
-        tracker: Bd | UsageError
-        try:
-            tracker = stack.enter_context(opened(bd, readonly=True))
-        except UsageError as error:
-            tracker = error
-        checks = [*examine(tracker, found, Runtime(), dispatch), *telemetry_checks(telemetry)]
+    checks: list[Check] = []
+    for lane, agent in zip(lanes.serves, settings, strict=True):
+        name = lanes.name(lane)
+        own = _checks(lanes, lane, agent)
+        checks += [replace(one, name=f"{name}: {one.name}") for one in own] if name else own
+    checks += telemetry_checks(telemetry)
     if output.json:
         sys.stdout.write(envelope("doctor", as_json(checks)) + "\n")
     else:
@@ -65,3 +75,16 @@ def doctor(
     for check in checks:
         if check.error:
             raise type(check.error)(f"{check.name}: {check.error}")
+
+
+def _checks(lanes: PerLane, lane: LaneSettings, agent: AgentSettings) -> list[Check]:
+    """Check the tracker of a lane, and what runs its agent."""
+    view = lanes.view(lane)
+    found = partial(agent_checks, kinds.chosen(agent), agent, lane.bd, view)
+    with contextlib.ExitStack() as stack:
+        tracker: Bd | UsageError
+        try:
+            tracker = stack.enter_context(lanes.opened(lane))
+        except UsageError as error:
+            tracker = error
+        return [*examine(tracker, found, Runtime(), lane.dispatch)]

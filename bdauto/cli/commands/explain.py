@@ -11,7 +11,8 @@ import typer
 
 from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.context import open_runner, opened, start_log
-from bdauto.cli.options import DISPATCHING, LOOKING, Offer, argument, bd_settings, with_options
+from bdauto.cli.lanes import PerLane
+from bdauto.cli.options import DISPATCHING, LOOKING, Offer, Part, argument, bd_settings, with_options
 from bdauto.cli.printing import envelope
 from bdauto.cli.validation import check_acceptance
 from bdauto.clock import Runtime
@@ -43,18 +44,23 @@ def _plain(title: str) -> str:
 @with_options
 def explain(
     bead: Annotated[str, argument("ID", "The bead.", autocompletion=complete)],
-    agent: Annotated[AgentSettings, LOOKING],
-    reap: Annotated[ReapSettings, Offer(only=("threshold", "grace"))],
-    dispatch: Annotated[DispatchSettings, DISPATCHING],
-    bd: BdSettings,
+    lanes: Annotated[
+        PerLane,
+        Part(AgentSettings, LOOKING),
+        Part(ReapSettings, Offer(only=("threshold", "grace"))),
+        Part(DispatchSettings, DISPATCHING),
+        Part(BdSettings),
+    ],
     output: OutputSettings,
 ) -> None:
     """Explain why a bead is where it is: its verdict, each condition behind it, and what would fix it."""
-    check_acceptance(dispatch, agent)
-    open_to = open_runner(agent, bd)
+    for one in lanes.serves:
+        check_acceptance(one.dispatch, one.agent)
+    lane = lanes.of_bead(bead)
+    open_to = open_runner(lane.agent, lane.bd, lanes.view(lane))
     start_log(output)
-    with opened(bd, readonly=True) as tracker:
-        explained = explanation(tracker, open_to, bead, dispatch, reap, Runtime().now())
+    with lanes.opened(lane) as tracker:
+        explained = explanation(tracker, open_to, bead, lane.dispatch, lane.reap, Runtime().now())
     if output.json:
         sys.stdout.write(envelope("explain", as_json(explained)) + "\n")
         return

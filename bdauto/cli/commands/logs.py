@@ -12,8 +12,9 @@ from bdauto.agents.cli_adapters.transcript import Event
 from bdauto.agents.kinds import AgentSettings
 from bdauto.agents.runner import JobOutput
 from bdauto.cli.commands.explain import complete
-from bdauto.cli.context import LazyRunner, opened, start_log
-from bdauto.cli.options import JOBS, Offer, argument, with_options
+from bdauto.cli.context import LazyRunner, start_log
+from bdauto.cli.lanes import PerLane
+from bdauto.cli.options import JOBS, Offer, Part, argument, with_options
 from bdauto.cli.streams import lost
 from bdauto.diagnostics.explanation import read_bead
 from bdauto.domain.reaping import ALIVE, who_knows
@@ -29,14 +30,14 @@ INTERVAL = 0.5
 def logs(
     bead: Annotated[str, argument("ID", "The bead.", autocompletion=complete)],
     view: LogsSettings,
-    agent: Annotated[AgentSettings, JOBS],
-    bd: BdSettings,
+    lanes: Annotated[PerLane, Part(AgentSettings, JOBS), Part(BdSettings)],
     output: Annotated[OutputSettings, Offer(without=("json",))],
 ) -> None:
     """Show what a bead's agent does and says."""
     start_log(output)
-    with opened(bd, readonly=True) as tracker:
-        runner = LazyRunner(kinds.chosen(agent) or kinds.LOCAL, agent, bd)()
+    lane = lanes.of_bead(bead)
+    with lanes.opened(lane) as tracker:
+        runner = LazyRunner(kinds.chosen(lane.agent) or kinds.LOCAL, lane.agent, lane.bd, lanes.view(lane))()
         try:
             found = read_bead(tracker, bead)
         except BdFailed:  # its agent may have deleted it, or made it unreadable

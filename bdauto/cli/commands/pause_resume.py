@@ -13,7 +13,8 @@ from bdauto.bd.change import swap_and_look
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
 from bdauto.cli.context import LazyRunner, opened, start_log
-from bdauto.cli.options import Offer, argument, with_options
+from bdauto.cli.lanes import LaneSettings, PerLane
+from bdauto.cli.options import Offer, Part, argument, with_options
 from bdauto.cli.printing import SCHEMA_VERSION
 from bdauto.clock import Runtime
 from bdauto.domain import breaker
@@ -35,50 +36,60 @@ def pause(
     *,
     reason: Annotated[str, argument("[REASON]", "Why, for whoever asks.", show_default=False)] = "",
     when: PauseSettings,
-    agent: Annotated[AgentSettings, Offer(only=kinds.JOBS_HERE)],
-    bd: BdSettings = BY_LOGIN,
+    lanes: Annotated[PerLane, Part(AgentSettings, Offer(only=kinds.JOBS_HERE)), Part(BdSettings, default=BY_LOGIN)],
     output: OutputSettings,
 ) -> None:
     """Pause every dispatcher and reaper of this tracker. BeadBoard's own Dispatch button still works."""
     start_log(output)
     runtime = Runtime()
-    with opened(by_login(bd)) as tracker:
-        now = runtime.now().replace(microsecond=0)
-        until = now + max(when.lasting, timedelta(seconds=1)) if when.lasting else None
-        who, until = tracker.settings.actor, until and until.replace(microsecond=0)
-        switch = Pause(clean(reason, REASON_LIMIT), who, now, until, when.stop)
-        _set(tracker, runtime, KEY, switch.encode())
-        if read(tracker.kv_list().result(), now) != switch:
-            raise BdFailed(
-                "bd kv set: the pause switch reads back as something else", hint="see `bdauto status`, and try again"
-            )
-        stopped = _stop_jobs(switch.stops, agent, bd) if when.stop else None
+    now = runtime.now().replace(microsecond=0)
+    until = now + max(when.lasting, timedelta(seconds=1)) if when.lasting else None
+    who = by_login(lanes.serves[0].bd).actor
+    switch = Pause(clean(reason, REASON_LIMIT), who, now, until and until.replace(microsecond=0), when.stop)
+    for first, *_ in lanes.trackers():
+        with opened(by_login(first.bd)) as tracker:
+            _set(tracker, runtime, KEY, switch.encode())
+            if read(tracker.kv_list().result(), now) != switch:
+                raise BdFailed(
+                    "bd kv set: the pause switch reads back as something else",
+                    hint="see `bdauto status`, and try again",
+                )
+    stopped = sum(_stop_jobs(switch.stops, lanes, lane) for lane in lanes.serves) if when.stop else None
     told = "" if stopped is None else f"; jobs asked to end on this machine: {stopped}"
     _show("pause", "paused", switch, switch.describe() + told, output.json, stopped)
 
 
 @with_options
-def resume(*, bd: Annotated[BdSettings, Offer(without=("assignee",))] = BY_LOGIN, output: OutputSettings) -> None:
+def resume(
+    *, lanes: Annotated[PerLane, Part(BdSettings, Offer(without=("assignee",)), BY_LOGIN)], output: OutputSettings
+) -> None:
     """End a pause, and close the circuit breaker."""
     start_log(output)
     runtime = Runtime()
-    with opened(by_login(bd)) as tracker:
-        store = tracker.kv_list().result()
-        before, suspended = read(store, runtime.now()), breaker.read(store, tracker.lane).until is not None
-        if before is None and not suspended:
-            _show("resume", "not_paused", None, "not paused", output.json)
-            return
-        for key in (*([KEY] if before else []), *([breaker.key_of(tracker.lane)] if suspended else [])):
-            _set(tracker, runtime, key, None)
-        if _now(tracker, runtime) is not None:
-            raise BdFailed("bd kv clear: the pause switch is still there", hint="see `bdauto status`, and try again")
-    words = [f"it was {before.describe()}" if before else "", "the circuit breaker is closed" if suspended else ""]
-    _show("resume", "resumed", before, f"resumed; {' and '.join(filter(None, words))}", output.json)
+    before: Pause | None = None
+    suspended: list[str] = []
+    for own in lanes.trackers():
+        with opened(by_login(own[0].bd)) as tracker:
+            store = tracker.kv_list().result()
+            found = read(store, runtime.now())
+            closed = [lane.name for lane in own if breaker.read(store, lane.name).until is not None]
+            for key in (*([KEY] if found else []), *map(breaker.key_of, closed)):
+                _set(tracker, runtime, key, None)
+            if found and _now(tracker, runtime) is not None:
+                words = "bd kv clear: the pause switch is still there"
+                raise BdFailed(words, hint="see `bdauto status`, and try again")
+            before, suspended = before or found, suspended + closed
+    if before is None and not suspended:
+        _show("resume", "not_paused", None, "not paused", output.json)
+        return
+    of = f" of {', '.join(suspended)}" if lanes.several else ""
+    said = [f"it was {before.describe()}" if before else "", f"the circuit breaker{of} is closed" if suspended else ""]
+    _show("resume", "resumed", before, f"resumed; {' and '.join(filter(None, said))}", output.json)
 
 
-def _stop_jobs(why: str, agent: AgentSettings, bd: BdSettings) -> int:
+def _stop_jobs(why: str, lanes: PerLane, lane: LaneSettings) -> int:
     """Ask for the end of the jobs that run here, and return how many. Elsewhere, the next look there does so."""
-    runner = LazyRunner(kinds.LOCAL, agent, bd)()
+    runner = LazyRunner(kinds.LOCAL, lane.agent, lane.bd, lanes.view(lane))()
     return sum(runner.stop(running.job, why) for running in runner.running_jobs())
 
 

@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from bdauto.cli.context import opened, start_log
-from bdauto.cli.options import ELIGIBILITY, with_options
+from bdauto.cli.context import start_log
+from bdauto.cli.lanes import PerLane
+from bdauto.cli.options import ELIGIBILITY, Part, with_options
 from bdauto.cli.printing import envelope
 from bdauto.cli.validation import need
 from bdauto.clock import Runtime
@@ -17,26 +18,32 @@ from bdauto.errors import UsageError
 @with_options
 def report(
     what: ReportSettings,
-    dispatch: Annotated[DispatchSettings, ELIGIBILITY],
-    bd: BdSettings,
+    lanes: Annotated[PerLane, Part(DispatchSettings, ELIGIBILITY), Part(BdSettings)],
     output: OutputSettings,
 ) -> None:
     """Report what became of the beads: how many were done, what they cost, how long they took, why they failed."""
     if what.html:
+        if len(lanes.serves) > 1:
+            raise UsageError("--html is for one lane", hint="name it with --lane")
         need("web", "--html")
         if not what.html.parent.is_dir() or what.html.is_dir():
             raise UsageError(f"--html {what.html}: name a file in a folder that exists")
     start_log(output)
     now = Runtime().now()
-    with opened(bd, readonly=True) as tracker:
-        activity = gather_activity(tracker, dispatch, what.since.moment(now.astimezone()), what.by, now)
+    found = {}
+    for lane in lanes.serves:
+        with lanes.opened(lane) as tracker:
+            since = what.since.moment(now.astimezone())
+            found[lanes.name(lane)] = activity = gather_activity(tracker, lane.dispatch, since, what.by, now)
     if output.json:
-        sys.stdout.write(envelope("report", as_json(activity)) + "\n")
+        shown = {name: as_json(one) for name, one in found.items()}
+        sys.stdout.write(envelope("report", shown.get("", {"lanes": shown})) + "\n")
     elif not what.html:
         from bdauto.cli import tables
         from bdauto.cli.activity_view import activity_view
 
-        tables.show(activity_view(activity))
+        for name, one in found.items():
+            tables.show(tables.in_lane(name, activity_view(one)) if name else activity_view(one))
     if what.html:
         from bdauto.web.rendering import report_page
 

@@ -7,11 +7,12 @@ from typing import Annotated
 
 from bdauto import log
 from bdauto.agents.kinds import AgentSettings
-from bdauto.cli.context import open_runner, opened, start_log
-from bdauto.cli.options import LOOKING, with_options
+from bdauto.cli.context import open_runner, start_log
+from bdauto.cli.lanes import PerLane
+from bdauto.cli.options import LOOKING, Part, with_options
 from bdauto.cli.printing import SCHEMA_VERSION
 from bdauto.clock import Runtime
-from bdauto.diagnostics.run_list import State, gather_runs
+from bdauto.diagnostics.run_list import ListedRun, State, gather_runs, newest
 from bdauto.domain.settings import BdSettings, OutputSettings, RunsSettings
 
 LATELY = timedelta(days=7)
@@ -21,20 +22,23 @@ LATELY = timedelta(days=7)
 @with_options
 def runs(
     view: RunsSettings,
-    agent: Annotated[AgentSettings, LOOKING],
-    bd: BdSettings,
+    lanes: Annotated[PerLane, Part(AgentSettings, LOOKING), Part(BdSettings)],
     output: OutputSettings,
 ) -> None:
     """List the runs of the agent, newest first: why each ended, how long it took, what it cost."""
-    runner = open_runner(agent, bd)
     start_log(output)
     now = Runtime().now().astimezone()
     since = view.since.moment(now) if view.since else None if view.bead else now - LATELY
     asked = [*([State.failed] if view.failed else []), *([State.running] if view.running else [])]
-    with opened(bd, readonly=True) as tracker:
-        found, malformed = gather_runs(tracker, runner, view.bead, since, asked or tuple(State))
-    for entry in malformed:
-        log.warning("malformed", detail=entry)
+    found: list[ListedRun] = []
+    for lane in [lanes.of_bead(view.bead)] if view.bead else lanes.serves:
+        runner = open_runner(lane.agent, lane.bd, lanes.view(lane))
+        with lanes.opened(lane) as tracker:
+            more, malformed = gather_runs(tracker, runner, view.bead, since, asked or tuple(State))
+        found += more
+        for entry in malformed:
+            log.warning("malformed", detail=entry)
+    found = newest(found) if lanes.several else found
     if output.json:
         listed = {"schema_version": SCHEMA_VERSION, "runs": [one.as_json() for one in found]}
         sys.stdout.write(json.dumps(listed) + "\n")

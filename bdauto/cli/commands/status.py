@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -9,8 +10,9 @@ from typer.core import TyperCommand
 
 from bdauto.agents.kinds import AgentSettings
 from bdauto.cli import streams
-from bdauto.cli.context import open_runner, opened, start_log
-from bdauto.cli.options import DISPATCHING, LOOKING, Offer, with_options
+from bdauto.cli.context import open_runner, start_log
+from bdauto.cli.lanes import PerLane
+from bdauto.cli.options import DISPATCHING, LOOKING, Offer, Part, with_options
 from bdauto.cli.printing import envelope
 from bdauto.cli.validation import check_acceptance
 from bdauto.clock import Runtime
@@ -41,48 +43,89 @@ COMMAND_CLASS = Watchable
 @with_options
 def status(
     view: StatusSettings,
-    agent: Annotated[AgentSettings, LOOKING],
-    reap: Annotated[ReapSettings, Offer(only=("threshold", "grace"))],
-    dispatch: Annotated[DispatchSettings, DISPATCHING],
-    bd: BdSettings,
+    lanes: Annotated[
+        PerLane,
+        Part(AgentSettings, LOOKING),
+        Part(ReapSettings, Offer(only=("threshold", "grace"))),
+        Part(DispatchSettings, DISPATCHING),
+        Part(BdSettings),
+    ],
     output: OutputSettings,
 ) -> None:
     """Show the queue with its verdicts, the beads in progress, and the state of the services."""
     interval, limit = view.watch, view.limit
     if interval and view.check:
         raise UsageError("--watch and --check exclude each other", hint="a watch has no exit status: give one of them")
-    check_acceptance(dispatch, agent)
-    open_to = open_runner(agent, bd)
+    for lane in lanes.serves:
+        with lanes.naming(lane):
+            check_acceptance(lane.dispatch, lane.agent)
+    runners = [open_runner(lane.agent, lane.bd, lanes.view(lane)) for lane in lanes.serves]
     start_log(output)
     runtime = Runtime()
-    with opened(bd, readonly=True) as tracker:
+    with ExitStack() as stack:
+        trackers = [stack.enter_context(lanes.opened(lane)) for lane in lanes.serves]
 
-        def look() -> Snapshot:
-            return gather(tracker, open_to, dispatch, reap, runtime.now(), limit, today=True)
+        def look() -> Looks:
+            found: Looks = {}
+            for lane, tracker, runner in zip(lanes.serves, trackers, runners, strict=True):
+                try:
+                    seen = gather(tracker, runner, lane.dispatch, lane.reap, runtime.now(), limit, today=True)
+                    found[lanes.name(lane)] = seen
+                except BdError as error:  # another tracker may answer
+                    if not lanes.several:
+                        raise
+                    found[lane.name] = error
+            return found
 
         if interval:
             watch_it(look, interval, limit, output.json, runtime)
             return
-        snapshot = look()
-        needs = active_alerts(snapshot)
-        show(snapshot, needs, limit, output.json)
-        if view.check and needs:
+        looks = look()
+        show(looks, limit, output.json)
+        if errors := [found for found in looks.values() if isinstance(found, BdError)]:
+            raise errors[0]
+        if view.check and (needs := needed(looks)):
             raise PartlyDone(f"a person is needed: {'; '.join(needs)}")
 
 
-def show(snapshot: Snapshot, needs: list[str], limit: int, as_json: bool) -> None:
-    """Print a snapshot on stdout."""
+Looks = dict[str, "Snapshot | BdError"]
+"""What was seen of each lane, or why its tracker cannot be read. The name is "" if there is no other."""
+
+
+def needed(looks: Looks, *, blocked: bool = True) -> list[str]:
+    """Say what needs a person, with the lane if there are several."""
+    found = {name: active_alerts(seen, blocked=blocked) for name, seen in looks.items() if isinstance(seen, Snapshot)}
+    return [f"lane {name}: {words}" if name else words for name, needs in found.items() for words in needs]
+
+
+def show(looks: Looks, limit: int, as_json: bool) -> None:
+    """Print what was seen on stdout."""
     if as_json:
-        fields = {"alerts": needs, **status_json(snapshot, limit)}
-        sys.stdout.write(envelope("status", fields) + "\n")
+        lanes = {
+            name: status_json(seen, limit) if isinstance(seen, Snapshot) else {"error": str(seen)}
+            for name, seen in looks.items()
+        }
+        fields = lanes.get("", {"lanes": lanes})
+        sys.stdout.write(envelope("status", {"alerts": needed(looks), **fields}) + "\n")
         sys.stdout.flush()
         return
     from bdauto.cli import tables
 
-    tables.show(tables.status_view(snapshot, limit, active_alerts(snapshot, blocked=False)))
+    for name, seen in looks.items():
+        tables.show(_view(name, seen, limit))
 
 
-def watch_it(look: Callable[[], Snapshot], interval: timedelta, limit: int, as_json: bool, runtime: Runtime) -> None:
+def _view(name: str, seen: Snapshot | BdError, limit: int) -> Any:
+    """Render one lane."""
+    from bdauto.cli import tables
+
+    if isinstance(seen, BdError):
+        return tables.in_lane(name, tables.failed(seen))
+    view = tables.status_view(seen, limit, active_alerts(seen, blocked=False))
+    return tables.in_lane(name, view) if name else view
+
+
+def watch_it(look: Callable[[], Looks], interval: timedelta, limit: int, as_json: bool, runtime: Runtime) -> None:
     """Print snapshots until interrupted, or until nobody reads: in place on a terminal, else one after the other.
 
     A bd that fails is shown and asked again.
@@ -92,12 +135,16 @@ def watch_it(look: Callable[[], Snapshot], interval: timedelta, limit: int, as_j
     with tables.redrawn(in_place=not as_json) as draw:
         while not streams.lost():
             try:
-                snapshot = look()
+                looks = look()
             except BdError as error:
                 draw(tables.failed(error))
+                runtime.sleep(interval.total_seconds())
+                continue
+            only = looks.get("")
+            if as_json:
+                show(looks, limit, as_json)
+            elif isinstance(only, Snapshot):
+                draw(tables.Fitting(only, limit, active_alerts(only, blocked=False)))
             else:
-                if as_json:
-                    show(snapshot, active_alerts(snapshot), limit, as_json)
-                else:
-                    draw(tables.Fitting(snapshot, limit, active_alerts(snapshot, blocked=False)))
+                draw(tables.together(_view(name, seen, limit) for name, seen in looks.items()))
             runtime.sleep(interval.total_seconds())

@@ -1,32 +1,30 @@
 """The lanes whose beads another lane takes while they cannot: suspended ones, and those that have reached a limit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from bdauto.bd.client import Bd
 from bdauto.domain import breaker
-from bdauto.domain.lanes import LaneRule
+from bdauto.domain.lanes import LaneRule, Lanes
 from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, reached
-
-if TYPE_CHECKING:
-    from bdauto.agents.runner import Runner
+from bdauto.domain.record import Run
 
 
-def fallen_back(bd: Bd, runner: "Callable[[], Runner]", now: datetime) -> Mapping[str, str]:
-    """Return the lanes whose beads the lane of `bd` takes now, and why each cannot take them itself.
+def as_seen(bd: Bd, recent: Callable[[datetime], Sequence[tuple[str, Run]]], now: datetime) -> Lanes:
+    """Return the lanes as the one of `bd` sees them now, with those whose beads it takes.
 
-    Raises BdError. A tracker is read only for a lane that is the fallback of another.
+    `recent` returns the runs since a moment that this machine knows itself. Raises BdError. The tracker is read only
+    for a lane that is the fallback of another.
     """
     paths = [*bd.lanes.fallen_back()]
     if not paths:
-        return {}
+        return bd.lanes
     store = bd.kv_list().result()
     counted = any(counts_beads(rule.wants) for path in paths for rule in path)
     beads = bd.changed_since(now - LOOK_BACK).result().beads if counted else ()
-    here = runner().recent_runs(now - DAY) if counted else ()
+    here = recent(now - DAY) if counted else ()
 
     def held(rule: LaneRule) -> str:
         if breaker.suspension(store, now, rule.name)[0]:
@@ -35,4 +33,5 @@ def fallen_back(bd: Bd, runner: "Callable[[], Runner]", now: datetime) -> Mappin
         own = msgspec.structs.replace(rule.wants, per_day_of_all=None, cost_per_day_of_all=None)
         return "over its limit" if counted and reached(beads, own, rule.assignee, now, here, lanes) else ""
 
-    return {path[0].name: held(path[0]) for path in paths if all(map(held, path))}
+    taking = {path[0].name: held(path[0]) for path in paths if all(map(held, path))}
+    return msgspec.structs.replace(bd.lanes, taking=taking)
