@@ -196,9 +196,9 @@ class Runner:
     def mark_recorded(self, job: str, *, deleted: bool) -> None:
         """Mark a job of `unrecorded`: its end was written to its bead, or its bead is `deleted`."""
 
-    def unchecked(self) -> Sequence[str]:
-        """Return the beads with a job here that is to be checked after its agent, and has not passed."""
-        return ()
+    def unchecked(self) -> Mapping[str, str]:
+        """Return the beads whose last job here is to be checked after its agent, and has not passed, with that job."""
+        return {}
 
     def passed(self, job: str) -> bool:
         """Return whether a job has ended and passed all its checks."""

@@ -4,7 +4,7 @@ bd's record of who closed a bead decides. A bead that a person has closed stays 
 was, the bead counts as closed by its agent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -55,11 +55,17 @@ class UncheckedBeads(msgspec.Struct, frozen=True):
         blockers = {other.depends_on_id for other in needs if other.type in BLOCKING}
         return sorted(blockers & due), opened
 
-    def _read(self, ids: Sequence[str]) -> tuple[Bead, ...]:
-        return self.bd.read(ids).result().beads if ids else ()
+    def _read(self, ids: Iterable[str]) -> tuple[Bead, ...]:
+        wanted = sorted(ids)
+        return self.bd.read(wanted).result().beads if wanted else ()
 
     def _open(self, found: tuple[Bead, ...], runner: "Runner") -> tuple[set[str], list[Opened]]:
-        """Open beads again that their agents have closed. Return all whose check is due, and what was opened."""
+        """Open beads again that their agents have closed. Return all whose check is due, and what was opened.
+
+        A bead without a mark counts if its last claim was for the job here: its agent has taken the mark away.
+        """
+        here = runner.unchecked()
+        found = tuple(bead for bead in found if bead.record.check or bead.record.attempt in ("", here.get(bead.id)))
         finished = [bead for bead in found if bead.status in FINISHED]
         edits = recorded_edits(self.bd, [bead.id for bead in finished])
         due: set[str] = {bead.id for bead in found}

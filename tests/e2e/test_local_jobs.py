@@ -169,9 +169,9 @@ def test_the_words_of_a_silent_agent_are_not_those_of_its_check(place: Place) ->
 
 def test_a_job_whose_checks_pass_has_passed(place: Place) -> None:
     place.start("true", check=checks("true"))
-    assert place.agent("true").unchecked() == ["x-1"]
+    assert place.agent("true").unchecked() == {"x-1": "w1"}
     assert gates(place.end()) == [("check (sh)", "completed")]
-    assert (place.agent("true").passed("w1"), place.agent("true").unchecked()) == (True, [])
+    assert (place.agent("true").passed("w1"), place.agent("true").unchecked()) == (True, {})
 
 
 def test_a_check_that_hangs_or_is_no_program_has_failed(place: Place) -> None:

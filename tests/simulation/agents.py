@@ -21,6 +21,7 @@ def slots_taken(world: World) -> int:
 def begin_job(world: World, bead_id: str, attempt: str, host: str = "") -> Job:
     """Queue a job, whose process begins when there is a slot. One on a host has the attempt's id."""
     job = Job(attempt if host else f"j{len(world.jobs) + 1}", bead_id, attempt, world.scheduler.now, host=host)
+    job.checked = host != "" and world.plan.checked
     world.jobs[job.id] = job
     rng = world.scheduler.rng(f"health of {job.id}")
     if rng.random() < world.plan.sick_jobs and not world.quiet and world.scheduler.event(f"{job.id} cannot be shown"):
@@ -88,15 +89,22 @@ class _Agent:
             self._wait(self._task.rng.uniform(30, 4 * MINUTE))
             self._note("progress")
         self._wait(self._task.rng.uniform(5, 2 * MINUTE))
-        self._set("closed", "done")
-        self._end("completed")
+        self._done("done")
 
     def _fails_the_check(self) -> None:
         self._claim_note()
         self._wait(self._task.rng.uniform(1, 5 * MINUTE))
-        self._set("closed", "done, I think")
-        self._wait(5)
-        self._job.check_failed = self._job.host != ""
+        self._done("done, I think", passes=False)
+
+    def _done(self, words: str, *, passes: bool = True) -> None:
+        """Say that it is done, and be checked. Some agents close their beads all the same."""
+        if not self._job.checked or self._task.rng.random() < (0.3 if passes else 0.8):
+            self._set("closed", words)
+        else:
+            self._note(f"finished: {words}")
+        if self._job.checked:
+            self._wait(self._task.rng.choice((5.0, MINUTE, 12 * MINUTE)))
+            self._job.check_failed = not passes
         self._end("completed")
 
     def _gives_up(self) -> None:
@@ -149,6 +157,7 @@ class _Agent:
 
     def _close_late(self) -> None:
         if self._job.alive:
+            self._job.check_failed = self._job.checked  # nobody waits for it
             self._set("closed", "done late")
             self._end("completed")
 
@@ -158,8 +167,7 @@ class _Agent:
         for _ in range(5):
             self._wait(self._task.rng.uniform(8, 13) * MINUTE)
             self._note("still at it")
-        self._set("closed", "done at last")
-        self._end("completed")
+        self._done("done at last")
 
     def _claim_note(self) -> None:
         self._note(f"claimed by agent {self._job.id}")

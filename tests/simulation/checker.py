@@ -48,12 +48,12 @@ def check_change(world: World, process: Process, row: Row, change: Change) -> No
         _check_result(world, process, row, change)
         if row.bead.status == "open" and change.ends_claim:
             _check_opened(world, process, row.bead, change)
-    elif change.note.rpartition("\n")[2].startswith("reaper: "):  # after the note of its job's end
+    elif change.act == "open again":
         _check_pause(world, process, change)
-        if row.bead.status == "closed":
-            _check_reopening(world, process, row, change)
-        else:
-            _check_settling(world, process, row, change)
+        _check_reopening(world, process, row)
+    elif change.note.rpartition("\n")[2].startswith("reaper: ") or change.act == "close":
+        _check_pause(world, process, change)
+        _check_settling(world, process, row, change)
     elif change.act == "quarantine" and row.bead.status == "open":
         _check_exhausted(world, process, row, change)
     elif change.act in ("release", "quarantine"):
@@ -127,7 +127,7 @@ def _learn_place(row: Row, before: Bead, change: Change | None) -> None:
         row.given_back = bead.updated_at
         fewer = bead.record.attempts < before.record.attempts
         had_turn = before.record.job or (before.record.attempt and before.record.died == before.record.attempt)
-        if change.act == "requeue" or (change.note and had_turn and not fewer):
+        if (change.act == "requeue" and not fewer) or (change.note and had_turn and not fewer):
             row.lost_place, row.place = row.place, bead.updated_at
     elif bead.status == "open" and bead.updated_at != before.updated_at:
         row.place = None
@@ -315,6 +315,11 @@ def _check_claim(world: World, process: Process, row: Row, attempt: str) -> None
         world.violate("stale", f"{name} claims {bead.id} from a queue that it read before its last POST")
     elif row.unfit_since is not None and row.unfit_since < read:
         world.violate("unfit", f"{name} claims {bead.id}, which must not be dispatched")
+    for other in row.blockers:
+        known = world.rows.get(other)
+        lied = known and known.bead.record.check and known.bead.status == "closed" and world.closer(other) == ASSIGNEE
+        if lied and not world.passed(other):
+            world.violate("check", f"{name} claims {bead.id}, which waits for the check of {other}")
     if bead.record.retry_at and bead.record.retry_at > world.now + process.skew:
         world.violate("backoff", f"{name} claims {bead.id}, which waits until {bead.record.retry_at}")
     looked = process.looked_at
@@ -532,12 +537,18 @@ def _runs(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _check_reopening(world: World, process: Process, row: Row, change: Change) -> None:
-    """A closed bead is opened again only after a failed check of the attempt that closed it."""
-    job = world.jobs.get(row.bead.record.attempt)
-    if job is None or not job.check_failed:
-        world.violate("evidence", f"{process.name} opens {row.bead.id} again, whose check has not failed")
-    _check_charge(world, process, row.bead, change)
+def _check_reopening(world: World, process: Process, row: Row) -> None:
+    """A closed bead is opened again only if its agent has closed it, and no check of it has passed."""
+    bead = row.bead
+    if bead.record.check != "due":
+        world.violate("check", f"{process.name} opens {bead.id} again, which was not to be checked")
+    if world.closer(bead.id) == "ann" or bead.record.job in {job.id for job in _passed_here(world, process, bead)}:
+        world.violate("check", f"{process.name} opens {bead.id} again, which a person has closed, or has passed")
+
+
+def _passed_here(world: World, process: Process, bead: Bead) -> list[Job]:
+    jobs = [job for job in world.jobs.values() if job.bead == bead.id and job.host == process.host]
+    return [job for job in jobs if job.state == "completed" and not job.check_failed]
 
 
 def _limit(world: World, process: Process, bead: Bead, told: str, silent: bool) -> tuple[timedelta, str]:
@@ -572,6 +583,22 @@ def _check_opened(world: World, process: Process, bead: Bead, change: Change) ->
 
 
 def _check_charge(world: World, process: Process, bead: Bead, change: Change) -> None:
+    job = world.jobs.get(bead.record.attempt)
+    if change.status == "closed":
+        if job is None or not job.checked or job.check_failed or job.state != "completed":
+            world.violate("check", f"{process.name} closes {bead.id}, whose check has not passed")
+        return
+    if job and job.checked and job.state == "completed" and bead.record.attempt in world.attempts:
+        touched = world.attempts[bead.record.attempt].touched is not None
+        if touched and not job.check_failed:
+            world.violate("check", f"{process.name} ({change.act}) does not close {bead.id}, whose check has passed")
+        if touched and change.status == "open" and _attempts_after(bead, change) != max(bead.record.attempts - 1, 0):
+            world.violate("charge", f"{process.name} charges {bead.id} for a failed check")
+        if touched and (change.status == "blocked") != (bead.record.failed_checks + 1 >= world.plan.max_attempts):
+            words = f"after {bead.record.failed_checks + 1} failed checks"
+            world.violate("charge", f"{process.name} sets {bead.id} to {change.status} {words}")
+        if touched:
+            return
     if bead.record.adopted:
         if change.status != "open" or _attempts_after(bead, change) != max(bead.record.attempts - 1, 0):
             world.violate("charge", f"{process.name} charges {bead.id} for a job that bdauto did not start")

@@ -8,6 +8,7 @@ from bdauto.agents.capacity import Capacity
 from bdauto.agents.local.runner import machine_part
 from bdauto.agents.runner import Place, Runner
 from bdauto.agents.runner_status import RunnerStatus
+from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, JobEvidence
 from bdauto.domain.record import RESULTS, Result, Run
@@ -54,14 +55,19 @@ class SimLocal(Runner):
                 states[bead.id] = self._state(job) or (FORGOTTEN if bead.record.job else NOT_STARTED)
                 if states[bead.id] in OVER:
                     ended = START + timedelta(seconds=self._of.world.jobs[job].ended)
-                    ends[bead.id] = Run(result=RESULTS.get(states[bead.id], Result.lost), ended_at=ended)
+                    ends[bead.id] = self._end(self._of.world.jobs[job], ended)
                 self._of.jobs_told[job] = states[bead.id]
                 self._of.tell("sees of the job of {}: {}", bead.id, states[bead.id])
         return JobEvidence(states, ends=ends), None
 
+    def _end(self, job: Job, ended: datetime) -> Run:
+        failed = job.checked and job.check_failed and job.state == "completed"
+        result = Result.failed if failed else RESULTS.get(job.state, Result.lost)
+        return Run(result=result, why=Why.check if failed else None, ended_at=ended, checked=self.passed(job.id))
+
     def place(self) -> Place:
         """Return this host: each has one jobs folder."""
-        return Place(self.host, self.host, timedelta(seconds=LOCAL_TIME_LIMIT))
+        return Place(self.host, self.host, timedelta(seconds=LOCAL_TIME_LIMIT), self._of.world.plan.checked)
 
     def owns(self, bead: Bead) -> bool:
         """Return whether the claim was made on this host."""
@@ -88,15 +94,15 @@ class SimLocal(Runner):
         ]
         return [(bead, run) for bead, run in runs if run.ended_at is None or run.ended_at > since]
 
-    def unchecked(self) -> Sequence[str]:
-        """Return the beads whose last job on this host has not passed its check."""
+    def unchecked(self) -> dict[str, str]:
+        """Return the beads whose last job on this host is to be checked and has not passed."""
         last = {job.bead: job for job in self._jobs()}
-        return sorted(bead for bead, job in last.items() if not self.passed(job.id))
+        return {bead: job.id for bead, job in last.items() if job.checked and not self.passed(job.id)}
 
     def passed(self, job: str) -> bool:
         """Return whether a job has passed its check."""
-        known = self._of.world.jobs.get(job)
-        return known is not None and known.host == self.host and known.state == "completed" and not known.check_failed
+        known = next((one for one in self._jobs() if one.id == job), None)
+        return known is not None and known.checked and known.state == "completed" and not known.check_failed
 
     def job_state(self, job: str) -> str | None:
         """Return the state of a job."""

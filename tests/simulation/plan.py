@@ -80,6 +80,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     loops: int
     hosts: int
     """Hosts that run the agents themselves; 0 is an agent service."""
+    checked: bool
+    """Whether the hosts check what their agents have done, and bdauto closes their beads."""
     counting: bool
     watching: bool
     max_beads: int
@@ -136,6 +138,7 @@ def make_plan(seed: int) -> Plan:
         reapers=reapers,
         loops=loops,
         hosts=hosts,
+        checked=hosts > 0 and random.Random(f"{seed}/checks").random() < 0.7,
         counting=rng.random() < 0.3,
         watching=rng.random() < 0.6,
         max_beads=rng.choice((1, 1, 2, 4)),

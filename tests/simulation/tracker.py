@@ -327,13 +327,13 @@ class SimWriter:
                 metadata=metadata,
                 status=status,
                 updated_at=before.updated_at if change.quiet else now,
-                closed_at=before.closed_at if status == "closed" else None,
+                closed_at=before.closed_at or now if status == "closed" else None,
             )
         )
         process.tell("{} {}: {} {}", change.act, row.bead.id, row.bead.status, shown(put))
         process.changed.append((row.bead.id, change.act))
         if status != before.status:
-            world.record(row.bead.id, SETTINGS.actor, status)
+            world.record(row.bead.id, ASSIGNEE if status == "closed" else SETTINGS.actor, status)
             process.status_written.append(row.bead.id)
         process.seen[row.bead.id] = row.bead
         changed(world, process, row, before, change)

@@ -33,6 +33,7 @@ class Job:
     noted: bool = False
     ended: float = 0.0
     host: str = ""
+    checked: bool = False
     check_failed: bool = False
     sick: str = ""
     """What the service answers about this job alone instead of its state, "" for its state."""
@@ -181,6 +182,16 @@ class World:
             self.violation = kind, words
             self.tell("checker", "VIOLATION {}: {}", kind, words)
             self.scheduler.stopped = True
+
+    def passed(self, bead: str) -> bool:
+        """Return whether a job of a bead has passed its check."""
+        jobs = (job for job in self.jobs.values() if job.bead == bead and job.checked)
+        return any(job.state == "completed" and not job.check_failed for job in jobs)
+
+    def closer(self, bead: str) -> str:
+        """Return who closed a bead last, "" if nobody has."""
+        rows = [row for row in self.events if row["issue_id"] == bead and "closed" in row["new_value"]]
+        return rows[-1]["actor"] if rows else ""
 
     def live_jobs(self, bead: str) -> list[Job]:
         """Return the jobs of a bead whose process runs."""

@@ -52,7 +52,7 @@ class Ward:
         self.end, self.unchecked = end, unchecked
         told: Any = self.services
         told.evidence = lambda beads, status=None: (self._evidence(), None)
-        told.unchecked = lambda: self.unchecked
+        told.unchecked = lambda: dict.fromkeys(self.unchecked, "a1")
         told.passed = lambda job: job == "a1" and bool(self.end and self.end.checked)
 
     def _evidence(self) -> JobEvidence:
@@ -149,6 +149,21 @@ def test_a_child_process_that_closes_the_bead_later_gains_nothing() -> None:
         assert here.outcomes() == [("x-1", "reverted")]
         assert here.tracker.bead("x-1").status == "open"
     assert sum("closed it before its check" in line for line in here.tracker.notes("x-1")) == 1
+
+
+def test_what_passed_on_another_host_later_stays_closed() -> None:
+    here = Ward(closed(own={"attempt": "a2", "job": "a2", "check": ""}), end=FAILED, unchecked=("x-1",))
+    here.tracker.recorded = [closing(ACTOR)]
+    here.tracker.rows["x-1"]["metadata"].pop("bdauto.check", None)
+    assert here.outcomes() == []
+    assert here.tracker.bead("x-1").status == "closed"
+
+
+def test_an_agent_that_takes_the_mark_away_is_known_by_its_job_here() -> None:
+    here = Ward(closed(own={"check": ""}), unchecked=("x-1",))
+    here.tracker.recorded = [closing(ACTOR)]
+    assert here.outcomes() == [("x-1", "reverted")]
+    assert here.tracker.bead("x-1").record.check == "due"
 
 
 def test_a_reason_in_the_form_of_an_event_hides_no_closing() -> None:

@@ -89,7 +89,7 @@ def test_a_job_whose_state_cannot_be_read_is_unknown(
         assert jobs.state("w1") == "unknown"
         assert jobs.running() == []
         assert [job for job in jobs.of_bead("x-1", "/p/.beads") if job != "w1"] == ["w2"]
-        assert agent.unchecked() == []
+        assert agent.unchecked() == {}
         assert not jobs.stop("w1", "somebody")
     assert caplog.messages.count("unreadable") == 1
 

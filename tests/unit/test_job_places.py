@@ -320,13 +320,13 @@ def test_a_landing_that_was_cut_off_has_failed(here: LocalAgent) -> None:
 
 def test_the_last_job_of_a_bead_decides_whether_it_is_unchecked(here: LocalAgent) -> None:
     checked(here, "w1", "failed")
-    assert here.unchecked() == ["x-1"]
+    assert here.unchecked() == {"x-1": "w1"}
     checked(here, "w2", "completed", "completed", started=2)
-    assert here.unchecked() == []
+    assert here.unchecked() == {}
     with alive(checked(here, "w3", started=3)):
-        assert here.unchecked() == ["x-1"]
+        assert here.unchecked() == {"x-1": "w3"}
     made(here.jobs, "w4", bead="x-2", end=json.dumps({"state": "completed"}))
-    assert here.unchecked() == ["x-1"]
+    assert here.unchecked() == {"x-1": "w3"}
 
 
 @pytest.mark.parametrize(("minutes", "outcome"), [(9, "kept"), (11, "dispatched")])

@@ -160,14 +160,14 @@ def test_a_job_that_is_checked_long_after_its_bead_was_closed_is_seen(
 ) -> None:
     """No revision tells of its end."""
     scene = make(row("x-1", status="closed", closed_at=NOW, updated_at=NOW, metadata={"bdauto.attempt": "a1"}))
-    unchecked: list[str] = []
+    unchecked: dict[str, str] = {}
     running = [True]
     monkeypatch.setattr(BeadBoardRunner, "checking", property(lambda _: bool(running)))
     monkeypatch.setattr(BeadBoardRunner, "unchecked", lambda _: unchecked)
 
     def fails() -> None:
         running.clear()
-        unchecked.append("x-1")
+        unchecked["x-1"] = "a1"
 
     scene.stop.at(1500, fails)
     scene.run(2200, agent=True, watch=True)

@@ -189,8 +189,8 @@ class LocalJobs(Runner):
         """Mark a job's folder: a recorded one is kept for --agent-keep, another for longer."""
         self.jobs.mark(job, DELETED if deleted else RECORDED)
 
-    def unchecked(self) -> list[str]:
-        """Return the beads whose last job here is to be checked and has not passed: it runs, or ended within a day."""
+    def unchecked(self) -> dict[str, str]:
+        """Return beads whose last job here is to be checked and has not passed: it runs, or ended within a day."""
         last: dict[str, JobRecord] = {}
         try:
             for job in self.jobs.ids():
@@ -198,10 +198,9 @@ class LocalJobs(Runner):
                 if record and record.gates and self.origin.has_bead(record):
                     last[record.bead] = max(last.get(record.bead, record), record, key=lambda one: one.started)
         except ServiceDown:
-            return []
-        return sorted(
-            bead for bead, record in last.items() if not self.passed(record.attempt) and self._is_late(record)
-        )
+            return {}
+        due = (record for record in last.values() if not self.passed(record.attempt) and self._is_late(record))
+        return {record.bead: record.attempt for record in due}
 
     def _is_late(self, record: JobRecord) -> bool:
         """Return whether a job runs, or ended lately."""
