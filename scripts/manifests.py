@@ -19,6 +19,13 @@ PARTS = {
     "base/cronjobs.yaml": ("cronjobs",),
     "base/networkpolicy.yaml": ("networkpolicy",),
     "overlays/run/deployment.yaml": ("deployment", "mode=run"),
+    "components/kubernetes/kubernetes.yaml": (
+        "kubernetes",
+        "kubernetes.enabled=true",
+        "beadboardUrl=",
+        "agent.url=",
+        "kubernetes.image=agent:0.1.0",
+    ),
     "components/monitoring/monitoring.yaml": (
         "monitoring",
         "mode=run",

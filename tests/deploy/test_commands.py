@@ -9,6 +9,7 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from bdauto.cli.variables import GIVEN_TO_AGENTS
 from tests.support.manifests import (
     DEPLOY,
     OVERLAYS,
@@ -114,8 +115,8 @@ def test_every_environment_variable_is_one_that_the_cli_reads() -> None:
         assert not unknown, f"{path.relative_to(ROOT)} sets {sorted(unknown)}"
 
 
-NOT_READ_BY_THE_CLI = {"BDAUTO_VERSION", "BDAUTO_JOB", "BDAUTO_PORT", "BDAUTO_SERVICE_HOST"}
-"""The Dockerfile's own build argument, what a local agent is given, and what Kubernetes sets for a Service."""
+NOT_READ_BY_THE_CLI = {"BDAUTO_VERSION", *GIVEN_TO_AGENTS, "BDAUTO_PORT", "BDAUTO_SERVICE_HOST"}
+"""The Dockerfile's own build argument, what an agent is given, and what Kubernetes sets for a Service."""
 
 
 @pytest.mark.parametrize(

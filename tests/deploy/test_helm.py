@@ -5,11 +5,14 @@ import pytest
 import sh
 import yaml
 
+from bdauto.agents.kubernetes.checks import RIGHTS
+from bdauto.agents.kubernetes.template import check_template
 from scripts.e2e_k8s.comparison import meanings
 from scripts.e2e_k8s.helm import ADDRESSES
 from scripts.manifests import printed
 from tests.support.manifests import CHART, HELM, Object, pod_spec, render, render_chart, tool, workloads
 
+IN_KUBERNETES = (ADDRESSES[2], "kubernetes.enabled=true", "kubernetes.image=agent:1")
 MODES = {"mode=cronjob": "base", "mode=run": "overlays/run"}
 
 
@@ -107,14 +110,45 @@ def test_the_agent_service_without_beadboard() -> None:
     ("values", "said"),
     [
         ((ADDRESSES[2],), "nothing runs the agent: give beadboardUrl, or agent.url"),
+        ((*ADDRESSES, *IN_KUBERNETES[1:]), "kubernetes.enabled excludes beadboardUrl and agent.url"),
+        ((ADDRESSES[2], "kubernetes.enabled=true"), "kubernetes.image is missing"),
         ((*ADDRESSES, "agent.name=reviewer"), "agent.name has no effect with beadboardUrl"),
     ],
-    ids=["nothing", "name beside BeadBoard"],
+    ids=["nothing", "two kinds", "no image", "name beside BeadBoard"],
 )
 def test_a_combination_that_makes_no_sense_is_refused(values: tuple[str, ...], said: str) -> None:
     with pytest.raises(sh.ErrorReturnCode) as refusal:
         render_chart(*values)
     assert said in refusal.value.stderr.decode()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_job_for_each_bead_has_its_template_and_exactly_its_rights(mode: str) -> None:
+    objects = {(one["kind"], one["metadata"]["name"]): one for one in render_chart(*IN_KUBERNETES, mode)}
+    rules = objects["Role", "bdauto"]["rules"]
+    given = {f"{rule['apiGroups'][0]}/{rule['resources'][0]}": tuple(rule["verbs"]) for rule in rules}
+    assert given == RIGHTS
+    check_template(objects["CronJob", "bdauto-agent"], "bdauto-agent")
+    settings = objects["ConfigMap", "bdauto-settings"]["data"]
+    assert settings["BDAUTO_KUBERNETES_TEMPLATE"] == "bdauto-agent"
+    assert not [one for one in settings if one in ("BEADBOARD_URL", "BDAUTO_AGENT_URL")]
+    for (_, name), workload in objects.items():
+        if workload["kind"] in ("CronJob", "Deployment"):
+            pod, own = pod_spec(workload), name != "bdauto-agent"
+            assert pod["automountServiceAccountToken"] is own, "an agent has no rights"
+            assert pod.get("serviceAccountName") == ("bdauto" if own else None)
+    for one in objects.values():
+        kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_component_of_kustomize_makes_the_same_jobs() -> None:
+    printed_now = {path.name: text for path, text in printed()}
+    objects = [one for one in yaml.safe_load_all(printed_now["kubernetes.yaml"]) if one]
+    chart = render_chart(*IN_KUBERNETES[:2], "kubernetes.image=agent:0.1.0")
+    named = {(one["kind"], one["metadata"]["name"]): one for one in chart}
+    for one in objects:
+        if one["kind"] != "RoleBinding":  # which names a namespace
+            assert named[one["kind"], one["metadata"]["name"]] == one
 
 
 def test_nothing_in_place_of_a_map_is_no_label_and_no_setting() -> None:

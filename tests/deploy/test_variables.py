@@ -21,8 +21,6 @@ def test_only_known_variables_are_set(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(DEPLOY)))
 def test_no_pod_gets_the_variables_of_services(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
-    pods = len(
-        re.findall(r"^\s*(?:automountServiceAccountToken: false|automount_service_account_token\s+=)", text, re.M)
-    )
+    pods = len(re.findall(r"^\s*(?:automountServiceAccountToken:|automount_service_account_token\s+=)", text, re.M))
     off = len(re.findall(r"^\s*(?:enableServiceLinks: false|enable_service_links\s+= false)$", text, re.M))
     assert off == pods

@@ -21,8 +21,11 @@
 {{- end }}
 
 {{- define "bdauto.settings" -}}
-{{- if not (or .Values.beadboardUrl .Values.agent.url) -}}
-{{- fail "nothing runs the agent: give beadboardUrl, or agent.url for the agent service without BeadBoard" -}}
+{{- if not (or .Values.beadboardUrl .Values.agent.url .Values.kubernetes.enabled) -}}
+{{- fail "nothing runs the agent: give beadboardUrl, or agent.url for the agent service without BeadBoard, or kubernetes.enabled" -}}
+{{- end -}}
+{{- if and .Values.kubernetes.enabled (or .Values.beadboardUrl .Values.agent.url) -}}
+{{- fail "kubernetes.enabled excludes beadboardUrl and agent.url" -}}
 {{- end -}}
 {{- if and .Values.beadboardUrl .Values.agent.name -}}
 {{- fail "agent.name has no effect with beadboardUrl: BeadBoard names the agent" -}}
@@ -31,6 +34,11 @@
 {{- with .Values.beadboardUrl }}{{ $_ := set $settings "BEADBOARD_URL" . }}{{ end -}}
 {{- with .Values.agent.url }}{{ $_ := set $settings "BDAUTO_AGENT_URL" . }}{{ end -}}
 {{- with .Values.agent.name }}{{ $_ := set $settings "BDAUTO_AGENT_NAME" . }}{{ end -}}
+{{- if .Values.kubernetes.enabled -}}
+{{- $_ := set $settings "BDAUTO_KUBERNETES_TEMPLATE" "bdauto-agent" -}}
+{{- $_ := set $settings "BDAUTO_AGENT_SLOTS" (toString .Values.kubernetes.slots) -}}
+{{- $_ := set $settings "BDAUTO_AGENT_TIMEOUT" .Values.kubernetes.timeout -}}
+{{- end -}}
 {{- toYaml (mergeOverwrite $settings (deepCopy (.Values.settings | default dict))) -}}
 {{- end }}
 
@@ -61,7 +69,10 @@ spec:
   {{- if not $listens }}
   restartPolicy: Never
   {{- end }}
-  automountServiceAccountToken: false
+  {{- if $values.kubernetes.enabled }}
+  serviceAccountName: bdauto
+  {{- end }}
+  automountServiceAccountToken: {{ $values.kubernetes.enabled }}
   enableServiceLinks: false
   # Longer than one HTTP request (30s) and bd's writes around it, so that a bead in hand is finished.
   terminationGracePeriodSeconds: 120
