@@ -201,7 +201,8 @@ def explain_view(explained: Explanation) -> RenderableType:
     ]
     if explained.place:
         parts.append(_text(f"place {explained.place} of {explained.eligible} eligible", "dim"))
-    parts += [_heading("Conditions"), _conditions(explained.conditions)]
+    if explained.conditions:
+        parts += [_heading("Conditions"), _conditions(explained.conditions)]
     told = story(bead)
     if explained.running:
         times = (("has run for", explained.running.running), ("time left", explained.running.left))

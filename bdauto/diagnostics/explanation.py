@@ -51,7 +51,13 @@ class Explanation:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """All conditions: those of the bead, then those that all beads share."""
+        """All conditions: those of the bead, then those that all beads share.
+
+        While its job runs, none matters. Of a bead that a sweep would settle, only that is said.
+        """
+        if self.running:
+            over = Condition("status", False, self.running.verdict, "bdauto reap")
+            return () if self.running.state == "kept" else (over,)
         return self.verdict.conditions + self.services.conditions()
 
     @property

@@ -15,7 +15,6 @@ from bdauto.agents.runner import check_services, job_evidence
 from bdauto.agents.runner_status import RunnerStatus, with_switches
 from bdauto.bd.client import Bd
 from bdauto.bd.fallbacks import as_seen
-from bdauto.diagnostics.wording import rough_time
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency
 from bdauto.domain.eligibility import Condition, Verdict, ranked, verdict
 from bdauto.domain.figures import Figures, figures_since
@@ -28,6 +27,7 @@ from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.runs import shared_jobs
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time, midnight
+from bdauto.domain.values import format_age
 from bdauto.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class Running:
 
     def last_event(self, now: datetime) -> str:
         """Return the age of the last event and what it was, "" if there is none."""
-        return f"{rough_time(_seconds(self.event_age(now)))} ago: {self.event.text}" if self.event else ""
+        age = self.event_age(now)
+        return f"{format_age(age)} ago: {self.event.text}" if self.event and age is not None else ""
 
 
 @dataclass(frozen=True)

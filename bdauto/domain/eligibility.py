@@ -135,10 +135,8 @@ def why_nothing_goes(queue: Collection[Verdict]) -> str:
 
 
 def _reopening(bead: Bead) -> str:
-    """Return the command that opens a bead for dispatch. A closed one is done, so nothing is to be fixed."""
-    if bead.status == "in_progress":
-        return "bdauto reap"
-    return "" if bead.status == "closed" else f"bd update {bead.id} -s open"
+    """Return the command that opens a bead for dispatch. One that is closed or at work needs none."""
+    return "" if bead.status in ("closed", "in_progress") else f"bd update {bead.id} -s open"
 
 
 def _status(bead: Bead, now: datetime) -> str:

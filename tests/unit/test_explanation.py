@@ -30,10 +30,12 @@ from tests.unit.test_snapshot import HOSTILE, drawn
 UP = two_services(agent=service_part(Capacity(3, True, 1, 0, 4)))
 
 
-def explained(place: int | None = None, ready: bool = True, rule: Any = None, **fields: Any) -> Explanation:
+def explained(
+    place: int | None = None, ready: bool = True, rule: Any = None, state: str = "running", **fields: Any
+) -> Explanation:
     found = bead("bd-a1", **fields)
     running = (
-        weigh(found, JobEvidence({found.id: "running"}), ReapSettings(), NOW) if found.status == "in_progress" else None
+        weigh(found, JobEvidence({found.id: state}), ReapSettings(), NOW) if found.status == "in_progress" else None
     )
     judged = verdict(found, ready, "agent", rule or DispatchSettings(), NOW)
     return Explanation(NOW, judged, UP, place, 7, running)
@@ -139,19 +141,6 @@ def test_a_bead_in_progress_at_80_columns() -> None:
         bd-a1  title of bd-a1
         in progress: kept: job 9c1d2e3f4a5b is running; 4m since the last update
 
-        Conditions
-        no  status      status is in_progress
-                        → bdauto reap
-        ok  assignee    assigned to agent
-        ok  acceptance  has acceptance criteria
-        ok  type        type task
-        ok  kind        an ordinary bead
-        ok  deferred    not deferred
-        ok  backoff     not backing off
-        no  ready       bd does not call it ready, for what failed above
-        ok  pause       not paused
-        ok  capacity    room for 3
-
         So far
         attempts  1
         job       9c1d2e3f4a5b
@@ -245,9 +234,14 @@ def test_story_and_json() -> None:
     shown = as_json(found)
     assert (shown["job"], shown["job_state"], shown["attempts"]) == ("j1", "running", 1)
     assert shown["notes"] == ["one", "two"]
-    failed = [(one["name"], one["fix"]) for one in shown["conditions"] if not one["passed"]]
-    assert failed == [("status", "bdauto reap")]
-    assert {one["fix"] for one in shown["conditions"] if one["passed"]} == {None}
+    assert shown["conditions"] == [], "none matters while its job runs"
+
+
+def test_a_bead_whose_job_is_over_names_the_reaper_and_no_other_condition() -> None:
+    found = explained(status="in_progress", metadata={"bdauto.attempt": "a", "bdauto.job": "j1"}, state="failed")
+    [one] = as_json(found)["conditions"]
+    assert (one["name"], one["passed"], one["fix"]) == ("status", False, "bdauto reap")
+    assert one["detail"].startswith("over: ")
 
 
 def test_an_unknown_id_is_an_error_of_bd() -> None:
