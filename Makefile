@@ -69,6 +69,10 @@ bench: $(STAMP) ## measure against benchmarks/incumbent.sh and write docs/perfor
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m benchmarks
 
+man: $(STAMP) ## write the manual pages into build/man/
+	$(BIN)/python -m scripts.man_pages build/man
+.PHONY: man
+
 docs: $(STAMP) ## write docs/options.md and the tables of docs/decisions.md, and redraw the pictures in docs/
 	$(BIN)/python -m scripts.options_page
 	$(BIN)/python -m scripts.decision_tables

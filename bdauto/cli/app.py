@@ -44,6 +44,7 @@ COMMANDS = {
     "doctor": Command("doctor", ("bdauto doctor", "bdauto doctor --metadata /etc/beads-metadata/metadata.json")),
     "config": Command("config", ("bdauto config init", "bdauto config check")),
     "agent-entry": Command("agent_entry", ("bdauto agent-entry -- claude -p", "bdauto agent-entry -- my-agent {id}")),
+    "completion": Command("completion", ("bdauto completion zsh", "source <(bdauto completion bash)")),
     "demo": Command("demo", ("bdauto demo", "bdauto demo --real-bd")),
 }
 
@@ -52,7 +53,8 @@ def application(only: str = "") -> typer.Typer:
     """Return the command line with the command `only`, or with all commands if there is none of that name."""
     app = typer.Typer(
         name="bdauto",
-        help="Dispatch ready beads to a headless coding agent, and reap those whose agent died.",
+        help="Dispatch ready beads to a headless coding agent, and reap those whose agent died. "
+        "`bdauto help COMMAND` explains a command.",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
@@ -75,6 +77,8 @@ def run() -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)
     words = sys.argv[1:] or ["--help"]
+    if words[0] == "help":
+        words = [*words[1:], "--help"]
     try:
         if words[0] in COMMANDS and not {"--help", "-h"}.intersection(words):
             check_variables(os.environ)

@@ -14,11 +14,12 @@ import msgspec
 import typer
 
 from bdauto.agents import kinds
+from bdauto.cli import completion
 from bdauto.cli.config_file import path_in_force
 from bdauto.cli.fields import Field, as_text, fields_of
 from bdauto.cli.validation import CHECKS
 from bdauto.domain.defaults import DEFAULT_LANE
-from bdauto.domain.settings import OUTPUT, TRACKER, BdSettings
+from bdauto.domain.settings import OUTPUT, TRACKER
 from bdauto.errors import UsageError
 
 
@@ -121,6 +122,7 @@ _LANE = Annotated[
         help="Only this lane of the configuration file. Repeatable. (default: all)",
         metavar="NAME",
         rich_help_panel=TRACKER,
+        autocompletion=completion.lanes,
     ),
 ]
 
@@ -141,14 +143,6 @@ def _per_lane(
     if unknown := [name for name in chosen if name != DEFAULT_LANE]:
         raise UsageError(f"there is no lane {unknown[0]!r}", hint="the configuration file has no lanes")
     return kind.only({one: _struct(group, values) for one, group in parts.items()})
-
-
-def bd_settings(values: Mapping[str, Any]) -> BdSettings:
-    """Return the settings of bd from what Typer has parsed so far, for completion. Raises UsageError."""
-    group = _group(BdSettings, BdSettings())
-    assert group
-    settings: BdSettings = _struct(group, values)
-    return settings
 
 
 def config_option(**more: Any) -> Any:
@@ -221,6 +215,8 @@ def _parameter(field: Field) -> inspect.Parameter:
     option: Any = field.option
     flags = [field.flag, *([option.short] if option.short else [])]
     valued: Any = {} if field.kind is bool else {"metavar": field.metavar}
+    if field.metavar == "ID":
+        valued["autocompletion"] = completion.known
     info = typer.Option(*flags, help=option.help, rich_help_panel=option.panel, envvar=field.variable, **valued)
     kind, default = field.kind, field.default
     if field.repeatable:

@@ -149,6 +149,32 @@ class TestCompletion:
             f'_arguments \'*: :(("{bead}":"touch x id ok 日本"))\''
         ]
 
-    @pytest.mark.parametrize("option", ["--install-completion", "--show-completion"])
-    def test_it_is_offered(self, sandbox: Sandbox, option: str) -> None:
-        assert option in run(sandbox, "--help").out
+    @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+    def test_every_command_that_takes_an_id_completes_it(self, sandbox: Sandbox, shell: str) -> None:
+        waiting, running, closed = (sandbox.create(f"Bead {number}") for number in range(3))
+        tell(sandbox, "update", running, "-s", "in_progress")
+        tell(sandbox, "close", closed)
+        env = {"_TYPER_COMPLETE_FISH_ACTION": "get-args"} if shell == "fish" else {}
+        for words, offered in (
+            ("bdauto explain ", {waiting, running}),
+            ("bdauto cancel ", {running}),
+            ("bdauto logs ", {waiting, running, closed}),
+            ("bdauto runs --bead ", {waiting, running, closed}),
+        ):
+            found = " ".join(self.complete(sandbox, words, shell, **env))
+            assert {bead for bead in (waiting, running, closed) if bead in found} == offered, words
+
+    @pytest.mark.parametrize(
+        ("shell", "words"), [("bash", "complete"), ("zsh", "#compdef bdauto"), ("fish", "complete --command bdauto")]
+    )
+    def test_each_shell_gets_its_own_script(self, sandbox: Sandbox, shell: str, words: str) -> None:
+        script = run(sandbox, "completion", shell, SHELL="/bin/bash").out
+        assert words in script
+        assert f"complete_{shell}" in script
+        assert shell != "zsh" or script.startswith("#compdef bdauto\n"), "a function that zsh loads begins so"
+
+
+def test_help_is_a_word_too(sandbox: Sandbox) -> None:
+    assert run(sandbox, "help").out == run(sandbox, "--help").out
+    assert run(sandbox, "help", "cancel").out == run(sandbox, "cancel", "--help").out
+    assert run(sandbox, "help", "nonsense").code == 2

@@ -10,7 +10,7 @@ from bdauto.agents.kinds import AgentSettings
 from bdauto.bd.change import Change, rewrite
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
-from bdauto.cli.commands.explain import complete
+from bdauto.cli import completion
 from bdauto.cli.commands.pause_resume import BY_LOGIN, by_login
 from bdauto.cli.context import LazyRunner, opened, start_log
 from bdauto.cli.lanes import PerLane
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @with_options
 def cancel(
     *,
-    bead: Annotated[str, argument("[ID]", "The bead.", autocompletion=complete, show_default=False)] = "",
+    bead: Annotated[str, argument("[ID]", "The bead.", autocompletion=completion.running, show_default=False)] = "",
     which: CancelSettings,
     lanes: Annotated[PerLane, Part(AgentSettings, JOBS), Part(BdSettings, default=BY_LOGIN)],
     output: OutputSettings,

@@ -11,7 +11,7 @@ from bdauto.agents.cli_adapters.table import Reader
 from bdauto.agents.cli_adapters.transcript import Event
 from bdauto.agents.kinds import AgentSettings
 from bdauto.agents.runner import JobOutput
-from bdauto.cli.commands.explain import complete
+from bdauto.cli import completion
 from bdauto.cli.context import LazyRunner, start_log
 from bdauto.cli.lanes import PerLane
 from bdauto.cli.options import JOBS, Offer, Part, argument, with_options
@@ -28,7 +28,7 @@ INTERVAL = 0.5
 
 @with_options
 def logs(
-    bead: Annotated[str, argument("ID", "The bead.", autocompletion=complete)],
+    bead: Annotated[str, argument("ID", "The bead.", autocompletion=completion.known)],
     view: LogsSettings,
     lanes: Annotated[PerLane, Part(AgentSettings, JOBS), Part(BdSettings)],
     output: Annotated[OutputSettings, Offer(without=("json",))],
