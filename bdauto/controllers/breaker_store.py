@@ -78,7 +78,7 @@ class BreakerStore(msgspec.Struct, frozen=True):
             now = self.runtime.now()
             after = before.after_death(death, trip_after, now)
             if after.opened > before.opened:
-                recent = list(self.bd.recent(RECENT).result().beads) if recent is None else recent
+                recent = recent_of_lane(self.bd) if recent is None else recent
                 after = _without_started(before, recent).after_death(death, trip_after, now)
             opened = after.opened > before.opened
             return after
@@ -132,6 +132,11 @@ class BreakerStore(msgspec.Struct, frozen=True):
             return msgspec.structs.replace(found, trial="", trial_bead="", until=self.runtime.now())
 
         self.update(give)
+
+
+def recent_of_lane(bd: Bd) -> list[Bead]:
+    """Return the beads of this lane among those that were updated last. Agents of other lanes are no sign of life."""
+    return [bead for bead in bd.recent(RECENT).result().beads if bd.lanes.claimed(bead)]
 
 
 def life_of(bead: Bead) -> Life | None:

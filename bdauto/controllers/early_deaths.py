@@ -8,7 +8,7 @@ import msgspec
 
 from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
-from bdauto.controllers.breaker_store import RECENT, BreakerStore, Life, finished, life_of
+from bdauto.controllers.breaker_store import BreakerStore, Life, finished, life_of, recent_of_lane
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain import breaker
 from bdauto.domain.breaker import Breaker, Death
@@ -73,7 +73,7 @@ class EarlyDeaths(msgspec.Struct, frozen=True):
             after = self._after(before, deaths, resets, lives)
             if not looked and (before.trial or before.until or after.opened > before.opened):
                 looked = True  # those that have closed their beads are no longer in progress
-                lives.extend(life for bead in self.bd.recent(RECENT).result().beads if (life := finished(bead)))
+                lives.extend(life for bead in recent_of_lane(self.bd) if (life := finished(bead)))
                 after = self._after(before, deaths, resets, lives)
             opened = after.opened if after.opened > before.opened else 0
             return after

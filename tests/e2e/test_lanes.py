@@ -1,0 +1,158 @@
+"""Lanes: several agents, assignees and trackers in one bdauto."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bdauto.sandbox import Sandbox
+from tests.support.cli import REAL_FLAVOURS, dispatch, make_world, reap, run, tell
+from tests.support.patience import seconds
+from tests.support.running_loop import Loop
+
+Ran = Callable[[], list[list[str]]]
+
+
+@pytest.fixture
+def ran(tmp_path: Path) -> Ran:
+    """What the agents' stub has noted: for each run the words that it was given, its bead and its actor."""
+
+    def found() -> list[list[str]]:
+        log = tmp_path / "ran"
+        return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+
+    return found
+
+
+def written(tmp_path: Path, text: str, world: Sandbox) -> str:
+    """Write a configuration file in which STUB is the agents' stub. It closes its bead, unless it `dies`."""
+    stub, close = tmp_path / "stub", f'[ "$1" != dies ] && {world.bd_path} close "$2" -r done'
+    stub.write_text(f'#!/bin/sh\necho "$1 $2 $BEADS_ACTOR" >> {tmp_path}/ran\n{close}\n')
+    stub.chmod(0o700)
+    file = tmp_path / "lanes.toml"
+    file.write_text(text.replace("STUB", str(tmp_path / "stub")))
+    file.chmod(0o600)
+    return str(file)
+
+
+def variables(tmp_path: Path) -> dict[str, Any]:
+    """Return the environment: a jobs folder of the test's own, and no BeadBoard."""
+    return {"XDG_STATE_HOME": str(tmp_path / "state"), "BEADBOARD_URL": ""}
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + seconds(240)
+    while not true():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.5)
+
+
+FOUR = """
+assignee = "agent"
+slots = 6
+agent_command = "STUB plain {id}"
+
+[lanes.docs]
+labels = ["docs"]
+agent_command = "STUB small-model {id}"
+
+[lanes.checked]
+types = ["bug"]
+agent_command = "STUB checked {id}"
+agent_check = ["true"]
+
+[lanes.ann]
+assignee = "ann"
+
+[lanes.web]
+db = "OTHER"
+agent_command = "STUB web {id}"
+"""
+
+
+@pytest.mark.real_bd
+@pytest.mark.parametrize("each", [15])
+def test_each_bead_goes_once_to_its_lane(each: int, request: pytest.FixtureRequest, tmp_path: Path, ran: Ran) -> None:
+    with make_world(request, "real-server") as first, make_world(request, "real-embedded") as second:
+        file = written(tmp_path, FOUR.replace("OTHER", str(second.db)), first)
+        kinds = {"small-model": ("-l", "docs"), "checked": ("-t", "bug"), "plain": ("-a", "ann")}
+        wanted = {}
+        for number in range(each):
+            for word, options in kinds.items():
+                wanted[create(first, *options, title=f"{word} {number}")] = word
+            wanted[create(second, title=f"web {number}")] = "web"
+        loop = Loop(first, "--config", file, "--reap-every", "2s", **variables(tmp_path))
+        wait_until(lambda: len(ran()) >= len(wanted))
+        time.sleep(2)
+        loop.stop()
+        found = ran()
+        assert Counter(bead for _, bead, _ in found) == Counter(dict.fromkeys(wanted, 1)), "each bead once"
+        assert {bead: word for word, bead, _ in found} == wanted
+        assert {actor for word, _, actor in found if word == "plain"} == {"ann"}
+        assert len(wanted) == 4 * each
+
+
+def create(world: Sandbox, *options: str, title: str = "a bead") -> str:
+    """Create a bead that may be dispatched."""
+    done = world.run("create", title, "-a", "agent", "--acceptance", "it works", *options, "--json")
+    return str(json.loads(done.out)["id"])
+
+
+TWO = """
+assignee = "agent"
+slots = 2
+trip_after = 1
+
+[lanes.hard]
+priorities = [0, 1]
+agent_command = "STUB dies {id}"
+fallback = "docs"
+
+[lanes.docs]
+labels = ["docs"]
+agent_command = "STUB docs {id}"
+"""
+
+
+@pytest.mark.parametrize("flavour", ["embedded", *REAL_FLAVOURS[:2]])
+def test_a_suspended_lane_leaves_its_beads_to_its_fallback(
+    flavour: str, request: pytest.FixtureRequest, tmp_path: Path, ran: Ran
+) -> None:
+    state = variables(tmp_path)
+    with make_world(request, flavour) as world:
+        file = written(tmp_path, TWO, world)
+        hard, docs = create(world, "-p", "0"), create(world, "-l", "docs", "-p", "2")
+        options = ("--config", file, "--max", "5")
+        assert dispatch(world, *options, **state).outcomes == {hard: "dispatched", docs: "dispatched"}
+        wait_until(lambda: len(ran()) == 2)
+        assert sorted(word for word, *_ in ran()) == ["dies", "docs"]
+        wait_until(lambda: reap(world, "--config", file, **state).outcomes.get(hard, "kept") != "kept")
+        said = run(world, "status", "--json", "--config", file, **state).json["lanes"]
+        assert said["hard"]["suspended"], "its agent dies"
+        assert not said["docs"]["suspended"], "a lane holds itself and no other"
+        tell(world, "update", hard, "--unset-metadata", "bdauto.retry_at")
+        assert run(world, "explain", hard, "--config", file, **state).code == 0
+        report = dispatch(world, *options, **state).json
+        assert {(bead["id"], bead["lane"]) for bead in report["beads"]} == {(hard, "docs")}
+        wait_until(lambda: len(ran()) == 3)
+        assert ran()[-1][:2] == ["docs", hard]
+        reap(world, "--config", file, **state)
+        assert run(world, "resume", "--config", file, **state).code == 0
+        again = create(world, "-p", "1")
+        report = dispatch(world, *options, **state).json
+        assert {(bead["id"], bead["lane"]) for bead in report["beads"]} == {(again, "hard")}, "its beads are back"
+
+
+def test_a_bead_that_no_lane_takes_is_named(tmp_path: Path) -> None:
+    with Sandbox() as world:
+        file = written(tmp_path, TWO, world)
+        bead = create(world, "-p", "3")
+        state = variables(tmp_path)
+        assert dispatch(world, "--config", file, **state).json["beads"] == []
+        assert "In no lane, so not dispatched: 1" in run(world, "status", "--config", file, **state).out
+        said = run(world, "explain", bead, "--config", file, **state).out
+        assert "no lane takes it: not hard: priority 3 is not 0 or 1, not docs:" in " ".join(said.split())
