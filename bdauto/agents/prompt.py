@@ -101,27 +101,40 @@ checked when you have ended, and the bead is closed for you if it passes.
     bd note {id} "finished: what was done"\
 """
 """What replaces `{finish}`."""
+LANDS = "Commit all your work on the branch that you are on, and push and merge nothing: that is done for you.\n\n"
+"""What is told before that where the work is landed."""
 
 
-def render(template: str, bead: Bead, job: str, previous: str = "", *, checked: bool = False) -> str:
+def render(
+    template: str, bead: Bead, job: str, previous: str = "", *, checked: bool = False, lands: bool = False
+) -> str:
     """Return the prompt for a bead: the template with its placeholders replaced, each once.
 
     `previous` is about the earlier attempts. The built-in template has it as paragraphs of its own. `checked`: the
-    agent leaves its bead open.
+    agent leaves its bead open. `lands`: its commits are landed for it.
     """
     if template is TEMPLATE and previous:
         previous = f"\n{previous}\n"
-    return substitute(IN_PROMPT, template, _values(bead, job) | _told(bead, previous, checked))
+    return substitute(IN_PROMPT, template, _values(bead, job) | _told(bead, previous, checked, lands))
 
 
-def render_resumed(template: str, bead: Bead, job: str, previous: str, *, changed: bool, checked: bool = False) -> str:
+def render_resumed(
+    template: str,
+    bead: Bead,
+    job: str,
+    previous: str,
+    *,
+    changed: bool,
+    checked: bool = False,
+    lands: bool = False,
+) -> str:
     """Return the prompt for a bead on which an agent goes on in a session that began with `template`.
 
     `previous` is what has happened since. The bead's text is in the prompt only if it has `changed`.
     """
     rules = _RULES if template is TEMPLATE else _OWN_RULES
     given = _RESUMED + (_CHANGED if changed else "") + rules
-    return substitute(IN_PROMPT, given, _values(bead, job) | _told(bead, previous, checked))
+    return substitute(IN_PROMPT, given, _values(bead, job) | _told(bead, previous, checked, lands))
 
 
 def text_digest(bead: Bead) -> str:
@@ -130,8 +143,9 @@ def text_digest(bead: Bead) -> str:
     return sha256("\0".join(values.values()).encode(errors="replace")).hexdigest()[:16]
 
 
-def _told(bead: Bead, previous: str, checked: bool) -> dict[str, str]:
-    return {"previous": previous, "finish": (CHECKED if checked else CLOSES).replace("{id}", bead.id)}
+def _told(bead: Bead, previous: str, checked: bool, lands: bool) -> dict[str, str]:
+    finish = (LANDS if lands else "") + (CHECKED if checked else CLOSES)
+    return {"previous": previous, "finish": finish.replace("{id}", bead.id)}
 
 
 def _values(bead: Bead, job: str) -> dict[str, str]:

@@ -129,13 +129,14 @@ def _decide(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: date
         return _stopped(bead, end)
     if job_state in OVER and end and end.why == Why.land:
         return _failed_gate(bead, end, settings)
+    if job_state in OVER and end and end.checked and end.landed is True:
+        return _passed(bead, end)
     if job_state in OVER and _silent(bead):
         return _early_death(bead, f"job {_job(bead)} {ended(job_state)}", settings, evidence.last_words(bead.id))
     if job_state in OVER and end and end.why in GATES:
         return _failed_gate(bead, end, settings)
     if job_state in OVER and end and end.checked:
-        words = f"job {_job(bead)} has passed its checks" + (f": {end.words}" if end.words else "")
-        return ReapDecision(bead, Action.close, words, f"reaper: job {_job(bead)} has passed its checks — closed")
+        return _passed(bead, end)
     if job_state in OVER and _died_at_once(bead, end):
         words = f"job {_job(bead)} {ended(job_state)} within {format_duration(AT_ONCE)}"
         return _early_death(bead, words, settings, evidence.last_words(bead.id), did="only signed the bead")
@@ -301,6 +302,13 @@ def _stopped(bead: Bead, end: Run) -> ReapDecision:
     """Open a bead again whose job somebody has stopped, and which is still in progress. Nothing is charged."""
     evidence = f"job {_job(bead)} was stopped" + (f": {end.words}" if end.words else "")
     return ReapDecision(bead, Action.release, evidence, f"reaper: {evidence} — released uncharged", charged=False)
+
+
+def _passed(bead: Bead, end: Run) -> ReapDecision:
+    """Close a bead whose checks have passed. What has landed counts even if its agent was silent."""
+    evidence = f"job {_job(bead)} has passed its checks" + (" and has landed" if end.landed is True else "")
+    words = evidence + (f": {end.words}" if end.words else "")
+    return ReapDecision(bead, Action.close, words, f"reaper: {evidence} — closed")
 
 
 def _failed_gate(bead: Bead, end: Run, settings: ReapSettings) -> ReapDecision:

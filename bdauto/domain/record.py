@@ -75,7 +75,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     `lane` is absent for the default lane. `runner` is the host of a local agent, `jobs_folder` the id of its jobs
     folder. `agent` is the name of the agent's command line, such as `claude`. `cost_usd` is in US dollars, `why` a word
     of `domain.agent_end.Why`, `session` the agent's last one, `words` the last line that it wrote. `checked`: all its
-    checks have passed. `reset_at` is when the limit ends that it ran into.
+    checks have passed. `landed`: its work has landed since. `reset_at` is when the limit ends that it ran into.
     """
 
     attempt: _Id = ""
@@ -95,6 +95,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     lane: _Words | UnsetType = UNSET
     words: _Words = ""
     checked: bool = False
+    landed: bool | UnsetType = UNSET
     reset_at: _Time | None = msgspec.field(name="resets", default=None)
 
     @property

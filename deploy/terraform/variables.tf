@@ -218,6 +218,7 @@ variable "settings" {
       "BDAUTO_AGENT_DIR",
       "BDAUTO_AGENT_JOBS",
       "BDAUTO_AGENT_KEEP",
+      "BDAUTO_AGENT_LAND",
       "BDAUTO_AGENT_LINGER",
       "BDAUTO_AGENT_NAME",
       "BDAUTO_AGENT_PREPARE",

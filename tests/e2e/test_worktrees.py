@@ -481,7 +481,7 @@ def test_what_is_in_a_worktree_is_described(repository: Repository) -> None:
 class Place:
     """A project with beads and commits, whose agents work in worktrees."""
 
-    def __init__(self, machine: Machine, folder: Path) -> None:
+    def __init__(self, machine: Machine) -> None:
         self.machine, self.home = machine, machine.world.db.parent
         self.git("init", "-q", "-b", "main")
         self.git("commit", "-q", "--allow-empty", "-m", "first")
@@ -507,8 +507,8 @@ class Place:
 
 
 @pytest.fixture
-def place(sandbox: Sandbox, tmp_path: Path) -> Iterator[Place]:
-    made = Place(Machine(sandbox), tmp_path)
+def place(sandbox: Sandbox) -> Iterator[Place]:
+    made = Place(Machine(sandbox))
     yield made
     for job in made.machine.jobs.running():
         made.machine.jobs.stop(job, "the test's end")

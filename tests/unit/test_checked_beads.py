@@ -217,3 +217,11 @@ def test_a_dependent_of_what_a_person_closed_goes() -> None:
 )
 def test_its_words_are_the_last_lines_of_the_check_cleaned(end: dict[str, Any], words: str) -> None:
     assert GateRecord(kind="check", text="check", **end).words.startswith(words)
+
+
+def test_what_has_landed_is_closed_even_if_its_agent_was_silent() -> None:
+    """Another attempt would land it again."""
+    for landed, status in ((True, "closed"), (False, "open")):
+        here = Ward(claimed(notes=""), end=msgspec.structs.replace(PASSED, landed=landed))
+        here.sweep()
+        assert here.tracker.bead("x-1").status == status

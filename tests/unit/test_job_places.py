@@ -127,9 +127,13 @@ def test_the_claim_names_the_folder_and_the_latest_end_of_its_job(tmp_path: Path
         tmp_path / "checked", agent_timeout=limit, agent_check=(parse_command("true"),), agent_check_timeout=limit
     )
     worktree = place(tmp_path / "worktree", agent_timeout=limit, agent_worktree=True)
+    words: dict[str, Any] = {"agent_worktree": True, "agent_timeout": limit, "agent_check_timeout": limit}
+    lands = place(tmp_path / "lands", agent_land=parse_command("true"), **words)
     assert agent.place().id == agent.jobs.place()
     assert limit < agent.place().longest < limit + timedelta(minutes=1)
     assert checked.place().longest == 2 * agent.place().longest
+    assert lands.place().longest == 6 * agent.place().longest  # it may wait for another to land
+    assert lands.place().checked
     assert worktree.place().longest == 2 * agent.place().longest  # a hook may run as long before the agent begins
 
 
@@ -301,6 +305,25 @@ def test_a_job_passes_with_all_its_checks(here: LocalAgent) -> None:
     assert {job for job in ends if here.passed(job)} == {"w1"}
 
 
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [
+        ({"state": "failed", "exit_code": 1, "output": "rejected"}, "push: exit 1: rejected"),
+        ({"state": "timeout", "seconds": 60}, "push: timed out after 1m: it may or may not have landed"),
+        ({"state": "cancelled", "signal": "SIGTERM"}, "push: SIGTERM: it may or may not have landed"),
+    ],
+)
+def test_a_landing_that_did_not_succeed_is_why_a_job_failed(
+    here: LocalAgent, gate: dict[str, object], words: str
+) -> None:
+    folder = checked(here, "w1", "completed", "completed")
+    end = json.loads((folder / "end.json").read_bytes())
+    end["gates"].append({"kind": "land", "text": "push", **gate})
+    (folder / "end.json").write_text(json.dumps(end))
+    run = job_end(folder, NOW)
+    assert (run.result, run.why, run.words, run.checked) == ("failed", "land", words, False)
+
+
 def test_an_agent_that_failed_or_says_so_has_not_passed(here: LocalAgent) -> None:
     folder = checked(here, "w1", "completed", "completed", state="failed")
     assert not job_end(folder, NOW).checked
@@ -315,7 +338,11 @@ def test_a_landing_that_was_cut_off_has_failed(here: LocalAgent) -> None:
     folder = made(here.jobs, "w1")
     (folder / "step").write_text(json.dumps({"kind": "land", "text": "landing (git)", "since": 1}))
     end = job_end(folder, NOW)
-    assert (here.jobs.state("w1"), end.why, end.words) == ("died", "land", "landing (git) was cut off")
+    assert (here.jobs.state("w1"), end.why, end.words) == (
+        "died",
+        "land",
+        "landing (git) was cut off: it may or may not have landed",
+    )
 
 
 def test_the_last_job_of_a_bead_decides_whether_it_is_unchecked(here: LocalAgent) -> None:

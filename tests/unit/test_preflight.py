@@ -95,6 +95,7 @@ def test_a_template_that_cannot_be_used_is_refused(tmp_path: Path, text: bytes, 
     [
         ({"agent_base": "main"}, "--agent-base goes with --agent-worktree"),
         ({"agent_prepare": CommandLine(("true",))}, "--agent-prepare goes with --agent-worktree"),
+        ({"agent_land": CommandLine(("true",))}, "--agent-land goes with --agent-worktree"),
         ({"agent_prepare": CommandLine(("no-such-program",))}, "--agent-prepare 'no-such-program' is not a program"),
     ],
 )

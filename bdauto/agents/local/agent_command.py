@@ -47,6 +47,11 @@ class AgentCommand(msgspec.Struct, frozen=True):
         return self._located(self.settings.agent_prepare.words) if self.settings.agent_prepare else []
 
     @property
+    def land_words(self) -> list[str]:
+        """The command of --agent-land, empty if there is none."""
+        return self._located(self.settings.agent_land.words) if self.settings.agent_land else []
+
+    @property
     def search_path(self) -> str:
         """Where the agent looks for programs: its PATH."""
         return self.environment.get("PATH") or os.defpath
@@ -56,7 +61,11 @@ class AgentCommand(msgspec.Struct, frozen=True):
         if not self.directory.is_dir():
             raise UsageError(f"{self.directory} is not a folder", hint="name one with --agent-dir")
         option = "--agent" if self.settings.agent == self.words[0] else "--agent-command"
-        others = {"--agent-check": self.checks, "--agent-prepare": [self.prepare_words]}
+        others = {
+            "--agent-check": self.checks,
+            "--agent-prepare": [self.prepare_words],
+            "--agent-land": [self.land_words],
+        }
         firsts = [(words[0], name) for name, commands in others.items() for words in commands if words]
         for word, name in ((self.program(), option), *firsts):
             if shutil.which(word, path=self.environment.get("PATH")) is None:

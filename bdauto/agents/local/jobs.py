@@ -44,6 +44,8 @@ No longer: a pause may have begun since the claim, see `controllers.attempts`.
 """
 LONGEST_GATE = 1e7
 """Seconds that a check may be said to have taken, at most."""
+MAY_HAVE_LANDED = "it may or may not have landed"
+"""What is known of a landing that did not come to its end."""
 GATE_LINES = 3
 """Lines of a failed check's output that are quoted, the last ones."""
 PLACE = ".place"
@@ -148,6 +150,7 @@ class GateRecord(msgspec.Struct, frozen=True, kw_only=True):
         how = self.detail or (f"exit {self.exit_code}" if self.exit_code is not None else self.signal or self.state)
         took = format_duration(timedelta(seconds=round(min(self.seconds, LONGEST_GATE))))
         how = f"timed out after {took}" if self.state == "timeout" else how
+        how += f": {MAY_HAVE_LANDED}" if self.kind == "land" and self.state in ("timeout", "cancelled") else ""
         lines = [line for line in self.output.splitlines() if line.strip()][-GATE_LINES:]
         return clean(hide_secrets(": ".join(filter(None, [self.text, how, " | ".join(lines)]))))
 

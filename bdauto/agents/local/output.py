@@ -12,7 +12,17 @@ import msgspec
 
 from bdauto.agents.cli_adapters import table
 from bdauto.agents.local.files import name_once, open_file, read_file
-from bdauto.agents.local.jobs import DIED, LATEST, RUNNING, UNKNOWN, EndRecord, JobRecord, Jobs, read_end
+from bdauto.agents.local.jobs import (
+    DIED,
+    LATEST,
+    MAY_HAVE_LANDED,
+    RUNNING,
+    UNKNOWN,
+    EndRecord,
+    JobRecord,
+    Jobs,
+    read_end,
+)
 from bdauto.agents.local.supervisor import FILES as FILES_OF_STEPS
 from bdauto.agents.local.supervisor import HEAD, OUTPUT, SEGMENT, STEP, TAIL
 from bdauto.agents.runner import LastEvent
@@ -104,12 +114,13 @@ def job_end(folder: Path, now: datetime) -> Run:
     """Return how the job of this folder ended, `lost` if nobody has written that down. It must not run any more."""
     end = read_end(folder)
     if end is None:
-        said, step = _said(folder, now, failed=False), running_step(folder)
+        said, step = said_end(folder, now, failed=False), running_step(folder)
         if step and step.kind == Why.land:
-            return told_end(Result.lost, now, said, words=f"{clean(step.text, STEP_TEXT)} was cut off", why=Why.land)
+            words = f"{clean(step.text, STEP_TEXT)} was cut off: {MAY_HAVE_LANDED}"
+            return told_end(Result.lost, now, said, words=words, why=Why.land)
         return told_end(Result.lost, now, said)
     ended_at = _ended_at(end.ended, now)
-    said = _said(folder, ended_at, failed=end.state == "failed")
+    said = said_end(folder, ended_at, failed=end.state == "failed")
     said = msgspec.structs.replace(said, why=Why.budget) if end.why else said
     silent = end.state == "cancelled" and end.by.startswith(SILENCE)
     found = told_end(
@@ -132,7 +143,9 @@ def _after_gates(found: Run, end: EndRecord, record: JobRecord | None) -> Run:
         return found
     wanted = [(step.kind, step.text) for step in record.gates] if record else []
     passed = wanted == [(gate.kind, gate.text) for gate in end.gates if gate.state == "completed"]
-    return msgspec.structs.replace(found, checked=bool(wanted) and passed and found.result is Result.completed)
+    checked = bool(wanted) and passed and found.result is Result.completed
+    landed = True if checked and end.gates[-1].kind == Why.land else msgspec.UNSET
+    return msgspec.structs.replace(found, checked=checked, landed=landed)
 
 
 def _result(end: EndRecord) -> Result:
@@ -196,7 +209,7 @@ def agent_of(record: JobRecord | None) -> str:
     return record.agent if record and record.agent in table.ADAPTERS else ""
 
 
-def _said(folder: Path, ended: datetime, *, failed: bool) -> AgentEnd:
+def said_end(folder: Path, ended: datetime, *, failed: bool) -> AgentEnd:
     """Return the end that the job's agent told. A time of day without a zone is in this machine's zone."""
     jobs = Jobs(folder.parent)
     record = jobs.record(folder.name)

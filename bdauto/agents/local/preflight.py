@@ -23,6 +23,8 @@ TRIAL_BYTES = 1 << 18
 """Bytes that a prompt and the record of a job take, roughly."""
 LONGEST_WORD = 1 << 17
 """Bytes of one word of a command line, its end included: MAX_ARG_STRLEN of Linux."""
+PROGRAM_TIMEOUT = 120.0
+"""Seconds that git may take with one worktree, and with a fetch."""
 GIT_TIMEOUT = 20.0
 """Seconds that git may take for one of these questions. A hook of the repository may run in it."""
 VERSION_TIMEOUT = 10.0
@@ -115,9 +117,16 @@ def check_repository(root: Path, environment: Mapping[str, str], base: str = "HE
 
 def worktree_problem(tree: Worktree, environment: Mapping[str, str]) -> str:
     """Return why git would make no worktree for this bead, or "" if no reason is known."""
-    if os.path.lexists(tree.path) and not tree.is_unfinished:
-        return _leftover(tree, environment)
-    if _git(tree.root, environment, "show-ref", "--verify", f"refs/heads/{tree.branch}"):
+    try:
+        check_folder(tree.path.parent)
+    except UsageError as error:
+        return str(error)
+    is_new = bool(_git(tree.root, environment, "show-ref", "--verify", f"refs/heads/{tree.branch}"))
+    if not is_new or os.path.lexists(tree.path):
+        _, said = run_program(tree.check, environment)
+        if said or os.path.lexists(tree.path):
+            return said
+    if is_new:
         said = _try_branch(tree.root, environment, tree.branch)
         return f"git refuses the branch {tree.branch}: {said}" if said else ""
     listed = _run(tree.root, environment, "worktree", "list", "--porcelain").stdout
@@ -140,7 +149,7 @@ def head_commit(directory: Path, environment: Mapping[str, str]) -> str:
 def branch_state(tree: Worktree, environment: Mapping[str, str]) -> str:
     """Say in words how far the branch of a bead's worktree is ahead, "" if there is none or git does not tell."""
     try:
-        done = _run(tree.root, environment, "log", "--format=%h %s", f"HEAD..{tree.branch}", "--")
+        done = _run(tree.root, environment, "log", "--format=%h %s", f"{tree.base or 'HEAD'}..{tree.branch}", "--")
     except UsageError:
         return ""
     commits = done.stdout.decode(errors="replace").splitlines()
@@ -150,29 +159,23 @@ def branch_state(tree: Worktree, environment: Mapping[str, str]) -> str:
     return f"Your worktree is on the branch {tree.branch}. Commits on it so far: {len(commits)}, the last: “{last}”."
 
 
-def _leftover(tree: Worktree, environment: Mapping[str, str]) -> str:
-    """Return why the path of a bead's worktree holds something else, or "" if it holds a worktree or nothing."""
-    words = f"{tree.path} is in the way: it is not a worktree of {tree.root}"
-    then = "save what you need from it, and remove it"
-    try:
-        if not os.path.lexists(tree.path / ".git"):
-            return "" if not any(tree.path.iterdir()) else f"{words}; {then}"
-    except OSError as error:
-        return f"{words} ({error.strerror}); {then}"
-    mine, root = (_run(path, environment, "rev-parse", "--git-common-dir") for path in (tree.path, tree.root))
-    if mine.returncode:
-        return f"{words} ({_words(mine)}); {then}"
-    same = _common(tree.path, mine.stdout) == _common(tree.root, root.stdout)
-    return "" if same else f"{words}; {then}"
-
-
 def common_folder(root: Path, environment: Mapping[str, str]) -> Path:
     """Return the git folder that all worktrees of a repository share. Raises UsageError."""
-    return _common(root, _run(root, environment, "rev-parse", "--git-common-dir").stdout)
+    answer = _run(root, environment, "rev-parse", "--git-common-dir").stdout
+    return (root / os.fsdecode(answer.removesuffix(b"\n"))).resolve()
 
 
-def _common(path: Path, answer: bytes) -> Path:
-    return (path / os.fsdecode(answer.strip())).resolve()
+def run_program(words: Sequence[str], environment: Mapping[str, str]) -> tuple[str, str]:
+    """Return what a command of a worktree prints, and the last line of its errors if it fails."""
+    argv = [*words]
+    try:
+        done = subprocess.run(
+            argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROGRAM_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return "", clean(str(error)[-200:])
+    said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    return done.stdout.decode(errors="replace"), clean(hide_secrets(said)) if done.returncode else ""
 
 
 def check_base(root: Path, environment: Mapping[str, str], base: str) -> None:

@@ -48,7 +48,7 @@ PATIENCE = 10.0
 BD_NAMES = ("BD_ACTOR", "BD_DB", "BEADS_DB")
 """Variables that override BEADS_ACTOR and BEADS_DIR in bd: another writer, or another tracker."""
 
-WORKTREE_OPTIONS = ("agent_base", "agent_prepare")
+WORKTREE_OPTIONS = ("agent_base", "agent_prepare", "agent_land")
 """The settings that say something about worktrees."""
 
 
@@ -134,7 +134,7 @@ class LocalAgent(LocalJobs):
     def place(self) -> Place:
         """Return the jobs' folder, with an id of its own. Makes both if need be. Raises UsageError."""
         settings = self.settings
-        return Place(self.jobs.make_place(), os.uname().nodename, longest(settings), bool(settings.agent_check))
+        return Place(self.jobs.make_place(), os.uname().nodename, longest(settings), settings.is_checked)
 
     def check(self) -> None:
         """Raise UsageError when the command must not be run.
@@ -209,12 +209,20 @@ class LocalAgent(LocalJobs):
         previous = describe_last(bead, self._failed_gates(bead).get(last, ""))
         changed = record is None or record.text != text_digest(bead)
         return render_resumed(
-            self._template(), bead, attempt, previous, changed=changed, checked=bool(self.settings.agent_check)
+            self._template(),
+            bead,
+            attempt,
+            previous,
+            changed=changed,
+            checked=self.settings.is_checked,
+            lands=self._lands,
         )
 
     def prompt(self, bead: Bead, attempt: str) -> str:
         """Return the prompt for a bead, with what is known of its earlier attempts."""
-        return render(self._template(), bead, attempt, self._earlier(bead), checked=bool(self.settings.agent_check))
+        return render(
+            self._template(), bead, attempt, self._earlier(bead), checked=self.settings.is_checked, lands=self._lands
+        )
 
     def _earlier(self, bead: Bead) -> str:
         if not bead.record.runs:
@@ -247,6 +255,10 @@ class LocalAgent(LocalJobs):
         if base := self.settings.agent_base or "":
             check_base(root, environment, base)
         return list_worktrees(self.jobs, self.command.directory, base, environment, remove=remove)
+
+    @property
+    def _lands(self) -> bool:
+        return self.settings.agent_land is not None
 
     def _given(self, setting: str) -> str:
         return f"--{setting.replace('_', '-')}" if getattr(self.settings, setting) else ""

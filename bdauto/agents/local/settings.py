@@ -145,6 +145,16 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     agent_check_timeout: Annotated[timedelta, Option("End a check after this time. Then it has failed.", LOCAL)] = (
         timedelta(minutes=30)
     )
+    agent_land: Annotated[
+        CommandLine | None,
+        Option(
+            "Run this in the worktree when all checks have passed, once for each attempt: a push, a merge, a pull "
+            "request. If it fails, the bead is blocked.",
+            LOCAL,
+            metavar="CMD",
+            parse=parse_command,
+        ),
+    ] = None
     agent_jobs: Annotated[
         Path | None,
         Option(
@@ -154,6 +164,11 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     agent_keep: Keep = timedelta(days=7)
+
+    @property
+    def is_checked(self) -> bool:
+        """True: steps after the agent must succeed before the bead counts as done, and bdauto closes it."""
+        return bool(self.agent_check or self.agent_land)
 
 
 def silence_of(settings: LocalAgentSettings) -> timedelta | None:

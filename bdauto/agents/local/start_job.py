@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from bdauto.agents.local import supervisor
+from bdauto.agents.local import agent_verdict, supervisor
 from bdauto.agents.local.agent_command import AgentCommand
 from bdauto.agents.local.jobs import NEW, JobRecord, Step
 from bdauto.agents.local.local_jobs import Origin
@@ -30,6 +30,8 @@ ITS_ANSWER = ["/bin/sh", "-c", 'exec "$@" 2>/dev/null', "sh"]
 """Starts a program without its standard error, which bd also uses for warnings."""
 LOOK_SECONDS = 60.0
 """How long bd may take to say how the bead is, and git what the work starts from, before it is checked."""
+LAND_STEPS = 4
+"""So many limits of a check may pass: for the agent's words, for what is committed, to wait for others, to land."""
 DETACHED = ["/bin/sh", "-c", '"$@" &', "sh"]
 """Starts a program and ends at once, so that the program is nobody's child: `bdauto run` need not wait for it."""
 
@@ -52,7 +54,7 @@ def job_record(
         started=time.time(),
         silence=silence.total_seconds() if silence else None,
         max_cost=settings.max_cost_per_run,
-        variables=_variables(bead) if settings.agent_check else {},
+        variables=_variables(bead) if settings.is_checked else {},
         needs=[other.depends_on_id for other in bead.dependencies or ()],
         steps=[*_steps(command, worktree, bead.id, command.filled(bead.id, attempt, prompt))],
         text=text_digest(bead),
@@ -62,7 +64,8 @@ def job_record(
 def longest(settings: LocalAgentSettings) -> timedelta:
     """Return the time after which a job has ended: the sum of its steps' limits."""
     limits = (1 + settings.agent_worktree) * [settings.agent_timeout]
-    limits += len(settings.agent_check) * [settings.agent_check_timeout]
+    gates = len(settings.agent_check) + LAND_STEPS * (settings.agent_land is not None)
+    limits += gates * [settings.agent_check_timeout]
     return sum((limit + timedelta(seconds=supervisor.GRACE) for limit in limits), timedelta())
 
 
@@ -75,16 +78,23 @@ def _steps(command: AgentCommand, worktree: Worktree | None, bead: str, words: l
         yield Step(kind="prepare", words=worktree.prepare, directory=home, timeout=limit)
     stdin = supervisor.PROMPT if wants_stdin(command.words) else ""
     yield Step(kind="agent", words=words, directory=where, timeout=limit, stdin=stdin)
-    checks = command.checks
-    if checks and command.bd:
+    checks, land = command.checks, command.land_words
+    if settings.is_checked and command.bd:
         look = [*ITS_ANSWER, *command.bd, "list", "--id", bead, "--all", "--limit", "0", "--json"]
         yield Step(kind="look", words=look, directory=home, timeout=LOOK_SECONDS)
-    if checks and (base := _base(command, worktree)):
+    if settings.is_checked and (base := _base(command, worktree)):
         yield Step(kind="base", words=[*ITS_ANSWER, "git", *base], directory=where, timeout=LOOK_SECONDS)
+    if worktree and land:
+        says = [*agent_verdict.PROGRAM, str(worktree.path.parents[2])]
+        yield Step(kind="check", text="the agent's own words", words=says, directory=home, timeout=check_limit)
+        yield Step(kind="check", text="all work is committed", words=worktree.seal, directory=home, timeout=check_limit)
     for number, check in enumerate(checks, 1):
         name = f"check {number} of {len(checks)}" if len(checks) > 1 else "check"
         text = f"{name} ({clean(Path(check[0]).name, 40)})"
         yield Step(kind="check", text=text, words=check, directory=where, timeout=check_limit)
+    if worktree and land:
+        text, words = f"--agent-land ({clean(Path(land[0]).name, 40)})", worktree.land(land, check_limit)
+        yield Step(kind="land", text=text, words=words, directory=home, timeout=2 * check_limit)  # as long to wait
     if worktree:
         yield Step(kind="remove", words=worktree.remove, directory=home, timeout=limit)
 

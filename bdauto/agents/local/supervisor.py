@@ -290,10 +290,16 @@ class Supervisor:
         return self._last if done["state"] == "completed" else b""
 
     def _gate(self, step: Step, variables: dict[str, str]) -> CommandResult:
-        """Run a step that must succeed. Return its end with the last part of its output."""
-        write_file(self._folder, STEP, {"kind": step["kind"], "text": step["text"], "since": time.time()})
-        started = time.monotonic()
-        done = self._one(step, variables)
+        """Run a step that must succeed. Return its end with the last part of its output.
+
+        What lands is on record before: nobody could tell otherwise that a job died of which a part may have landed.
+        """
+        step_file = {"kind": step["kind"], "text": step["text"], "since": time.time()}
+        failed, started = write_file(self._folder, STEP, step_file), time.monotonic()
+        if failed and step["kind"] == "land":
+            done = _error(f"nothing was landed: {failed.filename} cannot be written: {failed.strerror}")
+        else:
+            done = self._one(step, variables)
         output, seconds = self._last.decode(errors="replace"), round(time.monotonic() - started, 3)
         return {**done, "kind": step["kind"], "text": step["text"], "output": output, "seconds": seconds}
 
@@ -313,8 +319,7 @@ class Supervisor:
             os.chdir(directory)
             command = Command(words, stdin, {**variables, "PWD": directory})  # some agents believe PWD more
         except OSError as error:
-            detail = f"cannot run {words[0]} in {directory}: {error.strerror}"
-            return {"state": "error", "exit_code": None, "signal": None, "detail": detail}
+            return _error(f"cannot run {words[0]} in {directory}: {error.strerror}")
         state, code = self._wait(command, time.monotonic() + step["timeout"])
         command.close()
         self._drain(command.output)
@@ -391,6 +396,10 @@ def returned(answer: bytes, job: Job) -> str:
         return ""
 
 
+def _error(detail: str) -> CommandResult:
+    return {"state": "error", "exit_code": None, "signal": None, "detail": detail}
+
+
 def write_end(folder: str, end: CommandResult, output: Output) -> None:
     """Write the end in one piece. On a full disk it makes room for it, and gives up when there is none to make."""
     while (error := write_file(folder, END, end)) is not None:
@@ -409,6 +418,9 @@ def write_file(folder: str, name: str, value: object) -> OSError | None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(f"{path}.new", path)
+        directory = os.open(folder, os.O_RDONLY)
+        os.fsync(directory)  # or the file could be gone after a loss of power
+        os.close(directory)
     except OSError as error:
         return error
     return None

@@ -41,6 +41,20 @@ class Worktree(msgspec.Struct, frozen=True):
         return self._command("prepare")
 
     @property
+    def check(self) -> list[str]:
+        """The command that fails if `prepare` is known to fail. It writes nothing."""
+        return self._command("check")
+
+    @property
+    def seal(self) -> list[str]:
+        """The command that fails unless all work is committed, and remembers the commit that is to be landed."""
+        return self._command("seal")
+
+    def land(self, command: Sequence[str], wait: float) -> list[str]:
+        """Return the command that lands the sealed commit. Others of the repository are waited for, in seconds."""
+        return self._command("land", command=command, wait=wait)
+
+    @property
     def describe(self) -> list[str]:
         """The command that prints what is in it, as one JSON object."""
         return self._command("describe")

@@ -2,21 +2,16 @@
 
 import json
 import os
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from bdauto.agents.local.jobs import DIED, RUNNING, UNKNOWN, Jobs, read_end
-from bdauto.agents.local.preflight import common_folder
+from bdauto.agents.local.preflight import common_folder, run_program
 from bdauto.agents.local.supervisor import AGENT
 from bdauto.agents.local.worktree import Worktree, worktree_of
 from bdauto.agents.local.worktree_program import BUSY, UNFINISHED
-from bdauto.sanitize import clean, hide_secrets
-
-PROGRAM_TIMEOUT = 120.0
-"""Seconds that git may take with one worktree."""
 
 
 class ListedWorktree(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +38,7 @@ def list_worktrees(
     results = dict(_results(jobs))
     found = [*_trees(jobs.path, directory, base, environment)]
     if remove and found:
-        _run(found[0].fetch, environment)  # what was merged since; without the network the last fetch counts
+        run_program(found[0].fetch, environment)  # what was merged since; without the network the last fetch counts
     listed = [_describe(tree, environment, results.get(os.path.realpath(tree.path))) for tree in found]
     if not remove:
         return listed
@@ -91,7 +86,7 @@ def _result(jobs: Jobs, job: str) -> str:
 
 
 def _describe(tree: Worktree, environment: Mapping[str, str], result: str | None) -> ListedWorktree:
-    told, error = _run(tree.describe, environment)
+    told, error = run_program(tree.describe, environment)
     found = ListedWorktree(bead=tree.path.name, path=str(tree.path), result=result)
     try:
         facts = json.loads(told)
@@ -105,25 +100,6 @@ def _removed(one: ListedWorktree, tree: Worktree, jobs: Path, environment: Mappi
     """Remove a worktree that can be, unless a job has begun to use it meanwhile."""
     if one.kept:
         return one
-    _, error = _run(tree.remove_unless_used(jobs), environment)
+    _, error = run_program(tree.remove_unless_used(jobs), environment)
     gone = not os.path.lexists(tree.path)
     return msgspec.structs.replace(one, removed=gone, kept="" if gone else error or "it has changed meanwhile")
-
-
-def _run(words: Sequence[str], environment: Mapping[str, str]) -> tuple[str, str]:
-    """Return what a command of a worktree prints, and the last line of its errors if it fails."""
-    try:
-        done = subprocess.run(
-            words,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=PROGRAM_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return "", f"git takes longer than {PROGRAM_TIMEOUT:.0f}s"
-    except OSError as error:
-        return "", str(error.strerror)
-    said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    return done.stdout.decode(errors="replace"), clean(hide_secrets(said)) if done.returncode else ""

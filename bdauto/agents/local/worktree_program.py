@@ -14,13 +14,16 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 from bdauto.agents.local.supervisor import JOB, LOCK
-from bdauto.agents.local.worktree_state import GENERATED, Refused, WorktreeState, git
+from bdauto.agents.local.worktree_state import GENERATED, SEALED, Refused, WorktreeState, git
 
 UNFINISHED = ".unfinished-"
 """How the name of the file begins that is there while a worktree is being made."""
+HOLDER = 200
+"""Characters of the name of a lock's holder that are shown."""
 BUSY = "a job runs in it"
 """Why a worktree is not touched."""
 FETCH_TIMEOUT = 120.0
@@ -31,7 +34,6 @@ class Worktree(WorktreeState):
     """A worktree that can be made and removed."""
 
     def __init__(self, root: str, path: str, branch: str, base: str = "") -> None:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         super().__init__(root, path, branch, base)
         folder, name = os.path.split(self.path)
         self._unfinished = unfinished(self.path)
@@ -50,12 +52,30 @@ class Worktree(WorktreeState):
             if command:
                 self._run(command, folder, "--agent-prepare")
                 with open(os.path.join(self.admin(), GENERATED), "w", encoding="utf-8") as file:
-                    json.dump(self.ignored(), file)
+                    json.dump(self.untracked(), file)
         except (Refused, OSError, subprocess.SubprocessError):
             with self._only_one():
                 self._discard()
             raise
         os.unlink(self._unfinished)
+
+    def seal(self) -> None:
+        """Remember the commit that is to be checked and landed. Raises Refused if there is work in no commit."""
+        if reason := self.uncommitted():
+            raise Refused(f"{reason}: commit it, or remove it")
+        with open(os.path.join(self.admin(), SEALED), "w", encoding="ascii") as file:
+            file.write(git(self.path, "rev-parse", "--verify", "HEAD^{commit}"))
+
+    def land(self, command: Sequence[str], folder: str, wait: float) -> None:
+        """Run the command that lands the sealed commit, while no other job of the repository lands. Raises Refused.
+
+        Another job is waited for, in seconds.
+        """
+        with self._landing(wait):
+            with open(os.path.join(self.admin(), SEALED), encoding="ascii") as file:
+                if git(self.path, "rev-parse", "--verify", "HEAD^{commit}") != file.read():
+                    raise Refused("nothing was landed: HEAD is not the commit that was checked")
+            self._run(command, folder, "--agent-land")
 
     def describe(self) -> dict[str, object]:
         """Return what is known of it. Nothing can be lost with a half-made one."""
@@ -92,16 +112,37 @@ class Worktree(WorktreeState):
             if self.ref(f"refs/heads/{self.branch}"):
                 git(self.root, "branch", "--quiet", "-D", self.branch)  # refused where it is checked out
 
+    def check(self) -> None:
+        """Raise Refused if `prepare` would, as far as that can be known without writing."""
+        if os.path.lexists(self._unfinished):
+            return
+        if self._is_taken():
+            admin = self.admin()
+            for name in ("index.lock", "HEAD.lock"):
+                if os.path.lexists(os.path.join(admin, name)):
+                    raise Refused(f"{self.path} is in use: remove {admin}/{name} if no git works there any more")
+        for admin in self._admins() if not self._is_taken() else ():
+            if reason := self.unsaved(admin):
+                raise Refused(f"{self.path} is gone, and git's record of it is kept: {reason}")
+
     def _is_there(self) -> bool:
-        """Return whether an earlier attempt left the worktree. Remove a half-made one. Raises Refused."""
+        """Return whether an earlier attempt left the worktree. Remove a half-made one. Raises Refused.
+
+        Where somebody removed its folder, git forgets the worktree.
+        """
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
         shutil.rmtree(self._removed, ignore_errors=True)
         if os.path.lexists(self._unfinished):
             self._discard()
-        if os.path.lexists(self.path) and (not os.path.isdir(self.path) or os.listdir(self.path)):
-            self.admin()
+        self.check()
+        if self._is_taken():
             return True
-        self._forget_missing()
+        for _ in self._admins():
+            git(self.root, "worktree", "remove", "--force", self.path)
         return False
+
+    def _is_taken(self) -> bool:
+        return os.path.lexists(self.path) and (not os.path.isdir(self.path) or bool(os.listdir(self.path)))
 
     def _make(self) -> None:
         """Make the worktree on its branch, which begins at the base unless an earlier attempt made it."""
@@ -164,13 +205,6 @@ class Worktree(WorktreeState):
             git(self.root, "branch", "--quiet", "-D", self.branch)
         os.unlink(self._unfinished)
 
-    def _forget_missing(self) -> None:
-        """Let git forget the worktree where somebody removed its folder. Raises Refused if work would be lost."""
-        for admin in self._admins():
-            if reason := self.unsaved(admin):
-                raise Refused(f"{self.path} is gone, and git's record of it is kept: {reason}")
-            git(self.root, "worktree", "remove", "--force", self.path)
-
     def _admins(self) -> list[str]:
         folder = os.path.join(self.common, "worktrees")
         found = [os.path.join(folder, name) for name in (os.listdir(folder) if os.path.isdir(folder) else [])]
@@ -196,11 +230,37 @@ class Worktree(WorktreeState):
         return any(os.path.commonpath([folder, self.path]) == self.path for folder in folders)
 
     @contextlib.contextmanager
+    def _landing(self, wait: float) -> Iterator[None]:
+        """Hold the lock under which work lands in this repository. Raises Refused after so many seconds."""
+        deadline, waits = time.monotonic() + wait, False
+        with open(os.path.join(self.common, "bdauto-landing.lock"), "a+", encoding="utf-8", errors="replace") as lock:
+            while not _taken(lock.fileno()):
+                if not waits:
+                    lock.seek(0)
+                    print(f"waits until {lock.read(HOLDER) or 'another job'} has landed", flush=True)
+                waits = True
+                if time.monotonic() > deadline:
+                    raise Refused(f"nothing was landed: another job of this repository lands for {wait:.0f}s already")
+                time.sleep(0.1)
+            lock.truncate(0)
+            lock.write(f"job {os.environ.get('BDAUTO_JOB', '')} of {os.environ.get('BEAD_ID', '')}")
+            lock.flush()
+            yield
+
+    @contextlib.contextmanager
     def _only_one(self) -> Iterator[None]:
         """Hold the lock under which worktrees of this repository are made and removed."""
         with open(os.path.join(self.common, "bdauto.lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _taken(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def unfinished(path: str) -> str:
@@ -215,6 +275,12 @@ def main() -> int:
         worktree = Worktree(task["root"], task["path"], task["branch"], task["base"])
         if action == "prepare":
             worktree.prepare(task["command"], task["folder"])
+        elif action == "check":
+            worktree.check()
+        elif action == "seal":
+            worktree.seal()
+        elif action == "land":
+            worktree.land(task["command"], task["folder"], task["wait"])
         elif action == "describe":
             print(json.dumps(worktree.describe()))
         elif action == "fetch":

@@ -24,7 +24,9 @@ PATCH = (
 MOST_PATHS = 1000
 """With more changed files than this, all of them are compared: a command line has an end."""
 GENERATED = "bdauto-generated"
-"""The file in a worktree's git folder that lists the ignored files that --agent-prepare made: size and time of each."""
+"""The file in a worktree's git folder that lists the files that --agent-prepare made: size and time of each."""
+SEALED = "bdauto-sealed"
+"""The file in a worktree's git folder with the commit that is checked, and then landed."""
 CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
 """How the file CACHEDIR.TAG begins in a folder of generated files (https://bford.info/cachedir/)."""
 
@@ -44,12 +46,17 @@ class WorktreeState:
 
     def admin(self) -> str:
         """Return the git folder of the worktree. Raises Refused if the path holds no worktree of this repository."""
-        found = self._absolute(self.path, git(self.path, "rev-parse", "--git-dir"))
-        # core.worktree may say otherwise
-        top = self._absolute(self.path, git(self.path, "rev-parse", "--show-toplevel"))
-        if {self._tree_of(found), top} != {self.path} or self._common(self.path) != self.common:
-            raise Refused(f"{self.path} is not a worktree of {self.root}: move it away")
-        return found
+        said = ""
+        try:
+            found = self._absolute(self.path, git(self.path, "rev-parse", "--git-dir", quiet=True))
+            # core.worktree may say otherwise
+            top = self._absolute(self.path, git(self.path, "rev-parse", "--show-toplevel", quiet=True))
+            if {self._tree_of(found), top} == {self.path} and self._common(self.path) == self.common:
+                return found
+        except subprocess.CalledProcessError as error:
+            said = f" ({os.fsdecode(error.stderr).strip()})"
+        words = f"{self.path} is in the way: it is not a worktree of {self.root}{said}"
+        raise Refused(f"{words}; save what you need from it, and remove it")
 
     def describe(self) -> dict[str, object]:
         """Return the branch, its commits that the base does not have, what is in no commit, and why all is kept."""
@@ -96,16 +103,25 @@ class WorktreeState:
 
     def changes(self) -> str:
         """Return what in the worktree's files is in no commit, or "" if everything is."""
+        return _changes(self.path, self._generated())
+
+    def uncommitted(self) -> str:
+        """Return what keeps the worktree's work from being landed as its HEAD, or "". Ignored files do not count."""
+        admin = self.admin()
+        under_way = (f"it has {name}" for name in UNDER_WAY if os.path.lexists(os.path.join(admin, name)))
+        return next(under_way, "") or _not_committed(self.path, self._generated(), "--ignored=no")
+
+    def _generated(self) -> dict[str, list[int]]:
         try:
             with open(os.path.join(self.admin(), GENERATED), encoding="utf-8", errors="surrogateescape") as file:
-                generated = json.load(file)
+                found: dict[str, list[int]] = json.load(file)
+                return found
         except (OSError, ValueError):
-            generated = {}
-        return _changes(self.path, generated)
+            return {}
 
-    def ignored(self) -> dict[str, list[int]]:
-        """Return the ignored files, each with its size and the time of its last change, in nanoseconds."""
-        names = git(self.path, "ls-files", "--others", "--ignored", "--exclude-standard", "-z").split("\0")
+    def untracked(self) -> dict[str, list[int]]:
+        """Return the files that git does not track, each with its size and the time of its last change, in ns."""
+        names = git(self.path, "ls-files", "--others", "-z").split("\0")
         return {name: _stamp(os.path.join(self.path, name)) for name in names if name and not name.endswith("/")}
 
     def ref(self, name: str) -> str:
@@ -184,11 +200,8 @@ class WorktreeState:
 
 def _changes(path: str, generated: Mapping[str, list[int]]) -> str:
     """Return what in a worktree's files, or in those of a submodule, is in no commit and was not generated, or ""."""
-    options = ("--porcelain", "--ignored", "--untracked-files=all", "--ignore-submodules=none")
-    exact = [word for setting in EXACT for word in ("-c", setting)]
-    for entry in filter(None, git(path, *exact, "status", "-z", *options).split("\0")):
-        if not entry.startswith("!! ") or not _is_generated(path, entry[3:], generated):
-            return f"{entry[3:]!r} is in no commit"
+    if found := _not_committed(path, generated, "--ignored"):
+        return found
     submodules = []
     for entry in filter(None, git(path, "ls-files", "-v", "--stage", "-z").split("\0")):
         facts, _, name = entry.partition("\t")
@@ -211,11 +224,21 @@ def _changes(path: str, generated: Mapping[str, list[int]]) -> str:
     return ""
 
 
-def _is_generated(path: str, name: str, generated: Mapping[str, list[int]]) -> bool:
-    """Return whether an ignored file is as --agent-prepare made it, or is Python's, or lies in a tagged cache."""
+def _not_committed(path: str, generated: Mapping[str, list[int]], ignored: str) -> str:
+    """Return a change or a file that is in no commit, unless it was generated, or ""."""
+    options = ("--porcelain", ignored, "--untracked-files=all", "--ignore-submodules=none")
+    exact = [word for setting in EXACT for word in ("-c", setting)]
+    for entry in filter(None, git(path, *exact, "status", "-z", *options).split("\0")):
+        kind, name = entry[:2], entry[3:]
+        prepared = kind in ("??", "!!") and generated.get(name) == _stamp(os.path.join(path, name))
+        if not prepared and (kind != "!!" or not _is_generated(path, name)):
+            return f"{name!r} is in no commit"
+    return ""
+
+
+def _is_generated(path: str, name: str) -> bool:
+    """Return whether an ignored file is Python's bytecode, or lies in a tagged cache."""
     folder = os.path.dirname(name)
-    if generated.get(name) == _stamp(os.path.join(path, name)):
-        return True
     if name.endswith(".pyc") and os.path.basename(folder) == "__pycache__":
         return True
     while folder:
@@ -239,7 +262,7 @@ def _stamp(file: str) -> list[int]:
 
 def git(path: str, *words: str, quiet: bool = False) -> str:
     """Return what git prints in a folder. Raises CalledProcessError."""
-    errors = subprocess.DEVNULL if quiet else None
+    errors = subprocess.PIPE if quiet else None
     argv = ["git", "-C", path, "--no-optional-locks", *words]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, check=True)
     return os.fsdecode(done.stdout).removesuffix("\n")
