@@ -13,7 +13,7 @@ from tests.support.patience import seconds
 __all__ = ["machine"]
 
 SIGNS = f'{RECORDED}\n$BD note $BEAD_ID "claimed by agent $BDAUTO_JOB"'
-WORKS = f"{SIGNS}\nsleep 300"
+WORKS = f"{SIGNS}\nsleep 3000"
 
 CHANGES = {
     "close": (["close", "{id}", "--reason", "not needed"], "closed the bead"),
@@ -69,7 +69,7 @@ def test_somebody_s_change_ends_the_job_uncharged(machine: Machine, what: str) -
 def test_the_agent_s_own_change_does_not_end_its_job(machine: Machine, what: str) -> None:
     words = " ".join(f"'{word}'" if not word or " " in word else word for word in CHANGES[what][0])
     bead = began(
-        machine, f"{SIGNS}\n$BD {words.replace('{id}', '$BEAD_ID')} && touch {machine.world.folder}/did\nsleep 300"
+        machine, f"{SIGNS}\n$BD {words.replace('{id}', '$BEAD_ID')} && touch {machine.world.folder}/did\nsleep 3000"
     )
     until(lambda: (machine.world.folder / "did").exists())
     assert {one["outcome"] for one in swept(machine).json["beads"]} <= {"kept"}
@@ -78,10 +78,10 @@ def test_the_agent_s_own_change_does_not_end_its_job(machine: Machine, what: str
 
 
 PHASES = {
-    "before its first note": "sleep 300",
-    "at work": "$BD note $BEAD_ID 'claimed by agent'; touch $HERE/ready-$BEAD_ID; sleep 300",
+    "before its first note": "sleep 3000",
+    "at work": "$BD note $BEAD_ID 'claimed by agent'; touch $HERE/ready-$BEAD_ID; sleep 3000",
     "in a tool call": """echo '{"type":"assistant","message":{"content":[{"type":"tool_use","name":"Bash",'
-echo '"input":{"command":"make"}}]},"session_id":"s"}'; sleep 300""",
+echo '"input":{"command":"make"}}]},"session_id":"s"}'; sleep 3000""",
     "in its check": "exit 0",
 }
 """What an agent is at when somebody changes its bead."""
@@ -130,7 +130,7 @@ def test_who_did_what_and_when_decides_about_each_job(machine: Machine, phase: s
     cases = [case for case in CASES if case[0] == phase]
     machine.does(f"HERE={machine.world.folder}; cd $HERE; until [ -e go ]; do sleep 0.1; done; {PHASES[phase]}")
     beads = [machine.world.create(f"{who} {what}") for _, who, what, _, _ in cases]
-    check = ("--agent-check", "sleep 300") if phase == "in its check" else ()
+    check = ("--agent-check", "sleep 1500") if phase == "in its check" else ()
     sent = machine.dispatch("--max", "40", "--agent-slots", "40", *check)
     assert set(sent.outcomes) == set(beads)
     jobs = {bead: machine.job(bead) for bead in beads}
@@ -190,6 +190,18 @@ def test_a_pause_that_stops_ends_every_job_and_charges_nothing(machine: Machine)
     machine.run("resume")
     assert swept(machine).outcomes == {bead: "released"}
     assert (status(machine.world, bead), "attempts" in metadata(machine.world, bead)) == ("open", False)
+
+
+def test_a_pause_that_stops_is_heeded_where_the_jobs_are(machine: Machine) -> None:
+    """It is set on another host, whose jobs' folder has none."""
+    bead = began(machine)
+    elsewhere = str(machine.world.folder / "other jobs")
+    done: Any = machine.run("pause", "--stop", "--json", "deploy", BDAUTO_AGENT_JOBS=elsewhere).json
+    assert (done["stopped"], len(machine.jobs.running())) == (0, 1)
+    [told] = swept(machine).json["beads"]
+    assert (told["id"], told["outcome"]) == (bead, "stopping")
+    assert "paused dispatching and stopped what runs" in told["detail"]
+    machine.ended()
 
 
 def test_every_job_can_be_cancelled_at_once(machine: Machine) -> None:

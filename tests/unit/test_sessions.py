@@ -88,6 +88,13 @@ def test_an_agent_s_own_variables_say_where_sessions_are(tmp_path: Path) -> None
         assert ADAPTERS[agent].can_resume(SESSION, tmp_path, {"HOME": "/nobody", variable: str(tmp_path / name)})
 
 
+def test_a_part_of_a_session_s_name_is_not_the_session(tmp_path: Path) -> None:
+    for agent in ADAPTERS:
+        kept(agent, tmp_path, tmp_path)
+        for part in (SESSION[9:], SESSION[-4:], SESSION[:8]):
+            assert not ADAPTERS[agent].can_resume(part, tmp_path, {"HOME": str(tmp_path)}), (agent, part)
+
+
 def test_a_long_path_is_cut_by_claude(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 150) / ("y" * 150)
     name = "".join(c if c.isalnum() else "-" for c in str(folder))[:200]
@@ -225,6 +232,7 @@ COLD: dict[str, dict[str, Any]] = {
     "another agent": {"agent": "codex"},
     "another folder": {"directory": "/tmp"},
     "another tracker": {"tracker": "other"},
+    "another lane": {"assignee": "agent-2"},
     "another bead": {"bead": "x-2"},
 }
 

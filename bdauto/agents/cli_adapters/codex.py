@@ -29,7 +29,7 @@ def command(model: str, cost_usd: float | None, session: str) -> list[str]:  # n
 def has_session(session: str, directory: Path, environment: Mapping[str, str]) -> bool:
     """Return whether a session of this folder is on this machine: `sessions/YYYY/MM/DD/rollout-TIME-SESSION.jsonl`."""
     sessions = Path(environment.get("CODEX_HOME") or home(environment) / ".codex") / "sessions"
-    return is_of_folder(sessions.glob(f"*/*/*/rollout-*{session}.jsonl*"), directory)
+    return is_of_folder(sessions.glob(f"*/*/*/rollout-????-??-??T??-??-??-{session}.jsonl*"), directory)
 
 
 def read(value: dict[str, Any], run: Transcript) -> Iterable[Event] | None:

@@ -62,8 +62,12 @@ def _last_job(cold: JobRecord, bead: Bead, jobs: Jobs, settings: LocalAgentSetti
     if not here or here[-1] != bead.record.runs[-1].attempt or not _is_there(Path(_directory(cold))):
         return None
     last = jobs.record(here[-1])
-    same = last and (last.agent, _directory(last)) == (cold.agent, _directory(cold))
-    return last if same else None
+    return last if last and _place(last) == _place(cold) else None
+
+
+def _place(record: JobRecord) -> tuple[str, str, str]:
+    """Return what a session belongs to: the agent, whose queue it works on, and its folder."""
+    return record.agent, record.assignee, _directory(record)
 
 
 def _directory(record: JobRecord) -> str:
