@@ -17,6 +17,7 @@ from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.returned_beads import Kind, Returned, ReturnedBeads
 from bdauto.controllers.sweep_writes import SweepWrites
+from bdauto.controllers.unstoppable import note_unstoppable
 from bdauto.domain.bead import Bead
 from bdauto.domain.life import sign_of_life
 from bdauto.domain.outcome import BeadOutcome, BeadReport
@@ -54,7 +55,9 @@ class JobEnds(msgspec.Struct, frozen=True):
             listed = self.bd.with_metadata(result=RUNNING, assignee=self.bd.assignee).result().beads
             runs = [(bead, run) for bead in listed if (run := _unrecorded(bead, self.bd.assignee)) and self._ran(run)]
             asked = [_during(bead, run) for bead, run in runs]
-            ended = [*_ended(runs, job_evidence(runner, asked)[0], self.runtime.now())] if runs else []
+            evidence = job_evidence(runner, asked)[0] if runs else JobEvidence()
+            ended = [*_ended(runs, evidence, self.runtime.now())]
+            self.reports.extend(note_unstoppable(self.bd, self.writes, self.runtime, runs, evidence))
             recorded = self._record(ended)
             more = self._record(self._unmarked(runner))
         except BdError as error:

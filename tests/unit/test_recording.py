@@ -375,3 +375,14 @@ def test_an_agent_that_edits_its_record_takes_no_cost_away(
     assert [run.cost_usd for run in bead.record.runs if run.attempt == "a1"] == [0.42]
     assert bead.record.assignee == "agent"
     assert (reports[0].ended, reports[2].ended, marks) == ((status,), (), ["a1"])
+
+
+@pytest.mark.parametrize(("actor", "noted"), [("ada", 1), ("agent", 0)])
+def test_a_job_that_a_service_cannot_end_is_named_once_on_its_bead(actor: str, noted: int) -> None:
+    here = tracker(dispatched(status="blocked"))
+    event = {"issue_id": "x-1", "actor": actor, "event_type": "updated", "created_at": "2026-04-18T22:30:00Z"}
+    here.recorded = [event | {"new_value": {"status": "blocked"}}]
+    reports = [sweep(here, j_1=job(status="running", finished_at=None)) for _ in range(3)]
+    words = "job j-1 goes on: ada set the bead to blocked, and an agent service cannot end a job"
+    assert [note for note in here.notes("x-1") if "goes on" in note] == [words] * noted
+    assert [[bead.outcome for bead in report.beads] for report in reports] == [["unclear"] * noted, [], []]
