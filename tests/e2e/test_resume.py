@@ -151,9 +151,11 @@ def test_without_its_transcript_an_agent_starts_anew(place: Resumed, gone: str) 
 @pytest.mark.parametrize("how", ["asked", "timeout", "stopped", "died", "rebooted", "failed check"])
 def test_each_interruption_is_told_in_the_session(place: Resumed, how: str) -> None:
     bead = place.world.create("a haiku")
-    words = ["--agent-timeout", "10s"] if how == "timeout" else []
+    check = f"sh -c 'test -e {place.home}/mended || {{ echo 2 tests failed; exit 1; }}'"
+    words = {"timeout": ["--agent-timeout", "10s"], "failed check": ["--agent-check", check]}.get(how, [])
     if how == "failed check":
-        place.goes("claude", "", "--agent-check", "sh -c 'echo 2 tests failed; exit 1'")
+        place.goes("claude", "", *words)
+        (place.home / "mended").touch()
     elif how in ("asked", "timeout"):
         place.goes("claude", ASKS if how == "asked" else "sleep 60", *words)
     else:
@@ -162,7 +164,7 @@ def test_each_interruption_is_told_in_the_session(place: Resumed, how: str) -> N
         answer(place)
     else:
         place.again(bead)
-    place.goes("claude")
+    place.goes("claude", "", *words)
     assert [bool(one["session"]) for one in place.starts] == [False, True], place.runs(bead)
     expected = {
         "asked": "1. completed (question)",

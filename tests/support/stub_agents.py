@@ -12,7 +12,7 @@ AGENT, HERE = os.path.basename(sys.argv[0]), os.path.dirname(sys.argv[0])
 if sys.argv[1:] == ["--version"]:
     sys.exit(print({"claude": "2.1.34 (Claude Code)", "codex": "codex-cli 0.147.0"}.get(AGENT, "1.2.3")))
 BEAD, JOB, prompt = os.environ["BEAD_ID"], os.environ["BDAUTO_JOB"], sys.stdin.read()
-assert BEAD in prompt and "bd close" in prompt, prompt
+assert BEAD in prompt and ("bd close" in prompt or "Do not close the bead" in prompt), prompt
 OPTION = {"claude": "--resume", "codex": "resume", "gemini": "--resume", "opencode": "--session"}[AGENT]
 RESUMED = sys.argv[sys.argv.index(OPTION) + 1] if OPTION in sys.argv else ""
 PREFIX = {"claude": "c-", "codex": "0199-", "gemini": "g-", "opencode": "ses_"}[AGENT]
@@ -57,7 +57,7 @@ def stamp():
 
 def noted():
     shown = subprocess.run([os.environ["BD"], "show", BEAD, "--json"], capture_output=True)
-    return b"dispatched: job=" in shown.stdout
+    return f"dispatched: job={JOB}".encode() in shown.stdout
 
 
 while not noted():
