@@ -71,7 +71,7 @@ OUTCOMES = {
         "as that person left it",
     ),
     BeadOutcome.unclear: (
-        "it was changed or deleted, and bd does not tell by whom, or an agent service cannot end its job: it goes on",
+        "it was changed or deleted, and bd does not tell by whom: its job on this machine goes on",
         "as it was left",
     ),
 }

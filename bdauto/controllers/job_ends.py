@@ -57,7 +57,7 @@ class JobEnds(msgspec.Struct, frozen=True):
             asked = [_during(bead, run) for bead, run in runs]
             evidence = job_evidence(runner, asked)[0] if runs else JobEvidence()
             ended = [*_ended(runs, evidence, self.runtime.now())]
-            self.reports.extend(note_unstoppable(self.bd, self.writes, self.runtime, runs, evidence))
+            note_unstoppable(self.bd, self.writes, self.runtime, runs, evidence)
             recorded = self._record(ended)
             more = self._record(self._unmarked(runner))
         except BdError as error:

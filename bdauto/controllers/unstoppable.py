@@ -1,6 +1,6 @@
 """Says on a bead that an agent service goes on with its job, though somebody has taken the bead from the agent."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from bdauto.bd.change import Change, mark_of
 from bdauto.bd.client import Bd
@@ -9,7 +9,6 @@ from bdauto.clock import Runtime
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain.bead import Bead
 from bdauto.domain.edits import author
-from bdauto.domain.outcome import BeadOutcome, BeadReport
 from bdauto.domain.reaping import ALIVE, JobEvidence
 from bdauto.domain.reconcile import Difference, RunningJob, differences
 from bdauto.domain.record import Run
@@ -18,8 +17,8 @@ from bdauto.sanitize import clean
 
 def note_unstoppable(
     bd: Bd, writes: SweepWrites, runtime: Runtime, runs: Iterable[tuple[Bead, Run]], evidence: JobEvidence
-) -> Iterator[BeadReport]:
-    """Note once on each bead of these runs that its job goes on. Yield a report of each. Raises BdError."""
+) -> None:
+    """Note once on each bead of these runs that its job goes on. Raises BdError."""
     alive = [(bead, run) for bead, run in runs if not run.local and evidence.states.get(bead.id) in ALIVE]
     taken = [(bead, run) for bead, run in alive if _goes_on(run) not in bead.notes and _differs(bead, run, bd.assignee)]
     edits = recorded_edits(bd, [bead.id for bead, _ in taken])
@@ -32,8 +31,7 @@ def note_unstoppable(
             change = Change(
                 bead=bead, act="note the going job of", mark=runtime.unique(), note=words, if_mark=mark_of(bead)
             )
-            if writes.each([change]) == [True]:
-                yield BeadReport(bead.id, BeadOutcome.unclear, run.job, words, run.attempt, title=bead.title)
+            writes.each([change])
             break
 
 
