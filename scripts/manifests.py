@@ -44,6 +44,10 @@ def printed() -> Iterator[tuple[Path, str]]:
         yield KUSTOMIZE / name, HEAD + CHECKSUM.sub("", str(text))
 
 
+RULES = CHART / "files" / "rules.yaml"
+"""The chart's own copy of the alerts: Helm reads nothing outside of a chart, and warns of symbolic links."""
+
 if __name__ == "__main__":
+    RULES.write_text((CHART.parents[1] / "monitoring" / "rules.yaml").read_text())
     for path, text in printed():
         path.write_text(text)

@@ -84,10 +84,15 @@ def _row(parameter: Any, context: Any) -> Row:
     )
 
 
+OWN_VALUES = {"BDAUTO_CONFIG", "BDAUTO_NOTIFY_URL"}
+"""Variables that the chart and the module set from values of their own. Notification URLs are secrets."""
+
+
 def variables(*commands: str) -> list[str]:
-    """Return the variables of these commands, or of all, that begin with BDAUTO_."""
+    """Return the variables that begin with BDAUTO_: of all commands, or what these take as settings in a cluster."""
     rows = [row for row, names in _rows().items() if not commands or set(commands) & set(names)]
-    return sorted({row.variable.strip("`") for row in rows if row.variable.startswith("`BDAUTO_")})
+    found = {row.variable.strip("`") for row in rows if row.variable.startswith("`BDAUTO_")}
+    return sorted(found - OWN_VALUES if commands else found)
 
 
 def with_names(file: Path, names: list[str]) -> str:

@@ -93,6 +93,18 @@ resource "kubernetes_cron_job_v1" "this" {
                 }
               }
 
+              # A notification URL holds a secret. A key that is missing is none.
+              env {
+                name = "BDAUTO_NOTIFY_URL"
+                value_from {
+                  secret_key_ref {
+                    name     = var.secret_name
+                    key      = var.secret_notify_urls_key
+                    optional = true
+                  }
+                }
+              }
+
               env {
                 name = "BEADS_DOLT_PASSWORD"
                 value_from {
@@ -139,6 +151,13 @@ resource "kubernetes_cron_job_v1" "this" {
               name = "beads-metadata"
               config_map {
                 name = kubernetes_config_map_v1.metadata.metadata[0].name
+              }
+            }
+
+            volume {
+              name = "bdauto-config"
+              config_map {
+                name = kubernetes_config_map_v1.config.metadata[0].name
               }
             }
 

@@ -30,8 +30,10 @@ locals {
     var.settings,
   )
 
+  config = var.config == "" ? "# docs/configuration.md has the keys.\n" : var.config
+
   # On the pods' template, so that a changed setting replaces the running pods.
-  config_checksum = sha256(jsonencode([local.metadata_json, local.settings]))
+  config_checksum = sha256(jsonencode([local.metadata_json, local.settings, local.config]))
   pod_annotations = merge(var.annotations, { "bdauto/config-checksum" = local.config_checksum })
 
   # Without the agent service there is no use for its token.
@@ -39,12 +41,16 @@ locals {
 
   # The folder of each volume in the container.
   mounts = merge(
-    { beads-metadata = "/etc/beads-metadata", tmp = "/tmp" },
+    { beads-metadata = "/etc/beads-metadata", bdauto-config = "/etc/bdauto", tmp = "/tmp" },
     { for folder in local.token_folders : "agent-token" => folder },
   )
 
   env = merge(
-    { HOME = "/tmp", BDAUTO_METADATA = "/etc/beads-metadata/metadata.json" },
+    {
+      HOME            = "/tmp"
+      BDAUTO_METADATA = "/etc/beads-metadata/metadata.json"
+      BDAUTO_CONFIG   = "/etc/bdauto/config.toml"
+    },
     { for folder in local.token_folders : "BDAUTO_AGENT_TOKEN_FILE" => "${folder}/token" },
   )
 
@@ -77,7 +83,7 @@ resource "kubernetes_config_map_v1" "settings" {
 
   lifecycle {
     precondition {
-      condition     = var.beadboard_url != null || var.agent_url != null
+      condition     = var.beadboard_url != null || var.agent_url != null || var.config != ""
       error_message = "Nothing runs the agent: give beadboard_url, or agent_url for the agent service without BeadBoard."
     }
     precondition {
@@ -85,6 +91,16 @@ resource "kubernetes_config_map_v1" "settings" {
       error_message = "agent_name has no effect with beadboard_url: BeadBoard names the agent."
     }
   }
+}
+
+resource "kubernetes_config_map_v1" "config" {
+  metadata {
+    name      = "bdauto-config"
+    namespace = var.namespace
+    labels    = local.labels
+  }
+
+  data = { "config.toml" = local.config }
 }
 
 # A warning, not a refusal: some who build their image themselves follow latest on purpose.

@@ -35,6 +35,41 @@ resource "kubernetes_network_policy_v1" "this" {
 
     egress {
       to {
+        dynamic "namespace_selector" {
+          for_each = var.dolt_cidr == null ? [1] : []
+          content {}
+        }
+        dynamic "ip_block" {
+          for_each = var.dolt_cidr == null ? [] : [var.dolt_cidr]
+          content {
+            cidr = ip_block.value
+          }
+        }
+      }
+      ports {
+        port = tostring(var.dolt_port)
+      }
+    }
+
+    dynamic "egress" {
+      for_each = var.egress
+      content {
+        to {
+          ip_block {
+            cidr = egress.value.cidr
+          }
+        }
+        dynamic "ports" {
+          for_each = egress.value.ports
+          content {
+            port = tostring(ports.value)
+          }
+        }
+      }
+    }
+
+    egress {
+      to {
         namespace_selector {}
       }
       dynamic "ports" {

@@ -20,3 +20,8 @@ output "metrics_address" {
   description = "Where Prometheus finds the metrics in mode \"run\", else null."
   value       = local.run ? "bdauto.${var.namespace}.svc:${local.metrics_port}" : null
 }
+
+output "page_address" {
+  description = "Where the page is in mode \"run\", else null."
+  value       = local.run ? "bdauto-page.${var.namespace}.svc" : null
+}

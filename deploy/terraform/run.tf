@@ -67,6 +67,17 @@ resource "kubernetes_deployment_v1" "run" {
           }
         }
 
+        # Replicas go to different nodes where that is possible.
+        topology_spread_constraint {
+          max_skew           = 1
+          topology_key       = "kubernetes.io/hostname"
+          when_unsatisfiable = "ScheduleAnyway"
+
+          label_selector {
+            match_labels = local.run_select
+          }
+        }
+
         security_context {
           run_as_non_root = true
           run_as_user     = local.user_id
@@ -97,6 +108,18 @@ resource "kubernetes_deployment_v1" "run" {
             value_from {
               field_ref {
                 field_path = "metadata.namespace"
+              }
+            }
+          }
+
+          # A notification URL holds a secret. A key that is missing is none.
+          env {
+            name = "BDAUTO_NOTIFY_URL"
+            value_from {
+              secret_key_ref {
+                name     = var.secret_name
+                key      = var.secret_notify_urls_key
+                optional = true
               }
             }
           }
@@ -186,6 +209,13 @@ resource "kubernetes_deployment_v1" "run" {
           }
         }
 
+        volume {
+          name = "bdauto-config"
+          config_map {
+            name = kubernetes_config_map_v1.config.metadata[0].name
+          }
+        }
+
         # Without the Secret the pod starts all the same, and bdauto says which file it misses.
         dynamic "volume" {
           for_each = local.token_folders
@@ -241,6 +271,46 @@ resource "kubernetes_service_v1" "metrics" {
       name        = "metrics"
       port        = local.metrics_port
       target_port = "metrics"
+    }
+  }
+}
+
+# For people: the page, from pods that are ready. Nobody logs in: put something in front of it that asks who comes.
+resource "kubernetes_service_v1" "page" {
+  count = local.run ? 1 : 0
+
+  metadata {
+    name      = "bdauto-page"
+    namespace = var.namespace
+    labels    = local.run_labels
+  }
+
+  spec {
+    selector = local.run_select
+
+    port {
+      name        = "http"
+      port        = 80
+      target_port = "metrics"
+    }
+  }
+}
+
+# A drain of a node takes one replica at a time. With one replica it would never end.
+resource "kubernetes_pod_disruption_budget_v1" "run" {
+  count = local.run && var.replicas > 1 ? 1 : 0
+
+  metadata {
+    name      = "bdauto"
+    namespace = var.namespace
+    labels    = local.run_labels
+  }
+
+  spec {
+    max_unavailable = "1"
+
+    selector {
+      match_labels = local.run_select
     }
   }
 }

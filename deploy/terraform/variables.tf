@@ -101,6 +101,11 @@ variable "dispatcher_schedule" {
   type        = string
   default     = "*/2 * * * *"
   nullable    = false
+
+  validation {
+    condition     = can(regex("^(@[a-z]+|[^\\s=]+(\\s+[^\\s=]+){4})$", var.dispatcher_schedule))
+    error_message = "dispatcher_schedule has cron's five fields, without CRON_TZ or TZ, which Kubernetes refuses."
+  }
 }
 
 variable "reaper_schedule" {
@@ -108,6 +113,11 @@ variable "reaper_schedule" {
   type        = string
   default     = "*/10 * * * *"
   nullable    = false
+
+  validation {
+    condition     = can(regex("^(@[a-z]+|[^\\s=]+(\\s+[^\\s=]+){4})$", var.reaper_schedule))
+    error_message = "reaper_schedule has cron's five fields, without CRON_TZ or TZ, which Kubernetes refuses."
+  }
 }
 
 variable "dispatch_every" {
@@ -117,8 +127,8 @@ variable "dispatch_every" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", var.dispatch_every)) && var.dispatch_every != ""
-    error_message = "dispatch_every is a duration such as 45s, 30m, 1h30m or 2d."
+    condition     = can(regex("^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", var.dispatch_every)) && can(regex("[1-9]", var.dispatch_every))
+    error_message = "dispatch_every is a duration above zero, such as 45s, 30m, 1h30m or 2d."
   }
 }
 
@@ -129,8 +139,8 @@ variable "reap_every" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", var.reap_every)) && var.reap_every != ""
-    error_message = "reap_every is a duration such as 45s, 30m, 1h30m or 2d."
+    condition     = can(regex("^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", var.reap_every)) && can(regex("[1-9]", var.reap_every))
+    error_message = "reap_every is a duration above zero, such as 45s, 30m, 1h30m or 2d."
   }
 }
 
@@ -141,8 +151,8 @@ variable "threshold" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", var.threshold)) && var.threshold != ""
-    error_message = "threshold is a duration such as 45s, 30m, 1h30m or 2d."
+    condition     = can(regex("^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", var.threshold)) && can(regex("[1-9]", var.threshold))
+    error_message = "threshold is a duration above zero, such as 45s, 30m, 1h30m or 2d."
   }
 }
 
@@ -232,7 +242,6 @@ variable "settings" {
       "BDAUTO_ASSIGNEE",
       "BDAUTO_BD",
       "BDAUTO_BD_TIMEOUT",
-      "BDAUTO_CONFIG",
       "BDAUTO_COST_PER_RUN",
       "BDAUTO_DB",
       "BDAUTO_DIGEST_AT",
@@ -255,7 +264,6 @@ variable "settings" {
       "BDAUTO_METADATA",
       "BDAUTO_MODEL",
       "BDAUTO_NOTIFY_ON",
-      "BDAUTO_NOTIFY_URL",
       "BDAUTO_ON_STALL",
       "BDAUTO_PENDING_TIMEOUT",
       "BDAUTO_PRIORITY",
@@ -290,6 +298,17 @@ variable "dolt_port" {
   validation {
     condition     = var.dolt_port >= 1 && var.dolt_port <= 65535 && floor(var.dolt_port) == var.dolt_port
     error_message = "dolt_port is a port: 1 to 65535."
+  }
+}
+
+variable "dolt_cidr" {
+  description = "Where the Dolt SQL server is outside of the cluster, such as 10.1.2.3/32: the NetworkPolicy lets that out. Null: inside."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.dolt_cidr == null ? true : can(cidrhost(var.dolt_cidr, 0))
+    error_message = "dolt_cidr is an address block, such as 10.1.2.3/32."
   }
 }
 
@@ -335,9 +354,9 @@ variable "secret_dolt_password_key" {
 }
 
 variable "egress_ports" {
-  description = "The ports of other pods that bdauto may reach inside the cluster: Dolt, BeadBoard, the agent service."
+  description = "The ports of other pods that bdauto may reach inside the cluster: BeadBoard, the agent service. That of Dolt is dolt_port."
   type        = list(number)
-  default     = [3306, 3000, 8080]
+  default     = [3000, 8080]
   nullable    = false
 
   # An empty list would open every port.
@@ -345,4 +364,31 @@ variable "egress_ports" {
     condition     = length(var.egress_ports) > 0 && alltrue([for port in var.egress_ports : port >= 1 && port <= 65535 && floor(port) == port])
     error_message = "egress_ports names at least one port, from 1 to 65535."
   }
+}
+
+variable "egress" {
+  description = "Further blocks of addresses that bdauto may reach, with their ports: [{ cidr = \"0.0.0.0/0\", ports = [443] }] for notifications."
+  type        = list(object({ cidr = string, ports = list(number) }))
+  default     = []
+  nullable    = false
+
+  # A rule without ports would open every port.
+  validation {
+    condition     = alltrue([for rule in var.egress : can(cidrhost(rule.cidr, 0)) && length(rule.ports) > 0])
+    error_message = "egress names an address block and at least one port in each rule."
+  }
+}
+
+variable "config" {
+  description = "The text of a configuration file (docs/configuration.md). The other variables go before it. No secrets: it ends in a ConfigMap."
+  type        = string
+  default     = ""
+  nullable    = false
+}
+
+variable "secret_notify_urls_key" {
+  description = "The Secret's key of the notification URLs, separated by spaces. It may be missing."
+  type        = string
+  default     = "notify-urls"
+  nullable    = false
 }

@@ -4,6 +4,8 @@
 `cutover`, `helm`. What the controllers create is run, too: there is no kubelet, so this script takes its place and runs
 each Pod's container on this machine, against the sandbox. Everything is gone afterwards.
 
+The parts `terraform` and `cutover` need Kubernetes 1.36 or later, the others 1.27.
+
 Programs are found on PATH, or by a variable: ETCD=/path/to/etcd, and so on. TERRAFORM and HELM are optional, and so is
 CRDS, a folder with the definitions of PodMonitor, PrometheusRule and ExternalSecret.
 """
@@ -18,7 +20,7 @@ import sh
 
 from bdauto.sandbox import Sandbox
 from scripts.e2e_k8s import helm, kustomize, terraform
-from scripts.e2e_k8s.control_plane import NAMESPACE, ControlPlane, find_program, find_programs
+from scripts.e2e_k8s.control_plane import NAMESPACE, ControlPlane, check_version, find_program, find_programs
 from scripts.e2e_k8s.reporting import say, until
 
 PARTS = ("cronjobs", "run", "terraform", "cutover", "helm")
@@ -30,6 +32,8 @@ def main() -> None:
     if unknown := set(parts) - set(PARTS):
         sys.exit(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
     programs = find_programs()
+    if {"terraform", "cutover"} & set(parts) and find_program("TERRAFORM", "terraform"):
+        check_version(programs)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     tempfile.tempdir = "/var/tmp"  # the Pods get a /tmp of their own, which would hide the sandbox
     with tempfile.TemporaryDirectory(prefix="bdauto-e2e-") as name, Sandbox(capacity=2) as sandbox:

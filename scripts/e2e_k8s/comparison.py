@@ -7,7 +7,7 @@ from typing import Any
 
 from scripts.e2e_k8s.reporting import check, say
 
-KINDS = "cronjobs,deployments,services,networkpolicies,configmaps"
+KINDS = "cronjobs,deployments,services,networkpolicies,poddisruptionbudgets,configmaps"
 OURS = ("-l", "app.kubernetes.io/part-of=bdauto")
 """What selects all of bdauto's objects."""
 DEFAULTS = {
@@ -42,7 +42,7 @@ def essence(value: Any) -> Any:
     if isinstance(value, str) and value.startswith("{"):
         return json.loads(value)
     if isinstance(value, str):
-        return re.sub(r"\b(beads-metadata|bdauto-settings)-[a-z0-9]{10}$", r"\1", value)
+        return re.sub(r"\b(beads-metadata|bdauto-config|bdauto-settings)-[a-z0-9]{10}$", r"\1", value)
     return value
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -26,6 +27,8 @@ PROGRAMS = {
     "OPENSSL": ("openssl", "Debian's openssl"),
     "UNSHARE": ("unshare", "util-linux"),
 }
+LOWEST = (1, 36)
+"""The first Kubernetes that has MutatingAdmissionPolicy in v1, with which a part plays Kyverno."""
 Object = dict[str, Any]
 
 
@@ -44,6 +47,16 @@ def find_programs() -> dict[str, str]:
     if not all(found.values()):
         sys.exit(2)
     return {variable: path for variable, path in found.items() if path}
+
+
+def check_version(programs: dict[str, str]) -> None:
+    """Exit 2 if the API server is too old for the parts that play Kyverno."""
+    told = str(sh.Command(programs["KUBE_APISERVER"])("--version"))
+    found = re.search(r"v(\d+)\.(\d+)", told)
+    if not found or (int(found[1]), int(found[2])) < LOWEST:
+        lowest = ".".join(map(str, LOWEST))
+        say(f"kube-apiserver is {told.strip()}: {lowest} or later has MutatingAdmissionPolicy in v1, which this needs")
+        sys.exit(2)
 
 
 class ControlPlane:

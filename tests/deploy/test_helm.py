@@ -1,5 +1,8 @@
 """The Helm chart, by helm itself where it is on PATH: the same objects as the manifests, and checked values."""
 
+from collections.abc import Hashable
+from typing import Any
+
 import kubernetes_validate
 import pytest
 import sh
@@ -182,6 +185,13 @@ def test_rules_are_those_of_the_monitoring_folder_with_the_runbook_where_it_is_p
         ("mode=daemon", "/mode"),
         ("mode=null", "'mode'"),
         ("reap.threshold=30", "/reap/threshold"),
+        ("dispatch.every=0s", "/dispatch/every"),
+        ("reap.every=0m0s", "/reap/every"),
+        ("dispatch.schedule=CRON_TZ=Europe/Sofia */2 * * * *", "/dispatch/schedule"),
+        ("reap.schedule=TZ=UTC */2 * * * *", "/reap/schedule"),
+        ("dispatch.schedule=*/2 * * *", "/dispatch/schedule"),
+        ("dolt.cidr=dolt.example", "/dolt/cidr"),
+        ("settings.BDAUTO_NOTIFY_URL=json://x", "BDAUTO_NOTIFY_URL"),
         ("dolt.port=99999", "/dolt/port"),
         ("networkPolicy.egressPorts=null", "'egressPorts'"),
         ("dolt.hots=x", "hots"),
@@ -193,3 +203,105 @@ def test_value_that_makes_no_sense_is_refused(value: str, said: str) -> None:
     with pytest.raises(sh.ErrorReturnCode) as refusal:
         render_chart(*ADDRESSES, value)
     assert said in refusal.value.stderr.decode()
+
+
+def of_kind(objects: list[Object], kind: str) -> dict[str, Object]:
+    """Return the objects of one kind by name."""
+    return {item["metadata"]["name"]: item for item in objects if item["kind"] == kind}
+
+
+def egress(objects: list[Object]) -> dict[int, list[Object]]:
+    """Return where the NetworkPolicy lets each port out, names and metrics apart."""
+    [policy] = of_kind(objects, "NetworkPolicy").values()
+    return {port["port"]: rule.get("to", []) for rule in policy["spec"]["egress"] for port in rule["ports"]}
+
+
+def test_the_port_of_dolt_is_one_for_bd_and_for_the_network_policy() -> None:
+    objects = render_chart(*ADDRESSES, "dolt.port=3307")
+    found = egress(objects)
+    assert found[3307] == found[8080] == [{"namespaceSelector": {}}]
+    assert 3306 not in found
+    outside = egress(render_chart(*ADDRESSES, "dolt.port=3307", "dolt.cidr=10.1.2.3/32"))
+    assert outside[3307] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
+    assert outside[8080] == [{"namespaceSelector": {}}]
+
+
+def test_a_notification_may_leave_where_it_is_told_to() -> None:
+    rule = ("to[0].ipBlock.cidr=0.0.0.0/0", "ports[0].port=443")
+    objects = render_chart(*ADDRESSES, *(f"networkPolicy.egress[0].{part}" for part in rule))
+    assert egress(objects)[443] == [{"ipBlock": {"cidr": "0.0.0.0/0"}}]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_notification_urls_come_from_a_secret(mode: str) -> None:
+    for workload in workloads(render_chart(*ADDRESSES, mode, "notify.existingSecret=hooks")):
+        [container] = pod_spec(workload)["containers"]
+        [variable] = [one for one in container["env"] if one["name"] == "BDAUTO_NOTIFY_URL"]
+        assert variable["valueFrom"]["secretKeyRef"] == {"name": "hooks", "key": "notify-urls", "optional": True}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_configuration_file_is_mounted_and_a_changed_one_replaces_the_pods(mode: str) -> None:
+    plain, objects = render_chart(*ADDRESSES, mode), render_chart(*ADDRESSES, mode, "config=max = 3")
+    assert of_kind(objects, "ConfigMap")["bdauto-config"]["data"]["config.toml"].strip() == "max = 3"
+    for before, workload in zip(workloads(plain), workloads(objects), strict=True):
+        [container] = pod_spec(workload)["containers"]
+        [mount] = [one for one in container["volumeMounts"] if one["name"] == "bdauto-config"]
+        assert mount == {"name": "bdauto-config", "mountPath": "/etc/bdauto", "readOnly": True}
+        assert {"name": "BDAUTO_CONFIG", "value": "/etc/bdauto/config.toml"} in container["env"]
+        assert yaml.safe_dump(before) != yaml.safe_dump(workload), "its checksum"
+
+
+def test_the_configuration_file_alone_may_name_what_runs_the_agent() -> None:
+    assert render_chart(ADDRESSES[2], "config=agent_url = 'http://agent'")
+
+
+def test_a_service_leads_to_the_page_of_pods_that_are_ready() -> None:
+    services = of_kind(render_chart(*ADDRESSES, "mode=run"), "Service")
+    page = services["bdauto-page"]["spec"]
+    assert page["selector"] == services["bdauto"]["spec"]["selector"]
+    assert (page["ports"][0]["port"], page["ports"][0]["targetPort"]) == (80, "metrics")
+    assert "clusterIP" not in page
+    assert "publishNotReadyAddresses" not in page
+
+
+def test_replicas_are_spread_and_a_drain_takes_one_at_a_time() -> None:
+    objects = render_chart(*ADDRESSES, "mode=run", "replicas=2")
+    [deployment] = workloads(objects)
+    [spread] = pod_spec(deployment)["topologySpreadConstraints"]
+    assert (spread["topologyKey"], spread["maxSkew"]) == ("kubernetes.io/hostname", 1)
+    assert spread["labelSelector"]["matchLabels"].items() <= pod_labels(deployment).items()
+    budget = of_kind(objects, "PodDisruptionBudget")["bdauto"]["spec"]
+    assert (budget["maxUnavailable"], budget["selector"]) == (1, spread["labelSelector"])
+    kubernetes_validate.validate(of_kind(objects, "PodDisruptionBudget")["bdauto"], "1.27", strict=True)
+    assert not of_kind(render_chart(*ADDRESSES, "mode=run"), "PodDisruptionBudget"), (
+        "one replica could never be drained"
+    )
+
+
+class Strict(yaml.SafeLoader):
+    """Refuses a key that is given twice, as the API server does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return a mapping whose keys differ."""
+        keys = [self.construct_object(key, deep) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), keys
+        return super().construct_mapping(node, deep)
+
+
+def test_a_label_that_is_given_twice_is_written_once() -> None:
+    values = ("labels.release=all", "podMonitor.labels.release=one", "prometheusRule.labels.release=two")
+    switches = ("mode=run", "podMonitor.enabled=true", "prometheusRule.enabled=true")
+    helm = tool("helm", HELM)
+    text = helm("template", "bdauto", str(CHART), *(f"--set={value}" for value in (*ADDRESSES, *values, *switches)))
+    objects = {item["kind"]: item for item in yaml.load_all(str(text), Strict) if item}
+    labels = {
+        kind: objects[kind]["metadata"]["labels"]["release"] for kind in ("PodMonitor", "PrometheusRule", "Deployment")
+    }
+    assert labels == {"PodMonitor": "one", "PrometheusRule": "two", "Deployment": "all"}
+
+
+def test_the_chart_holds_no_link_out_of_itself() -> None:
+    assert not [path for path in CHART.rglob("*") if path.is_symlink()]
+    rules = CHART / "files" / "rules.yaml"
+    assert rules.read_text() == (CHART.parents[1] / "monitoring" / "rules.yaml").read_text(), "run `make manifests`"

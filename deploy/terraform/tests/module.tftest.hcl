@@ -46,7 +46,7 @@ run "two_cron_jobs_by_default" {
     condition = alltrue([for job in kubernetes_cron_job_v1.this : toset([
       for mount in job.spec[0].job_template[0].spec[0].template[0].spec[0].container[0].volume_mount :
       "${mount.name} ${mount.mount_path} ${mount.read_only}"
-    ]) == toset(["beads-metadata /etc/beads-metadata true", "tmp /tmp false"])])
+    ]) == toset(["bdauto-config /etc/bdauto true", "beads-metadata /etc/beads-metadata true", "tmp /tmp false"])])
     error_message = "Without the agent service no token is mounted, and only /tmp is written."
   }
   assert {
@@ -347,4 +347,49 @@ run "agent_name_beside_beadboard_is_refused" {
   }
 
   expect_failures = [kubernetes_config_map_v1.settings]
+}
+
+run "two_replicas_survive_a_drain_and_the_page_has_a_service" {
+  command = plan
+
+  variables {
+    mode      = "run"
+    replicas  = 2
+    dolt_port = 3307
+    dolt_cidr = "10.1.2.3/32"
+    config    = "max = 3\n"
+  }
+
+  assert {
+    condition     = length(kubernetes_pod_disruption_budget_v1.run) == 1 && length(kubernetes_service_v1.page) == 1
+    error_message = "A budget and the page's Service are there."
+  }
+  assert {
+    condition     = kubernetes_config_map_v1.config.data["config.toml"] == "max = 3\n"
+    error_message = "The configuration file reaches its ConfigMap."
+  }
+  assert {
+    condition = anytrue([for rule in kubernetes_network_policy_v1.this.spec[0].egress : (
+      rule.ports[0].port == "3307" && length(rule.to) == 1 && try(rule.to[0].ip_block[0].cidr, "") == "10.1.2.3/32"
+    )])
+    error_message = "The NetworkPolicy lets the Dolt server's port out to its address."
+  }
+}
+
+run "no_interval_of_zero" {
+  command         = plan
+  expect_failures = [var.dispatch_every]
+
+  variables {
+    dispatch_every = "0s"
+  }
+}
+
+run "no_time_zone_in_a_schedule" {
+  command         = plan
+  expect_failures = [var.dispatcher_schedule]
+
+  variables {
+    dispatcher_schedule = "CRON_TZ=Europe/Sofia */2 * * * *"
+  }
 }

@@ -1,9 +1,12 @@
-{{/* The labels of an object. Takes [root, name]: the name is that of the workload it belongs to, or "". */}}
+{{/* The labels of an object. Takes [root, name, more]: the name is that of the workload it belongs to, or "". `more`
+     go before the labels of all objects. */}}
 {{- define "bdauto.labels" -}}
 {{- $root := index . 0 -}}
 {{- $own := dict "app.kubernetes.io/part-of" "bdauto" -}}
 {{- with index . 1 }}{{ $_ := set $own "app.kubernetes.io/name" . }}{{ end -}}
-{{- toYaml (mergeOverwrite (deepCopy ($root.Values.labels | default dict)) $own) -}}
+{{- $more := dict -}}
+{{- if gt (len .) 2 }}{{ $more = index . 2 | default dict }}{{ end -}}
+{{- toYaml (mergeOverwrite (deepCopy ($root.Values.labels | default dict)) (deepCopy $more) $own) -}}
 {{- end }}
 
 {{- define "bdauto.metadata" -}}
@@ -21,7 +24,7 @@
 {{- end }}
 
 {{- define "bdauto.settings" -}}
-{{- if not (or .Values.beadboardUrl .Values.agent.url .Values.kubernetes.enabled) -}}
+{{- if not (or .Values.beadboardUrl .Values.agent.url .Values.kubernetes.enabled .Values.config) -}}
 {{- fail "nothing runs the agent: give beadboardUrl, or agent.url for the agent service without BeadBoard, or kubernetes.enabled" -}}
 {{- end -}}
 {{- if and .Values.kubernetes.enabled (or .Values.beadboardUrl .Values.agent.url) -}}
@@ -40,6 +43,11 @@
 {{- $_ := set $settings "BDAUTO_AGENT_TIMEOUT" .Values.kubernetes.timeout -}}
 {{- end -}}
 {{- toYaml (mergeOverwrite $settings (deepCopy (.Values.settings | default dict))) -}}
+{{- end }}
+
+{{/* The configuration file. Without one it is empty. */}}
+{{- define "bdauto.config" -}}
+{{- .Values.config | default "# docs/configuration.md has the keys.\n" -}}
 {{- end }}
 
 {{- define "bdauto.image" -}}
@@ -64,7 +72,7 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
     # A changed setting replaces the running pods.
-    bdauto/config-checksum: {{ printf "%s%s" (include "bdauto.metadata" $root) (include "bdauto.settings" $root) | sha256sum }}
+    bdauto/config-checksum: {{ printf "%s%s%s" (include "bdauto.metadata" $root) (include "bdauto.settings" $root) (include "bdauto.config" $root) | sha256sum }}
 spec:
   {{- if not $listens }}
   restartPolicy: Never
@@ -88,6 +96,16 @@ spec:
   imagePullSecrets:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+  {{- if $listens }}
+  # Replicas go to different nodes where that is possible.
+  topologySpreadConstraints:
+    - maxSkew: 1
+      topologyKey: kubernetes.io/hostname
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          app.kubernetes.io/name: bdauto
+  {{- end }}
   securityContext:
     runAsNonRoot: true
     runAsUser: 65532
@@ -109,6 +127,8 @@ spec:
           value: /tmp
         - name: BDAUTO_METADATA
           value: /etc/beads-metadata/metadata.json
+        - name: BDAUTO_CONFIG
+          value: /etc/bdauto/config.toml
         {{- if $listens }}
         - name: BDAUTO_LISTEN
           value: 0.0.0.0:9464
@@ -126,6 +146,13 @@ spec:
             secretKeyRef:
               name: {{ $values.dolt.existingSecret | quote }}
               key: {{ $values.dolt.passwordKey | quote }}
+              optional: true
+        # A notification URL holds a secret. A key that is missing is none.
+        - name: BDAUTO_NOTIFY_URL
+          valueFrom:
+            secretKeyRef:
+              name: {{ $values.notify.existingSecret | quote }}
+              key: {{ $values.notify.urlsKey | quote }}
               optional: true
       envFrom:
         - configMapRef:
@@ -161,6 +188,9 @@ spec:
         - name: beads-metadata
           mountPath: /etc/beads-metadata
           readOnly: true
+        - name: bdauto-config
+          mountPath: /etc/bdauto
+          readOnly: true
         {{- if $values.agent.url }}
         - name: agent-token
           mountPath: /etc/beads-agent
@@ -172,6 +202,9 @@ spec:
     - name: beads-metadata
       configMap:
         name: beads-metadata
+    - name: bdauto-config
+      configMap:
+        name: bdauto-config
     {{- if $values.agent.url }}
     # Without the Secret the pod starts all the same, and bdauto says which file it misses.
     - name: agent-token
