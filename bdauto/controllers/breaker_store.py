@@ -16,9 +16,7 @@ from bdauto.domain.breaker import Breaker, Death
 from bdauto.domain.constants import SWAP_TRIES
 from bdauto.domain.life import sign_of_life
 from bdauto.domain.notes import UNKNOWN
-from bdauto.domain.times import format_time
 from bdauto.errors import AgentsDie
-from bdauto.sanitize import clean
 
 RECENT = 50
 """How many of the last updated beads are searched for agents that have shown life since."""
@@ -55,13 +53,12 @@ class BreakerStore(msgspec.Struct, frozen=True):
 
     def count_unknown(self, bead: str, attempt: str, error: str, trip_after: int) -> tuple[Breaker, AgentsDie | None]:
         """Count a POST with an unknown outcome. Return the breaker, and the error if this opened it."""
-        claimed_at, words = format_time(self.runtime.now()), clean(error)
-        death = Death(bead, attempt, words=words, claimed_at=claimed_at, unknown=True)
+        death = breaker.unknown_outcome(bead, attempt, error, self.runtime.now())
         found, opened = self.after_unknown(death, trip_after)
         if not opened:
             return found, None
         return found, AgentsDie(
-            f"{bead}: {UNKNOWN}: {clean(error, 120)}; {found.describe()}",
+            f"{bead}: {UNKNOWN}: {death.short_words}; {found.describe()}",
             hint="see what stands between bdauto and the agent service; one bead then tries it, or `bdauto resume`",
         )
 

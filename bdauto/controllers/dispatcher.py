@@ -14,21 +14,20 @@ from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
 from bdauto.bd.command import PAGE
 from bdauto.bd.fallbacks import as_seen
-from bdauto.bd.prefetch import Prefetch, too_old
+from bdauto.bd.prefetch import Prefetch
 from bdauto.clock import Runtime
 from bdauto.controllers.answer_handler import AnswerHandler
 from bdauto.controllers.attempts import Attempts
+from bdauto.controllers.candidates import Candidates
 from bdauto.controllers.claims import Claims
 from bdauto.controllers.earlier_jobs import EarlierJobs
 from bdauto.controllers.gate import Gate, Step
 from bdauto.controllers.hold import AT_CAPACITY, Hold
 from bdauto.controllers.late_notes import LateNotes
 from bdauto.controllers.ready_queue import Queue
-from bdauto.controllers.returned_beads import Kind, ReturnedBeads
 from bdauto.controllers.started_jobs import StartedJobs
-from bdauto.controllers.unchecked_beads import UncheckedBeads
 from bdauto.domain.bead import Bead, BeadList
-from bdauto.domain.outcome import BeadOutcome, Outcome, Report, partly
+from bdauto.domain.outcome import Outcome, Report, partly
 from bdauto.domain.settings import DispatchSettings
 from bdauto.errors import BdautoError, PartlyDone
 
@@ -60,7 +59,6 @@ class Dispatcher:
     """Whether the cycle has read the queue."""
     _malformed: set[str] = field(default_factory=set, init=False)
     _looked: datetime = field(default=datetime.min, init=False)
-    _held: Hold | None = field(default=None, init=False)
     _further: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -70,9 +68,9 @@ class Dispatcher:
         self._answers = AnswerHandler(
             claims, self.started_jobs, settings.max_attempts, runtime.now, dry_run=settings.dry_run
         )
-        self._earlier_jobs = EarlierJobs(self.bd, claims, self._answers, self.started_jobs, runtime)
-        self._returned = ReturnedBeads(self.bd, runtime, settings.max_attempts)
         shared = (self.bd, self.writer, self.runner, settings, runtime, self.gate)
+        earlier_jobs = EarlierJobs(self.bd, claims, self._answers, self.started_jobs, runtime)
+        self._candidates = Candidates(*shared, self._answers, earlier_jobs)
         self._attempts = Attempts(*shared, claims, self._answers, self.started_jobs)
 
     def cycle(self) -> Report:
@@ -162,7 +160,7 @@ class Dispatcher:
                 self._further = True
         finally:
             self._answers.charge_refused()
-        if hold := self._held or self._attempts.held:
+        if hold := self._candidates.held or self._attempts.held:
             return hold
         if self._answers.at_capacity:
             return AT_CAPACITY
@@ -187,73 +185,12 @@ class Dispatcher:
 
     def _one(self, queue: Queue, listed: Bead, places: int) -> bool:
         """Decide on one bead, and take it. Return whether to go on with the next."""
-        if self._earlier_jobs.hold_back(listed, self.runner()):
-            return True
-        bead = self._judged_again(queue, listed)
+        bead = self._candidates.claimable(queue, listed, None if self._further else self._looked)
         if bead is None:
-            return self._held is None
-        if _names(bead) != _names(listed) and self._earlier_jobs.hold_back(bead, self.runner()):
-            return True
-        bead = self._settled(queue, bead)
-        if bead is None or self._answers.is_exhausted(bead):
-            return True
-        bead = self._checked(queue, bead)
-        if bead is None:
-            return True
-        bead = self._returned.answered(bead)
-        if problem := self.runner().problem_with(bead):
-            self._answers.report(bead, BeadOutcome.unavailable, f"it was not claimed: {problem}")
-            return True
+            return self._candidates.held is None
 
         def ahead() -> None:
             if self._answers.dispatched + 1 < places:  # another bead may follow: look beside the record of this one
                 self._look_ahead(queue, queue.following)
 
         return self._attempts.take(bead, ahead)
-
-    def _settled(self, queue: Queue, bead: Bead) -> Bead | None:
-        """End the claim of a bead that was opened since. Return it as it is then, None if it must wait.
-
-        A sweep ends most such claims. This is for a bead that is ready before the end of its job is recorded.
-        """
-        returned = None if self.settings.dry_run else self._returned.look(bead)
-        if returned is None or (returned.kind is Kind.agent and bead.record.attempts >= self.settings.max_attempts):
-            return bead
-        change = self._returned.change(bead, returned, self.gate.switch.expected or {})
-        [written] = self.writer.apply([change])
-        if returned.kind is Kind.agent or not written:
-            self._answers.pass_over(bead, f"{returned.words}: it waits" if written else "it changed since it was read")
-            return None
-        return queue.judged_anew(bead)
-
-    def _checked(self, queue: Queue, bead: Bead) -> Bead | None:
-        """Open what its agents have closed before it was checked. Return None if the bead waits for that.
-
-        This is the last look before the claim, so that no dependent starts.
-        """
-        unchecked = UncheckedBeads(self.bd, self.writer, self.runtime, self.gate.switch.expected or {})
-        due, opened = unchecked.in_the_way(bead, self.runner())
-        for one, words in opened:
-            self._answers.report(one, BeadOutcome.reverted, words, one.record.job)
-        if due:
-            self._answers.pass_over(bead, f"it waits for the check of {', '.join(due)}")
-            return None
-        return queue.judged_anew(bead) if opened else bead
-
-    def _judged_again(self, queue: Queue, bead: Bead) -> Bead | None:
-        """Return the bead as a recent read shows it. None if it is no longer eligible, or a limit is reached.
-
-        The queue may have been read some time ago: slow questions, or the POST of another bead, lie in between.
-        """
-        if not self._further and not too_old(self._looked, self.runtime.now()):
-            return bead
-        self.gate.prefetch(Step.claim)
-        read = queue.read_again(bead, self.runtime.now)
-        read.start()
-        self._held = self.gate.hold(Step.claim)
-        return None if self._held else queue.judged_again(bead, read.result())
-
-
-def _names(bead: Bead) -> tuple[str, ...]:
-    """Return what finds the jobs that may run on a bead."""
-    return (bead.record.attempt, *bead.named_jobs)

@@ -35,7 +35,6 @@ from bdauto.domain.reaping import (
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.errors import BdautoError, BdError, PartlyDone, ServiceError
-from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
 SETTLED = frozenset(
     {BeadOutcome.released, BeadOutcome.requeued, BeadOutcome.blocked, BeadOutcome.asks, BeadOutcome.closed}
 )
-TITLE_LIMIT = 80
-"""Characters of a title that the log has."""
 
 
 @dataclass
@@ -181,7 +178,7 @@ class Reaper:
         for bead in beads:
             facts = {"bead": bead.id, "job": bead.job, "attempt": bead.attempt, "detail": bead.detail}
             if bead.outcome in SETTLED:
-                facts["title"] = clean(bead.title, TITLE_LIMIT)
+                facts["title"] = bead.short_title
             if self.settings.dry_run and bead.outcome in (*SETTLED, BeadOutcome.stopping):
                 log.event("would-reap", outcome=bead.outcome, title_=bead.title, **facts)
             else:

@@ -15,11 +15,10 @@ from bdauto.bd.edits import recorded_edits
 from bdauto.clock import Runtime
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
-from bdauto.domain.edits import author
+from bdauto.domain.edits import author, shown_name
 from bdauto.domain.eligibility import backoff
 from bdauto.domain.questions import blockers, in_words, is_open, questions, quote_answers
 from bdauto.domain.record import Record, Result, Run
-from bdauto.sanitize import clean
 
 
 class Kind(StrEnum):
@@ -80,7 +79,7 @@ class ReturnedBeads(msgspec.Struct, frozen=True):
             who in (None, self.bd.settings.actor) or not bead.local
         ):  # nobody knows in which name a service's agent writes
             return None
-        return Returned(Kind.person, f"{clean(who or '', 60)} has opened it")
+        return Returned(Kind.person, f"{shown_name(who)} has opened it")
 
     def settled(self, record: Record, returned: Returned, bead: Bead) -> tuple[Record, Mapping[str, Moment]]:
         """Return the record of the bead once its claim has ended, and the times to write with it.
