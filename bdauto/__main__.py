@@ -10,11 +10,7 @@ import sys
 
 from bdauto.bd import command, process
 from bdauto.cli import config_file, streams
-from bdauto.domain import defaults
-from bdauto.errors import UsageError
 
-PREFETCHING = {"dispatch": defaults.DISPATCHER, "reap": defaults.REAPER}
-"""The commands that begin with reads, and their default actor."""
 OPTIONS_WITHOUT_PREFETCH = (
     "--db",
     "--metadata",
@@ -49,38 +45,18 @@ def main() -> None:
 
 
 def _start_reads(words: list[str]) -> None:
-    if not words or words[0] not in PREFETCHING or os.environ.get("BDAUTO_METADATA"):
+    if not words or words[0] not in command.BEGINNINGS or os.environ.get("BDAUTO_METADATA"):
         return
     if any(word.startswith(OPTIONS_WITHOUT_PREFETCH) for word in words):
         return
-    if _file_changes_reads():
+    if config_file.may_set(KEYS_WITHOUT_PREFETCH, os.environ):
         return
-    bd, db = os.environ.get("BDAUTO_BD") or defaults.BD, os.environ.get("BDAUTO_DB")
+    db = os.environ.get("BDAUTO_DB")
     redirect = db and os.path.exists(os.path.join(db, "redirect"))  # noqa: PTH110, PTH118 - pathlib takes time to import
     if redirect or (not command.is_database(db) if db else command.unconfigured_folder()):
         return
-    prefix = command.prefix(bd, db, os.environ.get("BEADS_ACTOR") or PREFETCHING[words[0]])
-    assignee = os.environ.get("BDAUTO_ASSIGNEE") or defaults.ASSIGNEE
-    reads = (
-        [command.ready(assignee, command.PAGE)]
-        if words[0] == "dispatch"
-        else [command.in_progress(assignee), command.KV_LIST]
-    )
-    for read in reads:
-        process.start_ahead([*prefix, *read], command.environment())
-
-
-def _file_changes_reads() -> bool:
-    """Return whether the configuration file names another database, bd or person, or is refused later.
-
-    Also for one that may name a variable: it holds a secret, which bd does not get once the file's keys are known.
-    """
-    path = config_file.path_in_force(os.environ.get("BDAUTO_CONFIG"), os.environ)
-    try:
-        values = config_file.read(path).values if path else {}
-    except UsageError:
-        return True
-    return not KEYS_WITHOUT_PREFETCH.isdisjoint(values) or "$" in str(values)
+    for argv in command.beginning(words[0]):
+        process.start_ahead(argv, command.environment())
 
 
 if __name__ == "__main__":

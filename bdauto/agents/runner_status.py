@@ -96,6 +96,11 @@ class RunnerStatus:
         return Capacity(0) if any(part.busy for part in self.parts if not part.counts) else told[-1]
 
     @property
+    def up(self) -> dict[str, bool]:
+        """Whether each part that is configured answered, by its key."""
+        return {part.key: part.error is None for part in self.parts if part.configured}
+
+    @property
     def free(self) -> int | None:
         """How many beads would be taken. None if that is unknown."""
         return self.capacity.free if self.capacity else None

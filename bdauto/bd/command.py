@@ -2,6 +2,7 @@
 
 import os
 
+from bdauto.domain import defaults
 from bdauto.environment import LEAVE_INDEX, inherited
 
 PAGE = 20
@@ -83,6 +84,19 @@ def in_progress(assignee: str) -> list[str]:
 
 KV_LIST = ["kv", "list"]
 """All of the shared key-value store; twice as fast as `bd kv get`, which opens the database for writing."""
+
+
+BEGINNINGS = {"dispatch": defaults.DISPATCHER, "reap": defaults.REAPER}
+"""The commands of bdauto that begin with reads, and their default actor."""
+
+
+def beginning(name: str) -> list[list[str]]:
+    """Return the command lines of the reads that a command of BEGINNINGS begins with, as the environment has it."""
+    bd, db = os.environ.get("BDAUTO_BD") or defaults.BD, os.environ.get("BDAUTO_DB")
+    start = prefix(bd, db, os.environ.get("BEADS_ACTOR") or BEGINNINGS[name])
+    assignee = os.environ.get("BDAUTO_ASSIGNEE") or defaults.ASSIGNEE
+    reads = [ready(assignee, PAGE)] if name == "dispatch" else [in_progress(assignee), KV_LIST]
+    return [[*start, *read] for read in reads]
 
 
 def environment(*, private: bool = False) -> dict[str, str]:

@@ -5,7 +5,7 @@ Imports little, because `bdauto.__main__` asks whether there is a file.
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from bdauto.errors import UsageError
@@ -79,6 +79,19 @@ def read(path: str) -> ConfigFile:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UsageError(f"{path}:{line}: not UTF-8") from None
+
+
+def may_set(keys: Collection[str], environment: Mapping[str, str]) -> bool:
+    """Return whether the file in force has one of these keys, or is refused later.
+
+    Also for one that may name a variable: it holds a secret, which bd does not get once the file's keys are known.
+    """
+    path = path_in_force(environment.get("BDAUTO_CONFIG"), environment)
+    try:
+        values = read(path).values if path else {}
+    except UsageError:
+        return True
+    return any(key in values for key in keys) or "$" in str(values)
 
 
 def read_secret(path: str) -> str:

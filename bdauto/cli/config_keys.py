@@ -20,14 +20,8 @@ from bdauto.bd.command import OWN_VARIABLES
 from bdauto.cli import config_lanes, validation
 from bdauto.cli.config_file import ConfigFile, read, read_secret
 from bdauto.cli.fields import Field, fields_of
-from bdauto.domain.settings import (
-    BdSettings,
-    DispatchSettings,
-    OutputSettings,
-    ReapSettings,
-    RunSettings,
-    TelemetrySettings,
-)
+from bdauto.cli.output_settings import OutputSettings
+from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, RunSettings, TelemetrySettings
 from bdauto.domain.values import redact
 from bdauto.errors import UsageError
 from bdauto.sanitize import clean

@@ -10,7 +10,8 @@ from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.config_file import ConfigFile
 from bdauto.cli.fields import fields_of
-from bdauto.domain.settings import OutputSettings, RunSettings, TelemetrySettings
+from bdauto.cli.output_settings import OutputSettings
+from bdauto.domain.settings import RunSettings, TelemetrySettings
 from bdauto.errors import UsageError
 from bdauto.sanitize import clean
 

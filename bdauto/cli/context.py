@@ -21,11 +21,12 @@ from bdauto.bd.folder import private_db
 from bdauto.bd.server_address import read_object
 from bdauto.bd.tracker import tracker_at
 from bdauto.bd.writer import BdWriter
+from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import show
 from bdauto.clock import Runtime
 from bdauto.domain.lanes import Lanes
 from bdauto.domain.outcome import Report
-from bdauto.domain.settings import BdSettings, OutputSettings, TelemetrySettings
+from bdauto.domain.settings import BdSettings, TelemetrySettings
 from bdauto.errors import BdError, UsageError
 
 if TYPE_CHECKING:

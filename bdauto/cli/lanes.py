@@ -18,9 +18,10 @@ from bdauto.cli import config_lanes
 from bdauto.cli.context import LazyRunner, opened, start_log
 from bdauto.cli.fields import Field
 from bdauto.cli.options import Group, value_of
+from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.validation import CHECKS, check_dispatch
 from bdauto.domain.defaults import DEFAULT_LANE
-from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ReapSettings, describe
+from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, describe
 from bdauto.errors import BdautoError, BdError, UsageError
 from bdauto.sanitize import clean
 

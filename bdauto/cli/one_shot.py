@@ -81,7 +81,7 @@ class OneShot:
         """Set the gauges from a look at the services and at bd, because an idle command saw neither."""
         runner, now = self._runner() if self._runner else None, self._runtime.now()
         status = check_services(runner)
-        telemetry.services(status)
+        telemetry.services(status.up, status.free)
         if report.command == "reap" and isinstance(report.error, ServiceError):
             telemetry.set(UP, 0, target=AGENT)  # its health needs no token, its jobs do
         telemetry.set(UP, not isinstance(report.error, BdError), target="bd")

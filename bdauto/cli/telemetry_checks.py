@@ -1,11 +1,12 @@
-"""What `bdauto doctor` looks at where metrics and notifications go. It pushes and sends nothing."""
+"""What `bdauto doctor` looks at where metrics and notifications go, and the extras. It pushes and sends nothing."""
 
 from collections.abc import Iterator
 
 from bdauto.cli.validation import check_telemetry
-from bdauto.domain.findings import Check, fail, ok
+from bdauto.domain.findings import Check, fail, ok, warn
 from bdauto.domain.settings import TelemetrySettings
 from bdauto.errors import ServiceDown, UsageError
+from bdauto.extras import EXTRAS, advice, missing
 
 
 def telemetry_checks(settings: TelemetrySettings) -> Iterator[Check]:
@@ -26,10 +27,17 @@ def telemetry_checks(settings: TelemetrySettings) -> Iterator[Check]:
     if settings.notify_urls:
         from bdauto.telemetry import notify
 
-        try:
-            notify.check(settings.notify_urls)
-        except UsageError as error:
-            yield fail("notifications", error, "write it as Apprise documents it")
+        if unknown := notify.unknown(settings.notify_urls):
+            yield fail("notifications", UsageError(unknown), "write it as Apprise documents it")
         else:
             schemes = ", ".join(notify.scheme(url) for url in settings.notify_urls)
             yield ok("notifications", f"Apprise understands {schemes}; nothing was sent")
+
+
+def extras_checks() -> Iterator[Check]:
+    """Say which extras are installed."""
+    for extra in EXTRAS:
+        if missing(extra):
+            yield warn(f"extra {extra}", "not installed", f"if you want it, {advice(extra)}")
+        else:
+            yield ok(f"extra {extra}", "installed")

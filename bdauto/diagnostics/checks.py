@@ -16,7 +16,6 @@ from bdauto.agents.runner import CheckContext
 from bdauto.bd.client import Bd
 from bdauto.bd.running import RunningCommand
 from bdauto.bd.versions import check_version
-from bdauto.clock import Runtime
 from bdauto.diagnostics.record_checks import Topology, record_checks, shared_job_checks
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
@@ -31,7 +30,6 @@ from bdauto.errors import (
     BdMissing,
     UsageError,
 )
-from bdauto.extras import EXTRAS, advice, missing
 from bdauto.sanitize import clean
 
 NOT_CLOSED = ("open", "in_progress", "blocked", "deferred")
@@ -40,7 +38,7 @@ NOT_CLOSED = ("open", "in_progress", "blocked", "deferred")
 def examine(
     bd: Bd | UsageError,
     agent: Callable[[CheckContext], Iterator[Check]],
-    runtime: Runtime,
+    now: Callable[[], datetime],
     dispatch: DispatchSettings = DispatchSettings(),  # noqa: B008 - frozen
 ) -> Iterator[Check]:
     """Check everything, one after another, without raising. `bd` is readonly, or the error that prevented it.
@@ -51,24 +49,23 @@ def examine(
         yield fail("metadata.json", bd)
         yield unchecked("database", "metadata.json is not usable")
     else:
-        yield from _tracker(bd, runtime, dispatch)
+        yield from _tracker(bd, now, dispatch)
         yield _actor(bd)
     try:
-        found = agent(_context(bd, runtime))
+        found = agent(_context(bd, now))
     except (UsageError, BdError) as error:
         yield fail("services", error)
     else:
         yield from found
-    yield from _extras()
 
 
-def _context(bd: Bd | UsageError, runtime: Runtime) -> CheckContext:
+def _context(bd: Bd | UsageError, now: Callable[[], datetime]) -> CheckContext:
     if isinstance(bd, UsageError):
-        return CheckContext(runtime.now)
-    return CheckContext(runtime.now, bd.settings.bd_path, lambda: bd.assigned(NOT_CLOSED).result().beads)
+        return CheckContext(now)
+    return CheckContext(now, bd.settings.bd_path, lambda: bd.assigned(NOT_CLOSED).result().beads)
 
 
-def _tracker(bd: Bd, runtime: Runtime, dispatch: DispatchSettings) -> Iterator[Check]:
+def _tracker(bd: Bd, now: Callable[[], datetime], dispatch: DispatchSettings) -> Iterator[Check]:
     """Check bd, its version, metadata.json, the database, the features and the database's clock."""
     found = shutil.which(bd.settings.bd_path)
     if found is None:
@@ -96,11 +93,11 @@ def _tracker(bd: Bd, runtime: Runtime, dispatch: DispatchSettings) -> Iterator[C
     topology = Topology.embedded if not server else Topology.server if bd.takes_readonly else Topology.proxied
     yield ok("database", f"{topology} mode, {folder}")
     yield from _features(bd, server)
-    yield from _breaker(bd, runtime.now())
+    yield from _breaker(bd, now())
     yield from record_checks(bd, topology)
-    yield from shared_job_checks(bd, runtime.now())
-    yield _newest(newest, runtime.now())
-    yield from _queue(bd, dispatch, runtime.now())
+    yield from shared_job_checks(bd, now())
+    yield _newest(newest, now())
+    yield from _queue(bd, dispatch, now())
 
 
 def _queue(bd: Bd, settings: DispatchSettings, now: datetime) -> Iterator[Check]:
@@ -209,14 +206,6 @@ def _actor(bd: Bd) -> Check:
         hint = "give bdauto an actor of its own with --actor or BEADS_ACTOR"
         return warn(name, f"{settings.actor} is the assignee too: the history cannot tell them apart", hint)
     return ok(name, f"{settings.actor}, for beads of {settings.assignee}")
-
-
-def _extras() -> Iterator[Check]:
-    for extra in EXTRAS:
-        if missing(extra):
-            yield warn(f"extra {extra}", "not installed", f"if you want it, {advice(extra)}")
-        else:
-            yield ok(f"extra {extra}", "installed")
 
 
 def as_json(checks: list[Check]) -> dict[str, Any]:

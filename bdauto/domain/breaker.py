@@ -53,12 +53,22 @@ class Death(msgspec.Struct, frozen=True):
     service: bool = False
 
     @property
+    def short_words(self) -> str:
+        """The words as an error has them."""
+        return clean(self.words, 120)
+
+    @property
     def since(self) -> datetime:
         """When the bead was claimed, as far as that is known."""
         try:
             return parse_time(self.claimed_at)
         except ValueError:
             return datetime.min.replace(tzinfo=UTC)
+
+
+def unknown_outcome(bead: str, attempt: str, error: str, now: datetime) -> Death:
+    """Return the death that stands for a POST with an unknown outcome."""
+    return Death(bead, attempt, words=clean(error), claimed_at=format_time(now), unknown=True)
 
 
 class Breaker(msgspec.Struct, frozen=True):

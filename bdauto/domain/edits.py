@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from bdauto.domain.bead import MALFORMED
+from bdauto.sanitize import clean
 
 CHECKER = "bdauto-check"
 """Whom a check writes as. Its changes are neither the agent's nor a person's."""
@@ -30,6 +31,11 @@ class Edit(msgspec.Struct, frozen=True):
     field: str
     value: str
     at: str
+
+
+def shown_name(who: str | None) -> str:
+    """Return a name that somebody gave to bd, on one line."""
+    return clean(who or "", 60)
 
 
 def author(edits: Collection[Edit], bead: str, field: str, value: str) -> str | None:

@@ -7,6 +7,10 @@ from enum import StrEnum
 import msgspec
 
 from bdauto.errors import BdautoError, PartlyDone
+from bdauto.sanitize import clean
+
+TITLE_LIMIT = 80
+"""Characters of a title that the log has."""
 
 
 class Outcome(StrEnum):
@@ -79,6 +83,12 @@ class BeadReport(msgspec.Struct, frozen=True):
     attempt: str = ""
     lives: bool = False
     title: str = ""
+
+    @property
+    def short_title(self) -> str:
+        """The title as the log has it."""
+        return clean(self.title, TITLE_LIMIT)
+
     lane: str = ""
 
 

@@ -25,7 +25,6 @@ from bdauto.domain.values import (
     parse_priorities,
     redact,
 )
-from bdauto.log import LogFormat
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -442,17 +441,6 @@ class DemoSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     local: Annotated[bool, Option("Tell of an agent command on this machine instead of BeadBoard.")] = False
     real_bd: Annotated[bool, Option("Use the real bd, in a temporary folder, instead of the stand-in.")] = False
-
-
-class OutputSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a command reports and logs."""
-
-    json: Annotated[bool, Option("Print one JSON object on stdout.", OUTPUT)] = False
-    log_format: Annotated[
-        LogFormat | None,
-        Option("Format of the log on stderr. (default: text on a terminal, else keyvalue)", OUTPUT),
-    ] = None
-    verbose: Annotated[bool, Option("Log each step.", OUTPUT, short="-v")] = False
 
 
 def describe(*groups: msgspec.Struct) -> dict[str, str]:

@@ -132,6 +132,11 @@ def full_url(address: str) -> str:
     return address if "://" in address else f"http://{address}"
 
 
+def describe_error(error: BaseException) -> str:
+    """Return what an error of a library says, on one line and without what may be a secret in a URL."""
+    return redact(clean(str(error))) or type(error).__name__
+
+
 def redact(url: str) -> str:
     """Hide what may be a secret in a URL: its user and password, and its query."""
     return re.sub(r"\?.*", "?***", re.sub(r"//\S*@", "//***@", url))

@@ -77,7 +77,7 @@ class DependencyHealth:
 
     def services(self, status: RunnerStatus) -> None:
         """Note what the parts of the runner said."""
-        self._telemetry.services(status)
+        self._telemetry.services(status.up, status.free)
         if status.parts:
             self._starts = status.parts[0].key
         for part in status.parts:

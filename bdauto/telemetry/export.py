@@ -13,8 +13,7 @@ from prometheus_client.samples import Sample
 
 from bdauto import log
 from bdauto.domain.settings import Secret
-from bdauto.domain.values import full_url, redact
-from bdauto.sanitize import clean
+from bdauto.domain.values import describe_error, full_url
 from bdauto.telemetry.families import COMPLETIONS, COST, REAPS, Command
 
 PUSH_TIMEOUT = 10.0
@@ -52,14 +51,14 @@ class Pushgateway:
             try:
                 pushadd_to_gateway(self._url, "bdauto", group, labels, PUSH_TIMEOUT, self._send)
             except Exception as error:  # urllib and http.client raise many kinds
-                log.warning("metrics-failed", target="pushgateway", error=redact(clean(str(error))))
+                log.warning("metrics-failed", target="pushgateway", error=describe_error(error))
 
     def trouble(self) -> str:
         """Ask the gateway whether it is healthy, and return what is wrong, or ""."""
         try:
             self._send(f"{self._url.rstrip('/')}/-/healthy", "GET", PUSH_TIMEOUT, [], None)()
         except Exception as error:  # urllib and http.client raise many kinds
-            return redact(clean(str(error))) or type(error).__name__
+            return describe_error(error)
         return ""
 
     def _group(self, sample: Sample) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 from bdauto import log
 from bdauto.domain.messages import Topic
 from bdauto.domain.settings import Secret, TelemetrySettings
-from bdauto.errors import UsageError
 from bdauto.telemetry.background import Background
 
 
@@ -44,11 +43,10 @@ class Notifier:
                 self._background.put(lambda url=url: _send(url, _harmless(title), _harmless(text)))  # type: ignore[misc]
 
 
-def check(urls: tuple[Secret, ...]) -> None:
-    """Raise UsageError for a URL that Apprise does not know. The error names its scheme only."""
-    for url in urls:
-        if not _apprise().Apprise().add(url.value):
-            raise UsageError(f"--notify-url {scheme(url)}://***: Apprise does not understand it")
+def unknown(urls: tuple[Secret, ...]) -> str:
+    """Return the error of the first URL that Apprise does not know, which names its scheme only, or ""."""
+    bad = next((url for url in urls if not _apprise().Apprise().add(url.value)), None)
+    return f"--notify-url {scheme(bad)}://***: Apprise does not understand it" if bad else ""
 
 
 def scheme(url: Secret) -> str:

@@ -13,7 +13,6 @@ from bdauto.telemetry.families import BEADS, CAPACITY, LAST_SUCCESS, LIMITED, OL
 from bdauto.telemetry.notify import Notifier
 
 if TYPE_CHECKING:
-    from bdauto.agents.runner_status import RunnerStatus
     from bdauto.telemetry.metrics import Metrics
 
 PATIENCE = 10.0
@@ -82,13 +81,12 @@ class Telemetry:
         if self.metrics:
             self.metrics.set(gauge, value, **labels, **self._lane)
 
-    def services(self, status: "RunnerStatus") -> None:
-        """Set the gauges of the services, as far as they were asked."""
-        for part in status.parts:
-            if part.configured:
-                self.set(UP, part.error is None, target=part.key)
-        if status.capacity:
-            self.set(CAPACITY, status.capacity.free)
+    def services(self, up: Mapping[str, bool], free: int | None) -> None:
+        """Set the gauges of the services: whether each that was asked is up, and the free capacity if it is known."""
+        for target, is_up in up.items():
+            self.set(UP, is_up, target=target)
+        if free is not None:
+            self.set(CAPACITY, free)
 
     def queue(self, counts: Mapping[str, int], oldest: timedelta | None = None) -> None:
         """Set the gauges of the queue: beads by state, and the age of the oldest eligible one if it is known."""

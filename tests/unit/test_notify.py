@@ -97,12 +97,11 @@ def test_a_failure_is_a_warning_without_the_url(failing: Any, caplog: pytest.Log
     assert "t0ken" not in str(vars(record))
 
 
-def test_a_url_that_apprise_does_not_know_is_a_usage_error_without_the_url() -> None:
-    with pytest.raises(UsageError) as caught:
-        notify.check((Secret("nosuch://ann:s3cret@hook.test"),))
-    assert "nosuch://***" in str(caught.value)
-    assert "s3cret" not in str(caught.value)
-    notify.check((URL,))
+def test_a_url_that_apprise_does_not_know_is_named_without_the_url() -> None:
+    found = notify.unknown((Secret("nosuch://ann:s3cret@hook.test"),))
+    assert "nosuch://***" in found
+    assert "s3cret" not in found
+    assert notify.unknown((URL,)) == ""
 
 
 def test_no_secret_in_what_is_printed_of_the_settings() -> None:

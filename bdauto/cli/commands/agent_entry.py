@@ -23,10 +23,11 @@ from bdauto.agents.local.words import check_words, fill, wants_stdin
 from bdauto.bd.writer import BdWriter
 from bdauto.cli.context import opened, start_log
 from bdauto.cli.options import Offer, with_options
+from bdauto.cli.output_settings import OutputSettings
 from bdauto.clock import Runtime
 from bdauto.controllers.pod_fence import take
 from bdauto.domain.agent_end import Why
-from bdauto.domain.settings import BdSettings, OutputSettings
+from bdauto.domain.settings import BdSettings
 from bdauto.errors import BdError, UsageError
 from bdauto.sanitize import clean
 

@@ -15,6 +15,7 @@ from bdauto.cli.commands.pause_resume import BY_LOGIN, by_login
 from bdauto.cli.context import LazyRunner, opened, start_log
 from bdauto.cli.lanes import PerLane
 from bdauto.cli.options import JOBS, Part, argument, with_options
+from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
 from bdauto.clock import Runtime
 from bdauto.diagnostics.explanation import read_bead
@@ -22,7 +23,7 @@ from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import ALIVE
 from bdauto.domain.reaping import ended as how_it_ended
 from bdauto.domain.record import CANCELLED
-from bdauto.domain.settings import BdSettings, CancelSettings, OutputSettings
+from bdauto.domain.settings import BdSettings, CancelSettings
 from bdauto.errors import NoSuchBead, UsageError
 
 if TYPE_CHECKING:

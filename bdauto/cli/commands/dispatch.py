@@ -10,9 +10,10 @@ from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.context import LazyRunner, finish, opened, telling, wait_for_jobs, writer
 from bdauto.cli.lanes import PerLane, begin
 from bdauto.cli.options import Part, with_options
+from bdauto.cli.output_settings import OutputSettings
 from bdauto.clock import Runtime
 from bdauto.domain.outcome import Report, merged
-from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, TelemetrySettings
+from bdauto.domain.settings import BdSettings, DispatchSettings, TelemetrySettings
 from bdauto.errors import BdautoError
 from bdauto.log import about
 

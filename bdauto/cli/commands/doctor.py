@@ -14,14 +14,15 @@ from bdauto.bd.client import Bd
 from bdauto.cli.context import LazyRunner, open_runner, start_log
 from bdauto.cli.lanes import LaneSettings, PerLane
 from bdauto.cli.options import ELIGIBILITY, Offer, Part, with_options
+from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
-from bdauto.cli.telemetry_checks import telemetry_checks
+from bdauto.cli.telemetry_checks import extras_checks, telemetry_checks
 from bdauto.cli.validation import check_acceptance
 from bdauto.clock import Runtime
 from bdauto.diagnostics.checks import as_json, examine
 from bdauto.domain.findings import Check
 from bdauto.domain.lanes import Lanes
-from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, TelemetrySettings
+from bdauto.domain.settings import BdSettings, DispatchSettings, TelemetrySettings
 from bdauto.errors import UsageError
 
 
@@ -65,7 +66,7 @@ def doctor(
         name = lanes.name(lane)
         own = _checks(lanes, lane, agent)
         checks += [replace(one, name=f"{name}: {one.name}") for one in own] if name else own
-    checks += telemetry_checks(telemetry)
+    checks += [*extras_checks(), *telemetry_checks(telemetry)]
     if output.json:
         sys.stdout.write(envelope("doctor", as_json(checks)) + "\n")
     else:
@@ -87,4 +88,4 @@ def _checks(lanes: PerLane, lane: LaneSettings, agent: AgentSettings) -> list[Ch
             tracker = stack.enter_context(lanes.opened(lane))
         except UsageError as error:
             tracker = error
-        return [*examine(tracker, found, Runtime(), lane.dispatch)]
+        return [*examine(tracker, found, Runtime().now, lane.dispatch)]

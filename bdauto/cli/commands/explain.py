@@ -8,11 +8,12 @@ from bdauto.cli import completion
 from bdauto.cli.context import open_runner, start_log
 from bdauto.cli.lanes import PerLane
 from bdauto.cli.options import DISPATCHING, LOOKING, Offer, Part, argument, with_options
+from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
 from bdauto.cli.validation import check_acceptance
 from bdauto.clock import Runtime
 from bdauto.diagnostics.explanation import as_json, explanation
-from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ReapSettings
+from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings
 
 
 @with_options

@@ -15,10 +15,11 @@ from bdauto.cli import completion
 from bdauto.cli.context import LazyRunner, start_log
 from bdauto.cli.lanes import PerLane
 from bdauto.cli.options import JOBS, Offer, Part, argument, with_options
+from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.streams import lost
 from bdauto.diagnostics.explanation import read_bead
 from bdauto.domain.reaping import ALIVE, who_knows
-from bdauto.domain.settings import BdSettings, LogsSettings, OutputSettings
+from bdauto.domain.settings import BdSettings, LogsSettings
 from bdauto.errors import BdFailed, UsageError
 from bdauto.sanitize import clean_lines
 

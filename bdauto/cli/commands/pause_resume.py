@@ -15,12 +15,13 @@ from bdauto.bd.writer import BdWriter
 from bdauto.cli.context import LazyRunner, opened, start_log
 from bdauto.cli.lanes import LaneSettings, PerLane
 from bdauto.cli.options import Offer, Part, argument, with_options
+from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import SCHEMA_VERSION
 from bdauto.clock import Runtime
 from bdauto.domain import breaker
 from bdauto.domain.constants import SWAP_TRIES
 from bdauto.domain.pause import KEY, Pause, read
-from bdauto.domain.settings import BdSettings, OutputSettings, PauseSettings
+from bdauto.domain.settings import BdSettings, PauseSettings
 from bdauto.domain.times import format_time
 from bdauto.domain.values import parse_actor
 from bdauto.errors import BdFailed, UsageError

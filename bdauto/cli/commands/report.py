@@ -7,11 +7,12 @@ from typing import Annotated
 from bdauto.cli.context import start_log
 from bdauto.cli.lanes import PerLane
 from bdauto.cli.options import ELIGIBILITY, Part, with_options
+from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
 from bdauto.cli.validation import need
 from bdauto.clock import Runtime
 from bdauto.diagnostics.activity import as_json, gather_activity
-from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ReportSettings
+from bdauto.domain.settings import BdSettings, DispatchSettings, ReportSettings
 from bdauto.errors import UsageError
 
 

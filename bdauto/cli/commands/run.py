@@ -12,18 +12,12 @@ from bdauto.agents.kinds import AgentSettings, Kind
 from bdauto.cli.context import LazyRunner, opened, wait_for_jobs, writer
 from bdauto.cli.lanes import LaneSettings, PerLane, begin, tracker_of
 from bdauto.cli.options import Part, with_options
+from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import show
 from bdauto.cli.validation import need
 from bdauto.clock import Runtime
-from bdauto.domain.settings import (
-    BdSettings,
-    DispatchSettings,
-    OutputSettings,
-    ReapSettings,
-    RunSettings,
-    TelemetrySettings,
-)
-from bdauto.errors import BdautoError, BdError
+from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, RunSettings, TelemetrySettings
+from bdauto.errors import BdautoError, BdError, UsageError
 from bdauto.extras import EXTRAS, advice, missing
 
 if TYPE_CHECKING:
@@ -51,7 +45,8 @@ def run(
     from bdauto.telemetry import notify
     from bdauto.telemetry.recorder import Telemetry
 
-    notify.check(telemetry.notify_urls)
+    if unknown := notify.unknown(telemetry.notify_urls):
+        raise UsageError(unknown)
     served = [
         (lane, LazyRunner(kind, lane.agent, lane.bd, lanes.view(lane)))
         for lane, kind in zip(lanes.serves, kinds, strict=True)

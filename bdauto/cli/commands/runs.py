@@ -10,10 +10,11 @@ from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.context import open_runner, start_log
 from bdauto.cli.lanes import PerLane
 from bdauto.cli.options import LOOKING, Part, with_options
+from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import SCHEMA_VERSION
 from bdauto.clock import Runtime
 from bdauto.diagnostics.run_list import ListedRun, State, gather_runs, newest
-from bdauto.domain.settings import BdSettings, OutputSettings, RunsSettings
+from bdauto.domain.settings import BdSettings, RunsSettings
 
 LATELY = timedelta(days=7)
 """How far back runs are listed if nothing else is asked for."""

@@ -13,13 +13,14 @@ from bdauto.cli import streams
 from bdauto.cli.context import open_runner, start_log
 from bdauto.cli.lanes import PerLane
 from bdauto.cli.options import DISPATCHING, LOOKING, Offer, Part, with_options
+from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
 from bdauto.cli.validation import check_acceptance
 from bdauto.clock import Runtime
 from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.snapshot import Snapshot, gather
 from bdauto.diagnostics.snapshot import as_json as status_json
-from bdauto.domain.settings import BdSettings, DispatchSettings, OutputSettings, ReapSettings, StatusSettings
+from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, StatusSettings
 from bdauto.errors import BdError, PartlyDone, UsageError
 
 

@@ -10,8 +10,9 @@ from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.context import LazyRunner, start_log
 from bdauto.cli.lanes import PerLane
 from bdauto.cli.options import Offer, Part, with_options
+from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
-from bdauto.domain.settings import BdSettings, OutputSettings, WorktreesSettings
+from bdauto.domain.settings import BdSettings, WorktreesSettings
 
 
 @with_options
