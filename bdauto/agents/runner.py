@@ -204,6 +204,10 @@ class Runner:
         """Return whether a job has ended and passed all its checks."""
         return False
 
+    def review(self, job: str) -> str:
+        """Return what a second agent says of a job's work, a line for each criterion, "" if it was not asked."""
+        return ""
+
     def running_jobs(self) -> Sequence[RunningJob]:
         """Return the jobs that run and can be stopped from here. Raises ServiceError."""
         return ()

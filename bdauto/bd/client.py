@@ -60,6 +60,11 @@ class Bd(BeadLists):
         words = ["close", checked_id(bead_id), f"--reason={reason}", f"--actor={actor}"]
         self._write(lambda: self._start(words, "close", lambda _answer: None))
 
+    def comment(self, bead_id: str, text: str) -> None:
+        """Add a comment to a bead."""
+        words = ["comment", checked_id(bead_id), text]
+        self._write(lambda: self._start(words, "comment", lambda _answer: None))
+
     def sql(self, statements: str) -> None:
         """Run statements that write on a Dolt server; raises BdFailed when one of them fails.
 

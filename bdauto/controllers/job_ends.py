@@ -104,6 +104,7 @@ class JobEnds(msgspec.Struct, frozen=True):
         for (bead, run, end), why, result in zip(ended, returned, results, strict=True):
             if result is True:
                 log_end(bead, run, end)
+                self.writes.recorded.append((bead.id, run.attempt))
                 self.writes.cost_usd += end.cost_usd or 0.0
                 self._report(bead, run, why)
         return tuple(bead.status for (bead, _, _), result in zip(ended, results, strict=True) if result is True)

@@ -134,7 +134,19 @@ class Reaper:
             decisions, tripped = early.settle(decisions, evidence, store)
         except BdError as error:  # without the breaker nobody knows what to charge
             return tuple(outcome(decision, error) for decision in decisions), error
-        return settlement.settle(decisions, evidence), unanswered or tripped
+        settled = settlement.settle(decisions, evidence)
+        self._comment()
+        return settled, unanswered or tripped
+
+    def _comment(self) -> None:
+        """Put what the reviews of the recorded runs say on their beads. It is said once, or never if bd fails now."""
+        runner = self.runner() if self.runner else None
+        for bead_id, job in self._writes.recorded:
+            if runner and (text := runner.review(job)):
+                try:
+                    self.bd.comment(bead_id, text)
+                except BdError as error:
+                    log.warning("comment-failed", bead=bead_id, job=job, error=error)
 
     def _reconcile(self, runner: "Runner", stop_all: str = "") -> None:
         """Stop the jobs whose beads others have changed, or all. Their ends are recorded by a later sweep."""

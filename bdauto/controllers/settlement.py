@@ -46,6 +46,7 @@ class Settlement(msgspec.Struct, frozen=True):
         for decision, end, result in zip(decided, ends, written, strict=True):
             if end and result is True and not self.dry_run:
                 log_end(decision.bead, _run(decision), end)
+                self.writes.recorded.append((decision.bead.id, decision.bead.record.attempt))
                 self.writes.cost_usd += end.cost_usd or 0.0
         results = dict(zip((decision.bead.id for decision in decided), written, strict=True))
         paused = self.writes.paused is not None

@@ -35,6 +35,8 @@ class SweepWrites:
         """Reports of the beads whose change failed, by id."""
         self.unread: BdError | None = None
         """The error if the sweep could not read all beads that it may have to write."""
+        self.recorded: list[tuple[str, str]] = []
+        """Bead and job of each run whose end this sweep has recorded."""
         self.cost_usd = 0.0
         """What the runs cost whose end this sweep has recorded, as far as it is known."""
 

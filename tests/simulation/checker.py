@@ -317,7 +317,7 @@ def _check_claim(world: World, process: Process, row: Row, attempt: str) -> None
         world.violate("unfit", f"{name} claims {bead.id}, which must not be dispatched")
     for other in row.blockers:
         known = world.rows.get(other)
-        lied = known and known.bead.record.check and known.bead.status == "closed" and world.closer(other) == ASSIGNEE
+        lied = known and known.bead.status == "closed" and world.closer(other) == ASSIGNEE and _to_check(world, other)
         if lied and not world.passed(other):
             world.violate("check", f"{name} claims {bead.id}, which waits for the check of {other}")
     if bead.record.retry_at and bead.record.retry_at > world.now + process.skew:
@@ -544,6 +544,12 @@ def _check_reopening(world: World, process: Process, row: Row) -> None:
         world.violate("check", f"{process.name} opens {bead.id} again, which was not to be checked")
     if world.closer(bead.id) == "ann" or bead.record.job in {job.id for job in _passed_here(world, process, bead)}:
         world.violate("check", f"{process.name} opens {bead.id} again, which a person has closed, or has passed")
+
+
+def _to_check(world: World, bead: str) -> bool:
+    """Whether the last job of a bead was to be checked."""
+    jobs = [job for job in world.jobs.values() if job.bead == bead]
+    return bool(jobs) and jobs[-1].checked
 
 
 def _passed_here(world: World, process: Process, bead: Bead) -> list[Job]:

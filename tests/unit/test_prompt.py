@@ -113,7 +113,7 @@ def test_text_is_bounded_in_bytes() -> None:
 )
 def test_a_prompt_that_would_be_run_as_code_is_refused(command: str) -> None:
     with pytest.raises(UsageError, match="would be run as code") as refused:
-        check_words(shlex.split(command))
+        check_words("--agent-command", shlex.split(command))
     assert "standard input" in refused.value.hint
     assert refused.value.exit_code == 2
 
@@ -138,4 +138,4 @@ def test_a_prompt_that_would_be_run_as_code_is_refused(command: str) -> None:
     ],
 )
 def test_a_prompt_in_a_word_of_its_own_is_taken(command: str) -> None:
-    check_words(shlex.split(command))
+    check_words("--agent-command", shlex.split(command))

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from bdauto.agents.cli_adapters.permissions import lacks_permission
+from bdauto.agents.cli_adapters.table import ADAPTERS
 from bdauto.agents.local.preflight import check_utf8, program_version
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.words import check_words, fill
@@ -52,6 +53,21 @@ class AgentCommand(msgspec.Struct, frozen=True):
         return self._located(self.settings.agent_land.words) if self.settings.agent_land else []
 
     @property
+    def reviewer(self) -> str:
+        """The adapter that reads what a reviewer says, "" for any other command, or without one."""
+        review = self.settings.agent_review
+        name = Path(review.words[0]).name if review else ""
+        return name if name in ADAPTERS else ""
+
+    @property
+    def review_words(self) -> list[str]:
+        """The command of --agent-review, empty if there is none."""
+        review = self.settings.agent_review
+        if review and review.words == (self.reviewer,):
+            return ADAPTERS[self.reviewer].command("", None, "")
+        return self._located(review.words) if review else []
+
+    @property
     def search_path(self) -> str:
         """Where the agent looks for programs: its PATH."""
         return self.environment.get("PATH") or os.defpath
@@ -63,6 +79,7 @@ class AgentCommand(msgspec.Struct, frozen=True):
         option = "--agent" if self.settings.agent == self.words[0] else "--agent-command"
         others = {
             "--agent-check": self.checks,
+            "--agent-review": [self.review_words],
             "--agent-prepare": [self.prepare_words],
             "--agent-land": [self.land_words],
         }
@@ -73,7 +90,8 @@ class AgentCommand(msgspec.Struct, frozen=True):
         check_utf8("--agent-command", self.words)
         for name, commands in others.items():
             check_utf8(name, [word for words in commands for word in words])
-        check_words(self.words)
+        check_words("--agent-command", self.words)
+        check_words("--agent-review", self.review_words)
 
     def filled(self, bead_id: str, attempt: str, prompt: str) -> list[str]:
         """Return the command's words for a bead."""

@@ -51,7 +51,8 @@ def _command(agent: "LocalAgent") -> Iterator[Check]:
     except UsageError as error:
         yield fail("agent command", error)
     else:
-        if words := ", ".join(clean(check[0], 60) for check in agent.command.checks):
+        gates = [*agent.command.checks, *([agent.command.review_words] if agent.command.review_words else [])]
+        if words := ", ".join(clean(gate[0], 60) for gate in gates):
             yield ok("checks", f"{words}; each ends after {format_duration(agent.settings.agent_check_timeout)}")
         yield from _agent(agent)
         yield from _repository(agent)

@@ -18,6 +18,7 @@ from bdauto.agents.local.output import (
     running_step,
     started_run,
 )
+from bdauto.agents.local.review import read_review
 from bdauto.agents.runner import JobOutput, LastEvent, Runner
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.domain.bead import Bead
@@ -27,6 +28,7 @@ from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Result, Run
 from bdauto.domain.results import ended_run
 from bdauto.errors import ServiceDown, ServiceError
+from bdauto.sanitize import clean, hide_secrets
 
 LATELY = 86_400.0
 """Seconds after a job's end. Until then each sweep looks at it, unless it is marked as recorded."""
@@ -209,6 +211,14 @@ class LocalJobs(Runner):
     def passed(self, job: str) -> bool:
         """Return whether a job has ended and passed all its checks."""
         return self.job_state(job) == "completed" and self._end(job).checked
+
+    def review(self, job: str) -> str:
+        """Return what the review of a job says, a line for each criterion, or ""."""
+        review = read_review(self.jobs.path / job) if self.job_state(job) not in (None, RUNNING) else None
+        if review is None or not (review.lines or review.problem):
+            return ""
+        lines = [f"Review of job {job}: {'all criteria are met' if review.met else 'not all criteria are met'}"]
+        return "\n".join(clean(hide_secrets(line), 1000) for line in [*lines, *review.lines, review.problem] if line)
 
     def running_jobs(self) -> list[RunningJob]:
         """Return the jobs of these beads that run on this machine. Raises ServiceDown."""

@@ -23,16 +23,17 @@ from bdauto.agents.local.jobs import (
     Jobs,
     read_end,
 )
+from bdauto.agents.local.review import Review, read_review
 from bdauto.agents.local.supervisor import FILES as FILES_OF_STEPS
 from bdauto.agents.local.supervisor import HEAD, OUTPUT, SEGMENT, STEP, TAIL
 from bdauto.agents.runner import LastEvent
-from bdauto.domain.agent_end import AgentEnd, Why
+from bdauto.domain.agent_end import OF_SERVICE, AgentEnd, Why
 from bdauto.domain.bead import MALFORMED
 from bdauto.domain.reaping import UNPREPARED
 from bdauto.domain.reconcile import SILENCE
 from bdauto.domain.record import RESULTS, WORDS_LIMIT, Result, Run
 from bdauto.domain.results import ended_run, last_line, told_end, whole_seconds
-from bdauto.sanitize import clean
+from bdauto.sanitize import clean, hide_secrets
 
 FILES = tuple(FILES_OF_STEPS.values())
 """The beginnings of the names of the output's files, in the order in which they are written."""
@@ -131,7 +132,23 @@ def job_end(folder: Path, now: datetime) -> Run:
         words=last_line(end.detail or end.by.removeprefix(SILENCE)),
         why=Why.silence if silent else None,
     )
-    return _after_gates(found, end, Jobs(folder.parent).record(folder.name))
+    found = _after_gates(found, end, Jobs(folder.parent).record(folder.name))
+    reviewed = any(gate.kind == "review" for gate in end.gates)
+    return _after_review(found, review) if reviewed and (review := read_review(folder)) else found
+
+
+def _after_review(found: Run, review: Review) -> Run:
+    """Return the end of a job with what its review cost. The reviewer's service may have failed, and not the work."""
+    costs = [cost for cost in (found.cost_usd, review.cost_usd) if cost is not None]
+    found = msgspec.structs.replace(found, cost_usd=sum(costs) if costs else None)
+    if found.why != Why.review:
+        return found
+    words = clean(hide_secrets(review.problem), WORDS_LIMIT) or found.words
+    if review.why in OF_SERVICE:
+        return msgspec.structs.replace(found, why=review.why, words=words, reset_at=review.reset_at)
+    unmet = [line for line in review.lines if "NOT met" in line]
+    told = f"review: {review.problem or f'{len(unmet)} of {len(review.lines)} criteria are not met: {unmet[:1]}'}"
+    return msgspec.structs.replace(found, words=clean(hide_secrets(told), WORDS_LIMIT))
 
 
 def _after_gates(found: Run, end: EndRecord, record: JobRecord | None) -> Run:

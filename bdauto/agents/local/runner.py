@@ -196,7 +196,7 @@ class LocalAgent(LocalJobs):
 
     def _start(self, bead: Bead, attempt: str) -> None:
         prompt, environment = self.prompt(bead, attempt), self.command.environment
-        cold = job_record(self.command, self.origin, self._worktree(bead), bead, attempt, prompt)
+        cold = job_record(self.command, self.origin, self._worktree(bead), bead, attempt, prompt, self.jobs.path)
         record = resume(cold, bead, self.jobs, self.settings, environment) if bead.record.runs else None
         resumed = self._resumed_prompt(bead, attempt) if record else ""
         run = partial(supervise, {**environment, "BEAD_ID": bead.id, "BDAUTO_JOB": attempt})

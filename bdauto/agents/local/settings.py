@@ -142,8 +142,18 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
             parse=parse_commands,
         ),
     ] = ()
-    agent_check_timeout: Annotated[timedelta, Option("End a check after this time. Then it has failed.", LOCAL)] = (
-        timedelta(minutes=30)
+    agent_review: Annotated[
+        CommandLine | None,
+        Option(
+            "Let this agent, or command, judge the work after the checks, by each of the acceptance criteria. All must "
+            "be met. A command gets bead, criteria and diff on its standard input, or as {prompt}.",
+            LOCAL,
+            metavar="AGENT|CMD",
+            parse=parse_command,
+        ),
+    ] = None
+    agent_check_timeout: Annotated[timedelta, Option("End a check or a review after this time.", LOCAL)] = timedelta(
+        minutes=30
     )
     agent_land: Annotated[
         CommandLine | None,
@@ -168,7 +178,7 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_checked(self) -> bool:
         """True: steps after the agent must succeed before the bead counts as done, and bdauto closes it."""
-        return bool(self.agent_check or self.agent_land)
+        return bool(self.agent_check or self.agent_review or self.agent_land)
 
 
 def silence_of(settings: LocalAgentSettings) -> timedelta | None:

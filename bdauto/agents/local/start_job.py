@@ -17,6 +17,7 @@ from bdauto.agents.local.agent_command import AgentCommand
 from bdauto.agents.local.jobs import NEW, JobRecord, Step
 from bdauto.agents.local.local_jobs import Origin
 from bdauto.agents.local.preflight import head_commit
+from bdauto.agents.local.review import CRITERION_LIMIT, TEXT_LIMIT, criteria_of
 from bdauto.agents.local.settings import LocalAgentSettings, silence_of
 from bdauto.agents.local.words import wants_stdin
 from bdauto.agents.local.worktree import Worktree
@@ -37,7 +38,7 @@ DETACHED = ["/bin/sh", "-c", '"$@" &', "sh"]
 
 
 def job_record(
-    command: AgentCommand, origin: Origin, worktree: Worktree | None, bead: Bead, attempt: str, prompt: str
+    command: AgentCommand, origin: Origin, worktree: Worktree | None, bead: Bead, attempt: str, prompt: str, jobs: Path
 ) -> JobRecord:
     """Return what the supervisor is to run for a bead."""
     settings = command.settings
@@ -56,7 +57,7 @@ def job_record(
         max_cost=settings.max_cost_per_run,
         variables=_variables(bead) if settings.is_checked else {},
         needs=[other.depends_on_id for other in bead.dependencies or ()],
-        steps=[*_steps(command, worktree, bead.id, command.filled(bead.id, attempt, prompt))],
+        steps=[*_steps(command, worktree, bead, command.filled(bead.id, attempt, prompt), jobs / attempt)],
         text=text_digest(bead),
     )
 
@@ -64,39 +65,66 @@ def job_record(
 def longest(settings: LocalAgentSettings) -> timedelta:
     """Return the time after which a job has ended: the sum of its steps' limits."""
     limits = (1 + settings.agent_worktree) * [settings.agent_timeout]
-    gates = len(settings.agent_check) + LAND_STEPS * (settings.agent_land is not None)
+    gates = (
+        len(settings.agent_check) + (settings.agent_review is not None) + LAND_STEPS * (settings.agent_land is not None)
+    )
     limits += gates * [settings.agent_check_timeout]
     return sum((limit + timedelta(seconds=supervisor.GRACE) for limit in limits), timedelta())
 
 
-def _steps(command: AgentCommand, worktree: Worktree | None, bead: str, words: list[str]) -> Iterator[Step]:
+def _steps(
+    command: AgentCommand, worktree: Worktree | None, bead: Bead, words: list[str], folder: Path
+) -> Iterator[Step]:
     """Yield what the job runs, in order."""
     settings, home = command.settings, str(command.directory)
-    limit, check_limit = settings.agent_timeout.total_seconds(), settings.agent_check_timeout.total_seconds()
+    limit = settings.agent_timeout.total_seconds()
     where = worktree.directory if worktree else home
     if worktree:
         yield Step(kind="prepare", words=worktree.prepare, directory=home, timeout=limit)
     stdin = supervisor.PROMPT if wants_stdin(command.words) else ""
     yield Step(kind="agent", words=words, directory=where, timeout=limit, stdin=stdin)
-    checks, land = command.checks, command.land_words
-    if settings.is_checked and command.bd:
-        look = [*ITS_ANSWER, *command.bd, "list", "--id", bead, "--all", "--limit", "0", "--json"]
-        yield Step(kind="look", words=look, directory=home, timeout=LOOK_SECONDS)
-    if settings.is_checked and (base := _base(command, worktree)):
+    if settings.is_checked:
+        yield from _gates(command, worktree, bead, where, folder)
+    if worktree:
+        yield Step(kind="remove", words=worktree.remove, directory=home, timeout=limit)
+
+
+def _gates(command: AgentCommand, worktree: Worktree | None, bead: Bead, where: str, folder: Path) -> Iterator[Step]:
+    """Yield what must succeed after the agent, and what is asked before. `where` is the folder of its work."""
+    limit = command.settings.agent_check_timeout.total_seconds()
+    if command.bd:
+        look = [*ITS_ANSWER, *command.bd, "list", "--id", bead.id, "--all", "--limit", "0", "--json"]
+        yield Step(kind="look", words=look, directory=str(command.directory), timeout=LOOK_SECONDS)
+    if base := _base(command, worktree):
         yield Step(kind="base", words=[*ITS_ANSWER, "git", *base], directory=where, timeout=LOOK_SECONDS)
+    checks, land = command.checks, command.land_words
     if worktree and land:
-        says = [*agent_verdict.PROGRAM, str(worktree.path.parents[2])]
-        yield Step(kind="check", text="the agent's own words", words=says, directory=home, timeout=check_limit)
-        yield Step(kind="check", text="all work is committed", words=worktree.seal, directory=home, timeout=check_limit)
+        home, says = str(command.directory), [*agent_verdict.PROGRAM, str(worktree.path.parents[2])]
+        yield Step(kind="check", text="the agent's own words", words=says, directory=home, timeout=limit)
+        yield Step(kind="check", text="all work is committed", words=worktree.seal, directory=home, timeout=limit)
     for number, check in enumerate(checks, 1):
         name = f"check {number} of {len(checks)}" if len(checks) > 1 else "check"
         text = f"{name} ({clean(Path(check[0]).name, 40)})"
-        yield Step(kind="check", text=text, words=check, directory=where, timeout=check_limit)
+        yield Step(kind="check", text=text, words=check, directory=where, timeout=limit)
+    if command.review_words:
+        text = f"review ({clean(Path(command.review_words[0]).name, 40)})"
+        yield Step(kind="review", text=text, words=_review(command, bead, folder), directory=where, timeout=limit)
     if worktree and land:
-        text, words = f"--agent-land ({clean(Path(land[0]).name, 40)})", worktree.land(land, check_limit)
-        yield Step(kind="land", text=text, words=words, directory=home, timeout=2 * check_limit)  # as long to wait
-    if worktree:
-        yield Step(kind="remove", words=worktree.remove, directory=home, timeout=limit)
+        text, words = f"--agent-land ({clean(Path(land[0]).name, 40)})", worktree.land(land, limit)
+        yield Step(kind="land", text=text, words=words, directory=home, timeout=2 * limit)  # as long to wait
+
+
+def _review(command: AgentCommand, bead: Bead, folder: Path) -> list[str]:
+    """Return the command that reviews. What it says of the bead is as it is now: the agent may change it."""
+    task = {
+        "folder": str(folder),
+        "words": command.review_words,
+        "agent": command.reviewer,
+        "title": plain(bead.title)[:CRITERION_LIMIT],
+        "description": plain(bead.description)[:TEXT_LIMIT],
+        "criteria": criteria_of(plain(bead.acceptance_criteria)[:TEXT_LIMIT]),
+    }
+    return [sys.executable, "-I", "-m", "bdauto.agents.local.review_program", msgspec.json.encode(task).decode()]
 
 
 def _variables(bead: Bead) -> dict[str, str]:

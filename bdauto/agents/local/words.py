@@ -42,7 +42,7 @@ def wants_stdin(words: Sequence[str]) -> bool:
     return not any("{prompt}" in word for word in words)
 
 
-def check_words(words: Sequence[str]) -> None:
+def check_words(option: str, words: Sequence[str]) -> None:
     """Raise UsageError if a command would run its prompt as code. Anybody who can write a bead can write the prompt.
 
     No list of programs is complete. Standard input is always safe.
@@ -50,7 +50,7 @@ def check_words(words: Sequence[str]) -> None:
     for place, word in enumerate(words):
         if "{prompt}" in word and _is_code(word, words[:place]):
             raise UsageError(
-                f"--agent-command: in word {place + 1} a bead's text would be run as code",
+                f"{option}: in word {place + 1} a bead's text would be run as code",
                 hint="leave {prompt} out: the prompt is then the agent's standard input",
             )
 

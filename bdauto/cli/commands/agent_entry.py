@@ -41,7 +41,7 @@ def agent_entry(
 ) -> None:
     """Run an agent in a pod of a Job that bdauto has made, unless another pod does."""
     start_log(output)
-    check_words(command)
+    check_words("--agent-command", command)
     names = {name: os.environ.get(name, "") for name in ("BEAD_ID", "BDAUTO_JOB", "BDAUTO_POD", "BDAUTO_PROMPT")}
     if lacking := [name for name, value in names.items() if not value]:
         raise UsageError(f"{', '.join(lacking)} is not set", hint="only a Job of bdauto runs this: docs/kubernetes.md")
