@@ -113,4 +113,5 @@ def _why(one: ListedRun) -> str:
     """Return why a run ended, "" if there is nothing to say."""
     if one.state in (State.running, State.closed):
         return ""
-    return clean(": ".join(filter(None, [one.how, one.run.words])), REASON_LIMIT)
+    how = one.how if one.how != one.state else ""
+    return clean(": ".join(filter(None, [how, one.run.words])), REASON_LIMIT)

@@ -164,7 +164,10 @@ def outcome(decision: ReapDecision, result: bool | BdError | None, *, paused: bo
     if isinstance(result, BdError):
         outcome, detail = BeadOutcome.failed, str(result)
     elif not result:
-        outcome, detail = BeadOutcome.lost, "it changed since it was read: left as it is"
+        outcome, detail = (
+            BeadOutcome.lost,
+            "it changed while it was judged, say because its agent closed it: left as it is",
+        )
     else:
         outcome, detail = BeadOutcome(decision.action), decision.evidence
     return BeadReport(bead.id, outcome, bead.record.job, detail, bead.record.attempt, title=bead.title)

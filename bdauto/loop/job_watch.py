@@ -68,11 +68,13 @@ class JobWatch:
     def swept(self, report: Report, runner: "Runner") -> float | None:
         """Take note of what a sweep has found. Return after how many seconds the next should come, None for as usual.
 
-        A job whose agent has closed its bead ends soon.
+        A job whose agent has closed its bead ends soon. An agent that closed its bead while the sweep judged it has
+        ended: the next sweep records that.
         """
         self._in_progress = frozenset(bead.id for bead in report.beads if bead.outcome is BeadOutcome.kept)
         self._find(runner)
-        if not report.unrecorded or self._running or not runner.knows_jobs:
+        changed = any(bead.outcome is BeadOutcome.lost for bead in report.beads)
+        if not changed and (not report.unrecorded or self._running or not runner.knows_jobs):
             self._ask = FIRST_ASK
             return None
         ask, self._ask = self._ask, 2 * self._ask

@@ -136,3 +136,27 @@ def test_a_look_that_bd_has_failed_is_repeated(make: Make, monkeypatch: pytest.M
     here.stop.at(100, lambda: event(here, "status", "deferred", "ada"))
     here.run(110, watch=True, agent=True, reap_every=timedelta(hours=1))
     assert machine.stopped[:1] == [("job-1", "ada set the bead to deferred")]
+
+
+def test_a_bead_that_its_agent_closes_during_the_sweep_is_recorded_soon(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first success of a newcomer: the sweep has read the bead just before its agent closed it."""
+    here = make(row("x-1"))
+    machine = Machine(here, monkeypatch)
+    here.board.jobs["job-1"] = "running"
+
+    def close(_change: Any) -> None:
+        here.tracker.before_write = lambda _change: None
+        here.tracker.rows["x-1"] |= {"status": "closed", "closed_at": here.clock.now(), "updated_at": here.clock.now()}
+
+    def end() -> None:
+        machine.over.add("job-1")
+        here.board.jobs["job-1"] = "completed"
+        here.tracker.before_write = close
+
+    here.stop.at(200, end)
+    here.run(400, watch=True, agent=True, reap_every=timedelta(hours=1))
+    results = [at for at, name, _ in here.log.events if name == "result"]
+    assert [name for _, name, _ in here.log.events if name in ("lost", "result")] == ["lost", "result"]
+    assert results[0] < 205

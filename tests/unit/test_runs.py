@@ -181,6 +181,12 @@ def test_140_columns_show_turns_attempt_and_runner() -> None:
     assert "lane" not in wide
 
 
+def test_why_a_run_failed_is_said_once() -> None:
+    run = msgspec.structs.replace(FAILED, words="it broke")
+    assert "failed: " not in shown(140, ListedRun("x-1", "Fix login", run, State.failed, "failed"))
+    assert "overloaded: it broke" in shown(140, ListedRun("x-1", "Fix login", run, State.failed, "overloaded"))
+
+
 def test_the_lane_is_shown_where_there_is_more_than_one() -> None:
     both = [ListedRun("x-1", "Fix login", CLOSED, State.closed, lane=lane) for lane in ("day", "night")]
     assert "night" in shown(140, *both)
