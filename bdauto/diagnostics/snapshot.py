@@ -20,7 +20,7 @@ from bdauto.domain.eligibility import Condition, Verdict, ranked, verdict
 from bdauto.domain.figures import Figures, figures_since
 from bdauto.domain.lanes import Lanes
 from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, outside_hours, reached
-from bdauto.domain.notes import FINISH_NOTE
+from bdauto.domain.notes import CLAIM_NOTE, FINISH_NOTE, JOB_NOTE
 from bdauto.domain.questions import LABEL, blockers, how_to_answer, in_words, questions
 from bdauto.domain.reaping import ALIVE, ELSEWHERE, Action, JobEvidence, ReapDecision, decide_reap, who_knows
 from bdauto.domain.reconcile import RunningJob
@@ -37,6 +37,8 @@ STATUSES = ("open", "deferred", "in_progress", "blocked")
 """The statuses of beads that `status` has anything to say about."""
 WAITING = ("open", "deferred")
 """The statuses of beads that may wait for a dispatch."""
+OWN_NOTES = (CLAIM_NOTE, JOB_NOTE, FINISH_NOTE)
+"""How bdauto's notes of a job begin. That of its start comes a moment late, and may follow those of a fast agent."""
 AT_ONCE = 50
 """Beads in one call of bd that names them."""
 
@@ -395,9 +397,9 @@ def with_dependencies(bd: Bd, beads: Iterable[Bead], known: Mapping[str, Bead]) 
 
 
 def last_note(bead: Bead) -> str:
-    """Return the last line of a bead's notes, or "". That its job ended counts only where nothing else was noted."""
+    """Return the last line of a bead's notes, or "". What bdauto noted of a job counts only where nothing else is."""
     lines = [line for line in reversed(bead.notes.splitlines()) if line.strip()]
-    return next((line for line in lines if not line.startswith(FINISH_NOTE)), lines[0] if lines else "")
+    return next((line for line in lines if not line.startswith(OWN_NOTES)), lines[0] if lines else "")
 
 
 def place_words(place: int) -> str:

@@ -103,7 +103,8 @@ def _merged(history: History, run: Run, here: tuple[str, Run] | None) -> Run:
     told, latest = msgspec.structs.asdict(here[1]), here[1].ended_at
     if here[1].result is Result.lost and run.ended_at and latest and (here[1].claimed_at or latest) <= run.ended_at:
         told["ended_at"] = min(run.ended_at, latest)
-    known = {name: value for name, value in told.items() if value not in (None, "") and name != "claimed_at"}
+    recorded = {"claimed_at"} | ({"why"} if run.why == Why.question else set())  # which only the tracker knows
+    known = {name: value for name, value in told.items() if value not in (None, "") and name not in recorded}
     return msgspec.structs.replace(run, **known)
 
 

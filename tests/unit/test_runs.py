@@ -144,6 +144,12 @@ def test_a_run_has_failed_as_the_report_counts_it(row_of: dict[str, Any], state:
     assert (counted.failed, counted.closed) == (state == "failed", state == "closed")
 
 
+def test_a_question_is_no_failure_whatever_this_machine_knows() -> None:
+    question = ended("q", 2, result=Result.completed, why=Why.question)
+    here = [("x-1", msgspec.structs.replace(question, why=Why.ok))]
+    assert [one["state"] for one in listed(ran("x-1", question, status="open"), here=here)] == ["asks"]
+
+
 def test_only_those_that_failed_or_run() -> None:
     rows = ran("x-1", FAILED, CLOSED) | {"closed_at": NOW - HOUR}, ran("x-2", attempt="w9", status="in_progress")
     assert [one["attempt"] for one in listed(*rows, states=[State.failed])] == ["w1"]

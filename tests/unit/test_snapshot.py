@@ -371,6 +371,8 @@ def test_the_last_note_is_not_that_the_job_ended() -> None:
     ended = "agent finished: job=j1 completed at 2026-04-18T22:35:46Z: done"
     assert last_note(bead(notes=f"I need a key\n{ended}\n")) == "I need a key"
     assert last_note(bead(notes=ended)) == ended
+    started = "auto-dispatcher claimed at 2026-04-18T22:35:46Z\ndispatched: job=j1"
+    assert last_note(bead(notes=f"I need a key\n{started}\n{ended}")) == "I need a key", "its start is noted late"
     assert last_note(bead()) == ""
 
 
