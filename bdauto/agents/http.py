@@ -32,7 +32,7 @@ from bdauto.sanitize import clean, hide_secrets
 
 BODY_LIMIT = 1 << 20
 SHORTEST_SECRET = 8
-"""Bytes of a token that is looked for in answers; a shorter one is found in any text."""
+"""Bytes of a token that is looked for in answers. A shorter one is found in any text."""
 T = TypeVar("T")
 Transport = httpx.BaseTransport
 """What takes the place of the network in tests."""

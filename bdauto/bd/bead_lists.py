@@ -77,7 +77,7 @@ class BeadLists(BdProgram):
         return self._beads(["list", "--assignee", self.assignee, "--all", "--sort", "updated", "--limit", str(limit)])
 
     def query(self, expression: str, *, limit: int) -> RunningCommand[BeadList]:
-        """List beads that match an expression of bd's query language; `limit` 0 is all of them."""
+        """List beads that match an expression of bd's query language. `limit` 0 is all of them."""
         return self._beads(["query", expression, "--limit", str(limit)])
 
     def read(self, ids: Sequence[str]) -> RunningCommand[BeadList]:
@@ -90,7 +90,7 @@ class BeadLists(BdProgram):
 
 
 def checked_id(bead_id: str) -> str:
-    """Return the id if it is one; raises UsageError for what could be misread as an option or as SQL."""
+    """Return the id if it is one. Raises UsageError for what could be misread as an option or as SQL."""
     if not re.match(ID_PATTERN, bead_id):
         raise UsageError(f"{clean(bead_id, 60)!r} is not a bead id")
     return bead_id

@@ -66,7 +66,7 @@ class Bd(BeadLists):
         self._write(lambda: self._start(words, "comment", lambda _answer: None))
 
     def sql(self, statements: str) -> None:
-        """Run statements that write on a Dolt server; raises BdFailed when one of them fails.
+        """Run statements that write on a Dolt server. Raises BdFailed when one of them fails.
 
         bd answers with the rows that the last one changed, or just that all is well.
         """
@@ -160,7 +160,7 @@ class Bd(BeadLists):
             (self._folder / "last-touched").touch(mode=0o600)
 
     def where(self) -> Mapping[str, Any]:
-        """Return where the database is: `path` is its folder; `database_path` ends in `embeddeddolt` if embedded.
+        """Return where the database is: `path` is its folder, and `database_path` ends in `embeddeddolt` if embedded.
 
         The folder is named by BEADS_DIR, too: bd 1.0.2's `where` does not heed `--db`.
         """

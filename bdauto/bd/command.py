@@ -83,7 +83,7 @@ def in_progress(assignee: str) -> list[str]:
 
 
 KV_LIST = ["kv", "list"]
-"""All of the shared key-value store; twice as fast as `bd kv get`, which opens the database for writing."""
+"""All of the shared key-value store. It is twice as fast as `bd kv get`, which opens the database for writing."""
 
 
 BEGINNINGS = {"dispatch": defaults.DISPATCHER, "reap": defaults.REAPER}

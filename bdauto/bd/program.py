@@ -57,7 +57,7 @@ class BdProgram:
         self._reimports = False
 
     def _write(self, start: Callable[[], RunningCommand[T]]) -> T:
-        """Run a command that writes; raises BdUnsupported once bd has been seen to undo others' changes."""
+        """Run a command that writes. Raises BdUnsupported once bd has been seen to undo others' changes."""
         if self._readonly:
             raise AssertionError("a readonly bd never writes")
         self._check_harmless()
@@ -107,7 +107,7 @@ class BdProgram:
         return self._start(command, verb, parse)
 
     def _name_once(self, invalid_metadata: Sequence[str]) -> None:
-        """Log what is read as absent; a bead is read many times."""
+        """Log once what is read as absent, because a bead is read many times."""
         for line in invalid_metadata:
             if line not in self._named and len(self._named) < MOST_NAMED:
                 self._named.add(line)

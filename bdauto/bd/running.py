@@ -36,7 +36,7 @@ _NO_READONLY = b"strict readonly is unavailable"
 
 
 class RunningCommand(Generic[T]):
-    """A running `bd`; `result()` waits for its answer."""
+    """A running `bd`. `result()` waits for its answer."""
 
     ahead = 0.0
     """Seconds that the child had already run when this object took it over: see `process.start_ahead`."""
@@ -63,7 +63,7 @@ class RunningCommand(Generic[T]):
         self._heard = heard
 
     def result(self) -> T:
-        """Return the parsed answer; raises BdTimeout, BdFailed, BdConflict or BdDrift."""
+        """Return the parsed answer. Raises BdTimeout, BdFailed, BdConflict or BdDrift."""
         code, out, err = self._wait()
         if code != 0 and self._again and lacks_readonly(err):
             self._process = self._again()

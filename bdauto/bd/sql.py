@@ -20,7 +20,7 @@ from bdauto.domain.notes import CLAIM_NOTE, WRITTEN
 from bdauto.domain.record import ATTEMPT, CLAIMED_AT, PENDING_NOTE
 
 NOTES_BYTES = 65_535
-"""What bd's notes column holds; a note that would not fit is left out rather than failing the change it describes."""
+"""What bd's notes column holds. A note that would not fit is left out rather than failing the change it describes."""
 
 NOT_WRITTEN = "bdauto: not written"
 """The error of a change that found its bead changed since it was read. Nothing was written."""

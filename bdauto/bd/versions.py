@@ -10,7 +10,7 @@ OLDEST_BD = (1, 0, 2)
 HARMFUL_BD = {
     (1, 0, 4): "it re-imports a stale issues.jsonl before every write in server mode and so undoes others' changes"
 }
-"""Versions that must not write in server mode (beads issues 3849, 3948 and 4245; fixed in 1.0.5)."""
+"""Versions that must not write in server mode (beads issues 3849, 3948 and 4245, fixed in 1.0.5)."""
 OLDEST_WITH_GUARDS = (1, 2, 2)
 """No older bd has `bd update --if-status`. This one has it in builds made after the release."""
 

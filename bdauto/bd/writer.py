@@ -74,7 +74,7 @@ class BdWriter:
             return True
 
     def check(self) -> None:
-        """Refuse a bd whose version must not write here; asked once. Raises BdUnsupported."""
+        """Refuse a bd whose version must not write here. It is asked once. Raises BdUnsupported."""
         if not self._checked:
             version = self._version.result()
             check_version(version, lambda: self._embedded_folder() is None)
@@ -142,7 +142,7 @@ class BdWriter:
         self.apply([change.undone(self._runtime.unique())])
 
     def _patiently(self, write: Callable[[], None]) -> None:
-        """Repeat a write that another transaction pushed aside; it had no effect."""
+        """Repeat a write that another transaction pushed aside, so that it had no effect."""
         for attempt in range(1, CONFLICT_TRIES):
             try:
                 write()

@@ -158,7 +158,7 @@ def gather(
     *,
     today: bool = False,
 ) -> Snapshot:
-    """Read everything and judge it; `limit` says for how many waiting beads the blockers are looked up (0: all).
+    """Read everything and judge it. `limit` says for how many waiting beads the blockers are looked up (0: all).
 
     With `today`, the beads that changed since midnight are read too.
 

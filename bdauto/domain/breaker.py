@@ -8,7 +8,7 @@ holds for every dispatcher and reaper.
                 as many POSTs in a row of which nobody knows what became of them, as many early deaths of two
                 beads, where all have the same last words, and as many of one bead by its agent's service
     open        nothing is dispatched until `until`, unless that is further ahead than any reset time is believed
-    half-open   exactly one bead is dispatched; a sign of its agent closes the breaker, another early death opens it
+    half-open   exactly one bead is dispatched. A sign of its agent closes the breaker, another early death opens it
 """
 
 import re
@@ -32,7 +32,7 @@ LONGEST_WAIT = timedelta(hours=1)
 TRIAL = timedelta(minutes=10)
 """A trial without a sign of its agent for so long gives its place to another bead."""
 REMEMBERED = 20
-"""Early deaths that the state holds; older ones are dropped."""
+"""Early deaths that the state holds. Older ones are dropped."""
 
 State = Literal["closed", "open", "half-open"]
 

@@ -6,7 +6,7 @@ AGENT_SIGN = "claimed by agent"
 """How the agent's first note on a bead begins, if it keeps to its rules."""
 
 CLAIM_NOTE = "auto-dispatcher claimed at "
-"""How the note of a claim begins; the time of the claim follows."""
+"""How the note of a claim begins. The time of the claim follows."""
 WRITTEN = "written"
 """Replaces the claim's note in the metadata (`record.PENDING_NOTE`) once bd's notes have it."""
 JOB_NOTE = "dispatched: job="

@@ -118,7 +118,7 @@ class LaneTelemetry:
             health.bd("messages", None)
 
     def _count(self) -> None:
-        """Count the queue; raises BdError."""
+        """Count the queue. Raises BdError."""
         lane = self._lane
         found = gather_queue(lane.bd, lane.agent(), lane.dispatch, lane.reap, self._runtime.now())
         self._starvation.eligible = found.eligible

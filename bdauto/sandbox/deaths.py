@@ -25,7 +25,7 @@ DEATHS = {
     "killed": Death(exit_code=137, stderr="Killed\n"),
     "not a word": Death("completed", 0),
 }
-"""The ways in which agents die at once, with their last words; see `death`."""
+"""The ways in which agents die at once, with their last words: see `death`."""
 
 
 def death(kind: str, resets_in: float = 3600) -> Death:

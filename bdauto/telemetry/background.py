@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bdauto import log
 
 LIMIT = 100
-"""Tasks that may wait; more are dropped with a warning."""
+"""Tasks that may wait. More are dropped with a warning."""
 
 
 class Background:

@@ -49,7 +49,7 @@ NUMBERS = frozenset(
 LESS = frozenset({"priority", "left", "agent", "turns", "age"})
 """The columns that a small screen leaves out."""
 STATES = {State.running: "run", State.closed: "good", State.asks: "warn", State.failed: "bad"}
-"""The style of each state of a run; of the others `muted`."""
+"""The style of each state of a run. The others are `muted`."""
 
 
 @dataclass(frozen=True)

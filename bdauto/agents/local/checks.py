@@ -120,7 +120,7 @@ def _jobs(agent: LocalAgent) -> Check:
 
 
 def _locks_work(file: Path) -> bool:
-    """Return whether a lock held through one open file is seen through another; on some network disks it is not."""
+    """Return whether a lock held through one open file is seen through another. On some network disks it is not."""
     try:
         with file.open("rb") as one, file.open("rb") as two:
             fcntl.flock(one, fcntl.LOCK_SH)  # shared, so that no dispatcher is held up

@@ -63,7 +63,7 @@ NO_SESSION = re.compile(
 )
 """What agents say then, next to no output of their own, or as a result."""
 MESSAGE = 400
-"""Bytes of a message in the control pipe; a pipe takes so many in one piece."""
+"""Bytes of a message in the control pipe. A pipe takes so many in one piece."""
 GUARD = ["/bin/sh", "-c", "read _; kill -KILL 0"]
 """A process in each command's group. Its input ends when the supervisor dies, and then it kills the group."""
 GROUP_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
@@ -74,7 +74,7 @@ Job = dict[str, "Any"]
 Step = dict[str, "Any"]
 """One command in the job's list of steps: see `jobs.Step`."""
 CommandResult = dict[str, object]
-"""How a command or the job ended; what `end.json` says."""
+"""How a command or the job ended, as `end.json` says it."""
 
 
 class Output:

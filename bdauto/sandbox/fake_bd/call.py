@@ -229,7 +229,7 @@ def priority_of(text: str) -> int:
 
 
 def _redirected(folder: str) -> str:
-    """The folder that a beads folder redirects to, or itself; without links."""
+    """The folder that a beads folder redirects to, or itself, without links."""
     folder = os.path.realpath(folder)
     try:
         with open(os.path.join(folder, "redirect"), encoding="utf-8") as file:
