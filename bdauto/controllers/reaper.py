@@ -174,13 +174,7 @@ class Reaper:
         found = Outcome.partial if error else Outcome.reaped if reaped else Outcome.paused if paused else Outcome.idle
         detail = f"{paused.describe()}: the rest is left as it is" if paused else ""
         return Report(
-            "reap",
-            found,
-            self.settings.dry_run,
-            beads,
-            detail,
-            malformed,
-            error,
+            *("reap", found, self.settings.dry_run, beads, detail, malformed, error),
             ended=self._ended,
             unrecorded=self._unrecorded,
             cost_usd=self._writes.cost_usd,

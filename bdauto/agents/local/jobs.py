@@ -410,3 +410,12 @@ def _decoded(file: Path, shape: type[T]) -> T | None:
         return msgspec.json.decode(read_file(file, RECORD_BYTES), type=shape)
     except (FileNotFoundError, *MALFORMED):
         return None
+
+
+def failed_gates(jobs: Jobs, tracker: str, bead_id: str) -> dict[str, str]:
+    """Return the last lines of what failed after the agent's end, for each of the bead's jobs."""
+    return {
+        record.attempt: gate.words
+        for record, end in jobs.ends_of(tracker)
+        if record.bead == bead_id and (gate := end.failed_gate)
+    }

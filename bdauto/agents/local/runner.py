@@ -13,10 +13,9 @@ from typing import Any
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted, Started
 from bdauto.agents.capacity import Capacity
-from bdauto.agents.local import supervisor
 from bdauto.agents.local.agent_command import AgentCommand
-from bdauto.agents.local.jobs import DIED, RUNNING, default_folder, only_one, private_folder
-from bdauto.agents.local.local_jobs import LocalJobs, Origin
+from bdauto.agents.local.jobs import default_folder, failed_gates, only_one, private_folder
+from bdauto.agents.local.local_jobs import Origin
 from bdauto.agents.local.preflight import (
     LONGEST_WORD,
     branch_state,
@@ -30,6 +29,7 @@ from bdauto.agents.local.preflight import (
 from bdauto.agents.local.sessions import resume
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.start_job import job_record, longest, start_job, supervise
+from bdauto.agents.local.stoppable_jobs import StoppableJobs
 from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
 from bdauto.agents.local.worktree_list import ListedWorktree, list_worktrees
 from bdauto.agents.prompt import read_template, render, render_resumed, text_digest
@@ -38,13 +38,10 @@ from bdauto.agents.runner_status import AGENT, Part, RunnerStatus
 from bdauto.domain.bead import Bead
 from bdauto.domain.earlier_attempts import describe_earlier, describe_last
 from bdauto.domain.lanes import Lanes
-from bdauto.domain.reaping import who_knows
 from bdauto.environment import LEAVE_INDEX, foreign
-from bdauto.errors import BdautoError, ServiceDown, ServiceDrift, UsageError
+from bdauto.errors import BdautoError, ServiceDown, UsageError
 from bdauto.sanitize import clean
 
-PATIENCE = 10.0
-"""Seconds to wait, beyond the time between SIGTERM and SIGKILL, for a job that is cancelled."""
 BD_NAMES = ("BD_ACTOR", "BD_DB", "BEADS_DB")
 """Variables that override BEADS_ACTOR and BEADS_DIR in bd: another writer, or another tracker."""
 
@@ -74,7 +71,7 @@ def machine_part(capacity: Capacity | None = None, error: BdautoError | None = N
     return Part(AGENT, "this machine", capacity, error, text)
 
 
-class LocalAgent(LocalJobs):
+class LocalAgent(StoppableJobs):
     """Runs an agent command on this machine. `beads` is the `.beads` folder, `assignee` whom the agent writes as."""
 
     def __init__(
@@ -147,7 +144,8 @@ class LocalAgent(LocalJobs):
         check_utf8("the folder", [str(self.command.directory), str(self.jobs.path), self.origin.beads])
         if self.settings.agent_worktree:
             repository_of(self.command.directory)
-        elif option := next(filter(None, map(self._given, WORKTREE_OPTIONS)), ""):
+        elif given := next((name for name in WORKTREE_OPTIONS if getattr(self.settings, name)), ""):
+            option = f"--{given.replace('_', '-')}"
             raise UsageError(f"{option} goes with --agent-worktree", hint="give both, or neither")
         self._template()
 
@@ -206,7 +204,7 @@ class LocalAgent(LocalJobs):
         """Return the prompt for a bead whose agent goes on in the session of its last job."""
         last = bead.record.runs[-1].attempt
         record = self.jobs.record(last)
-        previous = describe_last(bead, self._failed_gates(bead).get(last, ""))
+        previous = describe_last(bead, failed_gates(self.jobs, self.origin.tracker, bead.id).get(last, ""))
         changed = record is None or record.text != text_digest(bead)
         return render_resumed(
             self._template(),
@@ -215,29 +213,20 @@ class LocalAgent(LocalJobs):
             previous,
             changed=changed,
             checked=self.settings.is_checked,
-            lands=self._lands,
+            lands=self.settings.agent_land is not None,
         )
 
     def prompt(self, bead: Bead, attempt: str) -> str:
         """Return the prompt for a bead, with what is known of its earlier attempts."""
-        return render(
-            self._template(), bead, attempt, self._earlier(bead), checked=self.settings.is_checked, lands=self._lands
-        )
+        checked, lands = self.settings.is_checked, self.settings.agent_land is not None
+        return render(self._template(), bead, attempt, self._earlier(bead), checked=checked, lands=lands)
 
     def _earlier(self, bead: Bead) -> str:
         if not bead.record.runs:
             return ""
         worktree = self._worktree(bead)
         branch = branch_state(worktree, self.command.environment) if worktree else ""
-        return describe_earlier(bead, self._failed_gates(bead), branch)
-
-    def _failed_gates(self, bead: Bead) -> dict[str, str]:
-        """Return the last lines of what failed after the agent's end, for each of the bead's jobs."""
-        return {
-            record.attempt: gate.words
-            for record, end in self.jobs.ends_of(self.origin.tracker)
-            if record.bead == bead.id and (gate := end.failed_gate)
-        }
+        return describe_earlier(bead, failed_gates(self.jobs, self.origin.tracker, bead.id), branch)
 
     def _worktree(self, bead: Bead) -> Worktree | None:
         """Return the bead's worktree, None without --agent-worktree. Raises UsageError."""
@@ -256,44 +245,5 @@ class LocalAgent(LocalJobs):
             check_base(root, environment, base)
         return list_worktrees(self.jobs, self.command.directory, base, environment, remove=remove)
 
-    @property
-    def _lands(self) -> bool:
-        return self.settings.agent_land is not None
-
-    def _given(self, setting: str) -> str:
-        return f"--{setting.replace('_', '-')}" if getattr(self.settings, setting) else ""
-
     def _template(self) -> str:
         return read_template(self.settings.agent_prompt)
-
-    def stop(self, job: str, why: str) -> bool:
-        """Ask the job's supervisor to end it, for this reason. Waits for nothing. Return False if it does not run."""
-        return self.jobs.stop(job, why)
-
-    def check_cancel(self, bead: Bead) -> None:
-        """Raise ServiceDrift where the bead's claim names another place."""
-        if bead.status == "in_progress" and bead.record.attempt and not self.owns(bead):
-            if not bead.local:
-                raise ServiceDrift(f"{bead.id} was handed to an agent service", hint="give --agent-url")
-            words = f"{bead.id} was claimed by {who_knows(bead)}, which alone can be asked"
-            raise ServiceDrift(words, hint="cancel it there, or name that folder with --agent-jobs")
-
-    def forbid_start(self, bead: Bead) -> None:
-        """Keep the claim's job from being started, if it has not been yet. Raises ServiceDown."""
-        if bead.status == "in_progress" and bead.record.attempt and self.owns(bead):
-            try:
-                self.jobs.forbid(bead.record.attempt)
-            except OSError as error:
-                words = f"a job of {bead.id} may yet be started: {error.strerror or error}"
-                raise ServiceDown(words, hint=f"run `bdauto cancel {bead.id}` again") from None
-
-    def cancel(self, job: str, who: str) -> str:
-        """Ask the job's supervisor to end it, and wait until it has. Raises ServiceDown when it does not."""
-        deadline, asked = time.monotonic() + supervisor.GRACE + PATIENCE, False
-        why = f"cancelled by {who}"
-        while (state := self.jobs.state(job) or DIED) == RUNNING:
-            asked = asked or self.jobs.stop(job, why)
-            if time.monotonic() > deadline:
-                raise ServiceDown(f"job {job} does not end", hint=f"see {self.jobs.path / job}")
-            time.sleep(0.05)
-        return state
