@@ -1,6 +1,7 @@
 """What is knowable before a claim is known before it: nothing is claimed, charged or started. With a real git."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 
 from bdauto.sandbox import Sandbox
 from tests.e2e.test_local_agent import Machine
-from tests.support.cli import Done, metadata, status
+from tests.support.cli import Done, metadata, status, tell
 
 
 @pytest.fixture
@@ -132,6 +133,50 @@ def test_what_concerns_one_bead_holds_up_no_other(machine: Machine) -> None:
     assert done.outcomes == {third: "unavailable", second: "dispatched"}
     assert (done.code, "is in the way" in done.complaint, "open again" in done.complaint) == (5, True, False)
     assert untouched(machine, third)
+
+
+UNUSABLE = {
+    "its folder is gone, and git's record is locked": ("git worktree lock {tree}; mv {tree} {away}", "it has locked"),
+    "its folder is gone with a commit": (
+        "git -C {tree} -c user.name=x -c user.email=x@x commit -q --allow-empty -m work; mv {tree} {away}; "
+        "git update-ref refs/heads/agent/{bead} HEAD",
+        "no other branch has its commit",
+    ),
+    "git works there": ("touch .git/worktrees/{bead}/index.lock", "remove .*index.lock if no git works there"),
+    "its HEAD is broken": ("echo nonsense > .git/worktrees/{bead}/HEAD", "is in the way: .*not a git repository"),
+    "git has lost its link": ("rm .git/worktrees/{bead}/gitdir", "is in the way: it is not a worktree of"),
+    "a link to the checkout": ("mv {tree} {away}; ln -s $PWD {tree}", "is in the way: it is not a worktree of"),
+    "a repository of its own": ("rm {tree}/.git; git init -q {tree}", "is in the way: it is not a worktree of"),
+    "a branch below its own": (
+        "git worktree remove -f {tree}; git branch -m agent/{bead} agent/{bead}/more", "agent/.*/more' exists",
+    ),
+    "a lock of its branch": (
+        "git worktree remove -f {tree}; git branch -D agent/{bead}; mkdir -p .git/refs/heads/agent; "
+        "touch .git/refs/heads/agent/{bead}.lock", "Unable to create .*: File exists",
+    ),
+    "its branch is checked out": (
+        "git worktree remove -f {tree}; git checkout -q agent/{bead}", "is checked out in",
+    ),
+    "a file in place of the project's folder": ("rm -rf {project}; touch {project}", "is not a folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("script", "words"), UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_a_worktree_that_cannot_be_used_is_found_before_the_claim(machine: Machine, script: str, words: str) -> None:
+    bead, home = machine.world.create(), machine.world.db.parent
+    machine.does("true")
+    assert machine.dispatch("--agent-worktree").outcomes == {bead: "dispatched"}
+    machine.ended()
+    tell(machine.world, "update", bead, "-s", "open", "--unset-metadata", "bdauto.attempt")
+    [project] = (machine.jobs.path / "worktrees").iterdir()
+    tree = project / bead
+    git(machine, "worktree", "prune")
+    git(machine, "worktree", "add", "-q", "-B", f"agent/{bead}", str(tree))
+    filled = script.format(tree=tree, bead=bead, away=machine.world.folder / "away", project=project)
+    subprocess.run(["sh", "-ec", filled], cwd=home, check=True, capture_output=True)
+    done = machine.dispatch("--agent-worktree", "--dry-run")
+    assert done.outcomes == {bead: "unavailable"}, done
+    assert re.search(words, done.complaint), done.complaint
 
 
 @pytest.mark.parametrize("kept", [False, True])

@@ -48,6 +48,7 @@ NOT_COMMITTED = {
     "a staged change": "echo more >> work; git add work",
     "a merge under way": "git checkout -q -b o main; $git commit -q --allow-empty -m o; git checkout -q -; "
     "$git merge -q --no-commit --no-ff o",
+    "an edit that git assumes away": "git update-index --assume-unchanged file; echo two > file",
     "a file and status hides it": "git config status.showUntrackedFiles no; touch new",
     "no commit": "git checkout -q --orphan other; git rm -rfq .",
 }

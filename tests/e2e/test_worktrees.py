@@ -589,3 +589,42 @@ def test_worktrees_of_another_checkout_of_the_repository_are_listed(place: Place
     assert place.listed("--agent-dir", str(other.root)) == {}
     assert "not in a git repository" in place.machine.run("worktrees", "--agent-dir", "/").complaint
     assert place.machine.run("worktrees", "--agent-base", "nope").code == 2
+
+
+def test_a_commit_that_the_user_only_looks_at_is_kept(repository: Repository) -> None:
+    """The HEAD of a checkout keeps nothing once another commit is checked out."""
+    call(repository.tree.prepare)
+    repository.do("$git commit -q --allow-empty -m work")
+    repository.git("checkout", "-q", "--detach", "agent/x-1")
+    call(repository.tree.remove)
+    assert (repository.tree.path.is_dir(), repository.branches()) == (True, ["agent/x-1"])
+
+
+def test_an_unused_worktree_of_a_detached_checkout_is_removed(repository: Repository) -> None:
+    repository.git("checkout", "-q", "--detach")
+    repository.git("commit", "-q", "--allow-empty", "-m", "on no branch")
+    call(repository.tree.prepare)
+    assert call(repository.tree.remove) == ""
+    assert not repository.tree.path.exists()
+
+
+@pytest.mark.parametrize("base", ["agent/x-1", "{commit}", "{commit}~0", "refs/heads/agent/x-1"])
+def test_a_base_that_is_the_work_itself_merges_nothing(repository: Repository, base: str) -> None:
+    call(repository.tree.prepare)
+    repository.do("$git commit -q --allow-empty -m work")
+    commit = repository.git("rev-parse", "agent/x-1").strip()
+    call(repository.of("x-1", base.format(commit=commit)).remove)
+    assert (repository.tree.path.is_dir(), repository.branches()) == (True, ["agent/x-1"])
+
+
+def test_folders_with_odd_names(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "a b\n'$(touch c)\t\"-x")
+    remote = repository.remote()
+    tree = repository.of("x-1", "origin/main", "pwd > where.o")
+    call(tree.prepare)
+    repository.do("echo work > 'odd \n name'; git add .; $git commit -q -m work")
+    call(tree.seal)
+    call(tree.land(("git", "push", "-q", "origin", "HEAD:main"), 10.0))
+    assert call(tree.remove) == ""
+    assert (tree.path.exists(), repository.branches()) == (False, [])
+    assert repository.git("log", "-1", "--format=%s", "main", at=remote) == "work\n"

@@ -139,3 +139,10 @@ def test_a_prompt_that_would_be_run_as_code_is_refused(command: str) -> None:
 )
 def test_a_prompt_in_a_word_of_its_own_is_taken(command: str) -> None:
     check_words("--agent-command", shlex.split(command))
+
+
+def test_an_agent_whose_work_is_landed_is_asked_to_commit_it() -> None:
+    told = render(TEMPLATE, bead(), "w1", checked=True, lands=True)
+    assert "Commit all your work on the branch that you are on" in told
+    assert "Do not close the bead" in told
+    assert "Commit all" not in render(TEMPLATE, bead(), "w1", checked=True)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from bdauto.agents.local.supervisor import JOB, LOCK
-from bdauto.agents.local.worktree_state import GENERATED, SEALED, Refused, WorktreeState, git
+from bdauto.agents.local.worktree_state import GENERATED, SEALED, START, Refused, WorktreeState, git
 
 UNFINISHED = ".unfinished-"
 """How the name of the file begins that is there while a worktree is being made."""
@@ -155,6 +155,8 @@ class Worktree(WorktreeState):
         except subprocess.CalledProcessError:
             self._discard()
             raise Refused("git worktree add failed, or the hook post-checkout did") from None
+        with open(os.path.join(self.admin(), START), "w", encoding="ascii") as file:
+            file.write(start)
 
     def _start(self) -> str:
         """Return the commit of the base. A branch of a remote is fetched first. Raises Refused."""
@@ -204,11 +206,6 @@ class Worktree(WorktreeState):
         if start and self.ref(f"refs/heads/{self.branch}") == start:
             git(self.root, "branch", "--quiet", "-D", self.branch)
         os.unlink(self._unfinished)
-
-    def _admins(self) -> list[str]:
-        folder = os.path.join(self.common, "worktrees")
-        found = [os.path.join(folder, name) for name in (os.listdir(folder) if os.path.isdir(folder) else [])]
-        return [admin for admin in found if self._tree_of(admin) == self.path]
 
     def _is_used(self, jobs: str) -> bool:
         """Return whether a job runs in the worktree. One whose record cannot be read may."""

@@ -1,5 +1,6 @@
 """What git knows of a bead's worktree, and what would be lost with it. Reads only. A part of `worktree_program`."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -23,6 +24,8 @@ PATCH = (
 """Options with which a patch shows each byte that it changes, whatever the user has configured."""
 MOST_PATHS = 1000
 """With more changed files than this, all of them are compared: a command line has an end."""
+START = "bdauto-start"
+"""The file in a worktree's git folder with the commit that its branch began at, if that was new."""
 GENERATED = "bdauto-generated"
 """The file in a worktree's git folder that lists the files that --agent-prepare made: size and time of each."""
 SEALED = "bdauto-sealed"
@@ -61,7 +64,8 @@ class WorktreeState:
     def describe(self) -> dict[str, object]:
         """Return the branch, its commits that the base does not have, what is in no commit, and why all is kept."""
         admin, tip = self.admin(), self.ref(f"refs/heads/{self.branch}")
-        ahead = git(self.root, "rev-list", "--count", tip or "HEAD", "--not", *self._targets(), "--")
+        bases = self._refs(self.base, f"{self.base}@{{upstream}}")
+        ahead = git(self.path, "rev-list", "--count", "HEAD", *filter(None, [tip]), "--not", *bases, "--")
         return {
             "branch": self.branch if tip else "",
             "ahead": int(ahead),
@@ -90,9 +94,10 @@ class WorktreeState:
     def not_elsewhere(self, gitdir: str, commits: Sequence[str]) -> str:
         """Return a commit that is not merged, and that no branch but this one has, "" if there is none.
 
-        The HEAD of `root` has it, or the base, or what the base follows, or they have the same changes.
+        The base has it, or what the base follows, or they have the same changes. The commit that the branch began at
+        is no work.
         """
-        stays = ["--not", f"--exclude={self.branch}", "--branches", *self._targets(), *self._refs("HEAD")]
+        stays = ["--not", f"--exclude={self.branch}", "--branches", *self._targets(), *self._refs(self._note(START))]
         own = ("--no-replace-objects", f"--git-dir={gitdir}")  # a replacement can join what nothing else joins
         left = git(self.root, *own, "rev-list", *commits, *stays, "--").split()
         for tip in commits:
@@ -109,15 +114,21 @@ class WorktreeState:
         """Return what keeps the worktree's work from being landed as its HEAD, or "". Ignored files do not count."""
         admin = self.admin()
         under_way = (f"it has {name}" for name in UNDER_WAY if os.path.lexists(os.path.join(admin, name)))
-        return next(under_way, "") or _not_committed(self.path, self._generated(), "--ignored=no")
+        return next(under_way, "") or _changes(self.path, self._generated(), ignored=False)
 
     def _generated(self) -> dict[str, list[int]]:
         try:
-            with open(os.path.join(self.admin(), GENERATED), encoding="utf-8", errors="surrogateescape") as file:
-                found: dict[str, list[int]] = json.load(file)
-                return found
-        except (OSError, ValueError):
+            found = json.loads(self._note(GENERATED) or "{}")
+        except ValueError:
             return {}
+        return found if isinstance(found, dict) else {}
+
+    def _note(self, name: str) -> str:
+        """Return what one of bdauto's files in the worktree's git folder says, "" if there is none."""
+        for admin in self._admins():
+            with contextlib.suppress(OSError), open(os.path.join(admin, name), errors="replace") as file:
+                return file.read()
+        return ""
 
     def untracked(self) -> dict[str, list[int]]:
         """Return the files that git does not track, each with its size and the time of its last change, in ns."""
@@ -132,10 +143,21 @@ class WorktreeState:
             return ""
 
     def _targets(self) -> list[str]:
-        return self._refs(self.base, f"{self.base}@{{upstream}}")
+        """Return the commits of the base and of what that follows, if they are on branches or tags that stay."""
+        names = []
+        for name in (self.base, f"{self.base}@{{upstream}}"):
+            with contextlib.suppress(subprocess.CalledProcessError):
+                names.append(git(self.root, "rev-parse", "--symbolic-full-name", name, quiet=True))
+        own = f"refs/heads/{self.branch}"
+        return self._refs(*(name for name in names if name.startswith("refs/") and name != own))
+
+    def _admins(self) -> list[str]:
+        folder = os.path.join(self.common, "worktrees")
+        found = [os.path.join(folder, name) for name in (os.listdir(folder) if os.path.isdir(folder) else [])]
+        return [admin for admin in found if self._tree_of(admin) == self.path]
 
     def _refs(self, *names: str) -> list[str]:
-        return [*filter(None, map(self.ref, names))]
+        return [*filter(None, map(self.ref, filter(None, names)))]
 
     def _merged(self, tip: str) -> set[str]:
         """Return the commits up to `tip` that a target lacks, if it has the same changes: picked, rebased or squashed.
@@ -198,9 +220,9 @@ class WorktreeState:
         return os.path.realpath(os.path.join(path, answer))
 
 
-def _changes(path: str, generated: Mapping[str, list[int]]) -> str:
+def _changes(path: str, generated: Mapping[str, list[int]], *, ignored: bool = True) -> str:
     """Return what in a worktree's files, or in those of a submodule, is in no commit and was not generated, or ""."""
-    if found := _not_committed(path, generated, "--ignored"):
+    if found := _not_committed(path, generated, "--ignored" if ignored else "--ignored=no"):
         return found
     submodules = []
     for entry in filter(None, git(path, "ls-files", "-v", "--stage", "-z").split("\0")):
@@ -214,10 +236,10 @@ def _changes(path: str, generated: Mapping[str, list[int]]) -> str:
         if mode == GITLINK and os.path.isdir(file) and os.listdir(file):
             if not os.path.isfile(os.path.join(file, ".git")):
                 return f"the submodule {name!r} has files"
-            if inner := _changes(file, {}):
+            if inner := _changes(file, {}, ignored=ignored):
                 return f"in the submodule {name!r} {inner}"
             submodules.append(file)
-    for folder, folders, files in os.walk(path):
+    for folder, folders, files in os.walk(path) if ignored else ():
         folders[:] = [name for name in folders if os.path.join(folder, name) not in submodules]
         if folder != path and ".git" in (*folders, *files):  # `git status` never looks at it
             return f"{os.path.relpath(folder, path)!r} has a .git of its own"
