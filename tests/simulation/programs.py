@@ -27,7 +27,13 @@ from tests.simulation.services import SimServices
 from tests.simulation.tracker import BD_TIMEOUT, SimBd, SimRevision, SimWriter
 from tests.simulation.world import ASSIGNEE
 
-UNREPORTED = ("accept", "give back the charge of", "record the result of", "note the record of")
+UNREPORTED = (
+    "accept",
+    "give back the charge of",
+    "record the result of",
+    "note the record of",
+    "note the going job of",
+)
 """Changes that no report names, but the log: they leave the status of the bead as it is.
 
 The note of a record may be written in a later cycle than the one that reports the record.
