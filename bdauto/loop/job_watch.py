@@ -82,7 +82,7 @@ class JobWatch:
 
     def _find(self, runner: "Runner") -> None:
         with contextlib.suppress(ServiceError):  # status names it
-            self._running = frozenset(one.job for one in runner.running_jobs())
+            self._running |= {one.job for one in runner.running_jobs()}  # an end that is not told yet stays
 
     def ended(self, runner: "Runner") -> bool:
         """Return whether a job that is known to run on this machine has ended. Each end is told once."""

@@ -66,6 +66,25 @@ def test_the_end_of_a_job_is_swept_within_a_second_and_its_slot_is_used(
     assert [at for at in here.cycles if 200 <= at < 201]
 
 
+def test_the_end_of_a_job_during_a_cycle_that_starts_another_is_not_lost(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = make(row("x-1"), row("x-2", created_at=NOW), health=[{"busy": False, "active": 0, "capacity": 2}])
+    machine, services = Machine(here, monkeypatch), here.board.services(agent=True)()
+    start = services.start
+
+    def ends_meanwhile(bead: Any, attempt: str) -> Any:
+        if here.board.posts:
+            machine.over.add("job-1")
+            here.board.jobs["job-1"] = "completed"
+        return start(bead, attempt)
+
+    monkeypatch.setattr(services, "start", ends_meanwhile)
+    here.board.jobs |= {"job-1": "running", "job-2": "running"}
+    here.run(100, watch=True, agent=True, reap_every=timedelta(hours=1))
+    assert [told["job"] for _, _, told in here.said("result")] == ["job-1"]
+
+
 @pytest.mark.parametrize(("actor", "stopped"), [("ada", [("job-1", "ada set the bead to deferred")]), ("agent", [])])
 def test_a_change_by_somebody_else_stops_the_job_at_once(
     make: Make, monkeypatch: pytest.MonkeyPatch, actor: str, stopped: list[tuple[str, str]]
