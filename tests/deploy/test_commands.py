@@ -46,6 +46,9 @@ def parse(arguments: list[str]) -> None:
         }
         assert name in known, f"bdauto has no {name}"
         return
+    if name == "help":
+        assert set(rest) <= {"COMMAND", *group.commands}, rest
+        return
     assert name in group.commands, f"bdauto has no command {name}"
     command = group.commands[name]
     if rest != ["--help"]:

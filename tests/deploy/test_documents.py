@@ -59,7 +59,7 @@ def named(path: Path) -> set[str]:
 def test_the_files_that_are_named_exist(path: Path) -> None:
     if path.name == HISTORY:
         return
-    for name in sorted(named(path)):
+    for name in sorted(name for name in named(path) if not name.startswith("build/")):  # what `make` writes
         places = (ROOT, ROOT / "bdauto", ROOT / "tests", path.parent)
         inside = [] if "/" in name else [*(ROOT / "bdauto").rglob(name), *(ROOT / "tests").rglob(name)]
         assert inside or any((place / name).exists() for place in places), f"{name} does not exist"
