@@ -36,7 +36,7 @@ def times_chart(days: Mapping[str, Figures]) -> Markup:
     times = [_minutes(time) for day in days.values() for time in (day.waiting.p90, day.running.p90)]
     labels = _powers(max((minutes for minutes in times if minutes), default=1))
     low = LEAST / 2  # waiting takes seconds and running minutes: on a linear axis it is not seen
-    axis = {"logarithmic": True, "zero": low, "y_labels": labels, "range": (low, labels[-1])}
+    axis = {"logarithmic": True, "zero": low, "y_labels": labels, "range": (low, 1.5 * labels[-1])}
     chart = _chart(pygal.Bar, days, lambda minutes: f"{minutes:.4g}m", **axis)
     chart.add("waiting", [_minutes(day.waiting.p90) for day in days.values()])
     chart.add("running", [_minutes(day.running.p90) for day in days.values()])

@@ -36,8 +36,9 @@ def locked(name: str) -> dict[str, str]:
                 *project()["project"]["dependencies"],
                 *(
                     requirement
-                    for extra in ("metrics", "notify", "watch", "web")
-                    for requirement in project()["project"]["optional-dependencies"][extra]
+                    for extra, requirements in project()["project"]["optional-dependencies"].items()
+                    for requirement in requirements
+                    if extra != "all"
                 ),
             ],
         ),
