@@ -7,12 +7,12 @@ from bdauto.agents.runner_status import RunnerStatus
 from bdauto.bd.command import PAGE
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import Gate, Known
-from bdauto.controllers.reaper import Reaper
 from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.bead import BeadList
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.errors import AgentsDie, BdError
 from bdauto.loop.job_watch import JobWatch
+from bdauto.loop.lane_sweeps import LaneSweeps
 from bdauto.loop.lane_telemetry import LaneTelemetry
 from bdauto.loop.loop_context import Lane, LoopContext, Turn
 from bdauto.loop.pause_monitor import PauseMonitor
@@ -23,9 +23,6 @@ from bdauto.loop.starvation import dispatched
 if TYPE_CHECKING:
     from bdauto.agents.capacity import Capacity
     from bdauto.agents.runner import Runner
-
-SWEEP = timedelta(hours=1)
-"""How often a lane is swept though no bead of it is known to be in progress."""
 
 
 class LaneWorker:
@@ -43,13 +40,12 @@ class LaneWorker:
         self._pauses = PauseMonitor(lane.bd, runtime.now, lane.dispatch, context.telemetry, self.schedule.reset)
         self._telemetry = LaneTelemetry(lane, context, self._pauses)
         self._jobs = JobWatch(lane, context, self._pauses)
+        self._sweeps = LaneSweeps(lane, context, self._jobs, self._probation)
         self._runner: Runner | None = None
         self._capacity: Capacity | None = None
         self._resting = False
         self._next_at: datetime | None = None
-        self._nothing_to_reap: tuple[str | None, float] = (None, 0.0)
         self._looked = datetime.min.replace(tzinfo=UTC)
-        self._soon: float | None = None
         self._freed = False
 
     @property
@@ -185,48 +181,19 @@ class LaneWorker:
 
     def _reap(self) -> None:
         runtime, started = self._context.runtime, self._context.runtime.monotonic()
-        if self._may_skip_sweep():
+        if self._sweeps.may_skip():
             report = Report("reap", Outcome.idle, self._lane.reap.dry_run)
             self._telemetry.swept(report)
             self.reaping.due = started + self.schedule.after_reap(report)
             return
         with self._context.stop.interruptible():
-            report = self._failed_start("reap", self._lane.reap.dry_run) or self._sweep()
+            report = self._failed_start("reap", self._lane.reap.dry_run) or self._sweeps.sweep()
         self._telemetry.note(report, runtime.monotonic() - started)
         usual = self.schedule.after_reap(report)
-        self.reaping.due = runtime.monotonic() + min(usual, usual if self._soon is None else self._soon)
+        self.reaping.due = runtime.monotonic() + min(usual, usual if self._sweeps.soon is None else self._sweeps.soon)
         if self._freed:  # a slot is free
             self._freed = False
             self.dispatching.by(runtime.monotonic())
             self._context.slot_freed()
         self.dispatching.by(runtime.monotonic() + self._jobs.next_look)
         self._telemetry.refresh(report)
-
-    def _may_skip_sweep(self) -> bool:
-        """Whether nothing was in progress in the last sweep, not long ago, and the tracker has not changed since."""
-        revision, swept = self._nothing_to_reap
-        lately = self._context.runtime.monotonic() - swept < SWEEP.total_seconds()
-        return revision is not None and lately and self._context.watcher.now() == revision
-
-    def _sweep(self) -> Report:
-        lane, context = self._lane, self._context
-        revision, began = context.watcher.now(), context.runtime.monotonic()
-        runner, checking = lane.agent if lane.agent().knows_jobs else None, lane.agent().checking
-        report = Reaper(lane.bd, context.writer(), runner, lane.reap, context.runtime, self._jobs.reconciler).sweep()
-        context.bd_used("reap", report.error)
-        self._wait_for_life(report)
-        empty = report.outcome is Outcome.idle and not report.beads and not report.unrecorded
-        self._nothing_to_reap = (revision if empty and not checking else None, began)
-        if runner and report.outcome is not Outcome.paused and not isinstance(report.error, AgentsDie):
-            context.health.jobs(report.error)
-        self._soon = self._jobs.swept(report, lane.agent())
-        return report
-
-    def _wait_for_life(self, report: Report) -> None:
-        """Learn from a sweep which agents live. The beads that it did not find in progress are read for that."""
-        unlisted, others = self._probation.unlisted(report), BeadList(())
-        try:
-            others = self._lane.bd.read(unlisted).result() if unlisted else others
-        except BdError as error:
-            self._context.bd_used("reap", error)
-        self._probation.swept(report, others.beads)

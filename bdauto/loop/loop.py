@@ -13,6 +13,7 @@ from bdauto.log import about
 from bdauto.loop.dependency_health import DependencyHealth
 from bdauto.loop.job_watch import INTERVAL
 from bdauto.loop.lane import LaneWorker
+from bdauto.loop.lane_group import LaneGroup
 from bdauto.loop.loop_context import Lane, LoopContext, ShowQueue, Turn
 from bdauto.loop.shared_page import SharedPage
 from bdauto.loop.shutdown import Stop, Stopped
@@ -21,8 +22,6 @@ from bdauto.telemetry.recorder import Telemetry
 
 ALIVE_INTERVALS = 3
 """The loop is stalled after this many intervals, or this many times the longest call, without a sign of life."""
-BACK_OFF = 9
-"""How many times as long as a turn that failed its tracker is left alone, where there are others."""
 PUBLISH = timedelta(seconds=15)
 """How often the metrics are pushed: as often as scrapers usually read them."""
 
@@ -58,6 +57,7 @@ class Loop:
         self._moved()
         self._contexts = [self._context(lane) for lane in self.lanes]
         self._workers = [LaneWorker(lane, context) for lane, context in zip(self.lanes, self._contexts, strict=True)]
+        self._group = LaneGroup(self.lanes, self._contexts, self._workers, self.runtime)
         self._turns = [(turn, number) for number, worker in enumerate(self._workers) for turn in worker.turns]
         for lane in self.lanes:
             lane.bd.call_ended = self._call_ended
@@ -73,14 +73,14 @@ class Loop:
             self.stop,
             telemetry,
             watcher,
-            DependencyHealth(telemetry, self.runtime, lambda: self._recovered(lane)),
+            DependencyHealth(telemetry, self.runtime, lambda: self._group.recovered(lane)),
             self._call_ended,
             self.counting,
             self.show_queue,
             self._pages.setdefault((id(watcher), lane.bd.assignee), SharedPage()),
             alone=len(self._watchers) == 1,
-            slot_freed=self._slot_freed,
-            held=lambda: self._held(lane),
+            slot_freed=lambda: self._group.slot_freed(),
+            held=lambda: self._group.held(lane),
         )
 
     def run(self) -> None:
@@ -93,7 +93,7 @@ class Loop:
                 with contextlib.suppress(Stopped), about(lane=self._name(number)):
                     began = self.runtime.monotonic()
                     turn.take()
-                    self._back_off(number, began)
+                    self._group.back_off(number, began)
                     self._publish()
                 process.reap_orphans()
         for context in self._contexts:
@@ -113,35 +113,6 @@ class Loop:
         now = self.runtime.monotonic()
         due = [turn for turn in self._turns if turn[0].due <= now] if len(self.lanes) > 1 else []
         return min(due or self._turns, key=lambda turn: (turn[0].served if due else 0.0, turn[0].due))
-
-    def _back_off(self, number: int, began: float) -> None:
-        """After a turn that bd has failed, leave its tracker alone for a while, so that it does not hold up the others.
-
-        Of its lanes, the one that failed tries it first. It waits nine times as long as the turn took, at least.
-        """
-        failed = self._contexts[number]
-        if failed.alone or not failed.health.bd_fails:
-            return
-        now = self.runtime.monotonic()
-        again = max(self._workers[number].dispatching.due, now + BACK_OFF * (now - began))
-        for context, worker in zip(self._contexts, self._workers, strict=True):
-            if context.watcher is failed.watcher:
-                for turn in worker.turns:
-                    turn.due = max(turn.due, again)
-
-    def _slot_freed(self) -> None:
-        """Let each lane that waits for a slot look at once: they share what stands at the top of the file."""
-        now = self.runtime.monotonic()
-        for worker in self._workers:
-            if not worker.resting:
-                worker.dispatching.by(now)
-
-    def _held(self, lane: Lane) -> None:
-        """Let the fallback of a lane that cannot dispatch look at once."""
-        fallback = next((rule.fallback for rule in lane.bd.lanes.rules if rule.name == lane.bd.lane), "")
-        for other, worker in zip(self.lanes, self._workers, strict=True):
-            if fallback and other.bd.lane == fallback:
-                worker.dispatching.by(self.runtime.monotonic())
 
     def alive(self) -> bool:
         """Return True unless the loop is stalled. Other threads may call this."""
@@ -214,15 +185,6 @@ class Loop:
     def _call_ended(self) -> None:
         """Note a sign of life within a turn. The threads that ask about jobs call this, too."""
         self._moved(max(worker.longest_call for worker in self._workers).total_seconds())
-
-    def _recovered(self, lane: Lane) -> None:
-        """Return to the intervals after an outage. Lanes of the same tracker have waited for its end, too."""
-        now = self.runtime.monotonic()
-        for other, context, worker in zip(self.lanes, self._contexts, self._workers, strict=True):
-            if context.watcher is (lane.watcher or self.watcher):
-                worker.schedule.reset()
-                if other is not lane and not context.alone:
-                    worker.dispatching.by(now)
 
     def _publish(self) -> None:
         now = self.runtime.monotonic()
