@@ -5,6 +5,7 @@ It takes the events of the log. Where stderr is no terminal there is none of thi
 
 import logging
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -92,10 +93,12 @@ class Screen(logging.Handler):
         self._titles: dict[str, str] = {}
         self._ends: dict[str, tuple[str, str]] = {}
         """How the jobs of beads ended, and their cost, until a sweep says what becomes of the bead."""
-        self._queue: tuple[Mapping[str, int], Figures] | None = None
+        self._queues: dict[str, tuple[Mapping[str, int], Figures]] = {}
         self._log = log.Formatter(log.LogFormat.text)
         self._unicode = console.encoding.lower().startswith("utf")
         self._live: Live | None = None
+        self._lane = ""
+        """The lane of the event that is shown, "" where there is one lane."""
 
     def __enter__(self) -> "Screen":
         if self._console.is_terminal and not self._console.is_dumb_terminal:
@@ -124,9 +127,9 @@ class Screen(logging.Handler):
         except Exception:  # what is shown decides nothing
             self.handleError(record)
 
-    def show_queue(self, found: Snapshot, today: Figures) -> None:
-        """Take note of the queue and of what today's runs came to."""
-        self._queue = found.counts, today
+    def show_queue(self, lane: str, found: Snapshot, today: Figures) -> None:
+        """Take note of a lane's queue and of what its runs of today came to."""
+        self._queues[lane] = found.counts, today
 
     def goodbye(self, beads: Collection[str]) -> None:
         """Say which jobs go on, and what can be done about them."""
@@ -146,10 +149,13 @@ class Screen(logging.Handler):
         bead = str(fields.get("bead", ""))
         if bead and "title_" in aside:
             self._titles[bead] = aside["title_"]
+        self._lane = clean(str(fields.get("lane", "")))
         self._follow(name, bead, has_job=bool(fields.get("job")))
         if name == "start" and not self._verbose:
             version, assignee = fields.get("version"), fields.get("assignee", "agent")
-            return self._line(" ", "", Text(f"bdauto {version} takes the beads of {assignee}. Ctrl-C ends it.", "dim"))
+            lane = f"lane {clean(str(fields['lane']))} of " if "lane" in fields else ""
+            words = f"{lane}bdauto {version} takes the beads of {assignee}. Ctrl-C ends it."
+            return self._line(" ", "", Text(words, "dim"))
         if name == "result" and bead:
             return self._result(bead, fields, str(aside.get("how_", "")))
         if name in BEADS and bead:
@@ -191,7 +197,8 @@ class Screen(logging.Handler):
             self.running.pop(bead, None)
 
     def _about(self, bead: str, words: str, style: str) -> Text:
-        return Text.assemble((clean(bead), "cyan"), " ", self._title(bead), " ", (words, style))
+        lane = f" ({self._lane})" if self._lane else ""
+        return Text.assemble((clean(bead), "cyan"), (lane, "dim"), " ", self._title(bead), " ", (words, style))
 
     def _title(self, bead: str) -> Text:
         """Return a bead's title. A mark behind one that runs from right to left keeps what follows in its place."""
@@ -212,13 +219,14 @@ class Screen(logging.Handler):
 
     def _last_line(self) -> Text:
         parts = [f"{len(self.running)} running"]
-        if self._queue:
-            counts, today = self._queue
-            stuck = counts["blocked"] + counts["quarantined"]
-            parts += [f"{counts[state]} {state}" for state in ("eligible", "waiting") if counts[state]]
-            parts += [f"{stuck} blocked"] if stuck else []
-            parts += [f"{today.closed} closed today"] if today.closed else []
-            parts += [f"{money(today.cost_usd)} today"] if today.cost_usd else []
+        queues = [*self._queues.values()]
+        counts = sum((Counter(found) for found, _ in queues), Counter[str]())
+        closed, cost = sum(today.closed for _, today in queues), sum(today.cost_usd or 0 for _, today in queues)
+        stuck = counts["blocked"] + counts["quarantined"]
+        parts += [f"{counts[state]} {state}" for state in ("eligible", "waiting") if counts[state]]
+        parts += [f"{stuck} blocked"] if stuck else []
+        parts += [f"{closed} closed today"] if closed else []
+        parts += [f"{money(cost)} today"] if cost else []
         if self.next_look:
             left = self.next_look()
             parts.append(f"next look in {format_age(timedelta(seconds=left))}" if left >= 1 else "looking")

@@ -126,7 +126,7 @@ class LaneTelemetry:
         if self._context.show_queue:
             now = self._runtime.now()
             changed = lane.bd.changed_since(midnight(now)).result().beads
-            self._context.show_queue(found, figures_since(midnight(now), changed, lane.bd.assignee, now))
+            self._context.show_queue(lane.bd.lane, found, figures_since(midnight(now), changed, lane.bd.assignee, now))
 
 
 class _Warnings:

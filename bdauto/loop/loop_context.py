@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bdauto.diagnostics.snapshot import Snapshot
     from bdauto.domain.figures import Figures
 
-ShowQueue = Callable[["Snapshot", "Figures"], None]
+ShowQueue = Callable[[str, "Snapshot", "Figures"], None]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from bdauto.clock import Runtime
 from bdauto.controllers.told import digest_is_due, take_news
 from bdauto.diagnostics.digest import digest
 from bdauto.diagnostics.needs import LIMIT, SUSPENDED, as_messages, gather_needs, limit_reached
+from bdauto.domain.defaults import DEFAULT_LANE
 from bdauto.domain.limits import outside_hours
 from bdauto.domain.messages import Topic
 from bdauto.domain.outcome import BeadOutcome, Outcome, Report
@@ -73,10 +74,15 @@ class Messenger:
         )
         self._digested = day
         for message in as_messages([need for need in needs if need.key in news.causes]):
-            self._telemetry.tell(*message)
+            self._tell(*message)
         if news.over:
             self._telemetry.tell(
                 Topic.suspended, "dispatching goes on", "An agent works again, or somebody resumed it."
             )
         if news.digest and summary:
-            self._telemetry.tell(Topic.digest, *summary)
+            self._tell(Topic.digest, *summary)
+
+    def _tell(self, topic: Topic, title: str, text: str) -> None:
+        """Send a message, which names its lane unless that is the only one."""
+        lane = "" if self._bd.lane == DEFAULT_LANE else f"{self._bd.lane}: "
+        self._telemetry.tell(topic, f"{lane}{title}", text)

@@ -171,6 +171,12 @@ def test_queues_of_other_people_are_kept_apart() -> None:
     assert key in there.store
 
 
+def test_a_message_names_its_lane() -> None:
+    there = tracker(blocked("x-1"))
+    there.lane = "night"
+    assert titles(Process(there).look()) == ["night: x-1 (title of x-1) is blocked"]
+
+
 @pytest.mark.parametrize("value", ["no json", "[]", '{"causes": 3}', '{"digest": "9999-12-31"}', "{" * 10_000])
 def test_what_others_wrote_there_stops_nothing(value: str) -> None:
     there = tracker(blocked("x-1"))

@@ -112,11 +112,25 @@ def test_the_last_line() -> None:
     assert there.last_line == "1 running"
     blocked = (bead("bd-3", status="blocked"),)
     found = Snapshot(NOW, two_services(), (), (), (), (), blocked, (), timedelta(minutes=30))
-    there.screen.show_queue(found, Figures(closed=7, cost_usd=3.1))
+    there.screen.show_queue("default", found, Figures(closed=7, cost_usd=3.1))
     there.screen.next_look = lambda: 12.4
     assert there.last_line == "1 running · 1 blocked · 7 closed today · $3.10 today · next look in 12s"
     end("closed")
     assert there.last_line.startswith("0 running")
+
+
+def test_several_lanes_are_named_and_counted_together() -> None:
+    there = Terminal()
+    log.event("start", version="1.2", lane="night", assignee="owl")
+    log.event("dispatched", bead="bd-12", job="w1", lane="night", title_="Fix login")
+    assert there.lines == [
+        "22:35:46   lane night of bdauto 1.2 takes the beads of owl. Ctrl-C ends it.",
+        "22:35:46 ● bd-12 (night) Fix login started",
+    ]
+    found = Snapshot(NOW, two_services(), (), (), (), (), (bead("bd-3", status="blocked"),), (), timedelta(minutes=30))
+    for lane in ("day", "night"):
+        there.screen.show_queue(lane, found, Figures(closed=2, cost_usd=1.25))
+    assert there.last_line == "1 running · 2 blocked · 4 closed today · $2.50 today"
 
 
 def test_beads_that_a_sweep_finds_at_work_are_running() -> None:
