@@ -147,6 +147,9 @@ class FakeKubernetes:
     def _control(self) -> None:
         """Do what the Job and the TTL controllers do."""
         now = self.now()
+        of_jobs: dict[str, list[Object]] = {}
+        for pod in self.pods.values():
+            of_jobs.setdefault(_job_of(pod), []).append(pod)
         for name, job in [] if self.frozen else [*self.jobs.items()]:
             spec, status = job["spec"], job["status"]
             if _finished(job):
@@ -166,11 +169,10 @@ class FakeKubernetes:
                 self.pods = {pod: one for pod, one in self.pods.items() if _job_of(one) != name}
                 _end(job, "Failed", "DeadlineExceeded", now)
                 continue
-            self._pods_of(name, job, now)
+            self._pods_of(name, job, of_jobs.get(name, []), now)
 
-    def _pods_of(self, name: str, job: Object, now: datetime) -> None:
+    def _pods_of(self, name: str, job: Object, own: list[Object], now: datetime) -> None:
         status = job["status"]
-        own = [pod for pod in self.pods.values() if _job_of(pod) == name]
         phases = [pod["status"]["phase"] for pod in own]
         if not own and status.get("had"):
             _end(job, "Failed", "BackoffLimitExceeded", now)

@@ -33,6 +33,7 @@ class RealKubernetes:
 
     def apply(self, thing: Object) -> None:
         """Create or change an object."""
+        thing = {**thing, "metadata": {name: one for name, one in thing["metadata"].items() if name != "uid"}}
         self.kubectl("apply", "-f", "-", given=json.dumps(thing))
 
     def all_pods(self) -> list[Object]:

@@ -6,6 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from bdauto.agents.answers import Refused
 from bdauto.agents.kubernetes import message
 from bdauto.agents.kubernetes.runner import KubernetesAgent
 from bdauto.agents.named_jobs import Patience, job_in_the_way
@@ -16,7 +17,7 @@ from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import ReapSettings
 from bdauto.errors import ServiceDown
-from tests.support.fake_kubernetes import Object
+from tests.support.fake_kubernetes import Failure, Object
 from tests.support.fakes import NOW, Tracker, bead, row
 from tests.support.kubernetes import World, world
 
@@ -352,3 +353,64 @@ def test_the_log_is_shown_as_it_comes_and_no_line_twice(world: World) -> None:
     assert (b"".join(source.read()), source.state()) == (b"three\n", "running")
     world.end_pod()
     assert source.state() == "completed"
+
+
+def test_a_job_that_was_just_started_has_not_ended(world: World) -> None:
+    """A look from before its start must not serve."""
+    started(world)
+    assert world.agent.ended({"w1"}) == set()
+    world.agent.start(bead("x-2"), "w2")
+    assert world.agent.ended({"w1", "w2"}) == set()
+    assert {one.job for one in world.agent.running_jobs()} == {"w1", "w2"}
+
+
+def test_a_job_that_cannot_begin_wakes_the_loop_once(world: World) -> None:
+    """If it cannot be ended either, sweep must not follow sweep."""
+    started(world)
+    world.api.write_pod(world.pod(), waiting("InvalidImageName"))
+    world.api.denied.add("patch jobs")
+    assert [world.agent.ended({"w1"}) for _ in range(3)] == [{"w1"}, set(), set()]
+
+
+def test_the_time_until_a_pod_runs_is_not_the_agent_s(world: World) -> None:
+    """Else an agent whose image was pulled for ten minutes would be ended by Kubernetes, and its figures be lost."""
+    started(world)
+    spec = world.api.jobs["bdauto-w1"]["spec"]
+    assert spec["activeDeadlineSeconds"] == (45 + 15 + 2) * 60
+    [container] = spec["template"]["spec"]["containers"]
+    assert {"name": "BDAUTO_AGENT_TIMEOUT", "value": "2700s"} in container["env"]
+
+
+def test_hostile_words_of_the_api_stay_on_one_bounded_line(world: World) -> None:
+    world.api.refuse = Failure(422, "Invalid\n", "\x1b[2J" + "\u202e\n" * 9 + "x" * 9000)
+    answer = world.agent.start(bead("x-1"), "w1")
+    assert isinstance(answer, Refused)
+    assert answer.error.isprintable()
+    assert len(answer.error) <= 300
+
+
+def test_many_beads_through_a_tenth_of_slots_cost_few_calls_each(world: World) -> None:
+    """By the steps of `run`: a cycle, the watch of its jobs, and two sweeps, the second of which marks the ends."""
+    agent = world.another(agent_slots=10)
+    left, running = [bead(f"x-{number}") for number in range(100)], dict[str, Any]()
+    while left or running:
+        agent.check_start()
+        for _ in range(min(agent.status().free or 0, len(left))):
+            one, attempt = left.pop(), f"w{len(left)}"
+            assert agent.jobs_of(one) == []
+            agent.start(one, attempt)
+            running[attempt] = world.claimed(one.id, attempt)
+        agent.running_jobs()
+        for attempt in [*running][:5]:
+            world.run_pod(attempt)
+            world.end_pod(attempt)
+        world.clock.sleep(6)
+        over = agent.ended([*running])
+        for _ in range(2):
+            assert len(agent.evidence([*running.values()])[0].ends) == len(over)
+            for _, run in agent.unrecorded():
+                agent.mark_recorded(run.attempt, deleted=False)
+                running.pop(run.attempt)
+                over.discard(run.attempt)
+            agent.running_jobs()
+    assert len(world.api.requests) / 100 < 6, "a list of the bead's Jobs, its start, its pod, its mark, and the looks"

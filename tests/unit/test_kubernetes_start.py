@@ -25,6 +25,7 @@ __all__ = ["world"]
 
 def made(of: Object | None = None, **given: Any) -> Object:
     plain: dict[str, Any] = {"tracker": "t", "bead": "x-1", "attempt": "w1", "assignee": "agent", "prompt": "do it"}
+    plain["pending_timeout"] = timedelta(minutes=15)
     return job_of(of or template(), **({**plain, "agent_timeout": timedelta(minutes=45)} | given))
 
 
@@ -80,7 +81,7 @@ def test_what_the_template_says_stays() -> None:
     env = [(one["name"], one.get("value")) for one in spec["spec"]["containers"][0]["env"]]
     assert ("BEAD_ID", "old") not in env
     assert ("KEY", "k") in env
-    assert ("BDAUTO_AGENT_TIMEOUT", "600s") in env, "its entry ends the agent before Kubernetes ends the pod"
+    assert ("BDAUTO_AGENT_TIMEOUT", "480s") in env, "its entry ends the agent before Kubernetes ends the pod"
 
 
 REFUSED: list[tuple[str, Callable[[Object], Any], str]] = [

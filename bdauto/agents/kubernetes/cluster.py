@@ -69,6 +69,10 @@ class Cluster:
         self.namespace = self._client.namespace
         self.calls = 0
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     def cron_job(self, name: str) -> Object | None:
         """Return a CronJob, None if there is none."""
         return self._get(_CronJob, name)

@@ -14,7 +14,6 @@ from bdauto.agents.kubernetes.evidence import (
     by_attempt,
     end_of,
     event_words,
-    overdue,
     read_job,
     read_pod,
     state_of,
@@ -64,7 +63,7 @@ class Look(msgspec.Struct, frozen=True):
     """Two lists of the API: the Jobs whose ends are not recorded, and the pods that may run, both by attempt."""
 
     at: float
-    jobs: Mapping[str, JobView]
+    jobs: dict[str, JobView]
     pods: Mapping[str, PodView]
 
 
@@ -89,6 +88,7 @@ class KubernetesJobs(Runner):
         self._looked: Look | None = None
         self._of_bead: tuple[float, Mapping[str, JobView]] = (-SHORT, {})
         self._ends: dict[str, Run] = {}
+        self._told: set[str] = set()
 
     @property
     def knows_jobs(self) -> bool:
@@ -188,14 +188,13 @@ class KubernetesJobs(Runner):
         return None if view is None or view.tombstone else state_of(view, None)
 
     def ended(self, jobs: Collection[str]) -> set[str]:
-        """Return those of these jobs that have ended, or must be. The look may be some seconds old."""
+        """Return those of these jobs that have ended, and once those that cannot begin. The look may be seconds old."""
         with contextlib.suppress(ServiceError):
-            look, now = self._look(LOOK_AGE), self._runtime.now()
-            seen = {job: look.jobs.get(job) for job in jobs}
-            over = {job for job, view in seen.items() if view is None or view.over}
-            limit = self.settings.pending_timeout
-            late = {job for job, view in seen.items() if view and overdue(view, look.pods.get(job), now, limit)}
-            return over | late
+            look = self._look(LOOK_AGE)
+            over = {job for job in jobs if (view := look.jobs.get(job)) is None or view.over}
+            hopeless = {job for job in jobs if (pod := look.pods.get(job)) and pod.hopeless} - self._told
+            self._told |= hopeless
+            return over | hopeless
         return set()
 
     def jobs_of(self, bead: Bead) -> list[str]:

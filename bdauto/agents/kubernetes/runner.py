@@ -108,8 +108,9 @@ class KubernetesAgent(KubernetesJobs):
             found = self._known_template()
         except ServiceDown as error:
             raise UsageError(f"no claim is made: {error.message}", hint=error.hint) from None
-        longest = timedelta(seconds=template.deadline_of(found, self.settings.agent_timeout))
-        return Place(self._place_id(found), self._host, longest + self.settings.pending_timeout)
+        limits = self.settings.agent_timeout + self.settings.pending_timeout
+        longest = timedelta(seconds=template.deadline_of(found, limits))
+        return Place(self._place_id(found), self._host, longest)
 
     def _place_id(self, found: Object) -> str:
         return f"k8s-{str(found.get('metadata', {}).get('uid') or self.name)[:60]}"
@@ -142,7 +143,9 @@ class KubernetesAgent(KubernetesJobs):
             job = self._job(bead, attempt)
         except BdautoError as error:
             return NotStarted(str(error))
-        return start(self.cluster, job, self._runtime)
+        answer = start(self.cluster, job, self._runtime)
+        self._looked = None  # it does not have this Job
+        return answer
 
     def _job(self, bead: Bead, attempt: str) -> Object:
         return template.job_of(
@@ -153,6 +156,7 @@ class KubernetesAgent(KubernetesJobs):
             assignee=self._assignee,
             prompt=self.prompt(bead, attempt),
             agent_timeout=self.settings.agent_timeout,
+            pending_timeout=self.settings.pending_timeout,
         )
 
     def mark_recorded(self, job: str, *, deleted: bool) -> None:
@@ -163,6 +167,8 @@ class KubernetesAgent(KubernetesJobs):
         with contextlib.suppress(ServiceError):  # the next sweep repeats it
             self.cluster.patch_job(template.job_name(job), patch)
             self._ends.pop(job, None)
+            if self._looked:
+                self._looked.jobs.pop(job, None)
 
     def running_jobs(self) -> list[RunningJob]:
         """Return the Jobs of this queue that have not ended, with why they must. Raises ServiceError."""

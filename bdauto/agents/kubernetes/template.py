@@ -89,10 +89,13 @@ def check_template(template: Object, name: str) -> None:
         raise UsageError(f"--kubernetes-template {name}: {why}", hint="change the CronJob")
 
 
-def deadline_of(template: Object, agent_timeout: timedelta) -> int:
-    """Return after how many seconds Kubernetes ends a Job: the template's own deadline, else the agent's and MARGIN."""
+def deadline_of(template: Object, limits: timedelta) -> int:
+    """Return after how many seconds Kubernetes ends a Job: the template's own deadline, else `limits` and MARGIN.
+
+    It counts from the Job's start, so the time until its pod runs is a part of it.
+    """
     own = (template["spec"]["jobTemplate"].get("spec") or {}).get("activeDeadlineSeconds")
-    return own if isinstance(own, int) and own > 0 else round((agent_timeout + MARGIN).total_seconds())
+    return own if isinstance(own, int) and own > 0 else round((limits + MARGIN).total_seconds())
 
 
 def job_of(
@@ -104,22 +107,26 @@ def job_of(
     assignee: str,
     prompt: str,
     agent_timeout: timedelta,
+    pending_timeout: timedelta,
 ) -> Object:
-    """Return the Job of an attempt. The template must have passed `check_template`."""
+    """Return the Job of an attempt. The template must have passed `check_template`.
+
+    The entry ends the agent some time before Kubernetes would end the pod, whose figures would be gone.
+    """
     made = copy.deepcopy(template["spec"]["jobTemplate"])
     labels = {TRACKER: short_hash(tracker), ATTEMPT: attempt, BEAD_HASH: short_hash(bead)}
     job, pod = made.setdefault("spec", {}), made["spec"]["template"]
     for field in (*FORCED, "ttlSecondsAfterFinished"):
         job.pop(field, None)
     job |= {"completions": 1, "parallelism": 1, "backoffLimit": 0, "podReplacementPolicy": "Failed"}
-    deadline = deadline_of(template, agent_timeout)
+    deadline = deadline_of(template, agent_timeout + pending_timeout)
     job["activeDeadlineSeconds"] = deadline
     _label(pod, labels, {EVICTABLE: "false"} | (_metadata(pod).get("annotations") or {}) | {PROMPT: prompt})
     spec = pod["spec"]
     spec["restartPolicy"] = "Never"
     spec.setdefault("automountServiceAccountToken", False)
     spec["volumes"] = [*(spec.get("volumes") or ()), _prompt_volume()]
-    limit = min(agent_timeout.total_seconds(), deadline)
+    limit = min(agent_timeout.total_seconds(), max(deadline - MARGIN.total_seconds(), deadline / 2))
     variables = {
         "BEAD_ID": bead,
         "BDAUTO_JOB": attempt,
