@@ -31,6 +31,8 @@ BD, WRITTEN, CPU_SHARE = 15, 64 * 2**10, 0.2
 """What an idle hour may cost: bd processes, bytes written, and CPU seconds as a part of polling's."""
 OWN = "watching a server of its own"
 """The loop whose Dolt server runs on this machine, with its files where bd has them if it starts the server."""
+TEN, LANES_SHARE = "ten lanes", 1.5
+"""The same with ten lanes, and how many times as much CPU time they may take."""
 MEDIAN, TAIL = 1.2, 2.5
 """Seconds from an assignment to its POST that must be reached: the median, and the 99th percentile."""
 
@@ -101,12 +103,20 @@ class Costs:
 class IdleLoop:
     """An idle `bdauto run`, with a Dolt server and a BeadBoard of its own. Without options nothing but the server."""
 
-    def __init__(self, *options: str, own: bool = False) -> None:
-        """Start all of it. With `own` the server's files are where a server that bd starts has them."""
+    def __init__(self, *options: str, own: bool = False, lanes: int = 0) -> None:
+        """Start all of it, with so many `lanes`.
+
+        With `own` the server's files are where a server that bd starts has them.
+        """
         self._stack = contextlib.ExitStack()
         self._world = self._stack.enter_context(dolt_world())
         self._board: FakeBeadBoard = self._stack.enter_context(contextlib.closing(instant_beadboard()))
         stage = Stage(self._world, self._board)
+        if lanes:
+            file = self._world.data.parent / "lanes.toml"
+            file.write_text("".join(f'[lanes.l{number}]\nlabels = ["l{number}"]\n' for number in range(lanes)))
+            file.chmod(0o600)
+            options = (*options, "--config", str(file))
         contender = stage.loop("--listen", f"127.0.0.1:{free_port()}", *options)
         if own:
             place = Path(contender.env["BDAUTO_DB"], "dolt")
@@ -134,6 +144,7 @@ class IdleHour:
     def __init__(self) -> None:
         self._loops = {
             OWN: IdleLoop("--watch", "auto", own=True),
+            TEN: IdleLoop("--watch", "auto", own=True, lanes=10),
             "watching": IdleLoop("--watch", "auto"),
             "polling": IdleLoop("--watch", "off"),
             "nobody": IdleLoop(),
@@ -187,7 +198,7 @@ def written(pid: int) -> int:
 
 def hour_table(found: dict[str, Costs]) -> str:
     """Return the table of an idle hour."""
-    own, watching, polling = (found[name].an_hour() for name in (OWN, "watching", "polling"))
+    own, ten, watching, polling = (found[name].an_hour() for name in (OWN, TEN, "watching", "polling"))
     before = polling.cpu + polling.server
 
     def cpu(costs: Costs) -> str:
@@ -195,11 +206,14 @@ def hour_table(found: dict[str, Costs]) -> str:
         return f"{both:.1f} ({costs.cpu:.1f} + {costs.server:.1f}), {both / before:.2f} × polling"
 
     share = (own.cpu + own.server) / before
+    lanes = (ten.cpu + ten.server) / (own.cpu + own.server)
     rows = [
         ["bd processes", f"≤ {BD}", f"**{own.bd:.0f}**", f"{watching.bd:.0f}", f"{polling.bd:.0f}",
          _reached(own.bd <= BD)],
         ["CPU seconds of bdauto, bd and, as its share, the SQL server", f"≤ {CPU_SHARE} × polling", f"**{cpu(own)}**",
          cpu(watching), f"{before:.1f} ({polling.cpu:.1f} + {polling.server:.1f})", _reached(share <= CPU_SHARE)],
+        ["the same with ten lanes on one tracker", f"≤ {LANES_SHARE} × one", f"**{lanes:.2f} × one**", "", "",
+         _reached(lanes <= LANES_SHARE)],
         ["requests to BeadBoard", "0", f"**{own.requests:.0f}**", f"{watching.requests:.0f}", f"{polling.requests:.0f}",
          _reached(own.requests == 0)],
         ["KiB written by bdauto and bd", f"≤ {WRITTEN // 1024}", f"**{own.written / 1024:.0f}**",

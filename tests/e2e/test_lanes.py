@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bdauto.sandbox import Sandbox
-from tests.support.cli import REAL_FLAVOURS, dispatch, make_world, reap, run, tell
+from tests.support.cli import REAL_FLAVOURS, dispatch, finish, make_world, posted, reap, run, start, tell
 from tests.support.patience import seconds
 from tests.support.running_loop import Loop
 
@@ -33,6 +33,7 @@ def written(tmp_path: Path, text: str, world: Sandbox) -> str:
     stub, close = tmp_path / "stub", f'[ "$1" != dies ] && {world.bd_path} close "$2" -r done'
     stub.write_text(f'#!/bin/sh\necho "$1 $2 $BEADS_ACTOR" >> {tmp_path}/ran\n{close}\n')
     stub.chmod(0o700)
+    text = text.replace("FIRST", str(world.db))
     file = tmp_path / "lanes.toml"
     file.write_text(text.replace("STUB", str(tmp_path / "stub")))
     file.chmod(0o600)
@@ -41,7 +42,7 @@ def written(tmp_path: Path, text: str, world: Sandbox) -> str:
 
 def variables(tmp_path: Path) -> dict[str, Any]:
     """Return the environment: a jobs folder of the test's own, and no BeadBoard."""
-    return {"XDG_STATE_HOME": str(tmp_path / "state"), "BEADBOARD_URL": ""}
+    return {"XDG_STATE_HOME": str(tmp_path / "state"), "BEADBOARD_URL": "", "BDAUTO_DB": ""}
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -53,6 +54,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 FOUR = """
 assignee = "agent"
+db = "FIRST"
 slots = 6
 agent_command = "STUB plain {id}"
 
@@ -86,7 +88,7 @@ def test_each_bead_goes_once_to_its_lane(each: int, request: pytest.FixtureReque
                 wanted[create(first, *options, title=f"{word} {number}")] = word
             wanted[create(second, title=f"web {number}")] = "web"
         loop = Loop(first, "--config", file, "--reap-every", "2s", **variables(tmp_path))
-        wait_until(lambda: len(ran()) >= len(wanted))
+        wait_until(lambda: len(ran()) >= len(wanted) or loop.process.poll() is not None)
         time.sleep(2)
         loop.stop()
         found = ran()
@@ -104,6 +106,7 @@ def create(world: Sandbox, *options: str, title: str = "a bead") -> str:
 
 TWO = """
 assignee = "agent"
+db = "FIRST"
 slots = 2
 trip_after = 1
 
@@ -156,3 +159,25 @@ def test_a_bead_that_no_lane_takes_is_named(tmp_path: Path) -> None:
         assert "In no lane, so not dispatched: 1" in run(world, "status", "--config", file, **state).out
         said = run(world, "explain", bead, "--config", file, **state).out
         assert "no lane takes it: not hard: priority 3 is not 0 or 1, not docs:" in " ".join(said.split())
+
+
+OVERLAPPING = (
+    '[lanes.a]\nlabels = ["docs"]\n[lanes.b]\npriorities = [0, 1]\nfallback = "rest"\n[lanes.rest]\n',
+    "[lanes.x]\npriorities = [0]\n[lanes.rest]\n",
+)
+"""The lanes of two files that take the same beads."""
+
+
+def test_no_bead_is_posted_twice_by_processes_with_other_lanes(tmp_path: Path) -> None:
+    with Sandbox() as world:
+        world.board.capacity = 100
+        beads = [create(world, "-p", str(number % 3), *(["-l", "docs"] * (number % 2))) for number in range(16)]
+        files = []
+        for number, text in enumerate(OVERLAPPING):
+            files.append(tmp_path / f"{number}.toml")
+            files[-1].write_text(text)
+            files[-1].chmod(0o600)
+        processes = [start(world, "dispatch", "--max", "3", "--config", str(files[n % 2])) for n in range(16)]
+        for process in processes:
+            finish(process, world)
+        assert Counter(posted(world)) == Counter(beads), "each once"

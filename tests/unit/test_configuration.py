@@ -645,3 +645,11 @@ def test_show_prints_what_is_different_in_each_lane(
     assert found["hard"]["fallback"] == {"value": "docs", "source": "file", "place": f"{path}:15"}
     assert found["web"]["agent"]["value"] is None
     assert found["web"]["slots"] == {"value": "2", "source": "file", "place": f"{path}:20"}
+
+
+def test_each_file_of_the_documentation_is_right() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    files = [config_file.ConfigFile("f", text) for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
+    assert len(files) >= 5
+    for file in files:
+        assert [*config_keys.mistakes(file), *config_keys.contradictions(file)] == []
