@@ -55,16 +55,33 @@ class Reconciler:
         found = self._bd.read(sorted({one.bead for one in running})).result()
         beads = {bead.id: bead for bead in found.beads}
         known = [one for one in running if one.bead in beads or not found.malformed]
+        known = [one for one in known if one.bead not in beads or self._is_mine(beads[one.bead])]
         changed = sorted({one.bead for one in known if one.bead in beads and self._differs(beads[one.bead], one)})
         edits = recorded_edits(self._bd, changed) if changed else []
         assignee, now = self._bd.assignee, self._runtime.now()
         return [
-            decide(one, beads.get(one.bead), edits, assignee, self._settings, linger=self._linger, now=now)
+            decide(one, bead, edits, assignee, self._wanted(bead, one), linger=self._linger, now=now)
             for one in known
+            for bead in [beads.get(one.bead)]
         ]
 
     def _differs(self, bead: Bead, running: RunningJob) -> bool:
-        return any(differences(bead, running, self._bd.assignee, self._settings))
+        return any(differences(bead, running, self._bd.assignee, self._wanted(bead, running)))
+
+    def _is_mine(self, bead: Bead) -> bool:
+        """Whether this lane looks after the job of a bead: no other lane has claimed that."""
+        return not bead.record.attempt or self._bd.lanes.claimed(bead)
+
+    def _wanted(self, bead: Bead | None, running: RunningJob) -> DispatchSettings | None:
+        """Return the settings by which the bead was chosen. They may be those of a lane that falls back on this one."""
+        if self._settings is None or bead is None:
+            return self._settings
+        others = [path[0].wants for path in self._bd.lanes.fallen_back()]
+        for settings in (self._settings, *others) if others else ():
+            found = differences(bead, running, self._bd.assignee, settings)
+            if not any(one.field in ("label", "issue_type") for one in found):
+                return settings
+        return self._settings
 
     def _act(self, runner: "Runner", decision: Decision) -> BeadReport | None:
         """Carry out a decision. Return a report of it if it is worth one."""

@@ -107,7 +107,12 @@ def _queue(bd: Bd, settings: DispatchSettings, now: datetime) -> Iterator[Check]
     except BdError as error:
         yield unchecked("queue", str(error))
         return
-    assignee = bd.settings.assignee
+    assignee, lanes = bd.settings.assignee, bd.lanes
+    if homeless := [bead.id for bead in beads if lanes.rules and lanes.of(bead) is None]:
+        more = f" and {len(homeless) - 3} more" if len(homeless) > 3 else ""
+        hint = "see `bdauto explain` on one of them, and add a lane"
+        yield warn("lanes", f"no lane takes {', '.join(homeless[:3])}{more}: not dispatched", hint)
+    beads = [bead for bead in beads if lanes.has(bead)]
     if why := why_nothing_goes([verdict(bead, True, assignee, settings, now) for bead in beads]):
         yield warn("queue", f"nothing can be dispatched: {why}")
 

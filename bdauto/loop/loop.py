@@ -106,13 +106,15 @@ class Loop:
         return self.lanes[number].bd.lane if len(self.lanes) > 1 else ""
 
     def _next_turn(self) -> tuple[Turn, int]:
-        """Return the turn that is taken next, with the number of its lane.
+        """Return the turn that is taken next, with the number of its lane: the one that is due first.
 
-        Of those of several lanes that are due, it is that of the lane that has not dispatched for the longest time.
+        If several lanes may dispatch, it is that of the lane that has not dispatched for the longest time.
         """
-        now = self.runtime.monotonic()
-        due = [turn for turn in self._turns if turn[0].due <= now] if len(self.lanes) > 1 else []
-        return min(due or self._turns, key=lambda turn: (turn[0].served if due else 0.0, turn[0].due))
+        now, first = self.runtime.monotonic(), min(self._turns, key=lambda turn: turn[0].due)
+        ready = [(worker.dispatching, number) for number, worker in enumerate(self._workers)]
+        if first not in ready or first[0].due > now:
+            return first
+        return min((turn for turn in ready if turn[0].due <= now), key=lambda turn: (turn[0].served, turn[0].due))
 
     def alive(self) -> bool:
         """Return True unless the loop is stalled. Other threads may call this."""

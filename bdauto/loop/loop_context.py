@@ -88,7 +88,7 @@ class Turn:
     take: Callable[[], None]
     due: float
     served: float = float("-inf")
-    """When it last dispatched a bead. Of the turns of several lanes that are due, that of the longest wait is first."""
+    """When it last dispatched a bead."""
 
     def by(self, moment: float) -> None:
         """Let it be due at this moment, unless it is due before."""

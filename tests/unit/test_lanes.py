@@ -227,3 +227,29 @@ def test_a_tracker_that_is_down_holds_up_no_other(make: Make) -> None:
     scene.run(1800, others=[down], dispatch_every=timedelta(seconds=15), trip_after=0)
     assert len(calls) < 8, "it is left alone nine times as long as it took"
     assert len(scene.board.posts) == 20, "the others go on"
+
+
+def test_sweeps_that_take_long_keep_no_lane_from_dispatching(make: Make) -> None:
+    scene, board = make(*(row(f"x-{number}") for number in range(3))), Board()
+    rules = (LaneRule("a", "agent", DispatchSettings(labels=("a",))), LaneRule("b", "agent", DispatchSettings()))
+    others = lanes(scene, *rules, board=board)
+
+    def slow(verb: str) -> None:
+        scene.clock.time += timedelta(seconds=3 if verb == "list" else 0)
+        if scene.now > 120:  # the loop never waits, which is when the script ends it
+            scene.stop.signal = "SIGTERM"
+
+    scene.tracker.before_read = others[0].bd.before_read = slow  # type: ignore[attr-defined]
+    scene.run(120, others=others, labels=("a",), reap_every=timedelta(seconds=2), dispatch_every=timedelta(seconds=1))
+    assert len(board.posts) == 3
+
+
+def test_of_lanes_that_may_dispatch_the_one_that_waits_longest_is_first(make: Make) -> None:
+    beads = [row(f"x-{number}", labels=["a"]) for number in range(30)] + [row("y-1"), row("y-2")]
+    scene, board = make(*beads), Board()
+    rules = (LaneRule("a", "agent", DispatchSettings(labels=("a",))), LaneRule("b", "agent", DispatchSettings()))
+    others = lanes(scene, *rules, board=board)
+    order: list[str] = []
+    scene.board.posted = board.posted = order.append
+    scene.run(60, others=others, labels=("a",), trip_after=0, dispatch_every=timedelta(seconds=1))
+    assert {"y-1", "y-2"} <= {*order[:8]}, order

@@ -9,7 +9,9 @@ import pytest
 from bdauto.controllers import reconciler
 from bdauto.controllers.reconciler import Reconciler
 from bdauto.domain.edits import Edit
+from bdauto.domain.lanes import LaneRule, Lanes
 from bdauto.domain.reconcile import RunningJob
+from bdauto.domain.settings import DispatchSettings
 from tests.support.fakes import NOW, Board, Clock, Tracker, row
 
 OWN = {"bdauto.attempt": "a1", "bdauto.job": "a1", "bdauto.claimed_at": "2026-04-18T22:30:40Z"}
@@ -71,3 +73,25 @@ def test_every_job_can_be_stopped_without_asking_bd(monkeypatch: pytest.MonkeyPa
     ward.reconciler().look(ward.runner, stop_all="paused by ada")
     assert ward.stopped == [("a1", "paused by ada")]
     assert ward.tracker.reads == []
+
+
+@pytest.mark.parametrize(
+    ("lane", "fields", "stopped"),
+    [
+        ("docs", {"labels": ["docs"]}, False),
+        ("docs", {"labels": []}, True),
+        ("docs", {"labels": [], "issue_type": "bug"}, False),
+        ("bugs", {"labels": []}, False),
+    ],
+    ids=["as it was", "lost its label", "taken for a lane that falls back", "of another lane"],
+)
+def test_a_job_ends_for_what_its_own_lane_wants(
+    lane: str, fields: dict[str, Any], stopped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs, bugs = DispatchSettings(labels=("docs",)), DispatchSettings(types=("bug",))
+    metadata = OWN | {"bdauto.lane": lane}
+    ward = Ward(monkeypatch, Edit("x-1", "ada", "label", "-docs", "t"), metadata=metadata, **fields)
+    rules = (LaneRule("docs", "agent", docs), LaneRule("bugs", "agent", bugs, fallback="docs"))
+    ward.tracker.lane, ward.tracker.lanes = "docs", Lanes("docs", rules)
+    Reconciler(ward.tracker, docs, timedelta(minutes=2), ward.clock.runtime()).look(ward.runner)
+    assert bool(ward.stopped) is stopped
