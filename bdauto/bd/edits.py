@@ -32,6 +32,14 @@ def recorded_edits(bd: Bd, beads: Sequence[str]) -> list[Edit]:
     return found
 
 
+def written_by(bd: Bd, beads: Sequence[str], actor: str) -> set[str]:
+    """Return those of these beads that somebody has changed in this name, as far as this database tells."""
+    rows = bd.events(beads) if beads else []
+    if rows is not None:
+        return {str(row.get("issue_id")) for row in rows if row.get("actor") == actor}
+    return {edit.bead for edit in recorded_edits(bd, beads) if edit.actor == actor}
+
+
 def _last_lines(file: Path) -> list[bytes]:
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from bdauto import log
 from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
+from bdauto.bd.edits import written_by
 from bdauto.clock import Runtime
 from bdauto.controllers.early_deaths import EarlyDeaths
 from bdauto.controllers.job_ends import JobEnds
@@ -19,6 +22,7 @@ from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.controllers.unchecked_beads import UncheckedBeads
 from bdauto.domain import pause
 from bdauto.domain.bead import Bead
+from bdauto.domain.edits import CHECKER
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report, partly
 from bdauto.domain.pause import Pause
 from bdauto.domain.questions import blockers, in_words
@@ -43,6 +47,9 @@ if TYPE_CHECKING:
 SETTLED = frozenset(
     {BeadOutcome.released, BeadOutcome.requeued, BeadOutcome.blocked, BeadOutcome.asks, BeadOutcome.closed}
 )
+
+
+CHECK_WROTE = f"a check of it has written on the bead as {CHECKER}, which counts as nobody's"
 
 
 @dataclass
@@ -129,6 +136,7 @@ class Reaper:
             self._ended, self._unrecorded = ends.record_missing(self.runner())
             self._returned = tuple(ends.reports)
         decisions = [self._asking(self._unstartable(decision, evidence)) for decision in decisions]
+        decisions = self._checks_that_wrote(decisions)
         early = EarlyDeaths(self.bd, self._writes, self.settings, self.runtime)
         try:
             decisions, tripped = early.settle(decisions, evidence, store)
@@ -137,6 +145,21 @@ class Reaper:
         settled = settlement.settle(decisions, evidence)
         self._comment()
         return settled, unanswered or tripped
+
+    def _checks_that_wrote(self, decisions: list[ReapDecision]) -> list[ReapDecision]:
+        """Tell of the beads that were checked, and on which a check has written: what it wrote is nobody's."""
+        checked = [one.bead.id for one in decisions if one.action is Action.close or one.failed_check]
+        try:
+            wrote = written_by(self.bd, checked, CHECKER) if checked else set()
+        except BdError as error:
+            self._writes.unread, wrote = error, set()
+        new = {one.bead.id for one in decisions if one.bead.id in wrote and CHECK_WROTE not in one.bead.notes}
+        for bead in sorted(new):
+            log.warning("check-wrote", bead=bead, detail=CHECK_WROTE)
+        return [
+            msgspec.structs.replace(one, note=f"{one.note}; {CHECK_WROTE}") if one.bead.id in new else one
+            for one in decisions
+        ]
 
     def _comment(self) -> None:
         """Put what the reviews of the recorded runs say on their beads. It is said once, or never if bd fails now."""

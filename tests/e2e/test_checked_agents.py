@@ -111,8 +111,9 @@ def test_an_agent_that_gives_its_bead_back_is_not_checked(machine: Machine, scri
     assert status(machine.world, bead) == script.split()[-1]
 
 
+@pytest.mark.timeout(3600)
 def test_twenty_agents_that_lie_about_being_done(machine: Machine) -> None:
-    """Embedded databases take one writer at a time, so their agents come in groups."""
+    """An embedded database takes one writer at a time, so this takes long on a busy machine."""
     lies = [*LIES.values()] * 2
     cases = "\n".join(f"{number}) {lie};;" for number, lie in enumerate(lies))
     machine.does(
@@ -138,6 +139,29 @@ def test_twenty_agents_that_lie_about_being_done(machine: Machine) -> None:
     shown = {bead: machine.world.show(bead) for bead in liars}
     assert [shown[bead]["title"] for bead in liars if shown[bead]["status"] == "closed"] == []
     assert [bead for bead in dependents if "attempt" in metadata(machine.world, bead)] == []
+
+
+KILLS = "sh -c 'kill -9 $PPID; sleep 5'"
+"""A check that kills its supervisor, and so itself."""
+
+
+@pytest.mark.parametrize("step", ["first check", "second check", "review"])
+def test_a_supervisor_that_is_killed_at_a_step_has_not_passed_it(machine: Machine, step: str) -> None:
+    machine.does(f"{DONE}\n$BD close $BEAD_ID --reason done")
+    bead = machine.world.create()
+    after = depends(machine, bead)
+    killer = machine.world.folder / "killer"  # a reviewer is the child of the program that reads its answer
+    killer.write_text("#!/bin/sh\nkill -9 $(ps -o ppid= -p $PPID); sleep 5\n")
+    killer.chmod(0o700)
+    checks = {"first check": f"{KILLS}\ntrue", "second check": f"true\n{KILLS}", "review": "true"}
+    told = {"BDAUTO_AGENT_CHECK": checks[step], "BDAUTO_AGENT_REVIEW": str(killer) if step == "review" else ""}
+    assert machine.dispatch(**told).outcomes == {bead: "dispatched"}
+    machine.ended()
+    assert machine.jobs.state(machine.job(bead)) == "died"
+    assert machine.dispatch(**told).outcomes.get(after) in (None, "kept")
+    machine.run("reap", "--json")
+    assert status(machine.world, bead) != "closed"
+    assert machine.dispatch(**told).outcomes.get(after) in (None, "kept")
 
 
 REVIEWER = r"""

@@ -140,6 +140,19 @@ def test_what_its_agent_closed_and_passed_stays_closed() -> None:
     assert (bead.status, bead.record.check, bead.record.result) == ("closed", "", "completed")
 
 
+@pytest.mark.parametrize("end", [PASSED, FAILED])
+def test_a_check_that_writes_on_the_bead_is_told_of_once(end: Run) -> None:
+    here = Ward(claimed(), end=end)
+    here.tracker.recorded = [closing(CHECKER) | {"event_type": "updated", "new_value": '{"notes": "hm"}'}]
+    here.sweep()
+    [told] = [line for line in here.tracker.notes("x-1") if "has written on the bead as bdauto-check" in line]
+    assert told.startswith("reaper: job a1")
+    here = Ward(claimed(notes=f"claimed by agent a1\n{told}"), end=end)
+    here.tracker.recorded = [closing(CHECKER)]
+    here.sweep()
+    assert sum("has written on the bead" in line for line in here.tracker.notes("x-1")) == 1
+
+
 def test_a_child_process_that_closes_the_bead_later_gains_nothing() -> None:
     here = Ward(claimed(), end=FAILED, unchecked=("x-1",))
     here.sweep()

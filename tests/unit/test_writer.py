@@ -106,6 +106,17 @@ class Scripted(Bd):
         return found
 
 
+class Closing(Scripted):
+    """bd that closes beads, and may fail at it."""
+
+    refusal: BdError | None = None
+
+    def close(self, bead_id: str, reason: str, actor: str) -> None:
+        self.asked.append(f"close {bead_id} as {actor}: {reason}")
+        if self.refusal:
+            raise self.refusal
+
+
 def writer(bd: Bd, clock: Clock | None = None) -> BdWriter:
     return BdWriter(bd, (clock or Clock()).runtime())
 
@@ -459,3 +470,44 @@ def test_a_change_that_is_applied_again_to_an_embedded_bead_is_written_once(tmp_
     bd.beads = {"x-1": bead(metadata={MARK: "w1"}, status="in_progress")}
     assert writer(bd).apply([claim(bead())]) == [True]
     assert bd.updates == []
+
+
+def closing() -> Change:
+    of = bead("x-1", status="in_progress")
+    return change(of, act="close", status="closed", reason="All done.", if_status="in_progress")
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_bd_itself_closes_a_bead_as_its_assignee_after_the_rest_is_written(tmp_path: Path, embedded: bool) -> None:
+    bd = Closing(tmp_path if embedded else None)
+    bd.beads["x-1"] = closing().bead
+    assert writer(bd).apply([closing()]) == [True]
+    assert bd.asked[-1] == "close x-1 as agent: All done."
+    assert bd.asked.index("update" if embedded else "sql") < len(bd.asked) - 1
+    assert [options for _, options in bd.updates if "--status" in options] == []
+    assert b"closed".hex() not in "".join(bd.statements)
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_a_bead_that_bd_does_not_close_is_not_said_to_be_closed(tmp_path: Path, embedded: bool) -> None:
+    bd = Closing(tmp_path if embedded else None)
+    bd.refusal, bd.beads["x-1"] = BdFailed("it has open children"), closing().bead
+    with pytest.raises(BdFailed, match="open children"):
+        writer(bd).apply([closing()])
+    written = msgspec.structs.replace(closing().bead, metadata={MARK: closing().mark})
+    assert not closing().applied_to(written)
+    assert closing().applied_to(msgspec.structs.replace(written, status="closed"))
+
+
+def test_bd_itself_opens_a_closed_bead() -> None:
+    bd = Closing()
+    of = bead("x-1", status="closed")
+    bd.beads["x-1"] = of
+    assert writer(bd).apply([change(of, status="in_progress", if_status="closed")]) == [True]
+    assert bd.updates == [("x-1", ["--status", "in_progress"])]
+
+
+def test_a_bead_that_is_closed_is_changed_by_itself() -> None:
+    other = change(bead("x-2", status="in_progress"), status="open", if_status="in_progress")
+    with pytest.raises(BdFailed, match="by itself"):
+        writer(Closing()).apply([closing(), other])
