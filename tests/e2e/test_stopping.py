@@ -192,6 +192,23 @@ def test_a_pause_that_stops_ends_every_job_and_charges_nothing(machine: Machine)
     assert (status(machine.world, bead), "attempts" in metadata(machine.world, bead)) == ("open", False)
 
 
+@pytest.mark.parametrize("note", [False, True], ids=["silent", "notes"])
+def test_a_job_that_says_nothing_is_ended_and_a_note_is_a_word(machine: Machine, note: bool) -> None:
+    keeps = "while sleep 1; do $BD note $BEAD_ID busy; done" if note else "sleep 3000"
+    machine.does(f"{SIGNS}; touch {machine.world.folder}/began; {keeps}")
+    bead, limit = machine.world.create("Fix it"), seconds(10)
+    assert machine.dispatch("--agent-silence", f"{limit:.0f}s").outcomes == {bead: "dispatched"}
+    until(lambda: (machine.world.folder / "began").exists())
+    time.sleep(limit + 1)
+    outcomes = {one["outcome"] for one in swept(machine).json["beads"]}
+    assert outcomes == ({"kept"} if note else {"stopping"})
+    if not note:
+        machine.ended()
+        swept(machine)
+        [run] = json.loads(metadata(machine.world, bead)["runs"])
+        assert (run["result"], run["why"]) == ("timeout", "silence")
+
+
 def test_a_pause_that_stops_is_heeded_where_the_jobs_are(machine: Machine) -> None:
     """It is set on another host, whose jobs' folder has none."""
     bead = began(machine)
