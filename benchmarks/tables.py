@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.day import day_table
 from benchmarks.job_ends import job_ends
+from benchmarks.kubernetes import kubernetes_row
 from benchmarks.local import local_costs
 from benchmarks.measure import Sample
 from benchmarks.page import HEAD, Row, table
@@ -89,7 +90,7 @@ def figures(bench: Bench, wanted: Sequence[str]) -> list[list[str]]:
     """Return the rows of the main table that are wanted."""
     cells = [row.cells() for name, rows in ROWS.items() if name in wanted for row in rows(bench)]
     if "local" in wanted:
-        cells += local_costs(bench.rounds).rows()
+        cells += [*local_costs(bench.rounds).rows(), kubernetes_row(bench.rounds)]
     return [*cells, _memory_cells(bench.memory())] if "memory" in wanted else cells
 
 
