@@ -31,9 +31,9 @@ def meanings(objects: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def essence(value: Any) -> Any:
-    """Drop annotations, defaults, empty values and the hashes in generated names, sort what is named, parse JSON."""
+    """Drop annotations, chosen addresses, defaults and hashes in names. Sort what is named, parse JSON."""
     if isinstance(value, dict):
-        kept = {key: essence(item) for key, item in value.items() if key != "annotations"}
+        kept = {key: essence(item) for key, item in value.items() if key != "annotations" and not _address(key, item)}
         return {key: item for key, item in kept.items() if item not in ({}, [], None, DEFAULTS.get(key))}
     if isinstance(value, list):
         items = [essence(item) for item in value]
@@ -44,6 +44,11 @@ def essence(value: Any) -> Any:
     if isinstance(value, str):
         return re.sub(r"\b(beads-metadata|bdauto-config|bdauto-settings)-[a-z0-9]{10}$", r"\1", value)
     return value
+
+
+def _address(key: str, value: Any) -> bool:
+    """Return whether this is an address that the API server has chosen for a Service."""
+    return key in ("clusterIP", "clusterIPs") and value not in ("None", ["None"])
 
 
 def same(ours: dict[str, Any], theirs: dict[str, Any], what: str) -> None:
