@@ -185,7 +185,7 @@ def lanes(scene: Scene, *rules: LaneRule, board: Board, **more: Any) -> list[Lan
         tracker = Queue(scene.clock)
         tracker.lane, tracker.lanes = rule.name, Lanes(rule.name, rules)
         tracker.rows, tracker.store, tracker.reads = scene.tracker.rows, scene.tracker.store, scene.tracker.reads
-        others.append(Lane(tracker, board.services(), rule.wants, ReapSettings(), **more))
+        others.append(Lane(tracker, board.services(agent=bool(board.health)), rule.wants, ReapSettings(), **more))
     return others
 
 
@@ -246,10 +246,33 @@ def test_sweeps_that_take_long_keep_no_lane_from_dispatching(make: Make) -> None
 
 def test_of_lanes_that_may_dispatch_the_one_that_waits_longest_is_first(make: Make) -> None:
     beads = [row(f"x-{number}", labels=["a"]) for number in range(30)] + [row("y-1"), row("y-2")]
-    scene, board = make(*beads), Board()
+    free = {"busy": False, "active": 0, "queued": 0, "capacity": 9}
+    scene, board = make(*beads, health=[free]), Board(health=[free])
     rules = (LaneRule("a", "agent", DispatchSettings(labels=("a",))), LaneRule("b", "agent", DispatchSettings()))
     others = lanes(scene, *rules, board=board)
     order: list[str] = []
-    scene.board.posted = board.posted = order.append
-    scene.run(60, others=others, labels=("a",), trip_after=0, dispatch_every=timedelta(seconds=1))
+
+    def posted(bead_id: str) -> None:
+        order.append(bead_id)
+        scene.clock.time += timedelta(milliseconds=100)
+
+    scene.board.posted = board.posted = posted
+    scene.run(60, agent=True, others=others, labels=("a",), trip_after=0, dispatch_every=timedelta(seconds=1))
     assert {"y-1", "y-2"} <= {*order[:8]}, order
+
+
+def test_a_lane_over_its_limit_leaves_its_beads_to_its_fallback_until_the_reset() -> None:
+    hard = LaneRule("hard", "agent", DispatchSettings(priorities=(0,), max_per_day=1), fallback="rest")
+    rules = (hard, LaneRule("rest", "agent", DispatchSettings()))
+    run = Run(attempt="w1", claimed_at=NOW - timedelta(hours=1), ended_at=NOW, lane="hard")
+    spent = row("x-1", status="closed", metadata=metadata_of(Record(assignee="agent", runs=(run,))), updated_at=NOW)
+    tracker = Tracker(Clock(), spent, row("x-2", priority=0))
+    tracker.lane, tracker.lanes = "rest", Lanes("rest", rules)
+    urgent = bead("x-2", priority=0)
+
+    def takes(hours: int) -> bool:
+        now = NOW + timedelta(hours=hours)
+        seen = as_seen(tracker, lambda _: (), now)
+        return verdict(urgent, True, "agent", rules[1].wants, now, seen).eligible
+
+    assert (takes(0), takes(24)) == (True, False)
