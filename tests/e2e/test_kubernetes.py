@@ -28,7 +28,7 @@ from tests.support.cli import (
     tell,
     wait_minutes,
 )
-from tests.support.fake_kubernetes import FakeKubernetes, template
+from tests.support.fake_kubernetes import FakeKubernetes, Served, template
 from tests.support.kubelet import Kubelet, wait_for
 from tests.support.real_kubernetes import RealKubernetes
 
@@ -50,6 +50,7 @@ class Site:
         self.world = world
         self.api = api
         self.kubeconfig = kubeconfig
+        self.served: Served | None = None
         self.agent = world.folder / "agent"
         self.go = world.folder / "go"
         self.kubelet = Kubelet(api, world.folder / "pods", world.env(BEADBOARD_URL=""))
@@ -126,6 +127,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
             kubeconfig = world.folder / "kubeconfig"
             kubeconfig.write_text(json.dumps(served.kubeconfig()))
             made = Site(world, api, kubeconfig)
+            made.served = served
             api.cron_jobs["agent"] = made.template()
             with made.kubelet:
                 yield made
@@ -172,6 +174,27 @@ def test_two_pods_of_one_attempt_start_one_agent(site: Site) -> None:
     site.go.touch()
     wait_for("end", site.ended(bead))
     assert len(site.runs) == 1
+
+
+def test_an_api_that_is_away_loses_nothing_and_runs_nothing_twice(site: Site) -> None:
+    if site.served is None:
+        pytest.skip("only the stand-in can be taken away")
+    bead = site.world.create()
+    site.does(WAITS + CLOSES.replace("cat > /dev/null", ""))
+    site.dispatch()
+    wait_for("run", lambda: site.runs)
+    site.served.down = True
+    other = site.world.create("meanwhile")
+    assert site.dispatch().code == 4
+    assert status(site.world, other) == "open"
+    assert site.reap().outcomes == {bead: "kept"}
+    site.go.touch()
+    wait_for("close", lambda: status(site.world, bead) == "closed")
+    site.served.down = False
+    wait_for("end", site.ended(bead))
+    site.reap()
+    [ended] = json.loads(metadata(site.world, bead)["runs"])
+    assert (ended["result"], ended["cost"], len(site.runs)) == ("completed", 0.25, 1)
 
 
 def test_a_deleted_pod_charges_nothing_and_does_not_run_again(site: Site) -> None:
