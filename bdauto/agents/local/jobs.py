@@ -178,6 +178,11 @@ class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
     returned: str = ""
     gates: list[GateRecord] = []
 
+    def has_passed(self, record: JobRecord) -> bool:
+        """Return whether the job had something to be checked, and all of it has succeeded."""
+        wanted = [(step.kind, step.text) for step in record.gates]
+        return bool(wanted) and wanted == [(gate.kind, gate.text) for gate in self.gates if gate.state == "completed"]
+
     @property
     def failed_gate(self) -> GateRecord | None:
         """The first of them that did not succeed, None if there is none. A landing that was stopped has not."""

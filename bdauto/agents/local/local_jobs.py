@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from bdauto.agents.local.jobs import DELETED, RECORDED, RUNNING, JobRecord, Jobs
+from bdauto.agents.local.jobs import DELETED, RECORDED, RUNNING, JobRecord, Jobs, read_end
 from bdauto.agents.local.output import (
     LocalOutput,
     heard_at,
@@ -201,8 +201,13 @@ class LocalJobs(Runner):
                     last[record.bead] = max(last.get(record.bead, record), record, key=lambda one: one.started)
         except ServiceDown:
             return {}
-        due = (record for record in last.values() if not self.passed(record.attempt) and self._is_late(record))
+        due = (record for record in last.values() if self._is_late(record) and not self._passed_gates(record))
         return {record.bead: record.attempt for record in due}
+
+    def _passed_gates(self, record: JobRecord) -> bool:
+        """Return whether a job's checks have passed, without reading its agent's output."""
+        end = read_end(self.jobs.path / record.attempt)
+        return end is not None and self.job_state(record.attempt) == end.state and end.has_passed(record)
 
     def _is_late(self, record: JobRecord) -> bool:
         """Return whether a job runs, or ended lately."""

@@ -158,9 +158,7 @@ def _after_gates(found: Run, end: EndRecord, record: JobRecord | None) -> Run:
             words = clean(gate.words, WORDS_LIMIT)
             return msgspec.structs.replace(found, result=Result.failed, why=Why(gate.kind), words=words)
         return found
-    wanted = [(step.kind, step.text) for step in record.gates] if record else []
-    passed = wanted == [(gate.kind, gate.text) for gate in end.gates if gate.state == "completed"]
-    checked = bool(wanted) and passed and found.result is Result.completed
+    checked = record is not None and end.has_passed(record) and found.result is Result.completed
     landed = True if checked and end.gates[-1].kind == Why.land else msgspec.UNSET
     return msgspec.structs.replace(found, checked=checked, landed=landed)
 
