@@ -45,8 +45,8 @@ def variables(tmp_path: Path) -> dict[str, Any]:
     return {"XDG_STATE_HOME": str(tmp_path / "state"), "BEADBOARD_URL": "", "BDAUTO_DB": ""}
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + seconds(240)
+def wait_until(true: Callable[[], bool], limit: float = 240) -> None:
+    end = time.monotonic() + seconds(limit)
     while not true():
         assert time.monotonic() < end, "it did not come to pass"
         time.sleep(0.5)
@@ -88,7 +88,7 @@ def test_each_bead_goes_once_to_its_lane(each: int, request: pytest.FixtureReque
                 wanted[create(first, *options, title=f"{word} {number}")] = word
             wanted[create(second, title=f"web {number}")] = "web"
         loop = Loop(first, "--config", file, "--reap-every", "1m", **variables(tmp_path))
-        wait_until(lambda: len(ran()) >= len(wanted) or loop.process.poll() is not None)
+        wait_until(lambda: len(ran()) >= len(wanted) or loop.process.poll() is not None, 900)
         time.sleep(1)
         loop.stop()
         found = ran()
