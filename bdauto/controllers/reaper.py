@@ -1,7 +1,7 @@
 """One sweep of the reaper: list the beads in progress, weigh the evidence, settle each that is over or stalled."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from bdauto.controllers.early_deaths import EarlyDeaths
 from bdauto.controllers.job_ends import JobEnds
 from bdauto.controllers.reconciler import Reconciler
 from bdauto.controllers.returned_beads import ReturnedBeads
-from bdauto.controllers.settlement import Settlement, kept, outcome, touched
+from bdauto.controllers.settlement import SETTLED, Settlement, kept, log_reports, outcome, touched
 from bdauto.controllers.signed_jobs import SignedJobs
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.controllers.unchecked_beads import UncheckedBeads
@@ -42,12 +42,6 @@ from bdauto.errors import BdautoError, BdError, PartlyDone, ServiceError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
-
-
-SETTLED = frozenset(
-    {BeadOutcome.released, BeadOutcome.requeued, BeadOutcome.blocked, BeadOutcome.asks, BeadOutcome.closed}
-)
-
 
 CHECK_WROTE = f"a check of it has written on the bead as {CHECKER}, which counts as nobody's"
 
@@ -113,7 +107,7 @@ class Reaper:
         """Report that dispatching is paused. Jobs are stopped if the pause says so."""
         if self.runner and paused.stop:
             self._reconcile(self.runner(), paused.stops)
-        self._log(self._reconciled)
+        log_reports(self._reconciled, dry_run=self.settings.dry_run)
         return Report("reap", Outcome.paused, self.settings.dry_run, self._reconciled, detail=paused.describe())
 
     def _reap(
@@ -136,7 +130,7 @@ class Reaper:
             self._ended, self._unrecorded = ends.record_missing(self.runner())
             self._returned = tuple(ends.reports)
         decisions = [self._asking(self._unstartable(decision, evidence)) for decision in decisions]
-        decisions = self._checks_that_wrote(decisions)
+        decisions = _checks_that_wrote(self.bd, self._writes, decisions)
         early = EarlyDeaths(self.bd, self._writes, self.settings, self.runtime)
         try:
             decisions, tripped = early.settle(decisions, evidence, store)
@@ -145,21 +139,6 @@ class Reaper:
         settled = settlement.settle(decisions, evidence)
         self._comment()
         return settled, unanswered or tripped
-
-    def _checks_that_wrote(self, decisions: list[ReapDecision]) -> list[ReapDecision]:
-        """Tell of the beads that were checked, and on which a check has written: what it wrote is nobody's."""
-        checked = [one.bead.id for one in decisions if one.action is Action.close or one.failed_check]
-        try:
-            wrote = written_by(self.bd, checked, CHECKER) if checked else set()
-        except BdError as error:
-            self._writes.unread, wrote = error, set()
-        new = {one.bead.id for one in decisions if one.bead.id in wrote and CHECK_WROTE not in one.bead.notes}
-        for bead in sorted(new):
-            log.warning("check-wrote", bead=bead, detail=CHECK_WROTE)
-        return [
-            msgspec.structs.replace(one, note=f"{one.note}; {CHECK_WROTE}") if one.bead.id in new else one
-            for one in decisions
-        ]
 
     def _comment(self) -> None:
         """Put what the reviews of the recorded runs say on their beads. It is said once, or never if bd fails now."""
@@ -190,7 +169,7 @@ class Reaper:
         failures = {bead: failure for bead, failure in self._writes.failures.items() if bead not in touched(beads)}
         beads = (*(bead for bead in beads if bead.id not in failures), *failures.values())
         beads += self._reconciled + self._returned
-        self._log(beads)
+        log_reports(beads, dry_run=self.settings.dry_run)
         error = self._writes.error or error or partly(beads, malformed)
         reaped = any(bead.outcome in SETTLED for bead in beads)
         paused = self._writes.paused
@@ -202,16 +181,6 @@ class Reaper:
             unrecorded=self._unrecorded,
             cost_usd=self._writes.cost_usd,
         )
-
-    def _log(self, beads: Iterable[BeadReport]) -> None:
-        for bead in beads:
-            facts = {"bead": bead.id, "job": bead.job, "attempt": bead.attempt, "detail": bead.detail}
-            if bead.outcome in SETTLED:
-                facts["title"] = bead.short_title
-            if self.settings.dry_run and bead.outcome in (*SETTLED, BeadOutcome.stopping):
-                log.event("would-reap", outcome=bead.outcome, title_=bead.title, **facts)
-            else:
-                log.event(bead.outcome, bead.outcome.level, title_=bead.title, **facts)
 
     def _decide(self, beads: Sequence[Bead], evidence: JobEvidence) -> list[ReapDecision]:
         """Decide by this host's clock, and where age would settle a bead again by the database server's."""
@@ -267,3 +236,19 @@ def _suspicious(aged: int, limit: int) -> PartlyDone:
         "host's clock is wrong, or the database is stale",
         hint="check both, then reap with --max-reap 0",
     )
+
+
+def _checks_that_wrote(bd: Bd, writes: SweepWrites, decisions: list[ReapDecision]) -> list[ReapDecision]:
+    """Tell of the beads that were checked, and on which a check has written: what it wrote is nobody's."""
+    checked = [one.bead.id for one in decisions if one.action is Action.close or one.failed_check]
+    try:
+        wrote = written_by(bd, checked, CHECKER) if checked else set()
+    except BdError as error:
+        writes.unread, wrote = error, set()
+    new = {one.bead.id for one in decisions if one.bead.id in wrote and CHECK_WROTE not in one.bead.notes}
+    for bead in sorted(new):
+        log.warning("check-wrote", bead=bead, detail=CHECK_WROTE)
+    return [
+        msgspec.structs.replace(one, note=f"{one.note}; {CHECK_WROTE}") if one.bead.id in new else one
+        for one in decisions
+    ]

@@ -24,6 +24,9 @@ NOTE_DELAY = timedelta(seconds=30)
 
 _STATUS = {Action.block: "blocked", Action.close: "closed"}
 """The statuses of beads after what was decided, where it is not `open`."""
+SETTLED = frozenset(
+    {BeadOutcome.released, BeadOutcome.requeued, BeadOutcome.blocked, BeadOutcome.asks, BeadOutcome.closed}
+)
 
 
 class Settlement(msgspec.Struct, frozen=True):
@@ -171,3 +174,15 @@ def outcome(decision: ReapDecision, result: bool | BdError | None, *, paused: bo
     else:
         outcome, detail = BeadOutcome(decision.action), decision.evidence
     return BeadReport(bead.id, outcome, bead.record.job, detail, bead.record.attempt, title=bead.title)
+
+
+def log_reports(beads: Iterable[BeadReport], *, dry_run: bool) -> None:
+    """Log what became of beads, or in a dry run would have."""
+    for bead in beads:
+        facts = {"bead": bead.id, "job": bead.job, "attempt": bead.attempt, "detail": bead.detail}
+        if bead.outcome in SETTLED:
+            facts["title"] = bead.short_title
+        if dry_run and bead.outcome in (*SETTLED, BeadOutcome.stopping):
+            log.event("would-reap", outcome=bead.outcome, title_=bead.title, **facts)
+        else:
+            log.event(bead.outcome, bead.outcome.level, title_=bead.title, **facts)

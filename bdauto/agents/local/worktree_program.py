@@ -50,7 +50,7 @@ class Worktree(WorktreeState):
             self._make()
         try:
             if command:
-                self._run(command, folder, "--agent-prepare")
+                _run(command, folder, "--agent-prepare")
                 with open(os.path.join(self.admin(), GENERATED), "w", encoding="utf-8") as file:
                     json.dump(self.untracked(), file)
         except (Refused, OSError, subprocess.SubprocessError):
@@ -75,7 +75,7 @@ class Worktree(WorktreeState):
             with open(os.path.join(self.admin(), SEALED), encoding="ascii") as file:
                 if git(self.path, "rev-parse", "--verify", "HEAD^{commit}") != file.read():
                     raise Refused("nothing was landed: HEAD is not the commit that was checked")
-            self._run(command, folder, "--agent-land")
+            _run(command, folder, "--agent-land")
 
     def describe(self) -> dict[str, object]:
         """Return what is known of it. Nothing can be lost with a half-made one."""
@@ -87,7 +87,7 @@ class Worktree(WorktreeState):
         """Fetch what the branch may have been merged into. Raises Refused."""
         for name in (self.base, f"{self.base}@{{upstream}}"):
             if self.ref(name):
-                self._fetch(name)
+                _fetch(self.root, name)
 
     def remove(self, jobs: str = "") -> None:
         """Remove the worktree, and its branch if another branch has its commits. Raises Refused if work would be lost.
@@ -96,7 +96,7 @@ class Worktree(WorktreeState):
         folder, nothing is done while a job uses the worktree.
         """
         with self._only_one():
-            if jobs and self._is_used(jobs):
+            if jobs and _is_used(self.path, jobs):
                 raise Refused(BUSY)
             if jobs and os.path.lexists(self._unfinished):
                 self._discard()
@@ -160,41 +160,10 @@ class Worktree(WorktreeState):
 
     def _start(self) -> str:
         """Return the commit of the base. A branch of a remote is fetched first. Raises Refused."""
-        self._fetch(self.base)
+        _fetch(self.root, self.base)
         if start := self.ref(self.base):
             return start
         raise Refused(f"--agent-base {self.base} is no commit")
-
-    def _fetch(self, name: str) -> None:
-        """Fetch a branch of a remote, and ask nobody for a password. Raises Refused with the first thing git says."""
-        full = git(self.root, "rev-parse", "--symbolic-full-name", name)
-        remotes = [one for one in git(self.root, "remote").splitlines() if full.startswith(f"refs/remotes/{one}/")]
-        if not remotes:
-            return
-        remote = max(remotes, key=len)
-        options = ("--quiet", "--no-tags", "--no-prune", "--no-recurse-submodules", "--no-write-fetch-head")
-        branch = f"refs/heads/{full.removeprefix(f'refs/remotes/{remote}/')}"
-        argv = ["git", "-C", self.root, "fetch", *options, "--", remote, branch]
-        environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-        try:
-            done = subprocess.run(
-                argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=FETCH_TIMEOUT, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise Refused(f"git could not fetch {name} within {FETCH_TIMEOUT:.0f}s") from None
-        if done.returncode:
-            said = os.fsdecode(done.stderr).strip().partition("\n")[0]  # what follows is advice
-            raise Refused(f"git could not fetch {name}: {said}")
-
-    def _run(self, command: Sequence[str], folder: str, option: str) -> None:
-        """Run a command of the operator in a folder. Raises Refused unless it succeeds."""
-        os.environ["PWD"] = folder
-        try:
-            code = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, check=False).returncode
-        except OSError as error:
-            raise Refused(f"{option}: cannot run {command[0]} in {folder}: {error.strerror}") from None
-        if code:
-            raise Refused(f"{option} failed: " + (f"exit {code}" if code > 0 else f"signal {-code}"))
 
     def _discard(self) -> None:
         """Remove what was half made, and its branch if that was new. No agent has ever run in it."""
@@ -206,25 +175,6 @@ class Worktree(WorktreeState):
         if start and self.ref(f"refs/heads/{self.branch}") == start:
             git(self.root, "branch", "--quiet", "-D", self.branch)
         os.unlink(self._unfinished)
-
-    def _is_used(self, jobs: str) -> bool:
-        """Return whether a job runs in the worktree. One whose record cannot be read may."""
-        for entry in os.scandir(jobs):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(f"{entry.path}/{LOCK}", "rb") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    if self._may_run_here(f"{entry.path}/{JOB}"):
-                        return True
-        return False
-
-    def _may_run_here(self, record: str) -> bool:
-        try:
-            with open(record, encoding="utf-8") as file:
-                folders = [os.path.realpath(step["directory"]) for step in json.load(file)["steps"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            return True
-        return any(os.path.commonpath([folder, self.path]) == self.path for folder in folders)
 
     @contextlib.contextmanager
     def _landing(self, wait: float) -> Iterator[None]:
@@ -250,6 +200,60 @@ class Worktree(WorktreeState):
         with open(os.path.join(self.common, "bdauto.lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _run(command: Sequence[str], folder: str, option: str) -> None:
+    """Run a command of the operator in a folder. Raises Refused unless it succeeds."""
+    os.environ["PWD"] = folder
+    try:
+        code = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, check=False).returncode
+    except OSError as error:
+        raise Refused(f"{option}: cannot run {command[0]} in {folder}: {error.strerror}") from None
+    if code:
+        raise Refused(f"{option} failed: " + (f"exit {code}" if code > 0 else f"signal {-code}"))
+
+
+def _fetch(root: str, name: str) -> None:
+    """Fetch a branch of a remote, and ask nobody for a password. Raises Refused with the first thing git says."""
+    full = git(root, "rev-parse", "--symbolic-full-name", name)
+    remotes = [one for one in git(root, "remote").splitlines() if full.startswith(f"refs/remotes/{one}/")]
+    if not remotes:
+        return
+    remote = max(remotes, key=len)
+    options = ("--quiet", "--no-tags", "--no-prune", "--no-recurse-submodules", "--no-write-fetch-head")
+    branch = f"refs/heads/{full.removeprefix(f'refs/remotes/{remote}/')}"
+    argv = ["git", "-C", root, "fetch", *options, "--", remote, branch]
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    try:
+        done = subprocess.run(
+            argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=FETCH_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Refused(f"git could not fetch {name} within {FETCH_TIMEOUT:.0f}s") from None
+    if done.returncode:
+        said = os.fsdecode(done.stderr).strip().partition("\n")[0]  # what follows is advice
+        raise Refused(f"git could not fetch {name}: {said}")
+
+
+def _is_used(path: str, jobs: str) -> bool:
+    """Return whether a job runs in the worktree. One whose record cannot be read may."""
+    for entry in os.scandir(jobs):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(f"{entry.path}/{LOCK}", "rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if _may_run_here(path, f"{entry.path}/{JOB}"):
+                    return True
+    return False
+
+
+def _may_run_here(path: str, record: str) -> bool:
+    try:
+        with open(record, encoding="utf-8") as file:
+            folders = [os.path.realpath(step["directory"]) for step in json.load(file)["steps"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return any(os.path.commonpath([folder, path]) == path for folder in folders)
 
 
 def _taken(lock: int) -> bool:

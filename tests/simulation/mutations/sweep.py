@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from bdauto import log
-from bdauto.controllers import reaper
+from bdauto.controllers import reaper, settlement
 from bdauto.controllers.job_ends import JobEnds
 from bdauto.controllers.reaper import Reaper
 from bdauto.controllers.returned_beads import Returned, ReturnedBeads
@@ -178,10 +178,10 @@ def _unlogged() -> Replaced:
     original = log.event
 
     def event(name: str, /, *args: Any, **fields: object) -> None:
-        if name not in reaper.SETTLED:
+        if name not in settlement.SETTLED:
             original(name, *args, **fields)
 
-    return [Replacement(reaper, "log", SimpleNamespace(**(vars(log) | {"event": event})))]
+    return [Replacement(settlement, "log", SimpleNamespace(**(vars(log) | {"event": event})))]
 
 
 @mutation("a write of a sweep that failed is not reported")
