@@ -168,7 +168,8 @@ class Project(Place):
         self.machine.ended()
 
     def pushed(self) -> list[str]:
-        return self.git("log", "--format=%s", "main", at=self.remote).splitlines()
+        subjects = self.git("log", "--format=%s", "main", at=self.remote).splitlines()
+        return [subject for subject in subjects if not subject.startswith("bd init")]
 
     def landings(self) -> int:
         return len(self.log.read_text().split()) if self.log.exists() else 0

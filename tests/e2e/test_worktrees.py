@@ -483,7 +483,8 @@ class Place:
 
     def __init__(self, machine: Machine) -> None:
         self.machine, self.home = machine, machine.world.db.parent
-        self.git("init", "-q", "-b", "main")
+        self.git("init", "-q")
+        self.git("checkout", "-q", "-B", "main")  # `bd init` may have made the repository
         self.git("commit", "-q", "--allow-empty", "-m", "first")
 
     def git(self, *words: str, at: Path | None = None) -> str:
