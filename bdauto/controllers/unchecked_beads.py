@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bdauto.bd.change import Change, Writer, as_read, mark_of, rewrite
+from bdauto.bd.change import Change, LookBack, Writer, apply_each, as_read, mark_of, rewrite
 from bdauto.bd.client import Bd
 from bdauto.bd.edits import recorded_edits
 from bdauto.clock import Runtime
@@ -17,6 +17,7 @@ from bdauto.domain.bead import Bead
 from bdauto.domain.edits import CHECKER, author
 from bdauto.domain.eligibility import BLOCKING, FINISHED
 from bdauto.domain.record import DUE
+from bdauto.errors import BdError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
@@ -80,9 +81,16 @@ class UncheckedBeads(msgspec.Struct, frozen=True):
             else:
                 who = "its agent" if closer else "somebody, and bd does not tell who,"
                 words = f"{'its check' if closer == CHECKER else who} closed it before its check had passed"
-                if self.writer.apply([self._opened(bead, f"reaper: {words} — opened again")]) == [True]:
+                if self._write(self._opened(bead, f"reaper: {words} — opened again")):
                     opened.append((bead, words))
         return due, opened
+
+    def _write(self, change: Change) -> bool:
+        """Apply a change. If bd did not confirm it, read the bead, and count the change if it is there."""
+        [result] = apply_each(self.writer, [change], LookBack(self.bd.read))
+        if isinstance(result, BdError):
+            raise result
+        return result
 
     def _opened(self, bead: Bead, note: str) -> Change:
         """Return the change that opens a bead again. One whose job is not settled yet gets its claim back."""
