@@ -111,6 +111,7 @@ class ClaimWrites(msgspec.Struct, frozen=True):
                 claimed_at=bead.record.claimed_at if same else None,
                 armed_at=bead.record.armed_at if same else bead.waiting_since,
                 ends_by=bead.ends_by if same else None,
+                check=bead.record.check if same else record.check,
                 adopted=known.attempt if adopt else bead.record.adopted if same else "",
             ),
             times={} if same else {"claimed_at": NOW, **_ends_by(place, self.grace)},
@@ -256,7 +257,7 @@ def _taken(bead: Bead, attempt: str, attempts: int, place: Place | None, assigne
         retry_at=None,
         quarantined="",
         unclaimed="",
-        check=DUE if place and place.checked else bead.record.check,
+        check=DUE if place and place.checked else "",  # an attempt without a check closes its bead itself
         assignee=assignee,
         lane=lane,
     ).with_runs(tuple(run for run in bead.record.all_runs if run.attempt != attempt))
@@ -273,6 +274,7 @@ def _released(record: Record, before: Bead, attempts: int, error: str, *, back_o
         attempts=attempts,
         assignee=before.record.assignee,
         lane="",
+        check=before.record.check,
         error=error or record.error,
         failures=before.record.failures + 1 if back_off else record.failures,
     )

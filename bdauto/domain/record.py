@@ -110,7 +110,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     attempt: the unique id of the current attempt.
     lane: the lane of the current claim, "" for the default one.
     attempts: dispatches charged since the bead was last re-armed.
-    check: DUE from a claim whose agent is checked until bdauto has closed the bead.
+    check: DUE from a claim whose agent is checked until bdauto has closed the bead, or an attempt without a check
+    claims it.
     failed_checks: failed checks and reviews since the bead was last re-armed. They charge no attempt.
     failures, deaths: failed dispatches, and agents that died early, in a row. The backoff grows with both.
     job: the job of the current attempt. jobs_folder: the id of the folder that it is in, "" where a service runs

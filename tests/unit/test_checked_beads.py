@@ -7,6 +7,8 @@ import msgspec
 import pytest
 
 from bdauto.agents.local.jobs import GateRecord
+from bdauto.agents.runner import Place
+from bdauto.controllers.claims import Claims
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.agent_end import Why
 from bdauto.domain.edits import CHECKER, author, read_events
@@ -162,6 +164,17 @@ def test_a_child_process_that_closes_the_bead_later_gains_nothing() -> None:
         assert here.outcomes() == [("x-1", "reverted")]
         assert here.tracker.bead("x-1").status == "open"
     assert sum("closed it before its check" in line for line in here.tracker.notes("x-1")) == 1
+
+
+def test_what_an_attempt_without_a_check_closes_stays_closed() -> None:
+    """Its attempt before had a check, which failed."""
+    here = Ward(claimed(own={"attempt": "", "job": "", "failed_checks": 1}, status="open"), unchecked=("x-1",))
+    claims = Claims(here.tracker, here.tracker, here.clock.runtime())
+    assert claims.claim(here.tracker.bead("x-1"), "a2", Place("p", "host", timedelta(hours=1), checked=False))
+    here.tracker.rows["x-1"].update(status="closed", closed_at=here.clock.now())
+    here.tracker.recorded = [closing(ACTOR)]
+    assert here.outcomes() == []
+    assert here.tracker.bead("x-1").status == "closed"
 
 
 def test_what_passed_on_another_host_later_stays_closed() -> None:

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from bdauto.agents.runner import Place
 from bdauto.bd.change import MARK, as_read
 from bdauto.controllers.claim_writes import Claim, ReleaseResult
 from bdauto.controllers.claims import Claims
 from bdauto.controllers.late_notes import DELAY
 from bdauto.controllers.started_jobs import StartedJob
 from bdauto.domain.notes import failure_note
+from bdauto.domain.record import DUE
 from bdauto.domain.times import format_time
 from bdauto.errors import BdFailed
 from tests.support.fakes import NOW, Clock, Tracker, bead, row
@@ -94,6 +96,18 @@ def test_a_claim_that_is_undone_leaves_nothing_but_the_bead_s_place() -> None:
     assert (tracker.bead("x-1").status, tracker.notes("x-1")) == ("open", ["mine"])
     place = {"armed_at": WAITED, "released_at": format_time(NOW), "place": "kept"}
     assert tracker.own("x-1") == {"attempts": 2, "team": "a"} | place
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_claim_says_whether_this_attempt_is_checked(checked: bool) -> None:
+    """Whatever became of the attempt before. A claim that came to nothing leaves the mark as it was."""
+    tracker = Tracker(Clock(), row("x-1", metadata={} if checked else {"bdauto.check": DUE}))
+    claims = Claims(tracker, tracker, tracker.clock.runtime())
+    claim = claims.claim(tracker.bead("x-1"), "w1", Place("p", "host", timedelta(hours=1), checked))
+    assert claim is not None
+    assert tracker.bead("x-1").record.check == (DUE if checked else "")
+    claims.release(claim)
+    assert tracker.bead("x-1").record.check == ("" if checked else DUE)
 
 
 def test_an_earlier_error_stays_until_a_dispatch_and_an_unknown_one_until_the_next_claim() -> None:

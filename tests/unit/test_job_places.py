@@ -354,6 +354,8 @@ def test_the_last_job_of_a_bead_decides_whether_it_is_unchecked(here: LocalAgent
         assert here.unchecked() == {"x-1": "w3"}
     made(here.jobs, "w4", bead="x-2", end=json.dumps({"state": "completed"}))
     assert here.unchecked() == {"x-1": "w3"}
+    made(here.jobs, "w5", started=time.time() + 4, end=json.dumps({"state": "completed"}))
+    assert here.unchecked() == {}  # its last attempt had no check
 
 
 @pytest.mark.parametrize(("minutes", "outcome"), [(9, "kept"), (11, "dispatched")])

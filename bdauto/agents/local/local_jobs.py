@@ -197,11 +197,12 @@ class LocalJobs(Runner):
         try:
             for job in self.jobs.ids():
                 record = self.jobs.record(job)
-                if record and record.gates and self.origin.has_bead(record):
+                if record and self.origin.has_bead(record):
                     last[record.bead] = max(last.get(record.bead, record), record, key=lambda one: one.started)
         except ServiceDown:
             return {}
-        due = (record for record in last.values() if self._is_late(record) and not self._passed_gates(record))
+        gated = (record for record in last.values() if record.gates)
+        due = (record for record in gated if self._is_late(record) and not self._passed_gates(record))
         return {record.bead: record.attempt for record in due}
 
     def _passed_gates(self, record: JobRecord) -> bool:
