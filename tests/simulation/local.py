@@ -108,7 +108,8 @@ class SimLocal(Runner):
         """Return the state of a job."""
         self._of.step(0.05)
         state = self._state(job)
-        self._of.jobs_told[job] = state or "forgotten"
+        if state or self._of.jobs_told.get(job) != NOT_STARTED:  # asked again, it was still not started
+            self._of.jobs_told[job] = state or FORGOTTEN
         return state
 
     def start(self, bead: Bead, attempt: str) -> Answer:
