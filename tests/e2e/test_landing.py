@@ -82,6 +82,18 @@ def test_only_the_commit_that_was_checked_lands(repository: Repository, script: 
     assert landed(repository) == ["first"]
 
 
+@pytest.mark.parametrize("script", ["echo mended > work", "rm work", "echo mended > work; git add work"])
+def test_work_that_its_check_has_changed_does_not_land(repository: Repository, script: str) -> None:
+    """What has passed is not what would land. Files that git does not know may be what a check has built."""
+    call(repository.tree.seal)
+    repository.do(f"touch built; {script}")
+    assert "nothing was landed" in call(repository.tree.land(PUSH, WAIT), code=1)
+    assert landed(repository) == ["first"]
+    repository.do("git reset -q --hard")
+    call(repository.tree.land(PUSH, WAIT))
+    assert landed(repository) == ["work", "first"]
+
+
 def test_a_landing_that_fails_says_why_and_keeps_all(repository: Repository) -> None:
     repository.elsewhere(repository.root.parent / "remote.git", "$git commit -q --allow-empty -m theirs")
     call(repository.tree.seal)

@@ -75,6 +75,9 @@ class Worktree(WorktreeState):
             with open(os.path.join(self.admin(), SEALED), encoding="ascii") as file:
                 if git(self.path, "rev-parse", "--verify", "HEAD^{commit}") != file.read():
                     raise Refused("nothing was landed: HEAD is not the commit that was checked")
+            options = ("--name-only", "-z", "--no-ext-diff", "--ignore-submodules=untracked")
+            if changed := git(self.path, "diff", *options, "HEAD", "--"):
+                raise Refused(f"nothing was landed: {changed.partition(chr(0))[0]!r} has changed since it was checked")
             _run(command, folder, "--agent-land")
 
     def describe(self) -> dict[str, object]:
