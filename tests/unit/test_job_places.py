@@ -334,6 +334,22 @@ def test_an_agent_that_failed_or_says_so_has_not_passed(here: LocalAgent) -> Non
     assert (job_end(folder, NOW).result, job_end(folder, NOW).checked) == ("failed", False)
 
 
+def test_a_job_whose_agent_says_that_it_failed_is_unchecked(here: LocalAgent) -> None:
+    """Its exit status was 0, and its checks have passed. It stays unchecked after its end was recorded."""
+    folder = checked(here, "w1", "completed", "completed", started=time.time())
+    (folder / "output.0").write_text('{"type": "result", "is_error": true, "result": "no", "session_id": "s"}\n')
+    assert here.unchecked() == {"x-1": "w1"}
+    here.mark_recorded("w1", deleted=False)
+    assert here.unchecked() == {"x-1": "w1"}
+
+
+def test_the_output_of_a_recorded_job_is_not_read_again(here: LocalAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked(here, "w1", "completed", "completed", started=time.time())
+    here.mark_recorded("w1", deleted=False)
+    monkeypatch.setattr(LocalAgent, "passed", None)
+    assert here.unchecked() == {}
+
+
 def test_a_landing_that_was_cut_off_has_failed(here: LocalAgent) -> None:
     folder = made(here.jobs, "w1")
     (folder / "step").write_text(json.dumps({"kind": "land", "text": "landing (git)", "since": 1}))

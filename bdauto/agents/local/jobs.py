@@ -52,8 +52,8 @@ PLACE = ".place"
 """The file in the jobs' folder with its id. A host's name can change, and a host can have several such folders."""
 PLACE_BYTES = 200
 """Bytes of that file that are read."""
-RECORDED, DELETED = "recorded", "deleted"
-"""Files that mark a job: its end stands on its bead, or its bead was deleted."""
+RECORDED, DELETED, PASSED = "recorded", "deleted", "passed"
+"""Files that mark a job: its end stands on its bead, its bead was deleted, its agent and all checks were successful."""
 UNRECORDED_KEPT = 90 * 86_400.0
 """Seconds to keep the folder of a job whose end is not recorded on its bead: its cost is recorded nowhere else."""
 NEW = ".new-"
@@ -330,7 +330,7 @@ class Jobs(msgspec.Struct, frozen=True):
         return os.path.lexists(self.path / f"{FORBIDDEN}{job}")
 
     def mark(self, job: str, mark: str) -> None:
-        """Mark a job as RECORDED or DELETED. If that fails, the job is kept for UNRECORDED_KEPT."""
+        """Mark a job as RECORDED, DELETED or PASSED. If RECORDED fails, the job is kept for UNRECORDED_KEPT."""
         with contextlib.suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             os.close(os.open(self.path / job / mark, flags, 0o600))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from bdauto.agents.local.jobs import DELETED, RECORDED, RUNNING, JobRecord, Jobs, read_end
+from bdauto.agents.local.jobs import DELETED, PASSED, RECORDED, RUNNING, JobRecord, Jobs, read_end
 from bdauto.agents.local.output import (
     LocalOutput,
     heard_at,
@@ -189,6 +189,8 @@ class LocalJobs(Runner):
 
     def mark_recorded(self, job: str, *, deleted: bool) -> None:
         """Mark a job's folder: a recorded one is kept for --agent-keep, another for longer."""
+        if not deleted and self.passed(job):
+            self.jobs.mark(job, PASSED)
         self.jobs.mark(job, DELETED if deleted else RECORDED)
 
     def unchecked(self) -> dict[str, str]:
@@ -202,13 +204,15 @@ class LocalJobs(Runner):
         except ServiceDown:
             return {}
         gated = (record for record in last.values() if record.gates)
-        due = (record for record in gated if self._is_late(record) and not self._passed_gates(record))
+        due = (record for record in gated if self._is_late(record) and not self._has_passed(record))
         return {record.bead: record.attempt for record in due}
 
-    def _passed_gates(self, record: JobRecord) -> bool:
-        """Return whether a job's checks have passed, without reading its agent's output."""
-        end = read_end(self.jobs.path / record.attempt)
-        return end is not None and self.job_state(record.attempt) == end.state and end.has_passed(record)
+    def _has_passed(self, record: JobRecord) -> bool:
+        """Return what `passed` does. It reads the agent's output only if all checks passed, and nothing says so yet."""
+        job, end = record.attempt, read_end(self.jobs.path / record.attempt)
+        if end is None or self.job_state(job) != end.state or not end.has_passed(record):
+            return False
+        return self.jobs.marked(job, PASSED) or self.passed(job)
 
     def _is_late(self, record: JobRecord) -> bool:
         """Return whether a job runs, or ended lately."""
