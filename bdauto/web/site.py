@@ -158,7 +158,6 @@ class Site:
             self._places.release()
 
     def _front(self) -> Html:
-        self._snapshot = None
         self._snapshot = gather(self.bd, self.runner(), self.dispatch, self.reap, self.runtime.now(), SHOWN)
         age = self.runtime.monotonic() - self._report_read
         begins = not self._reading and bool(self._report_error or age >= REPORT_KEPT.total_seconds())
@@ -184,7 +183,7 @@ class Site:
             self._report_read, self._reading = self.runtime.monotonic(), False
         with self._making:
             made, page = self._kept.get("", (0.0, None))
-            if page and self._snapshot:
+            if page and self._snapshot and not page.error:
                 self._kept[""] = made, self._rendered(self._snapshot)
 
     def _explain(self, bead_id: str) -> BeadView:

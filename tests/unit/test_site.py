@@ -149,6 +149,25 @@ def test_a_report_that_arrives_does_not_hide_that_bd_fails(reader: Reader) -> No
     assert (page.status, "no database" in page.text) == (503, True)
 
 
+def test_the_api_says_what_was_known_while_others_read_it_anew(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bdauto.web.site.WAITING", 1)
+    busy, answers = Reader(), []
+    busy.look()
+
+    def another(_verb: str) -> None:
+        for path in ("/api/status", "/api/beads"):
+            answers.append(answer(lambda: busy.site, path, ""))
+
+    busy.tracker.before_read = another
+    busy.look(after=16)
+    assert answers
+    assert {found and (found.status, json.loads(found.body).get("command")) for found in answers} == {
+        (200, "status"),
+        (200, "beads"),
+    }
+    assert len(reader.threads) == 1, "the report is read once"
+
+
 def test_the_page_of_a_bead_that_is_not_there_is_404_and_of_a_bd_that_fails_503(reader: Reader) -> None:
     page = reader.site.bead("x-2")
     assert (page.status, "no bead x-2 in this database" in page.text) == (404, True)
