@@ -44,6 +44,7 @@ class ConfigFile:
         self._lines = text.split("\n")
         try:
             self.values: dict[str, Any] = tomllib.loads(text)
+            str(self.values)  # raises ValueError for a number like 0xfff… that is too long to be shown
         except (ValueError, RecursionError) as error:
             raise UsageError(_syntax(path, str(error), len(self._lines))) from None
 

@@ -253,6 +253,9 @@ WRONG = {
     "max = 1\nagent = claude": (2, "not TOML: "),
     'max = 1\nagent = """': (2, "not TOML: "),
     "max = " + "9" * 5000: (1, "not TOML: "),
+    "max = 0x" + "f" * 5000: (1, "not TOML: "),
+    "priorities = [0x" + "f" * 5000 + "]": (1, "not TOML: "),
+    "[lanes.a]\nfallback = 0x" + "f" * 5000: (2, "not TOML: "),
     "max = " + "[" * 5000: (1, "not TOML: "),
 }
 
