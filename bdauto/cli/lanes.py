@@ -76,11 +76,14 @@ class PerLane(NamedTuple):
             names = ", ".join(config.lanes)
             raise UsageError(f"there is no lane {clean(unknown[0], 40)!r}", hint=f"the lanes of the file are {names}")
         served = [name for name in config.lanes if not chosen or name in chosen]
+        fields = {field.name: field for group in groups.values() for field in group.fields}
         if len(served) > 1:
-            fields = {field.name: field for group in groups.values() for field in group.fields}
             for name in served:
                 _refuse(config.lanes[name], name, {fields[one]: how for one, how in given.items() if one in fields})
-        known = tuple(_resolved(config, name, groups, values, given) for name in config.lanes)
+        known = tuple(
+            _resolved(config, name, groups, values, given if name in served else _besides(part, fields, given))
+            for name, part in config.lanes.items()
+        )
         found = cls(known, known)
         return cls(tuple(found.checked(lane, groups) for lane in known if lane.name in served), known)
 
@@ -220,12 +223,23 @@ def _checked(part: Any, group: Group | None) -> Any:
 def _refuse(part: "Section", name: str, given: Mapping[Field, str]) -> None:
     """Raise UsageError where a flag or a variable would silently replace what makes a lane different."""
     for field, how in given.items():
-        alike = next((keys for keys, _ in config_lanes.REPLACED if field.key in keys), frozenset({field.key}))
-        own = next((key for key in sorted(filter(None, alike)) if part.own(key)), "")
-        if own and field.key in config_lanes.OWN_KEYS:
+        if own := _own_key(part, field):
             what = field.flag if how == "flag" else field.variable
             words = f"{what} is given for all lanes, and lane {name} has its own ({own} at {part.place(own)})"
             raise UsageError(words, hint=f"leave it out, or name one lane with --lane {name}")
+
+
+def _own_key(part: "Section", field: Field) -> str:
+    """Return the key by which a lane itself says what an option says of beads, tracker or agent, "" for none."""
+    if field.key not in config_lanes.OWN_KEYS:
+        return ""
+    alike = next((keys for keys, _ in config_lanes.REPLACED if field.key in keys), frozenset({field.key}))
+    return next((key for key in sorted(alike) if part.own(key)), "")
+
+
+def _besides(part: "Section", fields: Mapping[str, Field], given: Mapping[str, str]) -> dict[str, str]:
+    """Return what is given, but for what would change which beads a lane has that is not served."""
+    return {name: how for name, how in given.items() if name not in fields or not _own_key(part, fields[name])}
 
 
 def _resolved(

@@ -608,6 +608,21 @@ def test_a_flag_replaces_no_agent_and_no_tracker_of_a_lane(
     assert one.name == name, "for one lane it is clear what is meant"
 
 
+@pytest.mark.parametrize("words", [("--priority", "3"), ("--agent-command", "./x"), ("--db", "/other/.beads")])
+def test_a_flag_for_one_lane_takes_nothing_from_the_others(
+    words: tuple[str, ...], written: Callable[[str], Path]
+) -> None:
+    """Else `--lane rest --priority 3` dispatches nothing: the lane before would have these beads."""
+    path = written(f"{LANES}\n[lanes.rest]\n")
+    before = {one.name: one for one in lanes(path).known}
+    found = lanes(path, "--lane", "rest", *words)
+    [rest] = found.serves
+    assert rest[1:] != before["rest"][1:]
+    own = {"--priority": ("hard", 3), "--agent-command": ("hard", 1), "--db": ("web", 2)}[words[0]]
+    other = next(one for one in found.known if one.name == own[0])
+    assert other[own[1]] == before[own[0]][own[1]]
+
+
 def test_only_the_named_lanes_are_served(written: Callable[[str], Path]) -> None:
     path = written(LANES)
     found = lanes(path, "--lane", "web", "--lane", "docs")
