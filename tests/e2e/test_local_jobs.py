@@ -167,6 +167,15 @@ def test_the_words_of_a_silent_agent_are_not_those_of_its_check(place: Place) ->
     assert place.output() == f"{CLAUDE % 99}\n"
 
 
+def test_a_silent_agent_leaves_the_time_of_its_start(place: Place) -> None:
+    """From then on it may be silent for --agent-silence. Its worktree may have taken longer."""
+    folder = place.start("sleep 60")
+    until((folder / "output.0").exists)
+    assert (place.jobs.state("w1"), place.output()) == ("running", "")
+    assert place.agent("true").stop("w1", "the test")
+    place.end()
+
+
 def test_a_job_whose_checks_pass_has_passed(place: Place) -> None:
     place.start("true", check=checks("true"))
     assert place.agent("true").unchecked() == {"x-1": "w1"}

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bdauto.agents.answers import NotStarted, Started
@@ -17,7 +18,8 @@ from bdauto.agents.capacity import Capacity
 from bdauto.agents.local import jobs as jobs_module
 from bdauto.agents.local import output as output_module
 from bdauto.agents.local import supervisor
-from bdauto.agents.local.jobs import Jobs, only_one, private_folder
+from bdauto.agents.local.jobs import JobRecord, Jobs, only_one, private_folder
+from bdauto.agents.local.local_jobs import running_job
 from bdauto.agents.local.output import LocalOutput, job_end
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings, parse_command
@@ -165,6 +167,19 @@ def test_only_a_running_job_can_be_stopped(jobs: Jobs) -> None:
     assert message.startswith("some body [31mé".encode())
     assert message.endswith(b"\n")
     assert len(message) <= supervisor.MESSAGE
+
+
+def test_a_job_may_be_silent_until_its_agent_is_started(jobs: Jobs) -> None:
+    """What prepares its worktree, such as an installation, may print nothing for longer than an agent may."""
+    folder = made(jobs, "w1")
+    [agent] = json.loads((folder / "job.json").read_text())["steps"]
+    record = {"bead": "x-1", "attempt": "w1", "tracker": "", "host": "", "started": 0.0, "silence": 60.0}
+    steps = [{"kind": "prepare", "words": ["x"], "directory": "/p", "timeout": 1.0}, agent]
+    with_worktree, without = (msgspec.convert(record | {"steps": found}, JobRecord) for found in (steps, [agent]))
+    assert running_job(jobs, with_worktree).silence is None
+    assert running_job(jobs, without).silence == timedelta(minutes=1)
+    (folder / "output.0").touch()  # the supervisor makes it before it starts the agent
+    assert running_job(jobs, with_worktree).silence == timedelta(minutes=1)
 
 
 def test_old_jobs_are_removed_and_living_ones_kept(jobs: Jobs) -> None:

@@ -239,10 +239,12 @@ class LocalJobs(Runner):
 
 
 def running_job(jobs: Jobs, record: JobRecord) -> RunningJob:
-    """Describe a running job. While a check runs it may be silent."""
+    """Describe a running job. While its worktree is prepared or a check runs it may be silent."""
     job, heard, silence = record.attempt, None, None
     if record.silence and running_step(jobs.path / job) is None:
-        silence, heard = timedelta(seconds=record.silence), heard_at(jobs, job)
+        heard = heard_at(jobs, job)
+        prepares = heard is None and record.steps[:1] and record.steps[0].kind == "prepare"
+        silence = None if prepares else timedelta(seconds=record.silence)
     quiet = datetime.now(UTC) - heard if heard else timedelta()
     # long before it counts, because whoever decides about the job does so a moment later
     in_tool = bool(silence and quiet >= silence / 2 and (last := last_event(jobs, job)) and last.tool)

@@ -97,6 +97,12 @@ class Output:
             self._close()
             self._name, self._number, self._size = name, -1, SEGMENT
 
+    def make(self, name: str) -> None:
+        """Begin, and make the first file at once: it tells when the agent was started, which may be silent."""
+        self.begin(name)
+        if self._number < 0:
+            self._next()
+
     def write(self, data: bytes) -> None:
         """Append to the last segment, and begin another where that one is full."""
         while data:
@@ -265,6 +271,7 @@ class Supervisor:
     def _agent(self, step: Step, max_cost: object) -> CommandResult:
         """Run the agent. Where it refuses the session that it should go on in, start it once more, without one."""
         self._costs = Costs(max_cost)
+        self.output.make(OUTPUT)
         began = time.monotonic()
         end = self._one(step, {})
         took = time.monotonic() - began
