@@ -84,7 +84,7 @@ class JobEnds(msgspec.Struct, frozen=True):
         for bead_id, end in jobs:
             bead, job = beads.get(bead_id), end.attempt
             if bead is None:
-                if not found.malformed:
+                if not found.malformed and not self.bd.recorder_of(job, bead_id):  # `bd rename` gives a bead another id
                     log_result(bead_id, job, "deleted", end)
                     self.writes.cost_usd += end.cost_usd or 0.0
                     runner.mark_recorded(job, deleted=True)

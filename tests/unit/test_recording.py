@@ -349,6 +349,22 @@ def test_the_end_of_a_job_whose_bead_was_deleted_is_logged_once(
     assert marks == {"a1": False, "w2": True}
 
 
+@pytest.mark.parametrize("status", ["closed", "in_progress"])
+def test_the_cost_of_a_bead_that_was_renamed_is_counted_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, status: str
+) -> None:
+    """The jobs folder knows it by its earlier id."""
+    caplog.set_level(logging.INFO)
+    marks: dict[str, bool] = {}
+    monkeypatch.setattr(BeadBoardRunner, "unrecorded", lambda _: [] if marks else [("x-0", ended("a1"))])
+    monkeypatch.setattr(BeadBoardRunner, "mark_recorded", lambda _, job, deleted: marks.update({job: deleted}))
+    there = tracker(dispatched(status=status, attempt="a1", job="a1"))
+    for _ in range(2):
+        sweep(there, a1=job())
+    said = [record.fields["bead"] for record in caplog.records if record.message == "result"]  # type: ignore[attr-defined]
+    assert said == ["x-1"]
+
+
 @pytest.mark.parametrize("status", ["closed", "open"])
 @pytest.mark.parametrize(
     "forged",
