@@ -29,7 +29,7 @@ from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.outcome import Outcome, Report, partly
 from bdauto.domain.settings import DispatchSettings
-from bdauto.errors import BdautoError, PartlyDone
+from bdauto.errors import BdautoError, BdError, PartlyDone
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
@@ -158,6 +158,10 @@ class Dispatcher:
                     break
                 self._notes.write_overdue(self.writer, self.runtime)
                 self._further = True
+        except KeyboardInterrupt:  # a second signal: a bd that fails now does not hide it
+            with contextlib.suppress(BdError):
+                self._answers.charge_refused()
+            raise
         finally:
             self._answers.charge_refused()
         if hold := self._candidates.held or self._attempts.held:

@@ -258,6 +258,20 @@ def test_a_refused_bead_is_charged_and_waits_while_the_next_goes_on() -> None:
     assert here.tracker.notes("x-1") == ["dispatch failed HTTP 400: Bead is missing acceptance criteria."]
 
 
+def test_a_failing_bd_does_not_hide_a_second_signal() -> None:
+    here = desk(*queue(2), script=[refusal()])
+
+    def stopped(change: Change) -> None:
+        if change.act == "record":
+            raise KeyboardInterrupt
+        if change.act == "release":
+            raise BdFailed("bd failed")
+
+    here.tracker.before_write = stopped
+    with pytest.raises(KeyboardInterrupt):
+        here.cycle()
+
+
 def test_a_bead_refused_up_to_max_attempts_is_quarantined_and_starts_afresh_when_re_armed() -> None:
     here = desk(row("x-1", notes="mine"))
     reports = []
