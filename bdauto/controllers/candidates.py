@@ -97,7 +97,8 @@ class Candidates:
 
         This is the last look before the claim, so that no dependent starts.
         """
-        unchecked = UncheckedBeads(self.bd, self.writer, self.runtime, self.gate.switch.expected or {})
+        store = self.gate.switch.expected or {}
+        unchecked = UncheckedBeads(self.bd, self.writer, self.runtime, self.answers.naming, store)
         due, opened = unchecked.in_the_way(bead, self.runner())
         for one, words in opened:
             self.answers.report(one, BeadOutcome.reverted, words, one.record.job)

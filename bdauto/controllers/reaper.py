@@ -66,12 +66,16 @@ class Reaper:
     _unrecorded: bool = field(default=False, init=False)
     _writes: SweepWrites = field(init=False)
 
+    def __post_init__(self) -> None:
+        self._writes = SweepWrites(self.writer, self.bd, self.runtime, None)
+
     def sweep(self) -> Report:
         """Reap the beads that are over or stalled. The report holds any error. Nothing expected is raised."""
         try:
             return self._sweep()
         except BdautoError as error:
-            return Report("reap", Outcome.failed, self.settings.dry_run, error=error)
+            done = self._report((), (), error)  # what it had done before
+            return done if done.beads else Report("reap", Outcome.failed, self.settings.dry_run, error=error)
 
     def _sweep(self) -> Report:
         listing = self.bd.in_progress()
@@ -94,7 +98,7 @@ class Reaper:
         """Open beads again whose agents here have closed them unchecked. Return whether there were any."""
         try:
             if self.runner and not self.settings.dry_run:
-                unchecked = UncheckedBeads(self.bd, self._writes, self.runtime)
+                unchecked = UncheckedBeads(self.bd, self._writes, self.runtime, self._writes.naming)
                 self._opened_again = tuple(
                     BeadReport(bead.id, BeadOutcome.reverted, bead.record.job, words, title=bead.title)
                     for bead, words in unchecked.open_here(self.runner())

@@ -1,6 +1,7 @@
 """Writes for a sweep. It stops when dispatching is paused, and keeps every failure for the report."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -56,6 +57,15 @@ class SweepWrites:
     def fail(self, bead: Bead, words: str) -> None:
         """Note why a bead could not be written."""
         self.failures[bead.id] = BeadReport(bead.id, BeadOutcome.failed, bead.record.job, words, bead.record.attempt)
+
+    @contextlib.contextmanager
+    def naming(self, bead: Bead) -> Iterator[None]:
+        """Report the bead as failed if bd fails in the block."""
+        try:
+            yield
+        except BdError as error:
+            self.fail(bead, str(error))
+            raise
 
     def prepare(self) -> None:
         """Prepare the writer for a change."""

@@ -4,7 +4,8 @@ bd's record of who closed a bead decides. A bead that a person has closed stays 
 was, the bead counts as closed by its agent.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,11 +29,15 @@ Opened = tuple[Bead, str]
 
 
 class UncheckedBeads(msgspec.Struct, frozen=True):
-    """Opens such beads again. Every method may raise BdError. `store` is what the key-value store must still say."""
+    """Opens such beads again. Every method may raise BdError. `store` is what the key-value store must still say.
+
+    `naming` reports a bead as failed if bd fails to write it.
+    """
 
     bd: Bd
     writer: Writer
     runtime: Runtime
+    naming: Callable[[Bead], AbstractContextManager[None]]
     store: Mapping[str, str | None] = {}
 
     def open_here(self, runner: "Runner") -> list[Opened]:
@@ -88,8 +93,9 @@ class UncheckedBeads(msgspec.Struct, frozen=True):
     def _write(self, change: Change) -> bool:
         """Apply a change. If bd did not confirm it, read the bead, and count the change if it is there."""
         [result] = apply_each(self.writer, [change], LookBack(self.bd.read))
-        if isinstance(result, BdError):
-            raise result
+        with self.naming(change.bead):
+            if isinstance(result, BdError):
+                raise result
         return result
 
     def _opened(self, bead: Bead, note: str) -> Change:

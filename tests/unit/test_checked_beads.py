@@ -16,6 +16,7 @@ from bdauto.domain.outcome import Report
 from bdauto.domain.reaping import JobEvidence
 from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import ReapSettings
+from bdauto.errors import BdTimeout
 from tests.support.fakes import NOW, Board, Clock, Tracker, row
 from tests.unit.test_earlier_jobs import Desk
 
@@ -175,6 +176,26 @@ def test_what_an_attempt_without_a_check_closes_stays_closed() -> None:
     here.tracker.recorded = [closing(ACTOR)]
     assert here.outcomes() == []
     assert here.tracker.bead("x-1").status == "closed"
+
+
+@pytest.mark.parametrize("verb", ["list", "read"])
+def test_a_bead_that_may_be_open_again_is_in_the_report(verb: str) -> None:
+    """Whether bd does not answer the write, and the read after it, or the next list."""
+    here = Ward(closed(), unchecked=("x-1",))
+    here.tracker.recorded = [closing(ACTOR)]
+
+    def unanswered(_: object) -> None:
+        here.tracker.before_read = silent
+        if verb == "read":
+            raise BdTimeout("bd did not answer")
+
+    def silent(verb: str) -> None:
+        raise BdTimeout("bd did not answer")
+
+    here.tracker.after_write = unanswered
+    report = here.sweep()
+    assert [(one.id, one.outcome) for one in report.beads] == [("x-1", "failed" if verb == "read" else "reverted")]
+    assert (report.outcome, report.exit_code) == ("partial", 3)
 
 
 def test_what_passed_on_another_host_later_stays_closed() -> None:
