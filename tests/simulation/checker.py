@@ -125,6 +125,7 @@ def _learn_place(row: Row, before: Bead, change: Change | None) -> None:
         row.place, row.lost_place, row.given_back = row.lost_place, None, bead.updated_at
     elif bead.status == "open" and (before.status == "in_progress" or change.act == "requeue"):
         row.given_back = bead.updated_at
+        row.place = row.place and min(row.place, bead.updated_at)  # a time that lies ahead is somebody's wrong clock
         fewer = bead.record.attempts < before.record.attempts
         had_turn = before.record.job or (before.record.attempt and before.record.died == before.record.attempt)
         if (change.act == "requeue" and not fewer) or (change.note and had_turn and not fewer):
@@ -540,14 +541,16 @@ def _runs(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _check_reopening(world: World, process: Process, row: Row) -> None:
     """A closed bead is opened again only if its agent has closed it, and no check of it has passed.
 
-    Where its mark is gone, say because bd has taken the claim back, the host of its last claim's job knows it.
+    Where its mark is gone, say because bd has taken the claim back, the host of its last claim's job knows it. A check
+    that passes between the question and the write is seen by the same sweep, which closes the bead.
     """
     bead = row.bead
     here = [job for job in world.jobs.values() if job.bead == bead.id and job.host == process.host]
     known = bool(here) and here[-1].checked and bead.record.attempt in ("", here[-1].id)
     if bead.record.check != "due" and not known:
         world.violate("check", f"{process.name} opens {bead.id} again, which was not to be checked")
-    if world.closer(bead.id) == "ann" or bead.record.job in {job.id for job in _passed_here(world, process, bead)}:
+    passed = {job.id for job in _passed_here(world, process, bead)} - process.not_passed
+    if world.closer(bead.id) == "ann" or bead.record.job in passed:
         world.violate("check", f"{process.name} opens {bead.id} again, which a person has closed, or has passed")
 
 

@@ -63,7 +63,7 @@ class SimLocal(Runner):
     def _end(self, job: Job, ended: datetime) -> Run:
         failed = job.checked and job.check_failed and job.state == "completed"
         result = Result.failed if failed else RESULTS.get(job.state, Result.lost)
-        return Run(result=result, why=Why.check if failed else None, ended_at=ended, checked=self.passed(job.id))
+        return Run(result=result, why=Why.check if failed else None, ended_at=ended, checked=self._has_passed(job.id))
 
     def place(self) -> Place:
         """Return this host: each has one jobs folder."""
@@ -97,10 +97,15 @@ class SimLocal(Runner):
     def unchecked(self) -> dict[str, str]:
         """Return the beads whose last job on this host is to be checked and has not passed."""
         last = {job.bead: job for job in self._jobs()}
-        return {bead: job.id for bead, job in last.items() if job.checked and not self.passed(job.id)}
+        return {bead: job.id for bead, job in last.items() if job.checked and not self._has_passed(job.id)}
 
     def passed(self, job: str) -> bool:
         """Return whether a job has passed its check."""
+        passed = self._has_passed(job)
+        (self._of.not_passed.discard if passed else self._of.not_passed.add)(job)
+        return passed
+
+    def _has_passed(self, job: str) -> bool:
         known = next((one for one in self._jobs() if one.id == job), None)
         return known is not None and known.checked and known.state == "completed" and not known.check_failed
 

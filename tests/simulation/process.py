@@ -38,6 +38,8 @@ class Process:
         self.changed: list[tuple[str, str]] = []
         """The changes that were written and answered: bead and act."""
         self.jobs_told: dict[str, str] = {}
+        self.not_passed: set[str] = set()
+        """The jobs of which it was told that they have not passed their check."""
         self.runs_nothing = False
         self.ready_at: float | None = None
         self.read_at: dict[str, float] = {}  # when each bead was last read by its id
@@ -79,7 +81,7 @@ class Process:
         self.changed, self.status_written = [], []
         self.listed, self.service_silent, self.bd_failed = (), False, False
         self.world.logged[self.task.name] = []
-        self.jobs_told = {}
+        self.jobs_told, self.not_passed = {}, set()
         self.runs_nothing = False
         self.looked_at = self.posted_at = None
         self.started = self.refused_in_a_row = self.not_started_in_a_row = self.aged = 0
