@@ -146,6 +146,8 @@ class Project(Place):
         super().__init__(machine)
         self.remote, self.log = machine.world.folder / "remote.git", machine.world.folder / "landings"
         self.git("clone", "-q", "--bare", str(self.home), str(self.remote))
+        if "origin" in self.git("remote").split():  # a server's project is that of the test before
+            self.git("remote", "remove", "origin")
         self.git("remote", "add", "origin", str(self.remote))
         self.git("fetch", "-q", "origin")
         self.check, self.prepare = "grep -q right $BEAD_ID", "true"
