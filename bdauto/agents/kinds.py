@@ -105,6 +105,8 @@ SWEEPING = (*JOBS, "agent", "agent_command")
 LOOKING = ("beadboard_url", *SWEEPING, "agent_slots", "agent_dir")
 """The options of commands that only look."""
 
+GUARDS = ("agent_check", "agent_review", "agent_land", "agent_silence")
+"""Options that somebody relies on. A kind that would ignore one refuses it."""
 WORKTREES = (*JOBS_HERE, "agent_dir", "agent_base")
 """The options of the command that looks after worktrees."""
 
@@ -115,12 +117,16 @@ def chosen(settings: AgentSettings) -> Kind | None:
 
 
 def exclude_each_other(settings: AgentSettings) -> None:
-    """Raise UsageError if options of two kinds are given that do not go together."""
+    """Raise UsageError if options of two kinds are given that do not go together, or a guard that would be ignored."""
     kind = chosen(settings)
     for other in KINDS if kind else ():
         if kind and other.chosen_by not in kind.settings.__struct_fields__ and getattr(settings, other.chosen_by):
             given = f"{other.given(settings)} and {kind.given(settings)}"
             raise UsageError(f"{given} exclude each other", hint="give one of them")
+    for name in GUARDS if kind else ():
+        if kind and name not in kind.settings.__struct_fields__ and getattr(settings, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} does nothing with {kind.text}", hint="leave it out, or use an agent command")
 
 
 def required(settings: AgentSettings) -> Kind:
