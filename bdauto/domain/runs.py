@@ -7,7 +7,7 @@ import msgspec
 
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
-from bdauto.domain.record import Result, Run
+from bdauto.domain.record import DUE, Result, Run
 
 _End = tuple[str, float | None]
 
@@ -51,8 +51,9 @@ class History(msgspec.Struct, frozen=True):
         return max(round((ended_at - run.claimed_at).total_seconds()), 0)
 
     def succeeded(self, run: Run) -> bool:
-        """Whether this run closed the bead."""
-        return self.is_last(run) and self.closed_at is not None and run.result is not Result.stopped
+        """Whether this run closed the bead. One whose check has failed did not: the bead will be opened again."""
+        undone = self.bead.record.check == DUE and run.why in (Why.check, Why.review, Why.land)
+        return self.is_last(run) and self.closed_at is not None and run.result is not Result.stopped and not undone
 
     def failed(self, run: Run) -> bool:
         """Whether this run ended without closing the bead, nobody stopped it, and its agent does not ask a person."""

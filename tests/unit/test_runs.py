@@ -57,6 +57,15 @@ FAILED = ended(
 )  # fmt: skip
 
 
+@pytest.mark.parametrize(("check", "state"), [("due", "failed"), ("", "closed")], ids=["by its agent", "by a person"])
+def test_a_run_whose_check_failed_has_not_closed_its_bead(check: str, state: str) -> None:
+    """Its agent has, and no sweep has opened the bead again yet."""
+    began = Run(attempt="a1", job="a1", claimed_at=NOW - HOUR)
+    here = ended("a1", 0.1, result=Result.failed, why=Why.check, words="check (make): exit 1")
+    bead = ran("x-1", began, attempt="a1", job="a1", check=check) | {"closed_at": NOW.isoformat()}
+    assert [one["state"] for one in listed(bead, here=[("x-1", here)])] == [state]
+
+
 def test_a_run_has_exactly_the_keys_of_the_contract() -> None:
     [one] = listed(ran("x-1", FAILED))
     assert [*one] == KEYS
