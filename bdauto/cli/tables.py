@@ -194,7 +194,7 @@ class _Running:
 def explain_view(explained: Explanation) -> RenderableType:
     """Render the verdict on one bead, every condition behind it, and its story so far."""
     bead = explained.bead
-    style = "green" if explained.place else "yellow"
+    style = "green" if explained.place or bead.status == "closed" else "yellow"
     parts: list[RenderableType] = [
         Text.assemble(_id(bead.id), "  ", _text(bead.title, limit=TITLE_LIMIT)),
         _text(explained.headline, f"bold {style}"),

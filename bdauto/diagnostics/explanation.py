@@ -53,8 +53,11 @@ class Explanation:
     def conditions(self) -> tuple[Condition, ...]:
         """All conditions: those of the bead, then those that all beads share.
 
-        While its job runs, none matters. Of a bead that a sweep would settle, only that is said.
+        While its job runs, and once the bead is closed, none matters. Of a bead that a sweep would settle, only that
+        is said.
         """
+        if self.bead.status == "closed":
+            return ()
         if self.running:
             over = Condition("status", False, self.running.verdict, "bdauto reap")
             return () if self.running.state == "kept" else (over,)

@@ -153,7 +153,7 @@ def test_status_and_explain_say_what_dispatch_then_does(
     assert sorted(placed, key=lambda bead: placed[bead] or 0) == eligible
     assert sorted(placed.values()) == [*range(1, len(eligible) + 1)]
     for bead, found in explained.items():
-        goes = found.running is None and all(condition.passed for condition in found.conditions)
+        goes = bool(found.conditions) and all(condition.passed for condition in found.conditions)
         assert goes == (bead in dispatched), bead
     for listed in snapshot.queue:
         assert _judged(listed) == _judged(explained[listed.bead.id].verdict)

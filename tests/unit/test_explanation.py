@@ -259,9 +259,11 @@ def test_an_open_breaker_is_a_failed_condition_and_stands_in_the_headline() -> N
     assert [condition.name for condition in UP.conditions()] == ["pause", "capacity"]
 
 
-def test_nothing_is_to_be_fixed_on_a_closed_bead() -> None:
-    [status] = [one for one in explained(status="closed").conditions if one.name == "status"]
-    assert (status.passed, status.fix) == (False, "")
+def test_a_closed_bead_says_what_came_of_it_and_no_conditions() -> None:
+    found = explained(status="closed", close_reason="Haiku written")
+    assert found.headline == "closed: Haiku written"
+    assert found.conditions == ()
+    assert as_json(found)["conditions"] == []
 
 
 def test_a_re_armed_bead_is_not_quarantined_any_more() -> None:
