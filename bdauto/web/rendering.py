@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -15,8 +15,8 @@ from markupsafe import Markup
 from bdauto import __version__
 from bdauto.diagnostics import wording
 from bdauto.diagnostics.activity import Activity
-from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.explanation import Explanation, story
+from bdauto.diagnostics.looks import Looks, needed
 from bdauto.diagnostics.run_list import ListedRun, State
 from bdauto.diagnostics.snapshot import Snapshot, last_note, place_words
 from bdauto.domain.bead import Bead
@@ -54,20 +54,26 @@ STATES = {State.running: "run", State.closed: "good", State.asks: "warn", State.
 
 @dataclass(frozen=True)
 class Week:
-    """The report on the first page: the last one, "" or why a later one could not be read, and if one is being read."""
+    """The report on the first page: the last one of each lane, "" or why a later one could not be read, and if one is
+    being read.
+    """
 
-    activity: Activity | None
+    lanes: Mapping[str, Activity]
     error: str
     reading: bool
 
 
 @dataclass(frozen=True)
 class BeadView:
-    """A bead, the ids of its jobs that are known, the oldest first, and those that run on this machine."""
+    """A bead, the ids of its jobs that are known, the oldest first, and those that run on this machine.
+
+    `lane` is "" if there is no other.
+    """
 
     explained: Explanation
     jobs: tuple[str, ...]
     live: frozenset[str]
+    lane: str = ""
 
     def job(self, asked: str) -> str:
         """Return this job if it is one of the bead's, else the last one, or ""."""
@@ -81,30 +87,43 @@ class BeadView:
 def report_page(activity: Activity) -> str:
     """Render a report as one file: it names its own content security policy, for no server does."""
     return _render(
-        "report.html", activity.window.until, policy=content_security_policy(served=False), **_parts(activity)
+        "report.html",
+        activity.window.until,
+        policy=content_security_policy(served=False),
+        activity=activity,
+        charts=_charts(activity),
     )
 
 
-def front_page(snapshot: Snapshot, week: Week, assignee: str, shown: int, board: str = "") -> str:
+def front_page(looks: Looks, week: Week, assignee: str, shown: int, board: str = "") -> str:
     """Render the first page: what `bdauto status` shows, `shown` beads in each list, and the report.
+    At least one lane was seen.
 
     The beads that need a person stand in a list of their own, so the alerts above leave them out.
     """
-    parts = _parts(week.activity) if week.activity else {}
-    refresh = REFRESH_SOON if week.reading else REFRESH
-    alerts = active_alerts(snapshot, blocked=False)
+    alerts = needed(looks, blocked=False)
+    snapshots = [seen for seen in looks.values() if isinstance(seen, Snapshot)]
+    blocked = sum(len(seen.quarantined) + len(seen.blocked) for seen in snapshots)
     values: dict[str, Any] = {
         "alerts": alerts,
         "board": board if board.startswith(("http://", "https://")) and "@" not in board else "",
-        "needed": len(alerts) + len(snapshot.quarantined) + len(snapshot.blocked),
+        "needed": len(alerts) + blocked + len(looks) - len(snapshots),
         "assignee": assignee,
-        "services": [(name, *found) for name, found in wording.services(snapshot.services)],
+        "lanes": [(name, seen, _facts(seen) if isinstance(seen, Snapshot) else []) for name, seen in looks.items()],
         "shown": shown,
         "rest": lambda total: f"… and {total - shown} more" if total > shown else "",
-        "snapshot": snapshot,
         "week": week,
+        "reports": [(name, activity, _charts(activity)) for name, activity in week.lanes.items()],
     }
-    return _render("page.html", snapshot.now, linked=True, refresh=refresh, **values, **parts)
+    now = min(seen.now for seen in snapshots)
+    return _render("page.html", now, linked=True, refresh=REFRESH_SOON if week.reading else REFRESH, **values)
+
+
+def _facts(snapshot: Snapshot) -> list[tuple[str, str, str]]:
+    """Return what all beads of a lane share, each with its style and its words, and what became of today's runs."""
+    facts = [(name, *found) for name, found in wording.services(snapshot.services)]
+    today = snapshot.today
+    return [*facts, ("today", "", wording.what_became(today, snapshot.need_you))] if today else facts
 
 
 def bead_page(view: BeadView, job: str, log: str) -> str:
@@ -129,14 +148,15 @@ def bead_page(view: BeadView, job: str, log: str) -> str:
     return _render("bead.html", explained.now, linked=True, refresh=REFRESH, explained=explained, **values)
 
 
-def runs_page(runs: Sequence[ListedRun], asked: RunQuery, now: datetime) -> str:
-    """Render the runs that a query asks for, with links and a form for other queries."""
+def runs_page(runs: Sequence[ListedRun], asked: RunQuery, now: datetime, *, several: bool = False) -> str:
+    """Render the runs that a query asks for, with links and a form for other queries. `several`: name their lanes."""
     values: dict[str, Any] = {
         "runs": runs[:RUNS],
         "rest": max(len(runs) - RUNS, 0),
         "asked": asked,
         "states": [*State],
         "times": [*SINCE],
+        "several": several,
     }
     return _render("runs.html", now, linked=True, refresh=REFRESH, **values)
 
@@ -194,10 +214,9 @@ def _long(text: str) -> Markup:
     return Markup.escape(clean_lines(cut) + (" […]" if cut != text else ""))
 
 
-def _parts(activity: Activity) -> dict[str, Any]:
+def _charts(activity: Activity) -> dict[str, Markup]:
     days = activity.days
-    charts = {"runs_chart": runs_chart(days), "times_chart": times_chart(days), "cost_chart": cost_chart(days)}
-    return {"activity": activity, **charts}
+    return {"runs": runs_chart(days), "times": times_chart(days), "cost": cost_chart(days)}
 
 
 def _render(

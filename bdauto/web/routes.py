@@ -7,10 +7,11 @@ from functools import cache
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.explanation import as_json as bead_json
+from bdauto.diagnostics.looks import Looks
+from bdauto.diagnostics.looks import as_json as status_json
 from bdauto.diagnostics.snapshot import Snapshot
-from bdauto.diagnostics.snapshot import as_json as status_json
+from bdauto.domain.bead import Bead
 from bdauto.web.rendering import SCRIPT, content_security_policy
 from bdauto.web.run_query import RunQuery
 from bdauto.web.site import Html, Site
@@ -59,9 +60,9 @@ def answer(site: Callable[[], Site], path: str, query: str) -> Answer | None:
         case ["beads", bead, "events"]:
             return _stream(site(), bead, asked.get("job", ""))
         case ["api", "status"]:
-            return _api("status", site().snapshot(), _status)
+            return _api("status", site().looks(), lambda looks: status_json(looks, 0))
         case ["api", "beads"]:
-            return _api("beads", site().snapshot(), _beads)
+            return _api("beads", site().looks(), _beads)
         case ["api", "beads", bead]:
             return _api("explain", site().explained(bead), lambda view: bead_json(view.explained))
         case ["api", "runs"]:
@@ -85,27 +86,32 @@ def _api(command: str, found: "T | Html", fields: Callable[[T], dict[str, object
     return Answer(200, json.dumps({"schema_version": 1, "command": command, **fields(found)}).encode(), JSON)
 
 
-def _status(snapshot: Snapshot) -> dict[str, object]:
-    fields = status_json(snapshot, 0)
-    del fields["today"]  # it was not read
-    return {"alerts": active_alerts(snapshot), **fields}
+def _beads(looks: Looks) -> dict[str, object]:
+    """List the beads of the queues that are not closed, each with its status, and with its lane if there are several.
+
+    `errors` says of a lane why it cannot be read.
+    """
+    errors = {name: str(seen) for name, seen in looks.items() if not isinstance(seen, Snapshot)}
+    return {
+        "beads": [
+            {"id": bead.id, "title": bead.title, "priority": bead.priority, "status": bead.status, "list": kind}
+            | ({"lane": name} if name else {})
+            for name, seen in looks.items()
+            if isinstance(seen, Snapshot)
+            for kind, beads in _lists(seen).items()
+            for bead in beads
+        ],
+        **({"errors": errors} if errors else {}),
+    }
 
 
-def _beads(snapshot: Snapshot) -> dict[str, object]:
-    """List the beads of the queue that are not closed, each with its status."""
-    lists = {
+def _lists(snapshot: Snapshot) -> dict[str, Iterable[Bead]]:
+    return {
         "queue": [found.bead for found in snapshot.queue],
         "in_progress": [one.bead for one in snapshot.running],
         "quarantined": snapshot.quarantined,
         "cancelled": snapshot.cancelled,
         "blocked": snapshot.blocked,
-    }
-    return {
-        "beads": [
-            {"id": bead.id, "title": bead.title, "priority": bead.priority, "status": bead.status, "list": name}
-            for name, beads in lists.items()
-            for bead in beads
-        ]
     }
 
 

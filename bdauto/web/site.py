@@ -1,4 +1,4 @@
-"""The pages that `bdauto run --listen` serves: the tracker at a glance, its runs, and each bead. They only read.
+"""The pages that `bdauto run --listen` serves: the lanes at a glance, their runs, and each bead. They only read.
 
 Many readers cost the tracker what one costs: what was read is kept for a while, and of those who ask at once one reads.
 The first page does not wait for the report, which takes longest: it is read in a thread of its own, and until it is
@@ -17,7 +17,8 @@ from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.diagnostics.activity import Activity, gather_activity
 from bdauto.diagnostics.explanation import explanation
-from bdauto.diagnostics.run_list import ListedRun, gather_runs
+from bdauto.diagnostics.looks import Looks
+from bdauto.diagnostics.run_list import ListedRun, gather_runs, newest
 from bdauto.diagnostics.snapshot import Snapshot, gather
 from bdauto.domain.bead import ID_PATTERN
 from bdauto.domain.settings import By, DispatchSettings, ReapSettings
@@ -56,20 +57,31 @@ class BusyError(Exception):
     """Too many readers wait already."""
 
 
-@dataclass
-class Site:
-    """The pages of one tracker. `board` is BeadBoard's address, to link to."""
+@dataclass(frozen=True)
+class LaneReader:
+    """What reads one lane, and its settings."""
 
     bd: Bd
     runner: "Callable[[], Runner]"
     dispatch: DispatchSettings
     reap: ReapSettings
+
+
+@dataclass
+class Site:
+    """The pages of the lanes, by name: "" if there is only one.
+
+    `lane_of` finds the lane of a bead, and may raise BdError. `board` is BeadBoard's address, to link to.
+    """
+
+    lanes: Mapping[str, LaneReader]
+    lane_of: Callable[[str], str]
     runtime: Runtime
     board: str = ""
     streams: Streams = field(default_factory=Streams)
     _kept: dict[str, tuple[float, Any]] = field(default_factory=dict, init=False)
-    _snapshot: Snapshot | None = field(default=None, init=False)
-    _report: Activity | None = field(default=None, init=False)
+    _looks: Looks = field(default_factory=dict, init=False)
+    _report: dict[str, Activity] = field(default_factory=dict, init=False)
     _report_error: str = field(default="", init=False)
     _report_read: float = field(default=float("-inf"), init=False)
     _reading: bool = field(default=False, init=False)
@@ -80,10 +92,10 @@ class Site:
         """Return the first page."""
         return self._get("", self._front)
 
-    def snapshot(self) -> Snapshot | Html:
+    def looks(self) -> Looks | Html:
         """Return what the first page shows, or the error page in its place."""
         page = self.front()
-        return self._snapshot if self._snapshot and not page.error else page
+        return self._looks if self._looks and not page.error else page
 
     def bead(self, bead_id: str, job: str = "") -> Html:
         """Return the page of a bead, with the log of this job, by default of its last one."""
@@ -100,12 +112,19 @@ class Site:
         """Return the page of the runs that a query asks for."""
         asked = RunQuery.of(query)
         found = self.run_list(asked)
-        return found if isinstance(found, Html) else Html(200, runs_page(found, asked, self.runtime.now()))
+        if isinstance(found, Html):
+            return found
+        return Html(200, runs_page(found, asked, self.runtime.now(), several="" not in self.lanes))
 
     def run_list(self, asked: RunQuery) -> list[ListedRun] | Html:
         """Return the runs that a query asks for, or the error page in their place."""
         since = self.runtime.now() - asked.span
-        found = self._get(f"/{asked.since}", lambda: gather_runs(self.bd, self.runner(), None, since)[0])
+
+        def read() -> list[ListedRun]:
+            lanes = self.lanes.values()
+            return newest(run for lane in lanes for run in gather_runs(lane.bd, lane.runner(), None, since)[0])
+
+        found = self._get(f"/{asked.since}", read)
         return found if isinstance(found, Html) else [one for one in found if asked.wants(one)]
 
     def follow(self, bead_id: str, job: str = "") -> Stream | Html:
@@ -115,7 +134,8 @@ class Site:
             return found
         if (job := found.job(job)) not in found.live:
             return self._failed(404, "no such job runs on this machine")
-        return self.streams.open(self.runner().output(job)) or self._failed(503, "too many readers follow a log")
+        output = self.lanes[found.lane].runner().output(job)
+        return self.streams.open(output) or self._failed(503, "too many readers follow a log")
 
     def _get(self, name: str, make: Callable[[], T]) -> T | Html:
         fresh = self._fresh(name)
@@ -158,42 +178,57 @@ class Site:
             self._places.release()
 
     def _front(self) -> Html:
-        self._snapshot = gather(self.bd, self.runner(), self.dispatch, self.reap, self.runtime.now(), SHOWN)
+        looks = {name: self._look(lane) for name, lane in self.lanes.items()}
+        failed = [seen for seen in looks.values() if isinstance(seen, BdautoError)]
+        if len(failed) == len(looks):
+            raise failed[0]
+        self._looks = looks
         age = self.runtime.monotonic() - self._report_read
         begins = not self._reading and bool(self._report_error or age >= REPORT_KEPT.total_seconds())
         self._reading = self._reading or begins
-        page = self._rendered(self._snapshot)
+        page = self._rendered(looks)
         if begins:
             threading.Thread(target=self._read_report, name="bdauto-report", daemon=True).start()
         return page
 
-    def _rendered(self, snapshot: Snapshot) -> Html:
-        week = Week(self._report, self._report_error, reading=self._reading)
-        return Html(200, front_page(snapshot, week, self.bd.assignee, SHOWN, self.board))
+    def _look(self, lane: LaneReader) -> Snapshot | BdautoError:
+        try:
+            return gather(lane.bd, lane.runner(), lane.dispatch, lane.reap, self.runtime.now(), SHOWN, today=True)
+        except BdautoError as error:  # another lane may have another tracker
+            return error
+
+    def _rendered(self, looks: Looks) -> Html:
+        week = Week(dict(self._report), self._report_error, reading=self._reading)
+        assignees = dict.fromkeys(lane.bd.assignee for lane in self.lanes.values())
+        return Html(200, front_page(looks, week, ", ".join(assignees), SHOWN, self.board))
 
     def _read_report(self) -> None:
         """Read the report, and put it into the page that is kept, which needs nothing more from the tracker."""
+        now, errors = self.runtime.now(), []
         try:
-            now = self.runtime.now()
-            self._report = gather_activity(self.bd, self.dispatch, now - REPORT, By.day, now)
-            self._report_error = ""
-        except BdautoError as error:
-            self._report_error = str(error)
+            for name, lane in self.lanes.items():
+                try:
+                    self._report[name] = gather_activity(lane.bd, lane.dispatch, now - REPORT, By.day, now)
+                except BdautoError as error:
+                    errors.append(f"lane {name}: {error}" if name else str(error))
         finally:
+            self._report_error = "; ".join(errors)
             self._report_read, self._reading = self.runtime.monotonic(), False
         with self._making:
             made, page = self._kept.get("", (0.0, None))
-            if page and self._snapshot and not page.error:
-                self._kept[""] = made, self._rendered(self._snapshot)
+            if page and self._looks and not page.error:
+                self._kept[""] = made, self._rendered(self._looks)
 
     def _explain(self, bead_id: str) -> BeadView:
-        runner = self.runner()
-        found = explanation(self.bd, runner, bead_id, self.dispatch, self.reap, self.runtime.now())
+        name = self.lane_of(bead_id)
+        lane = self.lanes[name]
+        runner = lane.runner()
+        found = explanation(lane.bd, runner, bead_id, lane.dispatch, lane.reap, self.runtime.now())
         jobs = runner.jobs_of(found.bead) if runner.knows_jobs else []
-        return BeadView(found, tuple(jobs), frozenset(runner.jobs_at_work(found.bead)))
+        return BeadView(found, tuple(jobs), frozenset(runner.jobs_at_work(found.bead)), name)
 
     def _with_log(self, view: BeadView, job: str) -> Html:
         job = view.job(job)
         name = f"{view.explained.bead.id} {job}"
-        log = self._get(name, lambda: whole(self.runner().output(job))) if job else ""
+        log = self._get(name, lambda: whole(self.lanes[view.lane].runner().output(job))) if job else ""
         return log if isinstance(log, Html) else Html(200, bead_page(view, job, log))

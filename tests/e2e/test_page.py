@@ -9,12 +9,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bdauto.domain.limits import SLACK
+from bdauto.domain.times import format_time
 from bdauto.sandbox import Sandbox
 from bdauto.web.logs import STREAMS
+from bdauto.web.site import REPORT
 from scripts.history import weeks_until
 from tests.support.cli import dispatch, run, tell
 from tests.support.patience import seconds
@@ -24,8 +28,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 STILL = ("--listen", "127.0.0.1:0", "--dispatch-every", "1h")
-STATUS_READ, REPORT_READ = "--readonly list --assignee agent --status open,", "--readonly list --all --updated-after"
-"""What tells the reads of the status part and of the report from others: the loop itself does not read so."""
+STATUS_READ = "--readonly list --assignee agent --status open,"
+REPORT_READ = f"--readonly list --all --updated-after {format_time(datetime.now(UTC) - REPORT - SLACK)[:10]}"
+"""What tells the reads of the status part and of the report, which look a week back, from others: the loop itself does
+not read so.
+"""
 BEING_READ = "report is being read"
 EVIL = "evil.invalid"
 HOSTILE = f"<script>document.title='pwned'</script><img src=//{EVIL}/a onerror=alert(1)>{{{{7*7}}}} \u202e'\"&amp;"

@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -14,12 +15,12 @@ from bdauto.errors import BdFailed
 from bdauto.loop.listener import ANSWER_TIMEOUT
 from bdauto.web.logs import STREAMS, Streams
 from bdauto.web.routes import answer
-from bdauto.web.site import Html, Site
+from bdauto.web.site import Html, LaneReader, Site
 from tests.support.fakes import NOW, Board, Clock, row
 from tests.support.scene import Queue
 
 BEING_READ, NEWER = "The report is being read.", "A newer report is being read."
-STATUS, REPORT = ["assigned", "ready", "kv", "labelled"], ["list", "ready"]
+STATUS, REPORT = ["assigned", "ready", "kv", "labelled", "list"], ["list", "ready"]
 SOON, LATER = '<meta http-equiv="refresh" content="2">', '<meta http-equiv="refresh" content="30">'
 
 
@@ -30,7 +31,8 @@ class Reader:
         self.clock = Clock()
         self.tracker = Queue(self.clock, row("x-1", metadata={"bdauto.claimed_at": "2026-04-18T20:00:00Z"}))
         services = Board().services()
-        self.site = Site(self.tracker, services, DispatchSettings(), ReapSettings(), self.clock.runtime())
+        lane = LaneReader(self.tracker, services, DispatchSettings(), ReapSettings())
+        self.site = Site({"": lane}, lambda _bead: "", self.clock.runtime())
         self.threads: list[Callable[[], None]] = []
 
     def look(self, after: float = 0) -> Html:
@@ -117,8 +119,8 @@ def test_the_report_before_is_shown_with_its_time_while_a_newer_one_is_read(read
 
 
 def test_a_report_that_cannot_be_read_is_said_and_tried_again_with_the_next_page(reader: Reader) -> None:
-    reader.break_reads("list", "<no> database")
     reader.look()
+    reader.break_reads("list", "<no> database")
     reader.read_report()
     page = reader.look(2).text
     assert "The report could not be read: &lt;no&gt; database" in page
@@ -132,8 +134,8 @@ def test_a_report_that_cannot_be_read_is_said_and_tried_again_with_the_next_page
     page = reader.look(2).text
     assert "could not be read" not in page
     assert "Runs that ended" in page
-    reader.break_reads("list", "gone")
     reader.look(after=61)
+    reader.break_reads("list", "gone")
     reader.read_report()
     page = reader.look().text
     assert "could not be read: gone" in page
@@ -317,3 +319,70 @@ def test_a_stream_ends_before_the_listener_would_end_it() -> None:
     assert stream
     assert len([*stream]) < ANSWER_TIMEOUT
     assert sum(waits) < ANSWER_TIMEOUT
+
+
+def with_lanes(reader: Reader) -> Queue:
+    """Give the site two lanes, each with a tracker, and return that of the second one."""
+    other = Queue(reader.clock, row("y-1", title="Docs", status="blocked", notes="waits for ann"))
+    first = reader.site.lanes[""]
+    second = LaneReader(other, first.runner, first.dispatch, first.reap)
+    lane_of = {"x-1": "hard", "y-1": "docs"}.__getitem__
+    reader.site = Site({"hard": first, "docs": second}, lane_of, reader.clock.runtime())
+    return other
+
+
+def read_json(reader: Reader, path: str) -> dict[str, Any]:
+    answered = answer(lambda: reader.site, path, "")
+    assert answered
+    assert answered.status == 200
+    found: dict[str, Any] = json.loads(answered.body)
+    return found
+
+
+def test_the_page_and_the_api_show_each_lane_by_name(reader: Reader) -> None:
+    other = with_lanes(reader)
+    done = ran(3, ended=(NOW - timedelta(hours=2)).isoformat(), result="completed", why="ok", lane="docs")
+    other.rows["y-2"] = row("y-2", status="closed", metadata={"bdauto.runs": json.dumps([done])})
+    reader.look()
+    reader.read_report()
+    text = reader.look().text
+    for words in ("Queue in lane hard: 1 eligible", "Blocked, not by bdauto in lane docs: 1", "<h2>Lane docs</h2>"):
+        assert words in text
+    status = read_json(reader, "/api/status")
+    assert [status["lanes"][name]["counts"]["blocked"] for name in ("hard", "docs")] == [0, 1]
+    assert any(words.startswith("lane docs: blocked: y-1") for words in status["alerts"])
+    beads = read_json(reader, "/api/beads")["beads"]
+    assert {one["id"]: one["lane"] for one in beads} == {"x-1": "hard", "y-1": "docs"}
+    assert {(one["bead"], one["lane"]) for one in read_json(reader, "/api/runs")["runs"]} >= {("y-2", "docs")}
+    assert "<td>docs</td>" in reader.site.runs({}).text
+    assert "Lane docs" in reader.site.bead("y-1").text
+
+
+def test_a_lane_that_cannot_be_read_does_not_hide_the_other(reader: Reader) -> None:
+    other = with_lanes(reader)
+
+    def fail(_verb: str) -> None:
+        raise BdFailed("<no> database")
+
+    other.before_read = fail
+    page = reader.look()
+    assert (page.status, "Queue in lane hard: 1 eligible" in page.text) == (200, True)
+    assert "Lane docs cannot be read: &lt;no&gt; database" in page.text
+    assert read_json(reader, "/api/status")["lanes"]["docs"] == {"error": "<no> database"}
+    assert read_json(reader, "/api/beads")["errors"] == {"docs": "<no> database"}
+    reader.read_report()
+    assert "could not be read: lane docs: &lt;no&gt; database" in reader.look().text
+    reader.tracker.before_read = fail
+    assert reader.look(after=16).status == 503
+
+
+def test_the_page_and_the_api_say_what_became_of_today(reader: Reader) -> None:
+    reader.clock.time = NOW.astimezone().replace(hour=12)
+    done = {"attempt": "a1", "claimed": (reader.clock.time - timedelta(hours=2)).isoformat(), "cost": 0.5}
+    done |= {"ended": (reader.clock.time - timedelta(hours=1)).isoformat(), "result": "completed", "why": "ok"}
+    record = {"bdauto.runs": json.dumps([done])}
+    reader.tracker.rows["x-5"] = row("x-5", status="closed", closed_at=done["ended"], metadata=record)
+    reader.tracker.rows["x-4"] = row("x-4", status="blocked", notes="waits for ann")
+    assert '<dt>today</dt><dd class="">1 closed, 0 failed, 1 needs you, $0.50</dd>' in reader.look().text
+    today = read_json(reader, "/api/status")["today"]
+    assert today == {"closed": 1, "failed": 0, "need_you": 1, "cost_usd": 0.5}

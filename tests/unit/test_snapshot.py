@@ -139,7 +139,7 @@ def test_the_last_event_of_a_running_job_and_its_age() -> None:
     works = replace(running("bd-g7", 4, "9c1d2e3f4a5b", "running", title="Works"), event=event)
     found = snapshot(running=(works, running("bd-h8", 4, "j-2", "running")))
     assert "12s ago: ▸ Edit haiku.txt" in drawn(tables.status_view(found, 20, []))
-    page = front_page(found, Week(None, "", reading=False), "agent", 20)
+    page = front_page({"": found}, Week({}, "", reading=False), "agent", 20)
     assert '<span class="muted">12s ago: ▸ Edit haiku.txt</span>' in page
     first, second = as_json(found, 20)["in_progress"]
     assert (first["last_event"], first["last_event_seconds"]) == ("▸ Edit haiku.txt", 12)

@@ -134,17 +134,20 @@ def _lanes(
 
 
 def _site(stack: ExitStack, lanes: PerLane, kinds: "Sequence[Kind]", runtime: Runtime) -> "Callable[[], Site] | None":
-    """Return what makes the pages of the first lane, or None where they cannot be made."""
+    """Return what makes the pages of all lanes, or None where they cannot be made."""
     if missing("web"):
         return None
-    lane, view = lanes.serves[0], lanes.view(lanes.serves[0])
-    reader = stack.enter_context(opened(lane.bd, view, readonly=True))
-    asked = LazyRunner(kinds[0], lane.agent, lane.bd, view)  # the loop's own belongs to its thread
+    readers = [stack.enter_context(lanes.opened(lane)) for lane in lanes.serves]
 
     def site() -> "Site":
-        from bdauto.web.site import Site
+        from bdauto.web.site import LaneReader, Site
 
-        return Site(reader, asked, lane.dispatch, lane.reap, runtime, lane.agent.beadboard_url or "")
+        found = {}
+        for lane, bd, kind in zip(lanes.serves, readers, kinds, strict=True):
+            runner = LazyRunner(kind, lane.agent, lane.bd, lanes.view(lane))  # the loop's own belongs to its thread
+            found[lanes.name(lane)] = LaneReader(bd, runner, lane.dispatch, lane.reap)
+        board = next((lane.agent.beadboard_url for lane in lanes.serves if lane.agent.beadboard_url), "")
+        return Site(found, lambda bead: lanes.name(lanes.of_bead(bead)), runtime, board)
 
     return _once(site)
 

@@ -18,10 +18,11 @@ from bdauto.cli.printing import envelope
 from bdauto.cli.validation import check_acceptance
 from bdauto.clock import Runtime
 from bdauto.diagnostics.alerts import active_alerts
+from bdauto.diagnostics.looks import Looks, needed
+from bdauto.diagnostics.looks import as_json as status_json
 from bdauto.diagnostics.snapshot import Snapshot, gather
-from bdauto.diagnostics.snapshot import as_json as status_json
 from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, StatusSettings
-from bdauto.errors import BdError, PartlyDone, UsageError
+from bdauto.errors import BdautoError, BdError, PartlyDone, UsageError
 
 
 class Watchable(TyperCommand):
@@ -89,25 +90,10 @@ def status(
             raise PartlyDone(f"a person is needed: {'; '.join(needs)}")
 
 
-Looks = dict[str, "Snapshot | BdError"]
-"""What was seen of each lane, or why its tracker cannot be read. The name is "" if there is no other."""
-
-
-def needed(looks: Looks, *, blocked: bool = True) -> list[str]:
-    """Say what needs a person, with the lane if there are several."""
-    found = {name: active_alerts(seen, blocked=blocked) for name, seen in looks.items() if isinstance(seen, Snapshot)}
-    return [f"lane {name}: {words}" if name else words for name, needs in found.items() for words in needs]
-
-
 def show(looks: Looks, limit: int, as_json: bool) -> None:
     """Print what was seen on stdout."""
     if as_json:
-        lanes = {
-            name: status_json(seen, limit) if isinstance(seen, Snapshot) else {"error": str(seen)}
-            for name, seen in looks.items()
-        }
-        fields = lanes.get("", {"lanes": lanes})
-        sys.stdout.write(envelope("status", {"alerts": needed(looks), **fields}) + "\n")
+        sys.stdout.write(envelope("status", status_json(looks, limit)) + "\n")
         sys.stdout.flush()
         return
     from bdauto.cli import tables
@@ -116,11 +102,11 @@ def show(looks: Looks, limit: int, as_json: bool) -> None:
         tables.show(_view(name, seen, limit))
 
 
-def _view(name: str, seen: Snapshot | BdError, limit: int) -> Any:
+def _view(name: str, seen: Snapshot | BdautoError, limit: int) -> Any:
     """Render one lane."""
     from bdauto.cli import tables
 
-    if isinstance(seen, BdError):
+    if isinstance(seen, BdautoError):
         return tables.in_lane(name, tables.failed(seen))
     view = tables.status_view(seen, limit, active_alerts(seen, blocked=False))
     return tables.in_lane(name, view) if name else view
