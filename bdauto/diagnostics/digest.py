@@ -16,7 +16,8 @@ from bdauto.sanitize import clean, hide_secrets
 
 def digest(bd: Bd, needs: Sequence[Need], now: datetime) -> tuple[str, str]:
     """Return the title and the text of the digest. Raises BdError."""
-    beads, since = bd.changed_since(now - LOOK_BACK).result().beads, now - DAY
+    changed, since = bd.changed_since(now - LOOK_BACK).result().beads, now - DAY
+    beads = [bead for bead in changed if bd.lanes.had(bead, bd.assignee)]
     histories = histories_of(bead for bead in beads if dispatched_for(bead, bd.assignee))
     closed = [_line(one.bead) for one in histories if one.closed_at and one.closed_at >= since]
     failed = [

@@ -34,7 +34,7 @@ class Need(msgspec.Struct, frozen=True):
 
 
 def gather_needs(bd: Bd, store: Mapping[str, Any]) -> list[Need]:
-    """Read the beads that need a person. `store` is the key-value store. Raises BdError."""
+    """Read the beads of the lane that need a person. `store` is the key-value store. Raises BdError."""
     calls = bd.assigned(("blocked",)), bd.labelled(LABEL)
     try:
         blocked, asked = calls[0].result().beads, calls[1].result().beads
@@ -43,9 +43,10 @@ def gather_needs(bd: Bd, store: Mapping[str, Any]) -> list[Need]:
             call.kill()
     waiting = bd.assigned(("open",)).result().beads if asked else ()
     found = [_suspended(found) for found in [breaker.read(store, bd.lane)] if found.until]
-    found += [_question(bead, question) for bead, question in asking(waiting, asked)]
+    asks = [(bead, question) for bead, question in asking(waiting, asked) if bd.lanes.had(bead, bd.assignee)]
+    found += [_question(bead, question) for bead, question in asks]
     ours = (bead for bead in blocked if bead.record.quarantined or bead.record.all_runs)
-    return found + [_blocked(bead) for bead in ours if not bead.record.cancelled]
+    return found + [_blocked(bead) for bead in ours if not bead.record.cancelled and bd.lanes.had(bead, bd.assignee)]
 
 
 def as_messages(needs: Sequence[Need]) -> Iterator[tuple[Topic, str, str]]:

@@ -170,7 +170,7 @@ def gather(
         services = replace(check_services(runner), limited=limited(bd, runner, dispatch, now))
         listed, ready, store = calls[0].result(), calls[1].result(), calls[2].result()
         asked = calls[3].result()
-        changed = [bead for call in lately for bead in call.result().beads if _ran(bead, bd)]
+        changed = [bead for call in lately for bead in call.result().beads if bd.lanes.had(bead, bd.assignee)]
     finally:
         for call in calls:
             call.kill()
@@ -275,12 +275,6 @@ def _of_lane(listed: BeadList, lanes: Lanes) -> BeadList:
         return listed
     beads = tuple(b for b in listed.beads if (lanes.has(b) if b.status in WAITING else lanes.claimed(b)))
     return msgspec.structs.replace(listed, beads=beads)
-
-
-def _ran(bead: Bead, bd: Bd) -> bool:
-    """Whether the last run of a bead, if there is one, was of the own lane."""
-    runs = bead.record.all_runs
-    return not bd.lanes.rules or (bool(runs) and bd.lanes.ran(runs[-1], bd.assignee))
 
 
 def _homeless(listed: BeadList, lanes: Lanes) -> Iterator[tuple[Bead, str]]:

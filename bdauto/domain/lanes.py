@@ -96,6 +96,11 @@ class Lanes(msgspec.Struct, frozen=True):
         """Whether a run of this assignee's queue belongs to `own`."""
         return self.took(run.lane or "", assignee, local=run.local)
 
+    def had(self, bead: Bead, assignee: str) -> bool:
+        """Whether `own` ran a bead of this assignee last. One without a run belongs to the lane of its claim."""
+        runs = bead.record.all_runs
+        return self.ran(runs[-1], assignee) if runs else self.claimed(bead)
+
     def took(self, lane: str, assignee: str, *, local: bool) -> bool:
         """Whether a claim for this assignee that names this lane belongs to `own`. `local`: its job is on a machine."""
         return self._owner(lane, assignee, local=local) == self.own

@@ -125,8 +125,9 @@ class LaneTelemetry:
         self._context.telemetry.queue(found.counts, found.oldest)
         if self._context.show_queue:
             now = self._runtime.now()
-            changed = lane.bd.changed_since(midnight(now)).result().beads
-            self._context.show_queue(lane.bd.lane, found, figures_since(midnight(now), changed, lane.bd.assignee, now))
+            changed, assignee = lane.bd.changed_since(midnight(now)).result().beads, lane.bd.assignee
+            ours = [bead for bead in changed if lane.bd.lanes.had(bead, assignee)]
+            self._context.show_queue(lane.bd.lane, found, figures_since(midnight(now), ours, assignee, now))
 
 
 class _Warnings:

@@ -11,6 +11,7 @@ from bdauto.cli.one_shot import OneShot
 from bdauto.cli.validation import check_telemetry
 from bdauto.controllers.told import KEY, MOST
 from bdauto.domain.breaker import Breaker, Death, key_of
+from bdauto.domain.lanes import LaneRule, Lanes
 from bdauto.domain.messages import Topic, parse_digest_time, parse_topics
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
 from bdauto.domain.record import Record, Result, Run, metadata_of
@@ -175,6 +176,30 @@ def test_a_message_names_its_lane() -> None:
     there = tracker(blocked("x-1"))
     there.lane = "night"
     assert titles(Process(there).look()) == ["night: x-1 (title of x-1) is blocked"]
+
+
+def test_lanes_that_share_a_queue_tell_each_of_its_own_beads() -> None:
+    """Else each bead is told once for each lane, and its cost is in the digest of each."""
+    ran = Run(
+        attempt="w9", claimed_at=NOW - HOUR, ended_at=NOW - HOUR / 2, result=Result.completed, cost_usd=0.5, lane="docs"
+    )
+    docs = metadata_of(Record(assignee="agent").with_runs((ran,)))
+    there = tracker(
+        blocked("x-1", metadata=docs),
+        *(one | ({"metadata": docs} if one["id"] == "x-3" else {}) for one in asks("x-3", "q-1")),
+        blocked("x-2"),
+        blocked("x-4", metadata=metadata_of(Record(assignee="agent").change(quarantined="refused"))),
+    )
+    rules = tuple(LaneRule(name, "agent", DispatchSettings()) for name in ("hard", "docs"))
+    told = {}
+    for lane in ("hard", "docs"):
+        there.lane, there.lanes = lane, Lanes(lane, rules)
+        told[lane] = {topic: title for topic, title, _ in Process(there, digest_at=parse_digest_time("09:00")).look()}
+    assert told["hard"].keys() == {"blocked", "quarantined", "digest"}
+    assert told["hard"]["blocked"] == "hard: x-2 (title of x-2) is blocked"
+    assert told["docs"].keys() == {"blocked", "question", "digest"}
+    assert told["docs"]["blocked"] == "docs: x-1 (title of x-1) is blocked"
+    assert ["$" in told[lane]["digest"] for lane in ("hard", "docs")] == [False, True]
 
 
 @pytest.mark.parametrize("value", ["no json", "[]", '{"causes": 3}', '{"digest": "9999-12-31"}', "{" * 10_000])
