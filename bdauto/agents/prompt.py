@@ -173,11 +173,11 @@ def read_template(file: Path | None) -> str:
     return text
 
 
-def plain(text: str) -> str:
-    """Return text of several lines, bounded, without control and format characters but for tabs and line ends."""
-    kept = clean_lines(text[:FIELD_BYTES]).strip()
-    cut = kept.encode()[:FIELD_BYTES].decode(errors="ignore")
-    return cut if cut == kept and len(text) <= FIELD_BYTES else f"{cut} […]"
+def plain(text: str, limit: int = FIELD_BYTES) -> str:
+    """Return text of several lines, at most so many bytes, without control and format characters but tabs and lines."""
+    kept = clean_lines(text[:limit]).strip()
+    cut = kept.encode()[:limit].decode(errors="ignore")
+    return cut if cut == kept and len(text) <= limit else f"{cut} […]"
 
 
 def substitute(pattern: re.Pattern[str], text: str, values: Mapping[str, str]) -> str:

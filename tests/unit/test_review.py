@@ -9,8 +9,9 @@ import pytest
 
 from bdauto.agents.local.jobs import Jobs
 from bdauto.agents.local.output import job_end
-from bdauto.agents.local.review import ALL, Review, criteria_of, read_answer, read_review
-from bdauto.agents.local.review_program import ReviewTask, judge, prompt
+from bdauto.agents.local.review import ALL, TEXT_BYTES, Review, criteria_of, read_answer, read_review
+from bdauto.agents.local.review_program import DIFF_BYTES, ReviewTask, judge, prompt, shown
+from bdauto.agents.prompt import plain
 from tests.unit.test_jobs import made
 
 TOKEN = "f00dfeedf00dfeed"
@@ -105,6 +106,16 @@ def test_the_reviewer_gets_bead_criteria_and_diff_as_data() -> None:
     assert "1. it works\n2. it is fast" in asked
     assert "{title} +new line" in asked
     assert asked.count(TOKEN) == 8
+
+
+def test_a_diff_that_is_no_text_still_fits_into_one_argument() -> None:
+    assert len(shown(b"\xff" * 200_000, "main").encode()) < DIFF_BYTES + 100
+
+
+def test_a_bead_in_emoji_still_fits_into_one_argument(tmp_path: Path) -> None:
+    text = "\N{PARTY POPPER}" * 16_000
+    told = [plain(text, TEXT_BYTES), plain(text, TEXT_BYTES)]
+    assert sum(len(one.encode()) for one in told) + DIFF_BYTES < 128 * 1024 - 2000
 
 
 def reviewed(jobs: Jobs, review: dict[str, Any], state: str = "failed") -> Path:

@@ -18,8 +18,8 @@ RECORD = "review.json"
 """The file of a job's folder with what came of its review."""
 RECORD_BYTES = 1 << 18
 MOST_CRITERIA = 50
-TEXT_LIMIT = 20_000
-"""Characters of a bead's text that go to a reviewer: the task is one argument of a command."""
+TEXT_BYTES = 20_000
+"""Bytes of a bead's description, and of its criteria, that go to a reviewer: the task is one argument of a command."""
 CRITERION_LIMIT, EVIDENCE_LIMIT = 120, 300
 """Characters of a criterion, and of the evidence for it, that a comment quotes."""
 ANSWER_LIMIT = 4000

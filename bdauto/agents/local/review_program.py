@@ -67,18 +67,27 @@ def diff(base: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
         with contextlib.suppress(OSError):
-            shutil.copyfile(_git("rev-parse", "--git-path", "index").decode().strip(), index)
+            shutil.copyfile((_git("rev-parse", "--git-path", "index") or b"").decode().strip(), index)
         _git("add", "--all", GIT_INDEX_FILE=str(index))
         words = ("diff", "--cached", "--no-color", "--no-ext-diff", "--no-textconv", base)
         changes = _git(*words, GIT_INDEX_FILE=str(index))
-    kept = clean_lines(changes[:DIFF_BYTES].decode(errors="replace"))
-    cut = len(changes) - DIFF_BYTES
-    return f"{kept}\n[… {cut} bytes cut: run `git diff {base}` …]" if cut > 0 else kept or "(nothing has changed)"
+    if changes is None:
+        return "(git could not tell what has changed: look at the files)"
+    return shown(changes, base) if changes else "(nothing has changed)"
 
 
-def _git(*words: str, **variables: str) -> bytes:
+def shown(changes: bytes, base: str) -> str:
+    """Return a diff as text of at most DIFF_BYTES, without control characters."""
+    whole = clean_lines(changes[:DIFF_BYTES].decode(errors="replace")).encode()
+    kept = whole[:DIFF_BYTES].decode(errors="ignore")  # what replaces a byte that is no text has three
+    cut = len(whole) > DIFF_BYTES or len(changes) > DIFF_BYTES
+    return f"{kept}\n[… cut: run `git diff {base}` …]" if cut else kept
+
+
+def _git(*words: str, **variables: str) -> bytes | None:
+    """Return what git prints, None if it fails."""
     done = subprocess.run(["git", *words], env=os.environ | variables, capture_output=True, check=False)  # noqa: S607
-    return done.stdout
+    return None if done.returncode else done.stdout
 
 
 def run(words: list[str], asked: str) -> tuple[bytes, int]:

@@ -17,7 +17,7 @@ from bdauto.agents.local.agent_command import AgentCommand
 from bdauto.agents.local.jobs import NEW, JobRecord, Step
 from bdauto.agents.local.local_jobs import Origin
 from bdauto.agents.local.preflight import head_commit
-from bdauto.agents.local.review import CRITERION_LIMIT, TEXT_LIMIT, criteria_of
+from bdauto.agents.local.review import CRITERION_LIMIT, TEXT_BYTES, criteria_of
 from bdauto.agents.local.settings import LocalAgentSettings, silence_of
 from bdauto.agents.local.words import wants_stdin
 from bdauto.agents.local.worktree import Worktree
@@ -121,8 +121,8 @@ def _review(command: AgentCommand, bead: Bead, folder: Path) -> list[str]:
         "words": command.review_words,
         "agent": command.reviewer,
         "title": plain(bead.title)[:CRITERION_LIMIT],
-        "description": plain(bead.description)[:TEXT_LIMIT],
-        "criteria": criteria_of(plain(bead.acceptance_criteria)[:TEXT_LIMIT]),
+        "description": plain(bead.description, TEXT_BYTES),
+        "criteria": criteria_of(plain(bead.acceptance_criteria, TEXT_BYTES)),
     }
     return [sys.executable, "-I", "-m", "bdauto.agents.local.review_program", msgspec.json.encode(task).decode()]
 
