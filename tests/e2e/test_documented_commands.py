@@ -66,6 +66,7 @@ MAKE = f"""#!/bin/sh
 grep -q "^$1:" {ROOT}/Makefile && [ "$1" != demo ] || exec bdauto demo
 """
 PIPX = "#!/bin/sh\ncase $* in *'.[all]'*) ;; *) exit 1 ;; esac\n"
+NPM = "#!/bin/sh\n[ $1 = ci ]\n"
 SETTLE = "until ! bdauto runs --json | grep -q '\"ended\": null'; do sleep 0.3; done; bdauto reap > /dev/null"
 """Wait until no job runs, and record the ends."""
 
@@ -166,13 +167,23 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Reader:
     (home / "bin").mkdir(parents=True)
     (home / ".gitconfig").write_text("[user]\nname = Ann\nemail = ann@example.com\n")
     made = Reader(home, tmp_path)
-    for name, text in {"claude": AGENT, "codex": REVIEWER, "docker": DOCKER, "make": MAKE, "pipx": PIPX}.items():
+    for name, text in {
+        "claude": AGENT,
+        "codex": REVIEWER,
+        "docker": DOCKER,
+        "make": MAKE,
+        "pipx": PIPX,
+        "npm": NPM,
+    }.items():
         made.has(name, text)
     return made
 
 
 def new_tracker(reader: Reader) -> None:
+    """Make a project with a tracker, and with a remote that has its branch `main`."""
     reader.types("mkdir work && cd work && git init && bd init --quiet")
+    reader.types("git checkout -B main && git commit --allow-empty -m first && git clone --bare . ../origin.git")
+    reader.types("git remote add origin ../origin.git && git fetch origin && git branch -u origin/main")
 
 
 @pytest.mark.real_bd
