@@ -151,7 +151,7 @@ def _learn_restored(world: World, process: Process, bead: Bead, before: Bead) ->
             world.attempts[bead.record.attempt] = attempt
             return
         job.attempt, world.attempts[bead.record.attempt] = bead.record.attempt, attempt
-    attempt.ended = ""
+    attempt.ended, attempt.restored = "", True
     attempt.noted_again = False  # it has a note of its own, which bd may lose too
 
 
@@ -360,10 +360,13 @@ def _check_adoption(world: World, process: Process, row: Row) -> None:
 def _check_probation(world: World, process: Process, row: Row) -> None:
     """A loop hands nothing out while the agents of its last beads have given no sign of life, for two minutes.
 
-    A bead whose claim bd has taken back was open in between, so its agent was no longer waited for.
+    A bead whose claim bd has taken back, or that a person has opened, was open in between, so its agent was no longer
+    waited for.
     """
     most, now = world.plan.trip_after, world.scheduler.now
-    mine = [a for a in world.attempts.values() if a.process == process.name and a.recorded is not None]
+    mine = [
+        a for a in world.attempts.values() if a.process == process.name and a.recorded is not None and not a.restored
+    ]
     mine = [a for a in mine if process.begun - 20 * MINUTE < a.at < process.begun and not world.rows[a.bead].reverted]
     signs = [a for a in mine if a.touched is not None or a.ended or not any(job.alive for job in a.jobs)]
     waits = {a.bead for a in mine if a.recorded is not None and now - a.recorded < 2 * MINUTE}

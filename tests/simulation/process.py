@@ -110,7 +110,7 @@ class Process:
     def as_now(self) -> "Process":
         """Return this process with what it knows now, for a write that is made later."""
         then = copy.copy(self)
-        then.seen = dict(self.seen)
+        then.seen, then.read_at = dict(self.seen), dict(self.read_at)
         return then
 
     def step(self, longest: float = 0.4) -> None:

@@ -55,6 +55,8 @@ class Attempt:
     heard: str = ""
     """The status of the answer to its POST."""
     noted_again: bool = False
+    restored: bool = False
+    """Whether its claim was written back: the bead was open in between."""
     touched: int | None = None
     """The row's version with the first note on the bead since that bdauto did not write."""
     jobs: list[Job] = field(default_factory=list)
