@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from tests.simulation.chains import attempts
 from tests.simulation.history import History, run
+from tests.simulation.lanes import dispatches
 from tests.simulation.lives import live
 from tests.simulation.mutations import MUTATIONS, RARE, look_for
 from tests.simulation.shrink import explain, shrink
@@ -30,7 +31,7 @@ def main() -> int:
     parser.add_argument("--mutations", action="store_true", help="look for each mutation in so many histories")
     parser.add_argument("--only", default="", help="of the mutations those whose name contains this")
     parser.add_argument(
-        "--lives", action="store_true", help="run lives of single jobs, and chains of attempts, instead"
+        "--lives", action="store_true", help="run lives of single jobs, chains of attempts, and lanes, instead"
     )
     options = parser.parse_args()
     gc.freeze()  # what was imported is not looked through at each collection
@@ -54,14 +55,19 @@ def main() -> int:
 
 
 def _lives(number: int) -> int:
-    """Run so many lives, and a twentieth of that as chains."""
+    """Run so many lives, and a twentieth of that each as chains and as histories of lanes."""
     lived = [live(seed) for seed in range(number)]
     chains = [attempts(seed) for seed in range(number // 20)]
+    worlds = [dispatches(seed) for seed in range(number // 20)]
     found = [f"life {one.seed}: {one.violation}" for one in lived if one.violation]
     found += [f"chain {one.seed}: {one.violation}" for one in chains if one.violation]
+    found += [f"lanes {one.seed}: {one.violation}" for one in worlds if one.violation]
     stopped = sum(bool(one.stopped) for one in lived)
     resumed = sum(chain.resumed for chain in chains)
-    print(f"{number} lives, {stopped} stopped; {len(chains)} chains, {resumed} times resumed; {len(found)} violations")
+    starts, handed_over = sum(one.starts for one in worlds), sum(one.handed_over for one in worlds)
+    print(f"{number} lives, {stopped} stopped; {len(chains)} chains, {resumed} times resumed", end="; ")
+    print(f"{len(worlds)} histories of lanes, {starts} beads started, {handed_over} by a fallback", end="; ")
+    print(f"{len(found)} violations")
     print(*found[:5], sep="\n", flush=True)
     return min(len(found), 1)
 

@@ -1,4 +1,4 @@
-"""Lives of single jobs, and chains of attempts: each rule of stopping and resuming is kept, and each defect found."""
+"""Lives of single jobs, chains of attempts, and lanes: each of their rules is kept, and each defect found."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -9,12 +9,16 @@ import pytest
 
 from bdauto.agents.cli_adapters.table import Adapter
 from bdauto.agents.local import sessions
-from bdauto.controllers import reconciler
-from bdauto.domain import reconcile, resume
+from bdauto.agents.local.runner import LocalAgent
+from bdauto.controllers import dispatcher, reconciler
+from bdauto.domain import breaker, reconcile, resume
 from bdauto.domain.agent_end import Why
 from bdauto.domain.edits import author
+from bdauto.domain.lanes import LaneRule, Lanes
 from bdauto.domain.reconcile import Decision, decide
+from bdauto.loop.loop import Loop
 from tests.simulation.chains import attempts
+from tests.simulation.lanes import dispatches
 from tests.simulation.lives import AGENT, live
 
 pytestmark = pytest.mark.timeout(900)
@@ -59,12 +63,46 @@ CHAINS: dict[str, tuple[Any, str, Any]] = {
 }
 
 
+def last_lane(lanes: Lanes, bead: Any) -> LaneRule | None:
+    return next((rule for rule in reversed(lanes.rules) if not rule.lacks(bead)), None)
+
+
+def always_taking(bd: Any, *_words: Any) -> Lanes:
+    lanes: Lanes = bd.lanes
+    return msgspec.structs.replace(lanes, taking={path[0].name: "held" for path in lanes.fallen_back()})
+
+
+def first_of_the_file(loop: Any) -> Any:
+    now = loop.runtime.monotonic()
+    ready = [turn for turn in loop._turns if turn[0].due <= now + 1]
+    return min(ready or loop._turns, key=lambda turn: turn[1])
+
+
+LANES: dict[str, tuple[Any, str, Any]] = {
+    "a bead goes to the last lane that takes it": (Lanes, "of", last_lane),
+    "each lane takes what it would take alone": (Lanes, "condition", lambda *_: None),
+    "a fallback takes beads of a lane that works": (dispatcher, "as_seen", always_taking),
+    "a fallback takes no beads": (dispatcher, "as_seen", lambda bd, *_: bd.lanes),
+    "a breaker holds all lanes": (breaker, "key_of", lambda _: "bdauto.breaker.l0"),
+    "a limit counts the runs of all lanes": (Lanes, "ran", lambda *_: True),
+    "a limit counts nothing": (Lanes, "ran", lambda *_: False),
+    "the jobs of all lanes take the slots of each": (LocalAgent, "_counts", lambda *_: True),
+    "a lane has more jobs than slots": (LocalAgent, "_counts", lambda *_: False),
+    "two lanes settle the claims of a removed one": (Lanes, "claimed", lambda *_: True),
+    "the loop prefers the lane that is first in the file": (Loop, "_next_turn", first_of_the_file),
+}
+
+
 def test_no_job_is_stopped_without_a_reason_or_goes_on_in_spite_of_one() -> None:
     assert [(life.seed, life.violation) for life in map(live, range(1_000)) if life.violation] == []
 
 
 def test_no_session_is_resumed_against_the_rules() -> None:
     assert [(chain.seed, chain.violation) for chain in map(attempts, range(50)) if chain.violation] == []
+
+
+def test_each_bead_is_started_by_its_lane_or_the_fallback_of_that() -> None:
+    assert [(world.seed, world.violation) for world in map(dispatches, range(60)) if world.violation] == []
 
 
 @pytest.mark.parametrize("name", LIVES)
@@ -77,3 +115,9 @@ def test_a_defect_of_stopping_is_found(name: str, monkeypatch: pytest.MonkeyPatc
 def test_a_defect_of_resuming_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(*CHAINS[name])
     assert any(attempts(seed).violation for seed in range(100))
+
+
+@pytest.mark.parametrize("name", LANES)
+def test_a_defect_of_lanes_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*LANES[name])
+    assert any(dispatches(seed).violation for seed in range(300))
