@@ -16,6 +16,7 @@ from bdauto.bd.client import Bd
 from bdauto.clock import Runtime
 from bdauto.controllers.reconciler import Reconciler
 from bdauto.domain.bead import Bead
+from bdauto.domain.lanes import Lanes
 from bdauto.domain.reaping import CLOCK_ROUNDING
 from bdauto.domain.reconcile import RUNNING, RunningJob
 from bdauto.domain.settings import DispatchSettings
@@ -79,7 +80,7 @@ class Life:
         runtime = Runtime(lambda: self.moment(self.now), lambda: self.now, lambda _: None, self.rng)
         settings = self.rng.choice((SETTINGS, None))
         self.settings, self.clear, self.late = settings, True, 0.0
-        bd = SimpleNamespace(assignee=AGENT, read=self._read, events=self._events)
+        bd = SimpleNamespace(assignee=AGENT, lanes=Lanes(), read=self._read, events=self._events)
         self.reconciler = Reconciler(cast(Bd, bd), settings, timedelta(seconds=self.linger), runtime)
 
     # What the reconciler sees
