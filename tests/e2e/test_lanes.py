@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bdauto.sandbox import Sandbox
-from tests.support.cli import REAL_FLAVOURS, dispatch, finish, make_world, posted, reap, run, start, tell
+from tests.support.cli import REAL_FLAVOURS, dispatch, finish, make_world, metadata, posted, reap, run, start, tell
 from tests.support.patience import seconds
 from tests.support.running_loop import Loop
 
@@ -28,10 +28,13 @@ def ran(tmp_path: Path) -> Ran:
     return found
 
 
-def written(tmp_path: Path, text: str, world: Sandbox) -> str:
-    """Write a configuration file in which STUB is the agents' stub. It closes its bead, unless it `dies`."""
+def written(tmp_path: Path, text: str, world: Sandbox, says: str = "") -> str:
+    """Write a configuration file in which STUB is the agents' stub. It closes its bead, unless it `dies`.
+
+    Its output ends with what it `says`.
+    """
     stub, close = tmp_path / "stub", f'[ "$1" != dies ] && {world.bd_path} close "$2" -r done'
-    stub.write_text(f'#!/bin/sh\necho "$1 $2 $BEADS_ACTOR" >> {tmp_path}/ran\n{close}\n')
+    stub.write_text(f"#!/bin/sh\necho \"$1 $2 $BEADS_ACTOR\" >> {tmp_path}/ran\n{close}\necho '{says}'\n")
     stub.chmod(0o700)
     text = text.replace("FIRST", str(world.db))
     file = tmp_path / "lanes.toml"
@@ -168,10 +171,21 @@ OVERLAPPING = (
 """The lanes of two files that take the same beads."""
 
 
-def test_no_bead_is_posted_twice_by_processes_with_other_lanes(tmp_path: Path) -> None:
-    with Sandbox() as world:
+def owners_of(urgent: int, docs: int) -> set[str]:
+    """Return the lane of a bead in each of both files."""
+    return {"a" if docs else "b" if urgent < 2 else "rest", "rest" if urgent else "x"}
+
+
+@pytest.mark.parametrize("flavour", ["server", *REAL_FLAVOURS[:1]])
+def test_no_bead_is_posted_twice_by_processes_with_other_lanes(
+    flavour: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with make_world(request, flavour) as world:
         world.board.capacity = 100
-        beads = [create(world, "-p", str(number % 3), *(["-l", "docs"] * (number % 2))) for number in range(16)]
+        owners = {}
+        for number in range(16):
+            bead = create(world, "-p", str(number % 3), *(["-l", "docs"] * (number % 2)))
+            owners[bead] = owners_of(number % 3, number % 2)
         files = []
         for number, text in enumerate(OVERLAPPING):
             files.append(tmp_path / f"{number}.toml")
@@ -180,4 +194,65 @@ def test_no_bead_is_posted_twice_by_processes_with_other_lanes(tmp_path: Path) -
         processes = [start(world, "dispatch", "--max", "3", "--config", str(files[n % 2])) for n in range(16)]
         for process in processes:
             finish(process, world)
-        assert Counter(posted(world)) == Counter(beads), "each once"
+        first = len(posted(world))
+        dispatch(world, "--max", "16", "--config", str(files[0]))  # what they left to each other
+        assert Counter(posted(world)) == Counter(dict.fromkeys(owners, 1)), "each once"
+        assert first >= 3
+        wrong = {bead: lane for bead in owners if (lane := metadata(world, bead).get("lane")) not in owners[bead]}
+        assert wrong == {}, "each by its lane in one of the files"
+
+
+BUDGETS = """
+assignee = "agent"
+db = "FIRST"
+slots = 4
+
+[lanes.dear]
+priorities = [0, 1]
+agent_command = "STUB dear {id}"
+max_cost_per_day = 1
+fallback = "cheap"
+
+[lanes.cheap]
+labels = ["docs"]
+agent_command = "STUB cheap {id}"
+max_per_day = 3
+"""
+
+
+@pytest.mark.parametrize("flavour", ["server", *REAL_FLAVOURS[:1]])
+def test_a_lane_over_its_budget_hands_over_and_no_lane_spends_more(
+    flavour: str, request: pytest.FixtureRequest, tmp_path: Path, ran: Ran
+) -> None:
+    state = variables(tmp_path)
+    with make_world(request, flavour) as world:
+        file = written(tmp_path, BUDGETS, world, says='{"result": "done", "total_cost_usd": 0.6}')
+
+        def dispatched() -> dict[str, str]:
+            """Dispatch, wait until the costs are recorded, and return which lane has dispatched each bead."""
+            report = dispatch(world, "--config", file, "--max", "5", **state).json
+            found = {bead["id"]: bead["lane"] for bead in report["beads"] if bead["outcome"] == "dispatched"}
+
+            def recorded() -> bool:
+                reap(world, "--config", file, **state)
+                return all(metadata(world, bead).get("result") not in (None, "running") for bead in found)
+
+            wait_until(recorded)
+            return found
+
+        for _ in range(2):
+            bead = create(world, "-p", "0")
+            assert dispatched() == {bead: "dear"}, "its budget is not spent"
+        third = create(world, "-p", "0")
+        assert dispatched() == {third: "cheap"}, "1.20 of 1.00 are spent: its fallback takes over"
+        docs = [create(world, "-l", "docs", "-p", "2") for _ in range(3)]
+        found = dispatched()
+        assert (len(found), {*found.values()}) == (2, {"cheap"}), "three a day, the one of the other lane counts"
+        assert {*found} < {*docs}
+        last = create(world, "-p", "0")
+        assert dispatched() == {}, "both have reached a limit"
+        said = run(world, "status", "--json", "--config", file, **state).json["lanes"]
+        assert "$1.20 spent in 24 hours" in said["dear"]["limited"]
+        assert "3 dispatched in 24 hours, at most 3" in said["cheap"]["limited"]
+        assert Counter(word for word, *_ in ran()) == {"dear": 2, "cheap": 3}
+        assert last not in {one for _, one, _ in ran()}
