@@ -15,6 +15,7 @@ from bdauto.sanitize import clean
 
 STYLES = {
     State.running: "cyan",
+    State.over: "cyan",
     State.closed: "green",
     State.asks: "yellow",
     State.failed: "red",
@@ -111,7 +112,7 @@ def _title(one: ListedRun) -> Text:
 
 def _why(one: ListedRun) -> str:
     """Return why a run ended, "" if there is nothing to say."""
-    if one.state in (State.running, State.closed):
+    if one.state in (State.running, State.over, State.closed):
         return ""
     how = one.how if one.how != one.state else ""
     return clean(": ".join(filter(None, [how, one.run.words])), REASON_LIMIT)

@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """How a run stands. `asks`: it ended with a question to a person. `deleted`: it ended, and its bead is gone."""
+    """How a run stands. `asks`: it ended with a question to a person. `deleted`: it ended, and its bead is gone.
+
+    `over`: its job completed, and a sweep has not settled its bead yet.
+    """
 
     running = "running"
+    over = "over"
     closed = "closed"
     asks = "asks"
     stopped = "stopped"
@@ -114,6 +118,8 @@ def _state(title: str | None, history: History | None, run: Run) -> State:
     """Judge a run as the report does. A run that only this machine knows has no history."""
     if run.ended_at is None:
         return State.running
+    if history and _unsettled(history, run):
+        return State.over
     if history and history.succeeded(run):
         return State.closed
     if run.result is Result.stopped:
@@ -121,6 +127,13 @@ def _state(title: str | None, history: History | None, run: Run) -> State:
     if run.why == Why.question:
         return State.asks
     return State.deleted if title is None else State.failed
+
+
+def _unsettled(history: History, run: Run) -> bool:
+    """Return whether a sweep has yet to say what came of a completed run: it may close the bead."""
+    recorded = history.last if history.is_last(run) else None
+    waits = recorded is not None and recorded.ended_at is None and history.bead.status != "closed"
+    return waits and run.result is Result.completed
 
 
 def newest(runs: Iterable[ListedRun]) -> list[ListedRun]:

@@ -48,7 +48,7 @@ NUMBERS = frozenset(
 """The columns of tables that hold numbers."""
 LESS = frozenset({"priority", "left", "agent", "turns", "age"})
 """The columns that a small screen leaves out."""
-STATES = {State.running: "run", State.closed: "good", State.asks: "warn", State.failed: "bad"}
+STATES = {State.running: "run", State.over: "run", State.closed: "good", State.asks: "warn", State.failed: "bad"}
 """The style of each state of a run. The others are `muted`."""
 
 

@@ -153,6 +153,15 @@ def test_a_run_has_failed_as_the_report_counts_it(row_of: dict[str, Any], state:
     assert (counted.failed, counted.closed) == (state == "failed", state == "closed")
 
 
+@pytest.mark.parametrize("status", ["in_progress", "open"])
+def test_a_completed_job_that_no_sweep_has_settled_has_not_failed(status: str) -> None:
+    """Its bead may be closed after its checks, or wait for an answer. A job that failed has failed already."""
+    began = Run(attempt="a1", job="a1", claimed_at=NOW - HOUR)
+    bead = ran("x-1", began, status=status, attempt="a1", job="a1", check="due")
+    for result, state in ((Result.completed, "over"), (Result.failed, "failed")):
+        assert [one["state"] for one in listed(bead, here=[("x-1", ended("a1", 0.1, result=result))])] == [state]
+
+
 def test_a_question_is_no_failure_whatever_this_machine_knows() -> None:
     question = ended("q", 2, result=Result.completed, why=Why.question)
     here = [("x-1", msgspec.structs.replace(question, why=Why.ok))]
