@@ -94,7 +94,10 @@ class Lanes(msgspec.Struct, frozen=True):
 
     def ran(self, run: Run, assignee: str) -> bool:
         """Whether a run of this assignee's queue belongs to `own`."""
-        return self.took(run.lane or "", assignee, local=run.local)
+        lane = run.lane or DEFAULT_LANE
+        if any(rule.name == lane for rule in self.rules):  # what a machine knows itself is of all assignees
+            return lane == self.own
+        return self.took(lane, assignee, local=run.local)
 
     def had(self, bead: Bead, assignee: str) -> bool:
         """Whether `own` ran a bead of this assignee last. One without a run belongs to the lane of its claim."""

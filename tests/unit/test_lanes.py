@@ -127,6 +127,13 @@ def test_a_limit_counts_the_runs_of_its_own_lane() -> None:
     assert limit("rest", DispatchSettings(per_day_of_all=5)) == ""
 
 
+def test_a_limit_counts_no_runs_of_another_assignee_on_this_machine() -> None:
+    here = [("x-1", Run(attempt="w1", claimed_at=NOW - timedelta(hours=1), lane="docs"))]
+    settings = DispatchSettings(max_per_day=1)
+    found = {rule.name: reached([], settings, rule.assignee, NOW, here, Lanes(rule.name, RULES)) for rule in RULES}
+    assert [name for name, limit in found.items() if limit] == ["docs"]
+
+
 def lane_with(beads: int, taken: list[str], name: str) -> Callable[[int], Report]:
     """A lane with so many beads, which notes its name for each that it dispatches."""
     left = beads
