@@ -242,11 +242,11 @@ class Gate:
         self.reached, self.go, self._handled = threading.Event(), threading.Event(), threading.Event()
         ordered, record = board.ordered, board.record
 
-        def hold(asked: Route) -> FakeReply:
+        def hold(asked: Route, job: str) -> FakeReply:
             if asked == route and not self.go.is_set():
                 self.reached.set()
                 self.go.wait(seconds(60))
-            return ordered(asked)
+            return ordered(asked, job)
 
         def handled(raw: bytes, code: int, job: str = "") -> None:
             record(raw, code, job)
