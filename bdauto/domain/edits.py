@@ -64,6 +64,8 @@ def _edits(row: Mapping[str, Any]) -> list[Edit]:
         values = {"status": "closed"}
     elif kind == "reopened":
         values = {"status": "open", **values}
+    elif kind == "updated":  # bd changes no status by these, and bdauto records in them the status that it found
+        values = {name: value for name, value in values.items() if name != "status"}
     return [Edit(bead, actor, name, str(values[name] or ""), at) for name in FIELDS if name in values]
 
 

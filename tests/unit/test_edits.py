@@ -9,7 +9,7 @@ import pytest
 
 from bdauto.bd.client import Bd
 from bdauto.bd.edits import LOG, recorded_edits
-from bdauto.domain.edits import Edit
+from bdauto.domain.edits import Edit, author, read_events
 from bdauto.errors import BdError, BdFailed, BdTimeout
 
 LINE = (
@@ -47,3 +47,13 @@ def test_the_log_is_read_only_where_bd_lists_no_events(tmp_path: Path) -> None:
 def test_a_bd_that_fails_is_not_taken_for_an_old_one(tmp_path: Path, error: BdError) -> None:
     with pytest.raises(type(error)):
         recorded_edits(cast(Bd, Embedded(tmp_path, error)), ["x-1"])
+
+
+def test_who_notes_something_on_a_closed_bead_has_not_closed_it() -> None:
+    """A sweep that records a result leaves an event with the status of that moment."""
+    row = {"issue_id": "x-1", "created_at": "2026-04-18T22:33:00Z"}
+    closing = row | {"actor": "agent", "event_type": "closed", "new_value": "done"}
+    recording = row | {"actor": "beads-reaper", "event_type": "updated", "new_value": '{"status": "closed"}'}
+    for at in ("2026-04-18T22:33:00Z", "2026-04-18T22:35:00Z"):
+        found = read_events([closing, recording | {"created_at": at}])
+        assert author(found, "x-1", "status", "closed") == "agent"
