@@ -16,7 +16,13 @@ from tests.support.patience import seconds
         ((), ["dispatched", "refused", "dispatch failed HTTP 400", "no progress for 40m (threshold 30m)"]),
         (
             ("--local",),
-            ["requeued  the check of job", "blocked: which colours?", "$ bdauto logs demo-", "the others sleep on"],
+            [
+                "requeued  job w",
+                "its check (sh): exit 1: demo-",
+                "blocked: which colours?",
+                "$ bdauto logs demo-",
+                "the others sleep on",
+            ],
         ),
     ],
 )
