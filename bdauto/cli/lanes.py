@@ -4,7 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -17,7 +17,7 @@ from bdauto.bd.tracker import redirected, tracker_at
 from bdauto.cli import config_lanes
 from bdauto.cli.context import LazyRunner, opened, start_log
 from bdauto.cli.fields import Field
-from bdauto.cli.options import Group, value_of
+from bdauto.cli.options import DISPATCHING, LOOKING, Group, Offer, Part, value_of
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.validation import CHECKS, check_dispatch
 from bdauto.domain.defaults import DEFAULT_LANE
@@ -181,6 +181,16 @@ class PerLane(NamedTuple):
 
             error = located(error, lane.part, keys().values())
             raise UsageError(f"lane {lane.name}: {error.message}", hint=error.hint) from None
+
+
+JudgedLanes = Annotated[
+    PerLane,
+    Part(AgentSettings, LOOKING),
+    Part(ReapSettings, Offer(only=("threshold", "grace"))),
+    Part(DispatchSettings, DISPATCHING),
+    Part(BdSettings),
+]
+"""The lanes of a command that shows what a dispatcher and a reaper would do with beads."""
 
 
 def begin(

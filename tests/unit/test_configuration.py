@@ -343,6 +343,20 @@ def test_a_flag_that_contradicts_the_file_is_told_the_line(
     assert f"--agent and --beadboard-url exclude each other (agent at {path}:1)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [("explain", "x-1"), ("status",), ("doctor",)], ids=lambda words: words[0])
+def test_a_command_that_only_looks_names_the_lane_that_cannot_work(
+    command: tuple[str, ...],
+    run: Callable[..., int],
+    written: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = written("[lanes.a]\nlabels = ['x']\n[lanes.b]\nacceptance = 'optional'\nbeadboard_url = 'http://b'")
+    assert run(*command, "--config", str(path)) == 2
+    err = capsys.readouterr().err
+    assert "lane b: --acceptance optional does not go with --beadboard-url" in err
+    assert f"acceptance at {path}:4" in err
+
+
 def test_keys_of_other_commands_are_fine(run: Callable[..., int], written: Callable[[str], Path]) -> None:
     path = written("watch = 'off'\ndispatch_every = '1m'\nnotify_url = ['$NOT_SET']\nlisten = 1\n")
     seen: list[StatusSettings] = []

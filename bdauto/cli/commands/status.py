@@ -4,15 +4,14 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Any
 
 from typer.core import TyperCommand
 
-from bdauto.agents.kinds import AgentSettings
 from bdauto.cli import streams
 from bdauto.cli.context import open_runner, start_log
-from bdauto.cli.lanes import PerLane
-from bdauto.cli.options import DISPATCHING, LOOKING, Offer, Part, with_options
+from bdauto.cli.lanes import JudgedLanes
+from bdauto.cli.options import with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
 from bdauto.cli.validation import check_acceptance
@@ -21,7 +20,7 @@ from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.looks import Looks, needed
 from bdauto.diagnostics.looks import as_json as status_json
 from bdauto.diagnostics.snapshot import Snapshot, gather
-from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, StatusSettings
+from bdauto.domain.settings import StatusSettings
 from bdauto.errors import BdautoError, BdError, PartlyDone, UsageError
 
 
@@ -45,13 +44,7 @@ COMMAND_CLASS = Watchable
 @with_options
 def status(
     view: StatusSettings,
-    lanes: Annotated[
-        PerLane,
-        Part(AgentSettings, LOOKING),
-        Part(ReapSettings, Offer(only=("threshold", "grace"))),
-        Part(DispatchSettings, DISPATCHING),
-        Part(BdSettings),
-    ],
+    lanes: JudgedLanes,
     output: OutputSettings,
 ) -> None:
     """Show the queue with its verdicts, the beads in progress, and the state of the services."""
