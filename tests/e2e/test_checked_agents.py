@@ -1,12 +1,13 @@
 """Agents whose work is checked: bdauto closes their beads, and nothing that depends on them starts before."""
 
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.test_local_agent import RECORDED, Machine, until
-from tests.support.cli import FLAVOURS, REAL_FLAVOURS, forget_backoff, make_world, metadata, status, tell
+from tests.e2e.test_local_agent import RECORDED, Machine, machine, until
+from tests.support.cli import forget_backoff, metadata, status, tell
+
+__all__ = ["machine"]
 
 SIGNS = f'{RECORDED}\n$BD note $BEAD_ID "claimed by agent $BDAUTO_JOB"\n'
 DONE = f'{SIGNS}$BD note $BEAD_ID "finished: it works"\necho "I did it."'
@@ -23,15 +24,6 @@ LIES = {
     "gives it away": "$BD update $BEAD_ID -a bob; $BD close $BEAD_ID --reason done",
     "leaves a child": "setsid sh -c 'sleep 3; $BD close $BEAD_ID --reason done' >/dev/null 2>&1 &",
 }
-
-
-@pytest.fixture(params=[*FLAVOURS, *REAL_FLAVOURS])
-def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    with make_world(request, request.param) as world:
-        made = Machine(world)
-        yield made
-        for job in made.jobs.running():
-            made.jobs.stop(job, "the test's end")
 
 
 def depends(machine: Machine, bead: str) -> str:
