@@ -21,7 +21,6 @@ from bdauto.errors import BdError
 NOTE_DELAY = timedelta(seconds=30)
 """How long after a claim its dispatcher may still write the note of its record."""
 
-
 _STATUS = {Action.block: "blocked", Action.close: "closed"}
 """The statuses of beads after what was decided, where it is not `open`."""
 SETTLED = frozenset(
@@ -153,7 +152,7 @@ def kept(decision: ReapDecision, prefix: str = "") -> BeadReport:
 
 
 def touched(beads: Iterable[BeadReport]) -> set[str]:
-    """Return the reports of beads that were changed, or were to be."""
+    """Return the ids of the beads that were changed, or were to be."""
     return {bead.id for bead in beads if bead.outcome is not BeadOutcome.kept}
 
 
