@@ -183,7 +183,7 @@ def new_tracker(reader: Reader) -> None:
     """Make a project with a tracker, and with a remote that has its branch `main`."""
     reader.types("mkdir work && cd work && git init && bd init --quiet")
     reader.types("git checkout -B main && git commit --allow-empty -m first && git clone --bare . ../origin.git")
-    reader.types("git remote add origin ../origin.git && git fetch origin && git branch -u origin/main")
+    reader.types("git remote add origin $PWD/../origin.git && git fetch origin && git branch -u origin/main")
 
 
 @pytest.mark.real_bd
