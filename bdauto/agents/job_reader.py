@@ -19,8 +19,9 @@ DEEPEST = 1_000
 """Depth of nested brackets that is accepted. No real record is nested so deeply."""
 
 _OUTSIDE = re.compile(rb'[^"\[\]{},]*+')
-_TEXT = re.compile(rb'(?:[^"\\]++|\\u.{4}|\\[^u])*+', re.DOTALL)
-_ITEMS = re.compile(rb'(?:[^"\\]++|\\u.{4}|\\[^u]|"\s*,\s*")*+', re.DOTALL)
+_TEXT = re.compile(rb'(?>(?:[^"\\]++|\\u.{4}|\\[^u])*)', re.DOTALL)
+"""The rest of a text. A group with `*+` in its place takes too much before Python 3.11.5."""
+_ITEMS = re.compile(rb'(?>(?:[^"\\]++|\\u.{4}|\\[^u]|"\s*,\s*")*)', re.DOTALL)
 """The rest of a text in a list of texts, and those that follow."""
 _BETWEEN = re.compile(rb'"\s*,\s*"')
 _PLAIN = re.compile(rb"\\n|[ !#-\[\]-~]{7}")
