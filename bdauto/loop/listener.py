@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 256
 TIMEOUT = 5.0
-THREADS = 8
+THREADS = 7
 """Threads that answer. A page takes seconds to make, a stream of events holds one, and a probe must not wait."""
 ANSWER_TIMEOUT = 60.0
 """Seconds that a connection may be open whose request is being answered."""
