@@ -326,7 +326,7 @@ class Supervisor:
             os.chdir(directory)
             command = Command(words, stdin, {**variables, "PWD": directory})  # some agents believe PWD more
         except OSError as error:
-            return _error(f"cannot run {words[0]} in {directory}: {error.strerror}")
+            return _error(f"{error.strerror}: cannot run {words[0]} in {directory}")  # a long path may be cut
         state, code = self._wait(command, time.monotonic() + step["timeout"])
         command.close()
         self._drain(command.output)
