@@ -148,12 +148,14 @@ def test_a_check_is_told_the_commit_that_the_work_starts_from(place: Place) -> N
 CLAUDE = '{"result": "Fixed it.", "total_cost_usd": %s, "num_turns": 12}'
 
 
-def test_the_cost_and_the_words_are_the_agents_whatever_its_check_prints(place: Place) -> None:
+def test_the_cost_is_the_agents_and_the_words_name_the_check_that_failed(place: Place) -> None:
+    """Whatever the check prints is quoted as the check's, and counts as nobody's cost."""
     noise = f"head -c 60000000 /dev/zero; echo; echo '{CLAUDE % 99}'; exit 1"
     folder = place.start(f"echo '{CLAUDE % 0.42}'", check=checks(noise))
     place.end()
     end = job_end(folder, datetime.now(UTC))
-    assert (end.cost_usd, end.turns, end.words) == (0.42, 12, "Fixed it.")
+    assert (end.cost_usd, end.turns) == (0.42, 12)
+    assert end.words.startswith("check (sh): exit 1:")
     shown = place.output()
     assert shown.startswith(f"{CLAUDE % 0.42}\n\0")
     assert shown.endswith(f"{CLAUDE % 99}\n")
