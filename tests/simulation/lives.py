@@ -130,7 +130,7 @@ class Life:
         kind, value = CHANGES[what]
         self.written = max(self.written, self.now)
         at = f"{self.moment(self.now):%Y-%m-%dT%H:%M:%SZ}"
-        event: dict[str, Any] = {"issue_id": "x-1", "actor": who, "event_type": "updated", "created_at": at}
+        event: dict[str, Any] = {"issue_id": "x-1", "actor": who, "event_type": "status_changed", "created_at": at}
         if kind == "label":
             (self.labels.add if value[0] == "+" else self.labels.discard)(value[1:])
             verb = "Added" if value[0] == "+" else "Removed"

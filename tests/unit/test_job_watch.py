@@ -44,7 +44,7 @@ def event(here: Scene, field: str, value: str, actor: str) -> None:
     """Let somebody change the bead x-1, and bd record it."""
     here.tracker.rows["x-1"][field] = value
     here.tracker.rows["x-1"]["updated_at"] = here.clock.now()
-    recorded = {"issue_id": "x-1", "actor": actor, "event_type": "updated", "created_at": "2026-04-18T22:36:00Z"}
+    recorded = {"issue_id": "x-1", "actor": actor, "event_type": "status_changed", "created_at": "2026-04-18T22:36:00Z"}
     here.tracker.recorded.append({**recorded, "new_value": {field: value}})
 
 

@@ -396,7 +396,7 @@ def test_an_agent_that_edits_its_record_takes_no_cost_away(
 @pytest.mark.parametrize(("actor", "noted"), [("ada", 1), ("agent", 0)])
 def test_a_job_that_a_service_cannot_end_is_named_once_on_its_bead(actor: str, noted: int) -> None:
     here = tracker(dispatched(status="blocked"))
-    event = {"issue_id": "x-1", "actor": actor, "event_type": "updated", "created_at": "2026-04-18T22:30:00Z"}
+    event = {"issue_id": "x-1", "actor": actor, "event_type": "status_changed", "created_at": "2026-04-18T22:30:00Z"}
     here.recorded = [event | {"new_value": {"status": "blocked"}}]
     for _ in range(3):
         sweep(here, j_1=job(status="running", finished_at=None))

@@ -37,7 +37,7 @@ def returned(
 ) -> tuple[ReturnedBeads, Tracker]:
     """Return a tracker with a bead that somebody has opened, and perhaps closed its question."""
     tracker = Tracker(Clock(), row("x-1", **({"metadata": OWN} | fields)), *others)
-    at = {"event_type": "updated", "created_at": "2026-04-18T22:33:00Z"}
+    at = {"event_type": "status_changed", "created_at": "2026-04-18T22:33:00Z"}
     tracker.recorded = [at | {"issue_id": "x-1", "actor": who, "new_value": '{"status":"open"}'}]
     tracker.recorded += [at | {"issue_id": "q-1", "actor": closer, "new_value": '{"status":"closed"}'}]
     return ReturnedBeads(tracker, tracker.clock.runtime(), max_attempts), tracker
