@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 CONNECTIONS = 256
 TIMEOUT = 5.0
 THREADS = 7
-"""Threads that answer. A page takes seconds to make, a stream of events holds one, and a probe must not wait."""
+"""Threads that answer. A page takes seconds to make, a stream of events holds one, and a probe must not wait.
+
+At most four streams are open, so three threads are left for pages and probes.
+"""
 ANSWER_TIMEOUT = 60.0
 """Seconds that a connection may be open whose request is being answered."""
 HEADER_LIMIT, BODY_LIMIT = 8192, 1024
