@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from bdauto.common.errors import BdautoError, BdError, PartlyDone, ServiceError, UsageError
 from bdauto.domain.outcome import BeadOutcome
-from bdauto.errors import BdautoError, BdError, PartlyDone, ServiceError, UsageError
 from scripts.answer_table import answers
 from scripts.evidence_table import evidence
 from scripts.markdown import table

@@ -23,12 +23,12 @@ sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # httpx's
 import httpx
 
 from bdauto.agents.job_reader import JobReader
+from bdauto.common.errors import ServiceDown, ServiceDrift, UsageError
+from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.bead import MALFORMED
 from bdauto.domain.reaping import ALIVE
 from bdauto.domain.settings import Secret
 from bdauto.domain.values import checked_url, format_duration, redact
-from bdauto.errors import ServiceDown, ServiceDrift, UsageError
-from bdauto.sanitize import clean, hide_secrets
 
 BODY_LIMIT = 1 << 20
 SHORTEST_SECRET = 8

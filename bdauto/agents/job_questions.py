@@ -17,12 +17,12 @@ import msgspec
 
 from bdauto.agents.runner_status import STATE_LIMIT, state_after
 from bdauto.agents.service_output import job_end
+from bdauto.common.errors import ServiceDown, ServiceError, TokenRefused
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_ASKED, JobEvidence
 from bdauto.domain.record import Run
 from bdauto.domain.values import format_duration
-from bdauto.errors import ServiceDown, ServiceError, TokenRefused
-from bdauto.sanitize import clean
 
 AT_ONCE = 4
 """Questions at a time. The answer to each may take some megabytes of memory."""

@@ -17,7 +17,7 @@ from bdauto.agents.local.settings import LocalAgentSettings, check_cost_per_run,
 from bdauto.agents.service.settings import ServiceAgentSettings
 from bdauto.agents.service_settings import check_urls
 from bdauto.agents.token import read_token
-from bdauto.errors import UsageError
+from bdauto.common.errors import UsageError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import CheckContext, Project, Runner

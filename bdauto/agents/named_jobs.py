@@ -9,6 +9,8 @@ import msgspec
 
 from bdauto.agents.runner import job_evidence
 from bdauto.agents.runner_status import STATE_LIMIT, state_after
+from bdauto.common.errors import ServiceDown, ServiceError
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import MOST_JOBS, Bead
 from bdauto.domain.constants import IN_A_ROW
 from bdauto.domain.notes import FINISH_NOTE
@@ -25,8 +27,6 @@ from bdauto.domain.reaping import (
 from bdauto.domain.record import ATTEMPT
 from bdauto.domain.times import format_time
 from bdauto.domain.values import format_age
-from bdauto.errors import ServiceDown, ServiceError
-from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner

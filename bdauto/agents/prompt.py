@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
+from bdauto.common.errors import UsageError
+from bdauto.common.sanitize import clean_lines
 from bdauto.domain.bead import Bead
 from bdauto.domain.notes import AGENT_SIGN
-from bdauto.errors import UsageError
-from bdauto.sanitize import clean_lines
 
 FIELD_BYTES = 40_000
 """So much of one field of a bead goes into a prompt, which must fit into one argument of a command (Linux: 128 KiB)."""

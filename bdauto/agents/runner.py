@@ -12,12 +12,12 @@ import msgspec
 
 from bdauto.agents.answers import Answer, NotStarted
 from bdauto.agents.runner_status import RunnerStatus
+from bdauto.common.errors import ServiceDrift, ServiceError
 from bdauto.domain.bead import Bead
 from bdauto.domain.lanes import Lanes
 from bdauto.domain.reaping import ALIVE, ELSEWHERE, JobEvidence
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Run
-from bdauto.errors import ServiceDrift, ServiceError
 
 
 class Place(msgspec.Struct, frozen=True):

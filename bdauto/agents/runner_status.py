@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from bdauto.agents.capacity import Capacity
+from bdauto.common.errors import BdautoError, ServiceError, TokenRefused, UsageError
 from bdauto.domain import breaker, pause
 from bdauto.domain.eligibility import Condition, global_conditions
 from bdauto.domain.pause import Pause
 from bdauto.domain.reaping import NO_ANSWER, TOKEN_REFUSED
 from bdauto.domain.times import format_time
-from bdauto.errors import BdautoError, ServiceError, TokenRefused, UsageError
 
 AGENT, BOARD = "agent", "beadboard"
 """The keys of parts: what runs the jobs, and what may stand before it."""

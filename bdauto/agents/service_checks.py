@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bdauto.agents.capacity import Capacity
+from bdauto.common.errors import BdautoError, ServiceDrift, ServiceError, TokenRefused
 from bdauto.domain.findings import MOST_SKEW, Check, fail, ok, unchecked, warn
 from bdauto.domain.values import format_age
-from bdauto.errors import BdautoError, ServiceDrift, ServiceError, TokenRefused
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import CheckContext

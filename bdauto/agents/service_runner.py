@@ -7,7 +7,6 @@ from urllib.parse import quote
 
 import msgspec
 
-from bdauto import log
 from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted, Refused, Started, Unknown
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.http import HttpClient, NotSentError, Reply, RequestError, Transport
@@ -16,12 +15,13 @@ from bdauto.agents.runner import JobOutput, Runner
 from bdauto.agents.runner_status import AGENT, Part, RunnerStatus
 from bdauto.agents.service_output import ServiceOutput, recorded_jobs
 from bdauto.agents.token import read_token
+from bdauto.common import log
+from bdauto.common.errors import BdautoError, ServiceDrift, ServiceError, TokenRefused, UsageError
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import MALFORMED, Bead
 from bdauto.domain.reaping import JobEvidence
 from bdauto.domain.record_values import JOB_PATTERN
 from bdauto.domain.values import redact
-from bdauto.errors import BdautoError, ServiceDrift, ServiceError, TokenRefused, UsageError
-from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from bdauto.agents.service_settings import AgentServiceSettings

@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from bdauto.common.errors import UsageError
 from bdauto.domain.settings import SERVICES, Option, Secret
 from bdauto.domain.values import checked_url
-from bdauto.errors import UsageError
 
 
 class AgentServiceSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
+from bdauto.common.errors import UsageError
 from bdauto.domain.settings import Secret
-from bdauto.errors import UsageError
 
 
 def read_token(path: Path | None) -> Secret | None:

@@ -7,12 +7,12 @@ from datetime import datetime
 from bdauto.bd import command
 from bdauto.bd.program import BdProgram
 from bdauto.bd.running import RunningCommand
+from bdauto.common.errors import UsageError
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import ID_PATTERN, BeadList
 from bdauto.domain.record import PLACE, PREFIX
 from bdauto.domain.record_values import guarded
 from bdauto.domain.times import format_time
-from bdauto.errors import UsageError
-from bdauto.sanitize import clean
 
 
 class BeadLists(BdProgram):

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from bdauto import log
 from bdauto.bd.running import RunningCommand
+from bdauto.common import log
+from bdauto.common.errors import BdConflict, BdDrift, BdError, BdFailed, BdMissing, BdMoved, BdTimeout, BdUnsupported
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.record import ARMED_AT, ATTEMPT, KEPT, PLACE, PREFIX, RELEASED_AT, Record, difference, metadata_of
 from bdauto.domain.record import MARK as MARK
 from bdauto.domain.times import format_time
-from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdMissing, BdMoved, BdTimeout, BdUnsupported
 
 
 class Moment(msgspec.Struct, frozen=True):

@@ -18,11 +18,11 @@ from bdauto.bd.parsing import parse_object, unwrap
 from bdauto.bd.running import RunningCommand, no_sql
 from bdauto.bd.server_address import read_object
 from bdauto.bd.tracker import Tracker, tracker_at
+from bdauto.common.errors import BdautoError, BdDrift, BdFailed, UsageError
 from bdauto.domain.bead import MALFORMED, Bead
 from bdauto.domain.defaults import DEFAULT_LANE
 from bdauto.domain.lanes import Lanes
 from bdauto.domain.times import parse_time
-from bdauto.errors import BdautoError, BdDrift, BdFailed, UsageError
 
 T = TypeVar("T")
 

@@ -2,8 +2,8 @@
 
 import os
 
+from bdauto.common.environment import LEAVE_INDEX, inherited
 from bdauto.domain import defaults
-from bdauto.environment import LEAVE_INDEX, inherited
 
 PAGE = 20
 """Beads in one small batch of the queue: bd answers 20 as fast as one."""

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from bdauto.bd.command import is_database
+from bdauto.common.errors import BdFailed, UsageError
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import MALFORMED
-from bdauto.errors import BdFailed, UsageError
-from bdauto.sanitize import clean
 
 
 @contextlib.contextmanager

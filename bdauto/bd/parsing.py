@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
+from bdauto.common.errors import BdDrift
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import MALFORMED, Bead, BeadList
 from bdauto.domain.times import check_time
-from bdauto.errors import BdDrift
-from bdauto.sanitize import clean
 
 _entries = msgspec.json.Decoder(list[msgspec.Raw])
 _envelope = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -5,16 +5,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from bdauto import log
 from bdauto.bd import command, process
 from bdauto.bd.folder import read_metadata, restore_copy
 from bdauto.bd.parsing import parse_beads, parse_object
 from bdauto.bd.running import RunningCommand, not_started
 from bdauto.bd.tracker import redirected
+from bdauto.common import log
+from bdauto.common.errors import BdFailed, BdUnsupported
+from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.bead import BeadList
 from bdauto.domain.settings import BdSettings
-from bdauto.errors import BdFailed, BdUnsupported
-from bdauto.sanitize import clean, hide_secrets
 
 T = TypeVar("T")
 

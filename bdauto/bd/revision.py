@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bdauto.bd.client import Bd
 from bdauto.bd.server_address import ServerAddress, database_name, read_object, server_address
-from bdauto.errors import BdFailed
-from bdauto.extras import advice, missing
+from bdauto.common.errors import BdFailed
+from bdauto.common.extras import advice, missing
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection

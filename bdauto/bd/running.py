@@ -11,10 +11,10 @@ import msgspec
 
 from bdauto.bd import process
 from bdauto.bd.parsing import unwrap
+from bdauto.common.errors import BdConflict, BdDrift, BdError, BdFailed, BdMissing, BdMoved, BdTimeout
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import MALFORMED
 from bdauto.domain.values import format_duration
-from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdMissing, BdMoved, BdTimeout
-from bdauto.sanitize import clean
 
 T = TypeVar("T")
 

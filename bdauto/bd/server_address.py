@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
+from bdauto.common.errors import BdFailed
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import MALFORMED
 from bdauto.domain.settings import Secret
-from bdauto.errors import BdFailed
-from bdauto.sanitize import clean
 
 PROXY = Path("dolt", "proxy.pid")
 """The file in the .beads folder in which bd's proxy says on which port it listens."""

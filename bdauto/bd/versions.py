@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable
 
-from bdauto.errors import BdDrift, BdUnsupported
-from bdauto.sanitize import clean
+from bdauto.common.errors import BdDrift, BdUnsupported
+from bdauto.common.sanitize import clean
 
 OLDEST_BD = (1, 0, 2)
 HARMFUL_BD = {

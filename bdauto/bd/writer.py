@@ -12,20 +12,20 @@ from typing import TypeVar
 
 import msgspec
 
-from bdauto import log
 from bdauto.bd.change import MARK, NOW, Change, Moment
 from bdauto.bd.client import Bd
 from bdauto.bd.prefetch import Prefetch
 from bdauto.bd.running import no_guards, no_sql
 from bdauto.bd.sql import NOT_WRITTEN, NOTES_BYTES, OVERTAKEN, swap_to_sql, to_sql
 from bdauto.bd.versions import check_version, may_have_guards
-from bdauto.clock import Runtime
+from bdauto.common import log
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdConflict, BdFailed, BdMoved, BdTimeout
+from bdauto.common.lock import locked
 from bdauto.domain.bead import Bead
 from bdauto.domain.notes import CLAIM_NOTE, WRITTEN
 from bdauto.domain.record import PENDING_NOTE
 from bdauto.domain.record_values import guarded
-from bdauto.errors import BdConflict, BdFailed, BdMoved, BdTimeout
-from bdauto.lock import locked
 
 T = TypeVar("T")
 

@@ -9,12 +9,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bdauto.common.sanitize import clean
 from bdauto.diagnostics.activity import Activity, Extreme
 from bdauto.diagnostics.wording import money, plural, rough_time, share
 from bdauto.domain.failures import Reason
 from bdauto.domain.figures import Figures
 from bdauto.domain.settings import By
-from bdauto.sanitize import clean
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 GROUPS = 15

@@ -15,7 +15,7 @@ import typer
 
 from bdauto import __version__
 from bdauto.cli.variables import check_variables
-from bdauto.errors import BdautoError, UsageError
+from bdauto.common.errors import BdautoError, UsageError
 
 
 class Command(msgspec.Struct, frozen=True):

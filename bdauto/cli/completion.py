@@ -10,10 +10,10 @@ import typer
 
 from bdauto.cli.fields import as_text, fields_of
 from bdauto.cli.validation import check_bd
+from bdauto.common.errors import BdautoError
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import Bead
 from bdauto.domain.settings import BdSettings
-from bdauto.errors import BdautoError
-from bdauto.sanitize import clean
 
 TIMEOUT = timedelta(seconds=2)
 """How long a person may wait after pressing Tab."""

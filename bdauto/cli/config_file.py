@@ -8,7 +8,7 @@ import stat
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from bdauto.errors import UsageError
+from bdauto.common.errors import UsageError
 
 LARGEST = 64 * 1024
 """Bytes of a configuration file, and of a file that it names for a secret."""
@@ -137,7 +137,7 @@ def _check_trust(path: str, status: os.stat_result) -> None:
 def _syntax(path: str, message: str, last: int) -> str:
     import re
 
-    from bdauto.sanitize import clean
+    from bdauto.common.sanitize import clean
 
     found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", message, re.DOTALL)
     line, what = (found[2], found[1]) if found else (last, message.removesuffix(" (at end of document)"))

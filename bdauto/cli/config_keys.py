@@ -21,10 +21,10 @@ from bdauto.cli import config_lanes, validation
 from bdauto.cli.config_file import ConfigFile, read, read_secret
 from bdauto.cli.fields import Field, fields_of
 from bdauto.cli.output_settings import OutputSettings
+from bdauto.common.errors import UsageError
+from bdauto.common.sanitize import clean
 from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, RunSettings, TelemetrySettings
 from bdauto.domain.values import redact
-from bdauto.errors import UsageError
-from bdauto.sanitize import clean
 
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
     AgentSettings,

@@ -11,9 +11,9 @@ from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.config_file import ConfigFile
 from bdauto.cli.fields import fields_of
 from bdauto.cli.output_settings import OutputSettings
+from bdauto.common.errors import UsageError
+from bdauto.common.sanitize import clean
 from bdauto.domain.settings import RunSettings, TelemetrySettings
-from bdauto.errors import UsageError
-from bdauto.sanitize import clean
 
 LANES, FALLBACK = "lanes", "fallback"
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}", re.ASCII)

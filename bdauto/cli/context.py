@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bdauto import log
 from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings, Kind
 from bdauto.bd import process
@@ -23,11 +22,12 @@ from bdauto.bd.tracker import tracker_at
 from bdauto.bd.writer import BdWriter
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import show
-from bdauto.clock import Runtime
+from bdauto.common import log
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdError, UsageError
 from bdauto.domain.lanes import Lanes
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import BdSettings, TelemetrySettings
-from bdauto.errors import BdError, UsageError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Project, Runner

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
-from bdauto import __version__, log
+from bdauto import __version__
 from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings
 from bdauto.bd.command import nearest_folder
@@ -20,10 +20,11 @@ from bdauto.cli.fields import Field
 from bdauto.cli.options import DISPATCHING, LOOKING, Group, Offer, Part, value_of
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.validation import CHECKS, check_dispatch
+from bdauto.common import log
+from bdauto.common.errors import BdautoError, BdError, UsageError
+from bdauto.common.sanitize import clean
 from bdauto.domain.defaults import DEFAULT_LANE
 from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, describe
-from bdauto.errors import BdautoError, BdError, UsageError
-from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from pathlib import Path

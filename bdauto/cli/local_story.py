@@ -9,14 +9,14 @@ from rich.text import Text
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from bdauto.cli.story import Story
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import ServiceDown
+from bdauto.common.sanitize import clean_lines
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import Gate
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.settings import DispatchSettings, ReapSettings
-from bdauto.errors import ServiceDown
 from bdauto.sandbox import AGENT_SCRIPT
-from bdauto.sanitize import clean_lines
 
 CHECK = 'test -s "$BEAD_ID.txt" || { echo "$BEAD_ID.txt is missing"; exit 1; }'
 """The check of the demo: the agent has left a file."""

@@ -3,18 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bdauto import log
 from bdauto.agents.runner import check_services
 from bdauto.agents.runner_status import AGENT
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
-from bdauto.clock import Runtime
+from bdauto.common import log
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdError, ServiceError
 from bdauto.diagnostics.snapshot import gather_queue
 from bdauto.domain import breaker, pause
 from bdauto.domain.constants import STARVED_AFTER
 from bdauto.domain.outcome import BeadOutcome, Report
 from bdauto.domain.settings import DispatchSettings, ReapSettings, TelemetrySettings
-from bdauto.errors import BdError, ServiceError
 from bdauto.loop.messenger import Messenger
 from bdauto.telemetry.families import PAUSED, STARVED, SUSPENDED, UP, Command
 from bdauto.telemetry.recorder import Telemetry

@@ -18,9 +18,9 @@ from bdauto.cli import completion
 from bdauto.cli.config_file import path_in_force
 from bdauto.cli.fields import Field, as_text, fields_of
 from bdauto.cli.validation import CHECKS
+from bdauto.common.errors import UsageError
 from bdauto.domain.defaults import DEFAULT_LANE
 from bdauto.domain.settings import OUTPUT, TRACKER
-from bdauto.errors import UsageError
 
 
 class Offer(msgspec.Struct, frozen=True):

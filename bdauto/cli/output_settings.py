@@ -4,8 +4,8 @@ from typing import Annotated
 
 import msgspec
 
+from bdauto.common.log import LogFormat
 from bdauto.domain.settings import OUTPUT, Option
-from bdauto.log import LogFormat
 
 
 class OutputSettings(msgspec.Struct, frozen=True, kw_only=True):

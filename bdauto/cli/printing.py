@@ -4,8 +4,8 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 
+from bdauto.common.sanitize import clean
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Report
-from bdauto.sanitize import clean
 
 SCHEMA_VERSION = 1
 DETAIL_LIMIT = 200

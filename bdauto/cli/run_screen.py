@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bdauto import log
+from bdauto.common import log
+from bdauto.common.sanitize import clean
 from bdauto.diagnostics.snapshot import Snapshot
 from bdauto.diagnostics.wording import money
 from bdauto.domain.figures import Figures
 from bdauto.domain.values import format_age, format_duration
-from bdauto.sanitize import clean
 
 SHORTEST, LONGEST = 24, 100
 """Characters of a title, by the width of the terminal."""

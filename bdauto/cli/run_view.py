@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bdauto.cli.tables import REASON_LIMIT, TITLE_LIMIT, WIDE
+from bdauto.common.sanitize import clean
 from bdauto.diagnostics.run_list import ListedRun, State
 from bdauto.diagnostics.wording import DASH, money, rough_time
 from bdauto.domain.record import Run
-from bdauto.sanitize import clean
 
 STYLES = {
     State.running: "cyan",

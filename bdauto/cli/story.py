@@ -16,7 +16,8 @@ from bdauto.bd.change import DryWriter, Writer
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
 from bdauto.cli.printing import render
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.sanitize import clean
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import Gate
 from bdauto.controllers.reaper import Reaper
@@ -24,7 +25,6 @@ from bdauto.domain.bead import Bead
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, Secret
 from bdauto.sandbox import FakeReply, Sandbox
-from bdauto.sanitize import clean
 
 STATUS_STYLES = {"closed": "green", "in_progress": "yellow", "blocked": "red", "open": "cyan"}
 

@@ -15,13 +15,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bdauto.common.sanitize import clean
 from bdauto.diagnostics.explanation import Explanation, story
 from bdauto.diagnostics.snapshot import Running, Snapshot, last_note, place_words
 from bdauto.diagnostics.wording import services, what_became
 from bdauto.domain.eligibility import Condition, why_nothing_goes
 from bdauto.domain.findings import Check, Level
 from bdauto.domain.values import format_age
-from bdauto.sanitize import clean
 
 TITLE_LIMIT = 200
 """How many characters of a title are used. A table cuts it further, to the width that it has."""

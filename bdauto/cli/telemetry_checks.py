@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from bdauto.cli.validation import check_telemetry
+from bdauto.common.errors import ServiceDown, UsageError
+from bdauto.common.extras import EXTRAS, advice, missing
 from bdauto.domain.findings import Check, fail, ok, warn
 from bdauto.domain.settings import TelemetrySettings
-from bdauto.errors import ServiceDown, UsageError
-from bdauto.extras import EXTRAS, advice, missing
 
 
 def telemetry_checks(settings: TelemetrySettings) -> Iterator[Check]:

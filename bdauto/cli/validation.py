@@ -8,10 +8,10 @@ from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings
 from bdauto.bd.command import is_database, unconfigured_folder
 from bdauto.bd.tracker import redirected
+from bdauto.common.errors import UsageError
+from bdauto.common.extras import EXTRAS, advice, missing
 from bdauto.domain.settings import Acceptance, BdSettings, DispatchSettings, TelemetrySettings
 from bdauto.domain.values import checked_url, full_url
-from bdauto.errors import UsageError
-from bdauto.extras import EXTRAS, advice, missing
 
 
 def check_bd(settings: BdSettings) -> BdSettings:

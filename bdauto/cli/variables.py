@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 
-from bdauto.errors import UsageError
+from bdauto.common.errors import UsageError
 
 # Written by `make docs` from the options of all commands.
 KNOWN = frozenset({

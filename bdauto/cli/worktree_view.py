@@ -7,8 +7,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bdauto.common.sanitize import clean
 from bdauto.diagnostics.wording import DASH
-from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from bdauto.agents.local.worktree_list import ListedWorktree

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted, Refused, Started, Unknown
+from bdauto.common.errors import BdError, BdFailed, BdTimeout, PartlyDone, ServiceDown, ServiceDrift
 from bdauto.controllers.claim_writes import Claim, ReleaseResult
 from bdauto.controllers.claims import Claims
 from bdauto.controllers.cycle_reports import CycleReports
@@ -15,7 +16,6 @@ from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.bead import Bead
 from bdauto.domain.constants import EXPORT_DELAY, IN_A_ROW
 from bdauto.domain.outcome import BeadOutcome
-from bdauto.errors import BdError, BdFailed, BdTimeout, PartlyDone, ServiceDown, ServiceDrift
 
 NOT_VISIBLE_RETRY = timedelta(minutes=1)
 """A bead that the service does not see yet is tried again after this long: its export is at most a minute old then."""

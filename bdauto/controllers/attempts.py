@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from bdauto import log
 from bdauto.agents.answers import Answer, Started, Unknown
 from bdauto.bd.change import LookBack, Writer, apply_each
 from bdauto.bd.client import Bd
 from bdauto.bd.prefetch import MAX_AGE
-from bdauto.clock import Runtime
+from bdauto.common import log
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import AgentsDie, BdConflict, BdError, BdFailed
 from bdauto.controllers.answer_handler import AnswerHandler
 from bdauto.controllers.breaker_store import BreakerStore
 from bdauto.controllers.claim_writes import Claim
@@ -23,7 +24,6 @@ from bdauto.domain.constants import IN_A_ROW
 from bdauto.domain.outcome import BeadOutcome, Outcome
 from bdauto.domain.settings import DispatchSettings
 from bdauto.domain.values import format_age
-from bdauto.errors import AgentsDie, BdConflict, BdError, BdFailed
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Place, Runner

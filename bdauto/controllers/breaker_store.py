@@ -6,17 +6,17 @@ from typing import Any
 
 import msgspec
 
-from bdauto import log
 from bdauto.bd.change import NOW, Change, Writer, as_read, rewrite, swap_and_look
 from bdauto.bd.client import Bd
-from bdauto.clock import Runtime
+from bdauto.common import log
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import AgentsDie
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
 from bdauto.domain.breaker import Breaker, Death
 from bdauto.domain.constants import SWAP_TRIES
 from bdauto.domain.life import sign_of_life
 from bdauto.domain.notes import UNKNOWN
-from bdauto.errors import AgentsDie
 
 RECENT = 50
 """How many of the last updated beads are searched for agents that have shown life since."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
 from bdauto.bd.prefetch import too_old
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
 from bdauto.controllers.answer_handler import AnswerHandler
 from bdauto.controllers.earlier_jobs import EarlierJobs
 from bdauto.controllers.gate import Gate, Step

@@ -12,7 +12,8 @@ import msgspec
 from bdauto.agents.runner import Place
 from bdauto.bd.change import NOW, Change, LookBack, Moment, Writer, as_read, rewrite
 from bdauto.bd.client import Bd
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdError
 from bdauto.controllers.gate import Expected
 from bdauto.controllers.late_notes import LateNotes
 from bdauto.controllers.started_jobs import StartedJob
@@ -22,7 +23,6 @@ from bdauto.domain.lanes import written_name
 from bdauto.domain.life import sign_of_life
 from bdauto.domain.notes import JOB_NOTE, UNKNOWN, error_kind, failure_note
 from bdauto.domain.record import DUE, Record
-from bdauto.errors import BdError
 
 END_TRIES = 3
 """A bead that is changed between the look at it and its release is looked at again, this often in all."""

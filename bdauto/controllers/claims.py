@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from datetime import timedelta
 
-from bdauto import log
 from bdauto.bd.change import Change, as_read, rewrite
+from bdauto.common import log
+from bdauto.common.errors import BdError, BdUnsupported
 from bdauto.controllers.claim_writes import END_TRIES, Claim, ClaimWrites
 from bdauto.domain.bead import Bead
 from bdauto.domain.notes import JOB_NOTE, UNKNOWN
-from bdauto.errors import BdError, BdUnsupported
 
 RECORD_RETRY = timedelta(seconds=60)
 """How long a record that bd cannot write just now is tried again, before it is left to the log."""

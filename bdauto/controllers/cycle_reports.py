@@ -4,13 +4,13 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from bdauto import log
+from bdauto.common import log
+from bdauto.common.errors import BdautoError, BdError, BdFailed, PartlyDone, ServiceDown, ServiceDrift
 from bdauto.controllers.claim_writes import Claim
 from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.bead import Bead
 from bdauto.domain.notes import UNKNOWN
 from bdauto.domain.outcome import BeadOutcome, BeadReport
-from bdauto.errors import BdautoError, BdError, BdFailed, PartlyDone, ServiceDown, ServiceDrift
 
 
 class CycleReports:

@@ -15,7 +15,8 @@ from bdauto.bd.client import Bd
 from bdauto.bd.command import PAGE
 from bdauto.bd.fallbacks import as_seen
 from bdauto.bd.prefetch import Prefetch
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdautoError, BdError, PartlyDone
 from bdauto.controllers.answer_handler import AnswerHandler
 from bdauto.controllers.attempts import Attempts
 from bdauto.controllers.candidates import Candidates
@@ -29,7 +30,6 @@ from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.outcome import Outcome, Report, partly
 from bdauto.domain.settings import DispatchSettings
-from bdauto.errors import BdautoError, BdError, PartlyDone
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner

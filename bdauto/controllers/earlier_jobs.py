@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 from bdauto.agents.named_jobs import NamedJob, Patience, job_in_the_way
 from bdauto.bd.client import Bd
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdautoError, PartlyDone, ServiceDown
 from bdauto.controllers.answer_handler import AnswerHandler
 from bdauto.controllers.claims import Claims
 from bdauto.controllers.started_jobs import StartedJob, StartedJobs
 from bdauto.domain.bead import Bead
 from bdauto.domain.notes import JOB_NOTE
 from bdauto.domain.outcome import BeadOutcome
-from bdauto.errors import BdautoError, PartlyDone, ServiceDown
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from bdauto.bd.client import Bd
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import AgentsDie
 from bdauto.controllers.breaker_store import BreakerStore, Life, finished, life_of, recent_of_lane
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain import breaker
@@ -15,7 +16,6 @@ from bdauto.domain.breaker import Breaker, Death
 from bdauto.domain.reaping import Action, JobEvidence, ReapDecision, uncharged
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
-from bdauto.errors import AgentsDie
 
 
 class EarlyDeaths(msgspec.Struct, frozen=True):

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bdauto import log
 from bdauto.agents.runner import job_evidence
 from bdauto.bd.change import Change, Moment, mark_of, rewrite
 from bdauto.bd.client import Bd
-from bdauto.clock import Runtime
+from bdauto.common import log
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdError
 from bdauto.controllers.returned_beads import Kind, Returned, ReturnedBeads
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.controllers.unstoppable import note_unstoppable
@@ -24,7 +25,6 @@ from bdauto.domain.outcome import BeadOutcome, BeadReport
 from bdauto.domain.reaping import ALIVE, ELSEWHERE, FORGOTTEN, NOT_ASKED, NOT_STARTED, JobEvidence
 from bdauto.domain.record import RUNNING, Result, Run, metadata_of
 from bdauto.domain.results import describe_end, ended_run, finish_note, lost, since_claim
-from bdauto.errors import BdError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner

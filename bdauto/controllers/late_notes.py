@@ -3,8 +3,8 @@
 import math
 
 from bdauto.bd.change import Change, Writer, apply_each
-from bdauto.clock import Runtime
-from bdauto.errors import BdError
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdError
 
 DELAY = 0.5
 """Seconds between a record and its note. A script may note at once, a language model needs seconds to begin."""

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 from bdauto.bd.change import Writer, mark_of, rewrite
 from bdauto.bd.client import Bd
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdError, BdUnsupported
 from bdauto.domain.values import format_duration
-from bdauto.errors import BdError, BdUnsupported
 
 PATIENCE = 300.0
 """Seconds to try again while bd fails. The Job waits, and nothing has been started."""

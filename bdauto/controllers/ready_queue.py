@@ -17,7 +17,7 @@ from bdauto.bd.client import Bd
 from bdauto.bd.command import PAGE
 from bdauto.bd.prefetch import Prefetch
 from bdauto.bd.running import RunningCommand
-from bdauto.clock import utc_now
+from bdauto.common.clock import utc_now
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList
 from bdauto.domain.eligibility import BLOCKING, FINISHED, dispatch_order, outranks, verdict
 from bdauto.domain.lanes import Lanes

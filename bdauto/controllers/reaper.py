@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bdauto import log
 from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
 from bdauto.bd.edits import written_by
-from bdauto.clock import Runtime
+from bdauto.common import log
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdautoError, BdError, PartlyDone, ServiceError
 from bdauto.controllers.early_deaths import EarlyDeaths
 from bdauto.controllers.job_ends import JobEnds
 from bdauto.controllers.reconciler import Reconciler
@@ -38,7 +39,6 @@ from bdauto.domain.reaping import (
 )
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
-from bdauto.errors import BdautoError, BdError, PartlyDone, ServiceError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner

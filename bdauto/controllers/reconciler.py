@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bdauto.bd.client import Bd
 from bdauto.bd.edits import recorded_edits
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
 from bdauto.domain.bead import Bead
 from bdauto.domain.outcome import BeadOutcome, BeadReport
 from bdauto.domain.reconcile import Decision, Fate, RunningJob, decide, differences

@@ -12,7 +12,7 @@ import msgspec
 from bdauto.bd.change import NOW, Change, Moment, as_read, rewrite
 from bdauto.bd.client import Bd
 from bdauto.bd.edits import recorded_edits
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.edits import author, shown_name

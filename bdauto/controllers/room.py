@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from bdauto.agents.runner import check_services
 from bdauto.agents.runner_status import RunnerStatus
+from bdauto.common.errors import ServiceDown
 from bdauto.controllers.hold import AT_CAPACITY, Hold
 from bdauto.domain.settings import DispatchSettings
-from bdauto.errors import ServiceDown
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner

@@ -5,9 +5,10 @@ from datetime import timedelta
 
 import msgspec
 
-from bdauto import log
 from bdauto.bd.change import NOW, Change, Moment, as_read, rewrite
-from bdauto.clock import Runtime
+from bdauto.common import log
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdError
 from bdauto.controllers.job_ends import end_note, end_of_run, log_end, runs_elsewhere
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain.eligibility import backoff
@@ -16,7 +17,6 @@ from bdauto.domain.outcome import BeadOutcome, BeadReport
 from bdauto.domain.reaping import Action, JobEvidence, ReapDecision
 from bdauto.domain.record import Record, Run
 from bdauto.domain.results import asks, ended_run
-from bdauto.errors import BdError
 
 NOTE_DELAY = timedelta(seconds=30)
 """How long after a claim its dispatcher may still write the note of its record."""

@@ -8,12 +8,12 @@ import msgspec
 from bdauto.agents.runner import job_evidence
 from bdauto.bd.change import as_read, rewrite
 from bdauto.bd.client import Bd
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import ServiceError
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import ELSEWHERE, FORGOTTEN, NOT_ASKED, JobEvidence
 from bdauto.domain.record import RUNNING, metadata_of
-from bdauto.errors import ServiceError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner

@@ -9,13 +9,13 @@ import msgspec
 from bdauto.bd.change import Change, LookBack, Writer, apply_each
 from bdauto.bd.client import Bd
 from bdauto.bd.prefetch import Prefetch
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdError
 from bdauto.controllers.gate import Expected, expected_values
 from bdauto.domain import pause
 from bdauto.domain.bead import Bead
 from bdauto.domain.outcome import BeadOutcome, BeadReport
 from bdauto.domain.pause import Pause
-from bdauto.errors import BdError
 
 
 class SweepWrites:

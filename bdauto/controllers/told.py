@@ -13,7 +13,7 @@ import msgspec
 
 from bdauto.bd.change import Writer, swap_and_look
 from bdauto.bd.client import Bd
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
 from bdauto.domain.bead import MALFORMED
 from bdauto.domain.constants import SWAP_TRIES
 

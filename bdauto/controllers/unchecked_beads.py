@@ -13,12 +13,12 @@ import msgspec
 from bdauto.bd.change import Change, LookBack, Writer, apply_each, as_read, mark_of, rewrite
 from bdauto.bd.client import Bd
 from bdauto.bd.edits import recorded_edits
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdError
 from bdauto.domain.bead import Bead
 from bdauto.domain.edits import CHECKER, author
 from bdauto.domain.eligibility import BLOCKING, FINISHED
 from bdauto.domain.record import DUE
-from bdauto.errors import BdError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner

@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from bdauto.bd.change import Change, mark_of
 from bdauto.bd.client import Bd
 from bdauto.bd.edits import recorded_edits
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.sanitize import clean
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.domain.bead import Bead
 from bdauto.domain.edits import author
 from bdauto.domain.reaping import ALIVE, JobEvidence
 from bdauto.domain.reconcile import Difference, RunningJob, differences
 from bdauto.domain.record import Run
-from bdauto.sanitize import clean
 
 
 def note_unstoppable(

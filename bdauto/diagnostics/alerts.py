@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+from bdauto.common.sanitize import clean
 from bdauto.diagnostics.snapshot import Running, Snapshot, last_note
 from bdauto.domain.bead import Bead
 from bdauto.domain.constants import NAMED, STARVED_AFTER
 from bdauto.domain.questions import how_to_answer, in_words
 from bdauto.domain.values import format_age
-from bdauto.sanitize import clean
 
 
 def active_alerts(snapshot: Snapshot, *, blocked: bool = True) -> list[str]:

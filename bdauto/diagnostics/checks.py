@@ -16,6 +16,14 @@ from bdauto.agents.runner import CheckContext
 from bdauto.bd.client import Bd
 from bdauto.bd.running import RunningCommand
 from bdauto.bd.versions import check_version
+from bdauto.common.errors import (
+    AgentsDie,
+    BdDrift,
+    BdError,
+    BdMissing,
+    UsageError,
+)
+from bdauto.common.sanitize import clean
 from bdauto.diagnostics.record_checks import Topology, record_checks, shared_job_checks
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
@@ -23,14 +31,6 @@ from bdauto.domain.eligibility import verdict, why_nothing_goes
 from bdauto.domain.findings import MOST_SKEW, Check, Level, fail, ok, unchecked, warn
 from bdauto.domain.settings import DispatchSettings
 from bdauto.domain.values import format_age
-from bdauto.errors import (
-    AgentsDie,
-    BdDrift,
-    BdError,
-    BdMissing,
-    UsageError,
-)
-from bdauto.sanitize import clean
 
 NOT_CLOSED = ("open", "in_progress", "blocked", "deferred")
 

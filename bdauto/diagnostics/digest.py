@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from bdauto.bd.client import Bd
+from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.diagnostics.needs import LINE_LIMIT, TITLE_LIMIT, Need, in_lines
 from bdauto.diagnostics.wording import what_became
 from bdauto.domain.bead import Bead
@@ -11,7 +12,6 @@ from bdauto.domain.failures import why
 from bdauto.domain.figures import figures_since
 from bdauto.domain.limits import DAY, LOOK_BACK
 from bdauto.domain.runs import dispatched_for, histories_of
-from bdauto.sanitize import clean, hide_secrets
 
 
 def digest(bd: Bd, needs: Sequence[Need], now: datetime) -> tuple[str, str]:

@@ -8,6 +8,8 @@ from bdauto.agents.runner import check_services, job_evidence
 from bdauto.agents.runner_status import RunnerStatus, with_switches
 from bdauto.bd.client import Bd
 from bdauto.bd.fallbacks import as_seen
+from bdauto.common.errors import BdFailed, NoSuchBead
+from bdauto.common.sanitize import clean
 from bdauto.diagnostics.snapshot import (
     Running,
     judge,
@@ -26,8 +28,6 @@ from bdauto.domain.results import format_cost
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.domain.values import format_age, format_duration
-from bdauto.errors import BdFailed, NoSuchBead
-from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from bdauto.common.errors import BdautoError
 from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.snapshot import Snapshot
 from bdauto.diagnostics.snapshot import as_json as snapshot_json
-from bdauto.errors import BdautoError
 
 Looks = dict[str, Snapshot | BdautoError]
 """What was seen of each lane, or why it cannot be read. The name is "" if there is no other."""

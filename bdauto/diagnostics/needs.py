@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 
 from bdauto.bd.client import Bd
+from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.diagnostics.snapshot import asking, last_note
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
 from bdauto.domain.constants import NAMED
 from bdauto.domain.messages import Topic
 from bdauto.domain.questions import LABEL, how_to_answer, in_words
-from bdauto.sanitize import clean, hide_secrets
 
 TITLE_LIMIT = 80
 WORDS_LIMIT = 500

@@ -6,11 +6,11 @@ from enum import StrEnum
 
 from bdauto.bd.client import Bd
 from bdauto.bd.sql import UNCOMMITTED, expired_leases
+from bdauto.common.errors import BdError
+from bdauto.common.sanitize import clean
 from bdauto.domain.constants import NAMED
 from bdauto.domain.findings import Check, ok, unchecked, warn
 from bdauto.domain.runs import shared_jobs
-from bdauto.errors import BdError
-from bdauto.sanitize import clean
 
 COMMIT = """bd sql "CALL DOLT_COMMIT('-A', '-m', 'left uncommitted')\""""
 WEEK = timedelta(days=7)

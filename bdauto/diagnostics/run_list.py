@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bdauto.bd.client import Bd
+from bdauto.common.errors import BdFailed, NoSuchBead
+from bdauto.common.sanitize import clean
 from bdauto.domain.agent_end import Why
 from bdauto.domain.defaults import DEFAULT_LANE
 from bdauto.domain.failures import kind_of_failure
@@ -15,8 +17,6 @@ from bdauto.domain.limits import SLACK
 from bdauto.domain.record import Result, Run
 from bdauto.domain.runs import History, all_runs, dispatched_for, history_of
 from bdauto.domain.times import format_time
-from bdauto.errors import BdFailed, NoSuchBead
-from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner

@@ -15,6 +15,7 @@ from bdauto.agents.runner import check_services, job_evidence
 from bdauto.agents.runner_status import RunnerStatus, with_switches
 from bdauto.bd.client import Bd
 from bdauto.bd.fallbacks import as_seen
+from bdauto.common.errors import ServiceError
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency
 from bdauto.domain.eligibility import Condition, Verdict, ranked, verdict
 from bdauto.domain.figures import Figures, figures_since
@@ -28,7 +29,6 @@ from bdauto.domain.runs import shared_jobs
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time, midnight
 from bdauto.domain.values import format_age
-from bdauto.errors import ServiceError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import LastEvent, Runner

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 import msgspec
 
-from bdauto.errors import UsageError
-from bdauto.sanitize import clean
+from bdauto.common.errors import UsageError
+from bdauto.common.sanitize import clean
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 FORM = "22:00-07:00 Europe/Sofia"

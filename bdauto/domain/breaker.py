@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import MALFORMED
 from bdauto.domain.defaults import DEFAULT_LANE
 from bdauto.domain.reset_time import LONGEST
 from bdauto.domain.times import format_time, parse_time
-from bdauto.sanitize import clean
 
 KEY = "bdauto.breaker"
 """The key of bd's shared key-value store that holds the breaker of the default lane."""

@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
+from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.bead import CLAIM_LINE, Bead
 from bdauto.domain.notes import AGENT_SIGN, FINISH_NOTE, JOB_NOTE
 from bdauto.domain.record import Result, Run
 from bdauto.domain.times import format_time
 from bdauto.domain.values import format_duration
-from bdauto.sanitize import clean, hide_secrets
 
 MOST_RUNS = 5
 """Earlier runs that are described, the last ones."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import MALFORMED
-from bdauto.sanitize import clean
 
 CHECKER = "bdauto-check"
 """Whom a check writes as. Its changes are neither the agent's nor a person's."""

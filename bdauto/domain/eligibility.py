@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import Bead
 from bdauto.domain.lanes import Lanes
 from bdauto.domain.selection import Condition as Condition
 from bdauto.domain.selection import selecting
 from bdauto.domain.settings import Acceptance, DispatchSettings
-from bdauto.sanitize import clean
 
 FIRST_BACKOFF = timedelta(minutes=2)
 LONGEST_BACKOFF = timedelta(hours=1)

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from bdauto.common.sanitize import clean
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.figures import Window
 from bdauto.domain.record import Result, Run
 from bdauto.domain.runs import History
-from bdauto.sanitize import clean
 
 REASONS = 8
 """How many reasons a report shows, the most frequent ones first."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from bdauto.errors import BdautoError
+from bdauto.common.errors import BdautoError
 
 MOST_SKEW = timedelta(minutes=1)
 """A clock that is off by more makes the reaper's ages wrong."""

@@ -5,8 +5,8 @@ from enum import StrEnum
 
 import msgspec
 
+from bdauto.common.errors import UsageError
 from bdauto.domain.active_hours import parse_time_of_day, time_zone
-from bdauto.errors import UsageError
 
 
 class Topic(StrEnum):

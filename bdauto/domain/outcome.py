@@ -6,8 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
-from bdauto.errors import BdautoError, PartlyDone
-from bdauto.sanitize import clean
+from bdauto.common.errors import BdautoError, PartlyDone
+from bdauto.common.sanitize import clean
 
 TITLE_LIMIT = 80
 """Characters of a title that the log has."""

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import MALFORMED
 from bdauto.domain.times import format_time, parse_time
-from bdauto.sanitize import clean
 
 KEY = "bdauto.paused"
 """The key of bd's shared key-value store that holds the switch."""

@@ -6,9 +6,9 @@ Their text is written by agents and people, so it is bounded, cleaned and quoted
 import re
 from collections.abc import Iterable, Sequence
 
+from bdauto.common.sanitize import clean, clean_lines, hide_secrets
 from bdauto.domain.bead import ID_PATTERN, Bead
 from bdauto.domain.eligibility import BLOCKING, FINISHED
-from bdauto.sanitize import clean, clean_lines, hide_secrets
 
 LABEL = "human"
 """The label of beads that need a person, as for `bd human list`."""

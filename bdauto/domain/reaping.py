@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from bdauto.common.sanitize import clean
 from bdauto.domain.agent_end import GATES, OF_SERVICE, Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.life import only_signed, sign_of_life
@@ -15,7 +16,6 @@ from bdauto.domain.results import describe_end
 from bdauto.domain.settings import OnStall, ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.domain.values import format_age, format_duration
-from bdauto.sanitize import clean
 
 
 class Action(StrEnum):

@@ -10,12 +10,12 @@ from enum import StrEnum
 
 import msgspec
 
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import Bead
 from bdauto.domain.edits import CHECKER, Edit, author
 from bdauto.domain.reaping import CLOCK_ROUNDING
 from bdauto.domain.settings import DispatchSettings
 from bdauto.domain.values import format_duration
-from bdauto.sanitize import clean
 
 SILENCE = "silence: "
 """The start of why a silent job was ended."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from bdauto.common.sanitize import clean
 from bdauto.domain.old_runs import OLD_KEYS, has_old_runs, old_run
 from bdauto.domain.record_values import (
     JOB_PATTERN,
@@ -22,7 +23,6 @@ from bdauto.domain.record_values import (
     read_time,
 )
 from bdauto.domain.times import check_time, format_time
-from bdauto.sanitize import clean
 
 PREFIX = "bdauto."
 ATTEMPT, CLAIMED_AT = "bdauto.attempt", "bdauto.claimed_at"

@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.notes import FINISH_NOTE
 from bdauto.domain.record import WORDS_LIMIT, Result, Run
 from bdauto.domain.record_values import checked_number
 from bdauto.domain.times import format_time
 from bdauto.domain.values import format_duration
-from bdauto.sanitize import clean, hide_secrets
 
 LINE_LIMIT = 4000
 """Characters of such a line that are looked at."""

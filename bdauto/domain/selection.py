@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import Bead
 from bdauto.domain.settings import DispatchSettings
-from bdauto.sanitize import clean
 
 
 class Condition(msgspec.Struct, frozen=True):

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from bdauto.common.errors import UsageError
 from bdauto.domain.values import DURATION_FORMS, parse_duration
-from bdauto.errors import UsageError
 
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _WORDS = {"yesterday": 1, "today": 0, "last week": 7}

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, time, timedelta
 
-from bdauto.sanitize import clean
+from bdauto.common.sanitize import clean
 
 
 def parse_time(text: str) -> datetime:

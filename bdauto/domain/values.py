@@ -4,8 +4,8 @@ import re
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from bdauto.errors import UsageError
-from bdauto.sanitize import clean
+from bdauto.common.errors import UsageError
+from bdauto.common.sanitize import clean
 
 DURATION_FORMS = "500ms, 90s, 30m, 1h30m or 2d"
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII)

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from bdauto import log
 from bdauto.agents.runner_status import AGENT, RunnerStatus
-from bdauto.clock import Runtime
+from bdauto.common import log
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdautoError, BdError, ServiceError
 from bdauto.domain.messages import Topic
 from bdauto.domain.outcome import BeadOutcome, Report
 from bdauto.domain.values import format_age, format_duration
-from bdauto.errors import BdautoError, BdError, ServiceError
 from bdauto.telemetry.families import ASKED, UP
 from bdauto.telemetry.recorder import Telemetry
 

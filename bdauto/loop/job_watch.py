@@ -3,10 +3,10 @@
 import contextlib
 from typing import TYPE_CHECKING
 
-from bdauto import log
+from bdauto.common import log
+from bdauto.common.errors import ServiceError
 from bdauto.controllers.reconciler import Reconciler
 from bdauto.domain.outcome import BeadOutcome, Report
-from bdauto.errors import ServiceError
 from bdauto.loop.loop_context import Lane, LoopContext
 from bdauto.loop.pause_monitor import PauseMonitor
 

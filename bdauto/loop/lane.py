@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.bd.command import PAGE
+from bdauto.common.errors import AgentsDie, BdError
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import Gate, Known
 from bdauto.controllers.started_jobs import StartedJobs
 from bdauto.domain.bead import BeadList
 from bdauto.domain.outcome import Outcome, Report
-from bdauto.errors import AgentsDie, BdError
 from bdauto.loop.job_watch import JobWatch
 from bdauto.loop.lane_sweeps import LaneSweeps
 from bdauto.loop.lane_telemetry import LaneTelemetry

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
 from bdauto.loop.lane import LaneWorker
 from bdauto.loop.loop_context import Lane, LoopContext
 

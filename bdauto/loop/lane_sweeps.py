@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
+from bdauto.common.errors import AgentsDie, BdError
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.bead import BeadList
 from bdauto.domain.outcome import Outcome, Report
-from bdauto.errors import AgentsDie, BdError
 from bdauto.loop.job_watch import JobWatch
 from bdauto.loop.loop_context import Lane, LoopContext
 from bdauto.loop.probation import Probation

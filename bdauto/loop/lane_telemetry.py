@@ -4,13 +4,13 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 
-from bdauto import log
+from bdauto.common import log
+from bdauto.common.errors import BdError, ServiceError
 from bdauto.diagnostics.snapshot import gather_queue
 from bdauto.domain.figures import figures_since
 from bdauto.domain.messages import Topic
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.times import midnight
-from bdauto.errors import BdError, ServiceError
 from bdauto.loop.dependency_health import REMINDER
 from bdauto.loop.loop_context import Lane, LoopContext
 from bdauto.loop.messenger import Messenger

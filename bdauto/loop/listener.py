@@ -19,9 +19,9 @@ from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 from waitress.wasyncore import close_all
 
-from bdauto import log
-from bdauto.errors import UsageError
-from bdauto.sanitize import hide_secrets
+from bdauto.common import log
+from bdauto.common.errors import UsageError
+from bdauto.common.sanitize import hide_secrets
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 from bdauto.bd import process
 from bdauto.bd.change import Writer
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.log import about
 from bdauto.domain.settings import RunSettings
-from bdauto.log import about
 from bdauto.loop.dependency_health import DependencyHealth
 from bdauto.loop.job_watch import INTERVAL
 from bdauto.loop.lane import LaneWorker

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdautoError, BdError
 from bdauto.controllers.late_notes import LateNotes
 from bdauto.domain.settings import DispatchSettings, ReapSettings, RunSettings
-from bdauto.errors import BdautoError, BdError
 from bdauto.loop.dependency_health import DependencyHealth
 from bdauto.loop.shared_page import SharedPage
 from bdauto.loop.shutdown import Stop

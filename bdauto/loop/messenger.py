@@ -5,7 +5,8 @@ from datetime import UTC, date, timedelta
 
 from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import AgentsDie
 from bdauto.controllers.told import digest_is_due, take_news
 from bdauto.diagnostics.digest import digest
 from bdauto.diagnostics.needs import LIMIT, SUSPENDED, as_messages, gather_needs, limit_reached
@@ -14,7 +15,6 @@ from bdauto.domain.limits import outside_hours
 from bdauto.domain.messages import Topic
 from bdauto.domain.outcome import BeadOutcome, Outcome, Report
 from bdauto.domain.settings import DispatchSettings
-from bdauto.errors import AgentsDie
 from bdauto.telemetry.recorder import Telemetry
 
 PERSON_NEEDED = frozenset({BeadOutcome.blocked, BeadOutcome.quarantined, BeadOutcome.asks})

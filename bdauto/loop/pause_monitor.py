@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from bdauto import log
 from bdauto.bd.client import Bd
+from bdauto.common import log
 from bdauto.controllers.gate import TrackerGate
 from bdauto.controllers.hold import Hold
 from bdauto.domain.settings import DispatchSettings

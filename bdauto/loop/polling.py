@@ -4,9 +4,9 @@ import random
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from bdauto.common.errors import PartlyDone
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.settings import RunSettings
-from bdauto.errors import PartlyDone
 from bdauto.loop.starvation import dispatched
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ import random
 from collections.abc import Callable
 from datetime import timedelta
 
-from bdauto import log
 from bdauto.bd.revision import TIMEOUT, Revision
+from bdauto.common import log
+from bdauto.common.errors import BdError
 from bdauto.domain.settings import RunSettings, Watch
-from bdauto.errors import BdError
 
 RETRY = timedelta(seconds=15)
 """How soon watching is tried again after it failed. Each further failure doubles it, up to SLOWEST_RETRY."""

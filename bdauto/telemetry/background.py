@@ -4,7 +4,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from bdauto import log
+from bdauto.common import log
 
 LIMIT = 100
 """Tasks that may wait. More are dropped with a warning."""

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Metric, pushadd_to_gateway
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from bdauto import log
+from bdauto.common import log
 from bdauto.domain.settings import Secret
 from bdauto.domain.values import describe_error, full_url
 from bdauto.telemetry.families import COMPLETIONS, COST, REAPS, Command

@@ -8,7 +8,7 @@ import re
 from datetime import date, datetime
 from typing import Any
 
-from bdauto import log
+from bdauto.common import log
 from bdauto.domain.messages import Topic
 from bdauto.domain.settings import Secret, TelemetrySettings
 from bdauto.telemetry.background import Background

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from bdauto.agents.cli_adapters.table import Reader
+from bdauto.common.errors import BdautoError
 from bdauto.domain.reaping import ALIVE
-from bdauto.errors import BdautoError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import JobOutput

@@ -13,6 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from bdauto import __version__
+from bdauto.common.sanitize import clean, clean_lines
 from bdauto.diagnostics import wording
 from bdauto.diagnostics.activity import Activity
 from bdauto.diagnostics.explanation import Explanation, story
@@ -22,7 +23,6 @@ from bdauto.diagnostics.snapshot import Snapshot, last_note, place_words
 from bdauto.domain.bead import Bead
 from bdauto.domain.record import Result, Run
 from bdauto.domain.values import format_age
-from bdauto.sanitize import clean, clean_lines
 from bdauto.web.charts import cost_chart, runs_chart, times_chart
 from bdauto.web.run_query import SINCE, RunQuery
 

@@ -14,7 +14,8 @@ from re import match
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bdauto.bd.client import Bd
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdautoError, NoSuchBead
 from bdauto.diagnostics.activity import Activity, gather_activity
 from bdauto.diagnostics.explanation import explanation
 from bdauto.diagnostics.looks import Looks
@@ -22,7 +23,6 @@ from bdauto.diagnostics.run_list import ListedRun, gather_runs, newest
 from bdauto.diagnostics.snapshot import Snapshot, gather
 from bdauto.domain.bead import ID_PATTERN
 from bdauto.domain.settings import By, DispatchSettings, ReapSettings
-from bdauto.errors import BdautoError, NoSuchBead
 from bdauto.web.logs import Stream, Streams, whole
 from bdauto.web.rendering import REFRESH_SOON, BeadView, Week, bead_page, error_page, front_page, runs_page
 from bdauto.web.run_query import RunQuery

@@ -17,11 +17,11 @@ from bdauto.agents.kubernetes.runner import KubernetesAgent
 from bdauto.agents.kubernetes.settings import KubernetesSettings
 from bdauto.agents.kubernetes.template import LONGEST_PROMPT
 from bdauto.agents.runner import CheckContext
-from bdauto.clock import utc_now
+from bdauto.common.clock import utc_now
+from bdauto.common.errors import ServiceRefusal
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.record import Result, Run
-from bdauto.errors import ServiceRefusal
 from tests.support.fake_kubernetes import Failure, FakeKubernetes, Object, template
 from tests.support.fakes import bead
 from tests.support.kubelet import wait_for

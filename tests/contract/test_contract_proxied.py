@@ -7,7 +7,7 @@ import pytest
 
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
 from bdauto.domain.bead import Bead
 from bdauto.domain.settings import BdSettings
 from bdauto.sandbox import Sandbox

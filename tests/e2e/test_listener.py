@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from bdauto.errors import UsageError
+from bdauto.common.errors import UsageError
 from bdauto.loop import listener as listener_module
 from bdauto.loop.listener import CONNECTIONS, Listener, Page
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from bdauto.agents.runner import Runner
 from bdauto.bd.client import Bd
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
 from bdauto.controllers.reconciler import Reconciler
 from bdauto.domain.bead import Bead
 from bdauto.domain.lanes import Lanes

@@ -8,11 +8,11 @@ from bdauto.agents.capacity import Capacity
 from bdauto.agents.local.runner import machine_part
 from bdauto.agents.runner import Place, Runner
 from bdauto.agents.runner_status import RunnerStatus
+from bdauto.common.errors import ServiceError
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, JobEvidence
 from bdauto.domain.record import RESULTS, Result, Run
-from bdauto.errors import ServiceError
 from tests.simulation.agents import LOCAL_TIME_LIMIT, begin_job
 from tests.simulation.checker import check_post
 from tests.simulation.plan import START

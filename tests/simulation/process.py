@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
 from bdauto.domain.bead import Bead
 from tests.simulation.plan import MINUTE
 from tests.simulation.scheduler import Killed, Task

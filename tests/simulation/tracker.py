@@ -13,11 +13,11 @@ import msgspec
 from bdauto.bd.change import MARK, Change, Moment
 from bdauto.bd.client import Bd
 from bdauto.bd.running import RunningCommand
+from bdauto.common.errors import BdConflict, BdDrift, BdError, BdFailed, BdTimeout
 from bdauto.domain.bead import Bead, BeadList, Dependency
 from bdauto.domain.notes import CLAIM_NOTE, WRITTEN
 from bdauto.domain.record import CLAIMED_AT, PENDING_NOTE, PLACE
 from bdauto.domain.settings import BdSettings
-from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdTimeout
 from tests.simulation.checker import changed, check_change, check_swap, note_fitness
 from tests.simulation.plan import MINUTE, SLOW, BeadPlan
 from tests.simulation.process import Process

@@ -18,7 +18,7 @@ from bdauto.bd.change import MARK, Change, Moment, Writer
 from bdauto.bd.client import Bd
 from bdauto.bd.parsing import parse_beads
 from bdauto.bd.running import RunningCommand
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.gate import Gate, Known
 from bdauto.controllers.started_jobs import StartedJobs

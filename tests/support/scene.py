@@ -11,9 +11,9 @@ import pytest
 
 from bdauto.bd.change import DryWriter, Writer
 from bdauto.bd.running import RunningCommand
+from bdauto.common.errors import BdFailed
 from bdauto.domain.bead import BeadList
 from bdauto.domain.settings import DispatchSettings, ReapSettings, RunSettings, Secret, TelemetrySettings, Watch
-from bdauto.errors import BdFailed
 from bdauto.loop.loop import Loop
 from bdauto.loop.loop_context import Lane
 from bdauto.loop.shutdown import Stop

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from bdauto import __version__, errors
+from bdauto import __version__
 from bdauto.cli import app
+from bdauto.common import errors
+from bdauto.common.errors import BdautoError, PartlyDone
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.outcome import Outcome, Report
-from bdauto.errors import BdautoError, PartlyDone
 
 DISPATCH = ("dispatch", "--beadboard-url", "http://board.test")
 

@@ -13,9 +13,9 @@ from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.http import BODY_LIMIT
 from bdauto.agents.runner import check_services
+from bdauto.common.errors import ServiceDown, ServiceDrift, ServiceError, TokenRefused, UsageError
 from bdauto.domain.settings import Secret
 from bdauto.domain.values import checked_url
-from bdauto.errors import ServiceDown, ServiceDrift, ServiceError, TokenRefused, UsageError
 from tests.support.fakes import AGENT, BOARD, TOKEN, Reply, Wire, bead
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from bdauto.agents.local.jobs import GateRecord
 from bdauto.agents.runner import Place
+from bdauto.common.errors import BdTimeout
 from bdauto.controllers.claims import Claims
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.agent_end import Why
@@ -16,7 +17,6 @@ from bdauto.domain.outcome import Report
 from bdauto.domain.reaping import JobEvidence
 from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import ReapSettings
-from bdauto.errors import BdTimeout
 from tests.support.fakes import NOW, Board, Clock, Tracker, row
 from tests.unit.test_earlier_jobs import Desk
 

@@ -16,14 +16,14 @@ from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.agents.runner import CheckContext
 from bdauto.cli import tables
 from bdauto.cli.telemetry_checks import extras_checks
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdFailed, BdMissing, ServiceDrift, UsageError
 from bdauto.diagnostics import checks
 from bdauto.diagnostics.checks import examine
 from bdauto.domain import findings
 from bdauto.domain.breaker import KEY, Breaker, Death
 from bdauto.domain.findings import Check, Level
 from bdauto.domain.settings import Secret
-from bdauto.errors import BdFailed, BdMissing, ServiceDrift, UsageError
 from bdauto.sandbox import Sandbox
 from bdauto.sandbox.fake_bd.store import stamp
 from tests.support.fakes import AGENT, BOARD, TOKEN, Wire

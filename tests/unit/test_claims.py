@@ -8,6 +8,7 @@ import pytest
 
 from bdauto.agents.runner import Place
 from bdauto.bd.change import MARK, as_read
+from bdauto.common.errors import BdFailed
 from bdauto.controllers.claim_writes import Claim, ReleaseResult
 from bdauto.controllers.claims import Claims
 from bdauto.controllers.late_notes import DELAY
@@ -15,7 +16,6 @@ from bdauto.controllers.started_jobs import StartedJob
 from bdauto.domain.notes import failure_note
 from bdauto.domain.record import DUE
 from bdauto.domain.times import format_time
-from bdauto.errors import BdFailed
 from tests.support.fakes import NOW, Clock, Tracker, bead, row
 
 NOTE = "auto-dispatcher claimed at 2026-04-18T22:35:46Z"

@@ -23,9 +23,9 @@ from bdauto.bd.folder import private_db
 from bdauto.bd.running import RunningCommand
 from bdauto.bd.versions import check_version
 from bdauto.cli.validation import check_bd
+from bdauto.common.errors import BdConflict, BdDrift, BdError, BdFailed, BdMissing, BdTimeout, BdUnsupported, UsageError
 from bdauto.domain.bead import BeadList
 from bdauto.domain.settings import BdSettings
-from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdMissing, BdTimeout, BdUnsupported, UsageError
 from tests.support.fakes import row
 
 BEAD = msgspec.json.encode([row("x-1")]).decode()

@@ -19,8 +19,8 @@ from bdauto.cli import app, config_file, config_keys
 from bdauto.cli.commands.config import template
 from bdauto.cli.lanes import KINDS, PerLane
 from bdauto.cli.options import Offer, Part, with_options
+from bdauto.common.errors import UsageError
 from bdauto.domain.settings import Secret, StatusSettings, TelemetrySettings
-from bdauto.errors import UsageError
 from scripts import options_page
 
 

@@ -2,9 +2,9 @@
 
 import re
 
-from bdauto import errors
+from bdauto.common import errors
+from bdauto.common.errors import BdautoError
 from bdauto.domain.outcome import BeadOutcome
-from bdauto.errors import BdautoError
 from scripts import decision_tables
 
 

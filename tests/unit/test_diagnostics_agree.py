@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bdauto.bd.writer import BdWriter
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
 from bdauto.diagnostics.explanation import explanation
 from bdauto.diagnostics.snapshot import gather
 from bdauto.domain import pause

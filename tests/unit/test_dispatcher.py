@@ -13,7 +13,17 @@ import pytest
 from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.runner import Place
 from bdauto.bd.change import Change, DryWriter
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import (
+    BdConflict,
+    BdDrift,
+    BdFailed,
+    BdTimeout,
+    PartlyDone,
+    ServiceDown,
+    ServiceDrift,
+    UsageError,
+)
 from bdauto.controllers.dispatcher import Dispatcher
 from bdauto.controllers.late_notes import OVERDUE
 from bdauto.controllers.started_jobs import StartedJobs
@@ -21,7 +31,6 @@ from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.pause import KEY
 from bdauto.domain.settings import DispatchSettings, TelemetrySettings
 from bdauto.domain.times import format_time, parse_time
-from bdauto.errors import BdConflict, BdDrift, BdFailed, BdTimeout, PartlyDone, ServiceDown, ServiceDrift, UsageError
 from bdauto.loop.dependency_health import DependencyHealth
 from bdauto.telemetry.recorder import Telemetry
 from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, dispatcher, no_services, row

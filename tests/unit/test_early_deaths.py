@@ -7,12 +7,12 @@ import httpx
 import pytest
 
 from bdauto.bd.change import Change
+from bdauto.common.errors import AgentsDie, BdFailed
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.breaker import FIRST_WAIT, KEY, Breaker, Death, read
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
-from bdauto.errors import AgentsDie, BdFailed
 from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, row
 
 WORDS = "node: cannot find module bd-agent"

@@ -9,8 +9,8 @@ import pytest
 
 from bdauto.bd.client import Bd
 from bdauto.bd.edits import LOG, recorded_edits
+from bdauto.common.errors import BdError, BdFailed, BdTimeout
 from bdauto.domain.edits import Edit, author, read_events
-from bdauto.errors import BdError, BdFailed, BdTimeout
 
 LINE = (
     '{"kind":"field_change","created_at":"2026-04-18T22:33:00Z","actor":"ada","issue_id":"x-1",'

@@ -14,6 +14,7 @@ from bdauto.agents.capacity import Capacity
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.agents.service_runner import service_part
 from bdauto.cli import tables
+from bdauto.common.errors import BdFailed, ServiceDown
 from bdauto.diagnostics.explanation import Explanation, as_json, explanation, story
 from bdauto.diagnostics.snapshot import weigh
 from bdauto.domain.bead import Dependency
@@ -21,7 +22,6 @@ from bdauto.domain.eligibility import open_blockers, verdict
 from bdauto.domain.pause import Pause
 from bdauto.domain.reaping import JobEvidence
 from bdauto.domain.settings import DispatchSettings, ReapSettings
-from bdauto.errors import BdFailed, ServiceDown
 from bdauto.sandbox import Sandbox
 from tests.support.fakes import NOW, bead, two_services
 from tests.support.sandbox_bd import InProcess

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bdauto.cli.commands.run import _no_page
-from bdauto.extras import EXTRAS, advice, how_to_install
+from bdauto.common.extras import EXTRAS, advice, how_to_install
 
 
 @pytest.mark.parametrize("extra", EXTRAS)

@@ -15,10 +15,10 @@ from bdauto.agents.local.output import LocalOutput, job_end, segments
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.supervisor import HEAD, SEGMENT, TAIL, Output
+from bdauto.common.errors import ServiceDown
 from bdauto.domain.reaping import Action, decide_reap
 from bdauto.domain.record import Result
 from bdauto.domain.settings import ReapSettings
-from bdauto.errors import ServiceDown
 from tests.support.fakes import NOW, bead
 from tests.unit.test_jobs import END, alive, made
 

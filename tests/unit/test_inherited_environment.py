@@ -2,7 +2,7 @@
 
 import pytest
 
-from bdauto.environment import inherited
+from bdauto.common.environment import inherited
 
 HOOK = {"GIT_AUTHOR_DATE": "@1 +0000", "GIT_AUTHOR_NAME": "Bob", "GIT_AUTHOR_EMAIL": "bob@example.org"}
 

@@ -19,6 +19,7 @@ from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.agents.runner import job_evidence
 from bdauto.bd.change import DryWriter
 from bdauto.bd.prefetch import MAX_AGE
+from bdauto.common.errors import ServiceDown, ServiceDrift, UsageError
 from bdauto.controllers.reaper import Reaper
 from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.explanation import explanation
@@ -27,7 +28,6 @@ from bdauto.domain.notes import UNKNOWN
 from bdauto.domain.outcome import Report
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time
-from bdauto.errors import ServiceDown, ServiceDrift, UsageError
 from tests.support.fakes import NOW, Board, Clock, Tracker, bead, dispatcher, row
 from tests.support.scene import Queue
 from tests.unit.test_earlier_jobs import ROOM, Desk

@@ -11,10 +11,10 @@ import pytest
 from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.agents.job_questions import AT_ONCE, BUDGET, JobQuestions
+from bdauto.common.errors import ServiceDown, ServiceDrift
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NO_ANSWER, NOT_ASKED, TOKEN_REFUSED
 from bdauto.domain.settings import Secret
-from bdauto.errors import ServiceDown, ServiceDrift
 from tests.support.fakes import AGENT, TOKEN, Board, Clock, Reply, bead
 
 JOBS = [f"j-{number:02}" for number in range(1, 15)]

@@ -14,8 +14,8 @@ from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.agents.http import BODY_LIMIT
 from bdauto.agents.job_reader import JobReader
 from bdauto.agents.service_output import job_end
+from bdauto.common.errors import ServiceDown, ServiceDrift
 from bdauto.domain.settings import Secret
-from bdauto.errors import ServiceDown, ServiceDrift
 from tests.support.fakes import AGENT, NOW, TOKEN, Wire, bead
 
 LARGE = 5 << 20

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from bdauto.common.errors import BdFailed
 from bdauto.domain.pause import KEY, Pause
 from bdauto.domain.reconcile import RunningJob
-from bdauto.errors import BdFailed
 from tests.support.fakes import NOW, row
 from tests.support.scene import Scene, make
 

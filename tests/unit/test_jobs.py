@@ -24,9 +24,9 @@ from bdauto.agents.local.output import LocalOutput, job_end
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.agents.local.supervisor import HEAD, TAIL, Output
+from bdauto.common.errors import UsageError
 from bdauto.domain.agent_end import Why
 from bdauto.domain.record import Result, Run
-from bdauto.errors import UsageError
 from tests.support.fakes import NOW, bead
 
 

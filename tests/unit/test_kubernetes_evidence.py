@@ -10,13 +10,13 @@ from bdauto.agents.answers import Refused
 from bdauto.agents.kubernetes import message
 from bdauto.agents.kubernetes.runner import KubernetesAgent
 from bdauto.agents.named_jobs import Patience, job_in_the_way
+from bdauto.common.errors import ServiceDown
 from bdauto.controllers.reconciler import Reconciler
 from bdauto.domain.agent_end import Why
 from bdauto.domain.reaping import Action, ReapDecision, decide_reap
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import ReapSettings
-from bdauto.errors import ServiceDown
 from tests.support.fake_kubernetes import Failure, Object
 from tests.support.fakes import NOW, Tracker, bead, row
 from tests.support.kubernetes import World, world

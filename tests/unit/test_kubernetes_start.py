@@ -15,7 +15,7 @@ from bdauto.agents.kubernetes.checks import checks
 from bdauto.agents.kubernetes.cluster import Cluster
 from bdauto.agents.kubernetes.template import check_template, job_of, short_hash, tombstone_of
 from bdauto.agents.runner import CheckContext
-from bdauto.errors import ServiceDown, ServiceDrift, UsageError
+from bdauto.common.errors import ServiceDown, ServiceDrift, UsageError
 from tests.support.fake_kubernetes import Failure, Object, template
 from tests.support.fakes import NOW, bead
 from tests.support.kubernetes import World, world

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bdauto.bd.fallbacks import as_seen
+from bdauto.common.errors import BdTimeout, PartlyDone
 from bdauto.controllers.lane_turns import dispatch_in_turns
 from bdauto.domain import breaker
 from bdauto.domain.breaker import Breaker, Death
@@ -17,7 +18,6 @@ from bdauto.domain.limits import reached
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report, merged
 from bdauto.domain.record import Record, Run, metadata_of
 from bdauto.domain.settings import DispatchSettings, ReapSettings, RunSettings, Watch
-from bdauto.errors import BdTimeout, PartlyDone
 from bdauto.loop.loop_context import Lane
 from bdauto.loop.watcher import Watcher
 from tests.support.fakes import NOW, Board, Clock, Tracker, bead, row

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bdauto.common.errors import UsageError
 from bdauto.domain.active_hours import parse_active_hours
 from bdauto.domain.bead import Bead
 from bdauto.domain.limits import reached
@@ -15,7 +16,6 @@ from bdauto.domain.record import Record, Result, Run, metadata_of
 from bdauto.domain.results import ended_run
 from bdauto.domain.settings import DispatchSettings
 from bdauto.domain.times import format_time
-from bdauto.errors import UsageError
 from tests.support.fakes import NOW, Board, Clock, Tracker, bead, dispatcher, row
 
 HOUR = timedelta(hours=1)

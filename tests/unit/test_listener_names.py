@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from bdauto.common.errors import UsageError
 from bdauto.domain.values import parse_address
-from bdauto.errors import UsageError
 from bdauto.loop.listener import is_own_name
 
 

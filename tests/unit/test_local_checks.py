@@ -15,9 +15,9 @@ from bdauto.agents.local.checks import checks
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from bdauto.agents.runner import CheckContext
+from bdauto.common.errors import UsageError
 from bdauto.domain.findings import Check, Level
 from bdauto.domain.record import Run
-from bdauto.errors import UsageError
 
 NOW = datetime.fromtimestamp(1_800_000_000, UTC)
 DAY = 86_400.0

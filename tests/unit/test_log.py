@@ -7,8 +7,8 @@ from enum import StrEnum
 
 import pytest
 
-from bdauto import log
-from bdauto.log import LogFormat
+from bdauto.common import log
+from bdauto.common.log import LogFormat
 
 HOSTILE = 'a\x1b[2J\n\u202eb "c" = \\d'
 

@@ -9,12 +9,12 @@ import pytest
 
 from bdauto.agents.job_questions import BUDGET, JobQuestions
 from bdauto.bd.running import RunningCommand
+from bdauto.common.errors import BdFailed, BdTimeout
 from bdauto.domain import breaker
 from bdauto.domain.bead import BeadList
 from bdauto.domain.breaker import Breaker, Death
 from bdauto.domain.pause import KEY, Pause
 from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings
-from bdauto.errors import BdFailed, BdTimeout
 from bdauto.loop.loop_context import Lane
 from bdauto.telemetry.families import BEADS, LAST_SUCCESS, OLDEST, PAUSED, STARVED, SUSPENDED, UP
 from tests.support.fakes import NOW, Board, row

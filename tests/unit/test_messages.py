@@ -9,6 +9,7 @@ import pytest
 
 from bdauto.cli.one_shot import OneShot
 from bdauto.cli.validation import check_telemetry
+from bdauto.common.errors import BdFailed, UsageError
 from bdauto.controllers.told import KEY, MOST
 from bdauto.domain.breaker import Breaker, Death, key_of
 from bdauto.domain.lanes import LaneRule, Lanes
@@ -16,7 +17,6 @@ from bdauto.domain.messages import Topic, parse_digest_time, parse_topics
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
 from bdauto.domain.record import Record, Result, Run, metadata_of
 from bdauto.domain.settings import DispatchSettings, Secret, TelemetrySettings
-from bdauto.errors import BdFailed, UsageError
 from bdauto.loop.messenger import Messenger
 from bdauto.telemetry.recorder import Telemetry
 from tests.support.fakes import NOW, Clock, row

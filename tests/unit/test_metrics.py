@@ -13,9 +13,9 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bdauto.common.errors import BdFailed
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
 from bdauto.domain.settings import Secret
-from bdauto.errors import BdFailed
 from bdauto.telemetry.export import Pushgateway
 from bdauto.telemetry.families import BEADS, COST, DISPATCHES, DURATION, FAMILIES, LAST_SUCCESS, OUTCOMES, UP
 from bdauto.telemetry.metrics import Metrics

@@ -11,9 +11,9 @@ import pytest
 import requests
 
 from bdauto.cli.validation import check_telemetry
+from bdauto.common.errors import UsageError
 from bdauto.domain.messages import Topic
 from bdauto.domain.settings import Secret, TelemetrySettings, describe
-from bdauto.errors import UsageError
 from bdauto.telemetry import notify
 from bdauto.telemetry.background import LIMIT, Background
 

@@ -22,8 +22,8 @@ from bdauto.cli import app
 from bdauto.cli.options import Offer, with_options
 from bdauto.cli.validation import check_bd, check_dispatch
 from bdauto.cli.variables import KNOWN, check_variables
+from bdauto.common.errors import UsageError
 from bdauto.domain.settings import BdSettings, DispatchSettings, OnStall, Option, ReapSettings, Secret
-from bdauto.errors import UsageError
 from scripts import options_page
 
 HERE = Path("/")

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
+from bdauto.common.errors import BdFailed, PartlyDone, ServiceDown, UsageError
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report, partly
-from bdauto.errors import BdFailed, PartlyDone, ServiceDown, UsageError
 
 
 @pytest.mark.parametrize(

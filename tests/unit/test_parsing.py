@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from bdauto.bd.parsing import parse_beads, parse_object
 from bdauto.bd.sql import to_sql
+from bdauto.common.errors import BdDrift
 from bdauto.domain.bead import BeadList
 from bdauto.domain.eligibility import verdict
 from bdauto.domain.reaping import JobEvidence, decide_reap
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time, parse_time
-from bdauto.errors import BdDrift
 from tests.support.fakes import NOW, bead, change
 
 GOOD: dict[str, Any] = {

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bdauto.common.sanitize import clean
 from bdauto.domain.pause import KEY, Pause, read
-from bdauto.sanitize import clean
 from tests.support.fakes import NOW
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from bdauto.bd.change import Change
+from bdauto.common.errors import BdFailed, BdTimeout
 from bdauto.controllers.pod_fence import take
-from bdauto.errors import BdFailed, BdTimeout
 from tests.support.fakes import Clock, Tracker, row
 
 

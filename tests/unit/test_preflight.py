@@ -16,10 +16,10 @@ from bdauto.agents.local.preflight import worktree_problem
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings, parse_base
 from bdauto.agents.local.worktree import Worktree
+from bdauto.common.errors import UsageError
 from bdauto.domain.reaping import Action, JobEvidence, decide_reap
 from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import ReapSettings
-from bdauto.errors import UsageError
 from tests.support.fakes import NOW, bead
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9")

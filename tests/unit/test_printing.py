@@ -5,8 +5,8 @@ import json
 import pytest
 
 from bdauto.cli.printing import align, render, show
+from bdauto.common.errors import ServiceDown
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
-from bdauto.errors import ServiceDown
 
 FULL = Report(
     "dispatch",

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from bdauto.common.errors import BdFailed
 from bdauto.domain.notes import CLAIM_NOTE
 from bdauto.domain.outcome import BeadOutcome, BeadReport, Outcome, Report
-from bdauto.errors import BdFailed
 from bdauto.loop.probation import LONGEST, Probation
 from tests.support.fakes import bead
 

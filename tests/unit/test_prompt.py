@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bdauto.agents.local.words import check_words, fill, wants_stdin
 from bdauto.agents.prompt import FIELD_BYTES, TEMPLATE, plain, render
-from bdauto.errors import UsageError
+from bdauto.common.errors import UsageError
 from tests.support.fakes import bead
 
 HOSTILE = [

@@ -12,6 +12,7 @@ import pytest
 
 from bdauto.agents.job_questions import JobQuestions
 from bdauto.bd.change import MARK, Change, DryWriter
+from bdauto.common.errors import BdError, BdFailed, BdTimeout
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
@@ -21,7 +22,6 @@ from bdauto.domain.reaping import JobEvidence, decide_reap
 from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import OnStall, ReapSettings
 from bdauto.domain.times import format_time
-from bdauto.errors import BdError, BdFailed, BdTimeout
 from tests.support.fakes import NOW, TOKEN, Board, Clock, Reply, Tracker, row
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.bd.change import MARK, Change
+from bdauto.common.errors import BdFailed
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.outcome import Report
 from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import ReapSettings
 from bdauto.domain.times import format_time
-from bdauto.errors import BdFailed
 from bdauto.telemetry.families import COMPLETIONS
 from bdauto.telemetry.metrics import Metrics
 from tests.support.fakes import NOW, Board, Clock, Tracker, row

@@ -11,8 +11,8 @@ import pytest
 
 from bdauto.bd.client import Bd
 from bdauto.bd.revision import ASK_EVERY, EmbeddedRevision, ServerRevision, open_revision
+from bdauto.common.errors import BdDrift, BdFailed
 from bdauto.domain.settings import BdSettings
-from bdauto.errors import BdDrift, BdFailed
 
 
 @pytest.fixture

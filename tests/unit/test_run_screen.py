@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bdauto import log
 from bdauto.cli.run_screen import Screen
+from bdauto.common import log
 from bdauto.diagnostics.snapshot import Snapshot
 from bdauto.domain.figures import Figures
 from tests.support.fakes import NOW, bead, two_services

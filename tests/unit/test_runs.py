@@ -10,11 +10,11 @@ import pytest
 from bdauto.agents.runner import Runner
 from bdauto.cli.run_view import RunsView
 from bdauto.cli.tables import console
+from bdauto.common.errors import NoSuchBead
 from bdauto.diagnostics.run_list import ListedRun, State, gather_runs
 from bdauto.domain.agent_end import Why
 from bdauto.domain.figures import figures_since
 from bdauto.domain.record import Record, Result, Run, metadata_of
-from bdauto.errors import NoSuchBead
 from tests.support.fakes import NOW, Clock, Tracker, row
 
 HOUR = timedelta(hours=1)

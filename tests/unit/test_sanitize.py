@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.results import last_line
-from bdauto.sanitize import clean, hide_secrets
 
 CASES: list[tuple[str, str, str]] = [
     ("plain", "it works", "it works"),

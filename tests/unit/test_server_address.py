@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from bdauto.bd.server_address import ServerAddress, server_address
+from bdauto.common.errors import BdFailed
 from bdauto.domain.settings import Secret
-from bdauto.errors import BdFailed
 
 
 def address(folder: Path, environment: dict[str, str] | None = None, **metadata: Any) -> ServerAddress:

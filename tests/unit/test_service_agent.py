@@ -15,8 +15,8 @@ from bdauto.agents.runner import CheckContext
 from bdauto.agents.service.checks import checks
 from bdauto.agents.service.runner import LONGEST_PROMPT, ServiceAgent
 from bdauto.agents.service.settings import ServiceAgentSettings
+from bdauto.common.errors import UsageError
 from bdauto.domain.settings import Secret
-from bdauto.errors import UsageError
 from tests.support.fakes import AGENT, NOW, TOKEN, Reply, Wire, bead
 
 

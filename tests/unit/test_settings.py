@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bdauto.agents.beadboard.settings import BeadBoardSettings
+from bdauto.common.errors import UsageError
 from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, Secret, describe
 from bdauto.domain.values import format_duration, parse_duration, redact
-from bdauto.errors import UsageError
 
 DURATIONS = {
     "500ms": timedelta(milliseconds=500),

@@ -5,8 +5,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from bdauto.common.errors import UsageError
 from bdauto.domain.since import Since, parse_since
-from bdauto.errors import UsageError
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=ZoneInfo("Europe/Berlin"))
 """A Monday."""

@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 
 import pytest
 
+from bdauto.common.errors import BdFailed
 from bdauto.domain.settings import DispatchSettings, ReapSettings
-from bdauto.errors import BdFailed
 from bdauto.loop.listener import ANSWER_TIMEOUT
 from bdauto.web.logs import STREAMS, Streams
 from bdauto.web.routes import answer

@@ -22,6 +22,7 @@ from bdauto.agents.runner_status import RunnerStatus
 from bdauto.agents.service_runner import service_part
 from bdauto.cli import tables
 from bdauto.cli.commands.status import Watchable
+from bdauto.common.errors import ServiceDown
 from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.snapshot import Snapshot, as_json, last_note, place_words, weigh
 from bdauto.domain.bead import Dependency
@@ -31,7 +32,6 @@ from bdauto.domain.pause import Pause
 from bdauto.domain.reaping import FORGOTTEN, JobEvidence
 from bdauto.domain.record import Result, Run
 from bdauto.domain.settings import DispatchSettings, ReapSettings
-from bdauto.errors import ServiceDown
 from bdauto.web.rendering import Week, front_page
 from tests.support.fakes import NOW, Board, bead, two_services
 

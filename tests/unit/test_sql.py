@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from bdauto.bd.change import MARK, Change, Moment
 from bdauto.bd.sql import NAMED, NOT_WRITTEN, NOTES_BYTES, OVERTAKEN, to_sql
+from bdauto.common.errors import UsageError
 from bdauto.domain.bead import Bead
-from bdauto.errors import UsageError
 from bdauto.sandbox.fake_bd.statements import SqlSession
 from bdauto.sandbox.fake_bd.store import Store, plain_time
 from tests.support.fakes import NOW, bead, change, row

@@ -8,8 +8,8 @@ from bdauto.bd.client import Bd
 from bdauto.bd.running import RunningCommand
 from bdauto.bd.tracker import redirected, tracker_at
 from bdauto.cli.validation import check_bd
+from bdauto.common.errors import BdDrift, BdFailed, UsageError
 from bdauto.domain.settings import BdSettings
-from bdauto.errors import BdDrift, BdFailed, UsageError
 from tests.support.fakes import Answered
 
 ID = "ea09845b-56f6-43db-a6b9-778a9ae6025d"

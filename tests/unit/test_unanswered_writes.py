@@ -8,12 +8,12 @@ import httpx
 import pytest
 
 from bdauto.bd.change import Change, swap_and_look
+from bdauto.common.errors import BdConflict, BdDrift, BdError, BdFailed, BdTimeout
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.outcome import Report
 from bdauto.domain.pause import KEY, Pause
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time
-from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdTimeout
 from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, dispatcher, row
 
 LATE = BdTimeout("bd sql did not answer within 1m")

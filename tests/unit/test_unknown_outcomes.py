@@ -8,11 +8,11 @@ import httpx
 import pytest
 
 from bdauto.bd.change import Change
+from bdauto.common.errors import BdFailed
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.breaker import FIRST_WAIT, Breaker, read
 from bdauto.domain.outcome import Outcome, Report
 from bdauto.domain.settings import DispatchSettings, ReapSettings
-from bdauto.errors import BdFailed
 from tests.support.fakes import NOW, Board, Clock, Reply, Tracker, dispatcher, row
 from tests.support.scene import Make, make
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from bdauto.common.errors import BdFailed
 from bdauto.domain.settings import RunSettings
-from bdauto.errors import BdFailed
 from bdauto.loop.watcher import Watcher
 from tests.support.fakes import Clock
 

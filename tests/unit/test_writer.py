@@ -20,11 +20,11 @@ from bdauto.bd.client import Bd
 from bdauto.bd.running import RunningCommand
 from bdauto.bd.sql import NOT_WRITTEN, NOTES_BYTES, OVERTAKEN
 from bdauto.bd.writer import BdWriter, to_options
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdConflict, BdDrift, BdError, BdFailed, BdMoved, BdTimeout, BdUnsupported
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.life import sign_of_life
 from bdauto.domain.settings import BdSettings
-from bdauto.errors import BdConflict, BdDrift, BdError, BdFailed, BdMoved, BdTimeout, BdUnsupported
 from tests.support.fakes import NOW, Answered, Clock, bead, change
 
 LOST = BdFailed(f"bd sql failed (exit 1): exec error: Error 1644 (45000): {NOT_WRITTEN}")

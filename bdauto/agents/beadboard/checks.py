@@ -7,9 +7,9 @@ from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.service_checks import SERVICE_NAME, clock_check, service_checks
 from bdauto.agents.service_runner import join
+from bdauto.common.errors import BdautoError, BdError, ServiceDown, ServiceDrift, ServiceError
 from bdauto.domain.constants import EXPORT_DELAY
 from bdauto.domain.findings import Check, fail, ok, unchecked, warn
-from bdauto.errors import BdautoError, BdError, ServiceDown, ServiceDrift, ServiceError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import CheckContext

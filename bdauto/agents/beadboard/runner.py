@@ -9,9 +9,9 @@ from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.runner_status import BOARD, Part, RunnerStatus
 from bdauto.agents.service_runner import ServiceRunner, join
+from bdauto.common.errors import BdautoError
 from bdauto.domain.bead import Bead
 from bdauto.domain.values import redact
-from bdauto.errors import BdautoError
 
 LIST_LIMIT = 1 << 26
 """Bytes of BeadBoard's list of all beads, which `bdauto doctor` alone reads."""

@@ -9,11 +9,11 @@ import msgspec
 
 from bdauto.agents.cli_adapters.plain import error_line, error_text, failure
 from bdauto.agents.cli_adapters.stream import TEXT_LIMIT, Value, values
+from bdauto.common.sanitize import clean, clean_lines, hide_secrets
 from bdauto.domain.agent_end import AgentEnd, Why, cause
 from bdauto.domain.record_values import checked_cost, checked_count
 from bdauto.domain.reset_time import LONGEST, reset_time
 from bdauto.domain.results import last_line
-from bdauto.sanitize import clean, clean_lines, hide_secrets
 
 Kind = Literal["session", "text", "tool", "limit", "error", "result"]
 _MARKS: dict[Kind, str] = {"session": "● ", "limit": "! ", "error": "✗ ", "result": "■ "}

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from bdauto.agents.kubernetes.runner import KubernetesAgent
 from bdauto.agents.prompt import read_template
 from bdauto.agents.runner import CheckContext
+from bdauto.common.errors import ServiceError, UsageError
+from bdauto.common.sanitize import clean
 from bdauto.domain.findings import Check, fail, ok, warn
-from bdauto.errors import ServiceError, UsageError
-from bdauto.sanitize import clean
 
 RIGHTS = {
     "batch/jobs": ("create", "get", "list", "patch"),

@@ -15,8 +15,8 @@ from lightkube.core.exceptions import ApiError, ConfigError
 from lightkube.generic_resource import GenericGlobalResource, GenericNamespacedResource, create_api_info
 from lightkube.types import PatchType
 
-from bdauto.errors import ServiceDown, ServiceRefusal, UsageError
-from bdauto.sanitize import clean
+from bdauto.common.errors import ServiceDown, ServiceRefusal, UsageError
+from bdauto.common.sanitize import clean
 
 Object = dict[str, Any]
 TIMEOUT = 5.0

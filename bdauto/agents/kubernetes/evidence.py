@@ -8,12 +8,12 @@ import msgspec
 
 from bdauto.agents.kubernetes import message
 from bdauto.agents.kubernetes.template import ASSIGNEE, ATTEMPT, BEAD, LAST, RECORDED, STOPPED, TOMBSTONE
+from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.reconcile import SILENCE
 from bdauto.domain.record import WORDS_LIMIT, Result, Run
 from bdauto.domain.results import last_line, told_end, whole_seconds
 from bdauto.domain.times import parse_time
-from bdauto.sanitize import clean, hide_secrets
 
 Object = dict[str, Any]
 QUEUED, RUNNING, COMPLETED, FAILED, TIMED_OUT, CANCELLED = (

@@ -23,12 +23,12 @@ from bdauto.agents.kubernetes.output import PodOutput
 from bdauto.agents.kubernetes.settings import NAME, KubernetesSettings
 from bdauto.agents.runner import JobOutput, Runner
 from bdauto.agents.runner_status import RunnerStatus
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import ServiceError
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NO_ANSWER, NOT_STARTED, JobEvidence
 from bdauto.domain.record import Run
 from bdauto.domain.results import ended_run
-from bdauto.errors import ServiceError
 
 if TYPE_CHECKING:
     from bdauto.agents.kubernetes.cluster import Cluster

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import msgspec
 
+from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.record import WORDS_LIMIT, Run
 from bdauto.domain.record_values import checked_cost, checked_count
-from bdauto.sanitize import clean, hide_secrets
 
 MESSAGE_BYTES = 4096
 """Kubernetes keeps so much of a message."""

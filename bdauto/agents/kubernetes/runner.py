@@ -24,12 +24,12 @@ from bdauto.agents.kubernetes.template import Object
 from bdauto.agents.prompt import read_template, render
 from bdauto.agents.runner import Place, Project
 from bdauto.agents.runner_status import AGENT, Part, RunnerStatus
+from bdauto.common.errors import BdautoError, ServiceDown, ServiceDrift, ServiceError, ServiceRefusal, UsageError
+from bdauto.common.extras import EXTRAS, how_to_install, missing
 from bdauto.domain.bead import Bead
 from bdauto.domain.earlier_attempts import describe_earlier
 from bdauto.domain.reaping import ALIVE, who_knows
 from bdauto.domain.reconcile import RunningJob
-from bdauto.errors import BdautoError, ServiceDown, ServiceDrift, ServiceError, ServiceRefusal, UsageError
-from bdauto.extras import EXTRAS, how_to_install, missing
 
 if TYPE_CHECKING:
     pass

@@ -7,8 +7,8 @@ from typing import Annotated
 import msgspec
 
 from bdauto.agents.prompt_settings import TIME_LIMIT, Keep, Prompt, Slots, TimeLimit
+from bdauto.common.errors import UsageError
 from bdauto.domain.settings import Option
-from bdauto.errors import UsageError
 
 KUBERNETES = "An agent in Kubernetes"
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted, Refused, Started
 from bdauto.agents.kubernetes.evidence import read_job
 from bdauto.agents.kubernetes.template import ATTEMPT, BEAD, Object
-from bdauto.clock import Runtime
-from bdauto.errors import ServiceDown, ServiceError, ServiceRefusal
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import ServiceDown, ServiceError, ServiceRefusal
 
 if TYPE_CHECKING:
     from bdauto.agents.kubernetes.cluster import Cluster

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
-from bdauto.errors import UsageError
+from bdauto.common.errors import UsageError
 
 Object = dict[str, Any]
 TRACKER, ATTEMPT, BEAD_HASH, TOMBSTONE, RECORDED = (

@@ -12,8 +12,8 @@ from bdauto.agents.cli_adapters.table import ADAPTERS
 from bdauto.agents.local.preflight import check_utf8, program_version
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.words import check_words, fill
-from bdauto.errors import UsageError
-from bdauto.sanitize import clean
+from bdauto.common.errors import UsageError
+from bdauto.common.sanitize import clean
 
 SETTINGS_CHARACTERS = 1 << 20
 """So much of an agent's own settings is looked at."""

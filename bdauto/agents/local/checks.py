@@ -11,10 +11,10 @@ from bdauto.agents.cli_adapters.table import ADAPTERS
 from bdauto.agents.local.preflight import check_folder, try_folder
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.runner import CheckContext
+from bdauto.common.errors import ServiceDown, UsageError
+from bdauto.common.sanitize import clean
 from bdauto.domain.findings import Check, fail, ok, warn
 from bdauto.domain.values import format_duration
-from bdauto.errors import ServiceDown, UsageError
-from bdauto.sanitize import clean
 
 ROOM = 1 << 30
 """With less free disk than this a job's output, let alone its work, may not fit."""

@@ -5,7 +5,7 @@ import os
 import stat
 from pathlib import Path
 
-from bdauto import log
+from bdauto.common import log
 
 MOST_NAMED = 100
 """Each job with an unreadable file is named in the log once, up to this many jobs."""

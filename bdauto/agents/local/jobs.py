@@ -22,11 +22,11 @@ import msgspec
 
 from bdauto.agents.local.files import is_folder, name_once, open_file, read_file
 from bdauto.agents.local.supervisor import AGENT, CONTROL, END, GATES, GRACE, JOB, LOCK, MESSAGE
+from bdauto.common.errors import ServiceDown, UsageError
+from bdauto.common.lock import locked
+from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.bead import MALFORMED
 from bdauto.domain.values import format_duration
-from bdauto.errors import ServiceDown, UsageError
-from bdauto.lock import locked
-from bdauto.sanitize import clean, hide_secrets
 
 T = TypeVar("T")
 

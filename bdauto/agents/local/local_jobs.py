@@ -21,14 +21,14 @@ from bdauto.agents.local.output import (
 from bdauto.agents.local.review import read_review
 from bdauto.agents.runner import JobOutput, LastEvent, Runner
 from bdauto.agents.runner_status import RunnerStatus
+from bdauto.common.errors import ServiceDown, ServiceError
+from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.bead import Bead
 from bdauto.domain.lanes import Lanes
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, JobEvidence
 from bdauto.domain.reconcile import RunningJob
 from bdauto.domain.record import Result, Run
 from bdauto.domain.results import ended_run
-from bdauto.errors import ServiceDown, ServiceError
-from bdauto.sanitize import clean, hide_secrets
 
 LATELY = 86_400.0
 """Seconds after a job's end. Until then each sweep looks at it, unless it is marked as recorded."""

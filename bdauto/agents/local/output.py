@@ -27,13 +27,13 @@ from bdauto.agents.local.review import Review, read_review
 from bdauto.agents.local.supervisor import FILES as FILES_OF_STEPS
 from bdauto.agents.local.supervisor import HEAD, OUTPUT, SEGMENT, STEP, TAIL
 from bdauto.agents.runner import LastEvent
+from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.agent_end import OF_SERVICE, AgentEnd, Why
 from bdauto.domain.bead import MALFORMED
 from bdauto.domain.reaping import UNPREPARED
 from bdauto.domain.reconcile import SILENCE
 from bdauto.domain.record import RESULTS, WORDS_LIMIT, Result, Run
 from bdauto.domain.results import ended_run, last_line, told_end, whole_seconds
-from bdauto.sanitize import clean, hide_secrets
 
 FILES = tuple(FILES_OF_STEPS.values())
 """The beginnings of the names of the output's files, in the order in which they are written."""

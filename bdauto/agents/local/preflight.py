@@ -16,8 +16,8 @@ from pathlib import Path
 from bdauto.agents.local.jobs import NEW, private_folder
 from bdauto.agents.local.supervisor import CONTROL, JOB, LOCK
 from bdauto.agents.local.worktree import Worktree
-from bdauto.errors import UsageError
-from bdauto.sanitize import clean, hide_secrets
+from bdauto.common.errors import UsageError
+from bdauto.common.sanitize import clean, hide_secrets
 
 TRIAL_BYTES = 1 << 18
 """Bytes that a prompt and the record of a job take, roughly."""

@@ -10,9 +10,9 @@ from typing import Annotated
 import msgspec
 
 from bdauto.agents.local.files import read_file
+from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import MALFORMED
-from bdauto.sanitize import clean, hide_secrets
 
 RECORD = "review.json"
 """The file of a job's folder with what came of its review."""

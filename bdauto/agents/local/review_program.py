@@ -21,8 +21,8 @@ from bdauto.agents.cli_adapters.table import read_end, reads_of
 from bdauto.agents.cli_adapters.transcript import Transcript, events
 from bdauto.agents.local.review import PROMPT, RECORD, Answer, Review, lines_of, read_answer
 from bdauto.agents.local.supervisor import write_file
+from bdauto.common.sanitize import clean_lines
 from bdauto.domain.agent_end import OF_SERVICE
-from bdauto.sanitize import clean_lines
 
 DIFF_BYTES = 80_000
 """Bytes of a diff that a reviewer gets: in one argument of a command there is room for 128 KiB."""

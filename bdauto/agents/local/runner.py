@@ -35,12 +35,12 @@ from bdauto.agents.local.worktree_list import ListedWorktree, list_worktrees
 from bdauto.agents.prompt import read_template, render, render_resumed, text_digest
 from bdauto.agents.runner import Place, Project
 from bdauto.agents.runner_status import AGENT, Part, RunnerStatus
+from bdauto.common.environment import LEAVE_INDEX, foreign
+from bdauto.common.errors import BdautoError, ServiceDown, UsageError
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import Bead
 from bdauto.domain.earlier_attempts import describe_earlier, describe_last
 from bdauto.domain.lanes import Lanes
-from bdauto.environment import LEAVE_INDEX, foreign
-from bdauto.errors import BdautoError, ServiceDown, UsageError
-from bdauto.sanitize import clean
 
 BD_NAMES = ("BD_ACTOR", "BD_DB", "BEADS_DB")
 """Variables that override BEADS_ACTOR and BEADS_DIR in bd: another writer, or another tracker."""

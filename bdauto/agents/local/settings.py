@@ -10,8 +10,8 @@ from typing import Annotated
 import msgspec
 
 from bdauto.agents.prompt_settings import TIME_LIMIT, CostLimit, Keep, Prompt, Slots, TimeLimit
+from bdauto.common.errors import UsageError
 from bdauto.domain.settings import Option
-from bdauto.errors import UsageError
 
 LOCAL = "An agent on this machine"
 

@@ -22,10 +22,10 @@ from bdauto.agents.local.settings import LocalAgentSettings, silence_of
 from bdauto.agents.local.words import wants_stdin
 from bdauto.agents.local.worktree import Worktree
 from bdauto.agents.prompt import plain, text_digest
+from bdauto.common.sanitize import clean
 from bdauto.domain.bead import Bead
 from bdauto.domain.edits import CHECKER
 from bdauto.domain.lanes import written_name
-from bdauto.sanitize import clean
 
 ITS_ANSWER = ["/bin/sh", "-c", 'exec "$@" 2>/dev/null', "sh"]
 """Starts a program without its standard error, which bd also uses for warnings."""

@@ -5,9 +5,9 @@ import time
 from bdauto.agents.local import supervisor
 from bdauto.agents.local.jobs import DIED, RUNNING
 from bdauto.agents.local.local_jobs import LocalJobs
+from bdauto.common.errors import ServiceDown, ServiceDrift
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import who_knows
-from bdauto.errors import ServiceDown, ServiceDrift
 
 PATIENCE = 10.0
 """Seconds to wait, beyond the time between SIGTERM and SIGKILL, for a job that is cancelled."""

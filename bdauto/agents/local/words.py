@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from bdauto.agents.prompt import substitute
-from bdauto.errors import UsageError
+from bdauto.common.errors import UsageError
 
 IN_WORDS = re.compile(r"\{(id|job|prompt)\}")
 WHOLE = re.compile(r"(?:-{0,2}\w[\w.-]*=)?\{prompt\}")

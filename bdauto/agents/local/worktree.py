@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from bdauto.agents.local import worktree_program
-from bdauto.errors import UsageError
+from bdauto.common.errors import UsageError
 
 PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "

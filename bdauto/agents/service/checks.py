@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from bdauto.agents.service.runner import ServiceAgent
 from bdauto.agents.service_checks import SERVICE_NAME, clock_check, service_checks
 from bdauto.agents.service_runner import join
+from bdauto.common.errors import UsageError
 from bdauto.domain.findings import Check, fail, ok
-from bdauto.errors import UsageError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import CheckContext

@@ -8,9 +8,9 @@ from bdauto.agents.prompt import read_template, render
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.agents.service.settings import ServiceAgentSettings
 from bdauto.agents.service_runner import SERVICE, ServiceRunner, join
+from bdauto.common.errors import UsageError
 from bdauto.domain.bead import Bead
 from bdauto.domain.earlier_attempts import describe_earlier
-from bdauto.errors import UsageError
 
 JOB = '$(basename "$PWD")'
 """The id of the job, for the agent's shell: the service runs each job in a folder of that name. It makes the id itself,

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from bdauto import log
 from bdauto.agents.kinds import AgentSettings
 from bdauto.agents.kubernetes import message
 from bdauto.agents.kubernetes.message import Message
@@ -24,12 +23,13 @@ from bdauto.bd.writer import BdWriter
 from bdauto.cli.context import opened, start_log
 from bdauto.cli.options import Offer, with_options
 from bdauto.cli.output_settings import OutputSettings
-from bdauto.clock import Runtime
+from bdauto.common import log
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdError, UsageError
+from bdauto.common.sanitize import clean
 from bdauto.controllers.pod_fence import take
 from bdauto.domain.agent_end import Why
 from bdauto.domain.settings import BdSettings
-from bdauto.errors import BdError, UsageError
-from bdauto.sanitize import clean
 
 
 @with_options

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from bdauto import log
 from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings
 from bdauto.bd.change import Change, rewrite
@@ -17,14 +16,15 @@ from bdauto.cli.lanes import PerLane
 from bdauto.cli.options import JOBS, Part, argument, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
-from bdauto.clock import Runtime
+from bdauto.common import log
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import NoSuchBead, UsageError
 from bdauto.diagnostics.explanation import read_bead
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import ALIVE
 from bdauto.domain.reaping import ended as how_it_ended
 from bdauto.domain.record import CANCELLED
 from bdauto.domain.settings import BdSettings, CancelSettings
-from bdauto.errors import NoSuchBead, UsageError
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner

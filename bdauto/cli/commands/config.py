@@ -17,6 +17,7 @@ from bdauto.cli.lanes import KINDS, LaneSettings, PerLane
 from bdauto.cli.options import Offer, Part, argument, config_option, source, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import align, envelope
+from bdauto.common.errors import UsageError
 from bdauto.domain.settings import (
     BdSettings,
     DispatchSettings,
@@ -26,7 +27,6 @@ from bdauto.domain.settings import (
     TelemetrySettings,
     describe,
 )
-from bdauto.errors import UsageError
 
 config = typer.Typer(help="Write, show and check the configuration file.")
 UNCHECKED = Offer(check=False)

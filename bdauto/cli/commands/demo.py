@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from bdauto.cli.options import Offer, with_options
+from bdauto.common.errors import BdFailed, BdMissing
+from bdauto.common.sanitize import clean
 from bdauto.domain.settings import BdSettings, DemoSettings
-from bdauto.errors import BdFailed, BdMissing
-from bdauto.sanitize import clean
 
 if TYPE_CHECKING:
     from bdauto.sandbox.real_bd import RealBd

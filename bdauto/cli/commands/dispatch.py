@@ -11,11 +11,11 @@ from bdauto.cli.context import LazyRunner, finish, opened, telling, wait_for_job
 from bdauto.cli.lanes import PerLane, begin
 from bdauto.cli.options import Part, with_options
 from bdauto.cli.output_settings import OutputSettings
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdautoError
+from bdauto.common.log import about
 from bdauto.domain.outcome import Report, merged
 from bdauto.domain.settings import BdSettings, DispatchSettings, TelemetrySettings
-from bdauto.errors import BdautoError
-from bdauto.log import about
 
 if TYPE_CHECKING:
     from bdauto.bd.client import Bd

@@ -18,12 +18,12 @@ from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
 from bdauto.cli.telemetry_checks import extras_checks, telemetry_checks
 from bdauto.cli.validation import check_acceptance
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import UsageError
 from bdauto.diagnostics.checks import as_json, examine
 from bdauto.domain.findings import Check
 from bdauto.domain.lanes import Lanes
 from bdauto.domain.settings import BdSettings, DispatchSettings, TelemetrySettings
-from bdauto.errors import UsageError
 
 
 def agent_checks(

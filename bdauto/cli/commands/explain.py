@@ -10,7 +10,7 @@ from bdauto.cli.options import argument, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
 from bdauto.cli.validation import check_acceptance
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
 from bdauto.diagnostics.explanation import as_json, explanation
 
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Annotated
 
-from bdauto import log
 from bdauto.agents import kinds
 from bdauto.agents.cli_adapters.table import Reader
 from bdauto.agents.cli_adapters.transcript import Event
@@ -17,11 +16,12 @@ from bdauto.cli.lanes import PerLane
 from bdauto.cli.options import JOBS, Offer, Part, argument, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.streams import lost
+from bdauto.common import log
+from bdauto.common.errors import BdFailed, UsageError
+from bdauto.common.sanitize import clean_lines
 from bdauto.diagnostics.explanation import read_bead
 from bdauto.domain.reaping import ALIVE, who_knows
 from bdauto.domain.settings import BdSettings, LogsSettings
-from bdauto.errors import BdFailed, UsageError
-from bdauto.sanitize import clean_lines
 
 INTERVAL = 0.5
 """Seconds between two looks at a job that is followed."""

@@ -17,15 +17,15 @@ from bdauto.cli.lanes import LaneSettings, PerLane
 from bdauto.cli.options import Offer, Part, argument, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import SCHEMA_VERSION
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdFailed, UsageError
+from bdauto.common.sanitize import clean
 from bdauto.domain import breaker
 from bdauto.domain.constants import SWAP_TRIES
 from bdauto.domain.pause import KEY, Pause, read
 from bdauto.domain.settings import BdSettings, PauseSettings
 from bdauto.domain.times import format_time
 from bdauto.domain.values import parse_actor
-from bdauto.errors import BdFailed, UsageError
-from bdauto.sanitize import clean
 
 REASON_LIMIT = 300
 BY_LOGIN = BdSettings(actor="")

@@ -9,11 +9,11 @@ from bdauto.cli.context import finish, opened, runner_with_jobs, telling, writer
 from bdauto.cli.lanes import PerLane, begin
 from bdauto.cli.options import SWEEPING, Part, with_options
 from bdauto.cli.output_settings import OutputSettings
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.log import about
 from bdauto.domain.defaults import REAPER
 from bdauto.domain.outcome import Report, merged
 from bdauto.domain.settings import BdSettings, ReapSettings, TelemetrySettings
-from bdauto.log import about
 
 AS_REAPER = BdSettings(actor=REAPER)
 

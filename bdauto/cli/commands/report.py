@@ -10,10 +10,10 @@ from bdauto.cli.options import ELIGIBILITY, Part, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
 from bdauto.cli.validation import need
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import UsageError
 from bdauto.diagnostics.activity import as_json, gather_activity
 from bdauto.domain.settings import BdSettings, DispatchSettings, ReportSettings
-from bdauto.errors import UsageError
 
 
 @with_options

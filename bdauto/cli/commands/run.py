@@ -7,7 +7,6 @@ from functools import cache, partial
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated
 
-from bdauto import log
 from bdauto.agents.kinds import AgentSettings, Kind
 from bdauto.cli.context import LazyRunner, opened, wait_for_jobs, writer
 from bdauto.cli.lanes import LaneSettings, PerLane, begin, tracker_of
@@ -15,10 +14,11 @@ from bdauto.cli.options import Part, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import show
 from bdauto.cli.validation import need
-from bdauto.clock import Runtime
+from bdauto.common import log
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdautoError, BdError, UsageError
+from bdauto.common.extras import EXTRAS, advice, missing
 from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, RunSettings, TelemetrySettings
-from bdauto.errors import BdautoError, BdError, UsageError
-from bdauto.extras import EXTRAS, advice, missing
 
 if TYPE_CHECKING:
     from bdauto.cli.run_screen import Screen

@@ -5,14 +5,14 @@ import sys
 from datetime import timedelta
 from typing import Annotated
 
-from bdauto import log
 from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.context import open_runner, start_log
 from bdauto.cli.lanes import PerLane
 from bdauto.cli.options import LOOKING, Part, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import SCHEMA_VERSION
-from bdauto.clock import Runtime
+from bdauto.common import log
+from bdauto.common.clock import Runtime
 from bdauto.diagnostics.run_list import ListedRun, State, gather_runs, newest
 from bdauto.domain.settings import BdSettings, RunsSettings
 

@@ -15,13 +15,13 @@ from bdauto.cli.options import with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
 from bdauto.cli.validation import check_acceptance
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
+from bdauto.common.errors import BdautoError, BdError, PartlyDone, UsageError
 from bdauto.diagnostics.alerts import active_alerts
 from bdauto.diagnostics.looks import Looks, needed
 from bdauto.diagnostics.looks import as_json as status_json
 from bdauto.diagnostics.snapshot import Snapshot, gather
 from bdauto.domain.settings import StatusSettings
-from bdauto.errors import BdautoError, BdError, PartlyDone, UsageError
 
 
 class Watchable(TyperCommand):

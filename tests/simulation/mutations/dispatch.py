@@ -12,6 +12,7 @@ from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.runner import Runner
 from bdauto.bd.change import Change
+from bdauto.common.errors import ServiceError
 from bdauto.controllers import answer_handler, attempts, claim_writes, claims, day_limits, ready_queue
 from bdauto.controllers.answer_handler import AnswerHandler
 from bdauto.controllers.attempts import Attempts
@@ -29,7 +30,6 @@ from bdauto.domain.limits import Limit
 from bdauto.domain.outcome import BeadOutcome
 from bdauto.domain.reaping import FORGOTTEN, OVER
 from bdauto.domain.record import Record, Run
-from bdauto.errors import ServiceError
 from tests.simulation.local import SimLocal
 from tests.simulation.mutations.registry import Replacement, changes, mutation, without
 from tests.simulation.services import SimServices

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from bdauto import log
+from bdauto.common import log
+from bdauto.common.errors import ServiceDown, ServiceError, TokenRefused
 from bdauto.controllers import reaper, settlement
 from bdauto.controllers.job_ends import JobEnds
 from bdauto.controllers.reaper import Reaper
@@ -18,7 +19,6 @@ from bdauto.domain.outcome import BeadOutcome, Report
 from bdauto.domain.reaping import Action, JobEvidence, ReapDecision
 from bdauto.domain.record import Record
 from bdauto.domain.settings import ReapSettings
-from bdauto.errors import ServiceDown, ServiceError, TokenRefused
 from tests.simulation.mutations.registry import SETTLING, Replacement, changes, mutation, without
 from tests.simulation.services import SimServices
 from tests.simulation.tracker import SimBd

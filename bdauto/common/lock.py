@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bdauto.clock import Runtime
+from bdauto.common.clock import Runtime
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from bdauto.sanitize import clean, clean_lines
+from bdauto.common.sanitize import clean, clean_lines
 
 _logger = logging.getLogger("bdauto")
 _logger.addHandler(logging.NullHandler())  # until `configure` says where the log goes
