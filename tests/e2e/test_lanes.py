@@ -80,6 +80,7 @@ agent_command = "STUB web {id}"
 
 
 @pytest.mark.real_bd
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("each", [15])
 def test_each_bead_goes_once_to_its_lane(each: int, request: pytest.FixtureRequest, tmp_path: Path, ran: Ran) -> None:
     with make_world(request, "real-server") as first, make_world(request, "real-embedded") as second:
