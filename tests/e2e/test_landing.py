@@ -314,8 +314,10 @@ def test_a_landing_that_was_cut_off_is_not_repeated(
 
 def test_a_job_waits_until_another_has_landed(project: Project) -> None:
     """Two of one repository never land at once."""
-    begun = project.machine.world.folder / "begun"
-    project.land = f"echo begin >> {begun}; sleep 1; {project.land}; echo end >> {begun}"
+    begun, checked = project.machine.world.folder / "begun", project.machine.world.folder / "checked"
+    project.check = f"echo x >> {checked}"
+    both = f"until [ $(wc -l < {checked}) = 2 ]; do sleep 0.1; done; sleep 1"
+    project.land = f"echo begin >> {begun}; {both}; {project.land}; echo end >> {begun}"
     beads = [project.machine.world.create() for _ in range(2)]
     project.round()
     assert begun.read_text().split() == ["begin", "end"] * 2
