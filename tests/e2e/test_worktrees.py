@@ -425,11 +425,22 @@ def test_a_merged_worktree_is_removed(repository: Repository, script: str, where
     assert (tree.path.exists(), repository.branches()) == (False, [])
 
 
+def test_a_commit_without_changes_is_no_work(repository: Repository) -> None:
+    call(repository.tree.prepare)
+    change = "echo x >> file; $git commit -qam change"
+    repository.do(f"{change}; $git commit -q --allow-empty -m again; {change}")
+    repository.git("commit", "-q", "--allow-empty", "-m", "other")
+    repository.git("cherry-pick", "--allow-empty", "main..agent/x-1")
+    assert call(repository.tree.remove) == ""
+    assert (repository.tree.path.exists(), repository.branches()) == (False, [])
+
+
 UNMERGED = {
     "half of it": ("echo 2 > b; git add .; $git commit -qm b", "git checkout -q agent/x-1 -- a; git commit -qm a"),
     "other white space": ("true", "printf ' 1\\n' > a; git add a; git commit -qm a"),
     "another binary": ("printf 'a\\0b' > b; git add b; $git commit -qm b", "git checkout -q agent/x-1 -- a; "
     "printf 'a\\0c' > b; git add .; git commit -qm a"),
+    "without the change of a mode": ("chmod +x a; $git commit -qam mode", "git cherry-pick agent/x-1~1"),
     "a merge with a change": ("git checkout -q -b o main; echo 3 > c; git add c; $git commit -qm c; "
     "git checkout -q -; $git merge -q --no-commit o; echo evil > d; git add d; $git commit -qm merge; git branch -D o",
     "git cherry-pick main..agent/x-1 --no-merges"),

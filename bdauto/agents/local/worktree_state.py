@@ -162,12 +162,14 @@ class WorktreeState:
     def _merged(self, tip: str) -> set[str]:
         """Return the commits up to `tip` that a target lacks, if it has the same changes: picked, rebased or squashed.
 
-        A merge among them has changes of its own. Then the target must have all changes in one commit.
+        A merge among them has changes of its own. Then the target must have all changes in one commit. A commit without
+        changes has no work.
         """
         for target in self._targets():
             try:
                 fork = git(self.root, "merge-base", target, tip, quiet=True)
                 mine = git(self.root, "rev-list", f"{fork}..{tip}", "--").split()
+                changing = git(self.root, "rev-list", "--count", "--full-history", f"{fork}..{tip}", "--", ":/")
                 named = git(self.root, "log", "--format=", "--name-only", "--no-renames", "-z", f"{fork}..{tip}", "--")
                 paths = {path for path in named.split("\0") if path}
                 few = paths if len(paths) < MOST_PATHS else ()
@@ -175,7 +177,7 @@ class WorktreeState:
                 whole, each = self._patches("diff", fork, tip, "--"), self._patches("log", f"{fork}..{tip}", "--")
             except subprocess.CalledProcessError:
                 continue
-            if (whole and theirs.issuperset(whole)) or (len(each) == len(mine) and theirs.issuperset(each)):
+            if (whole and theirs.issuperset(whole)) or (len(each) == int(changing) and theirs.issuperset(each)):
                 return set(mine)
         return set()
 
