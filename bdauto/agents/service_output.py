@@ -57,7 +57,8 @@ def job_end(job: Mapping[str, Any], now: datetime) -> Run | None:
     chunks = (_text(job.get(part)).encode(errors="replace") for part in ("stderr", "output"))
     said = read_end(chunks, "", ended_at, None, failed=result is Result.failed)
     seconds = whole_seconds(finished - started) if started and finished else None
-    return told_end(result, ended_at, said, seconds=seconds, words=last_line(_text(job.get("error"))))
+    words, code = last_line(_text(job.get("error"))), job.get("exit_code")
+    return told_end(result, ended_at, said, seconds=seconds, words=words, exit_code=code if type(code) is int else None)
 
 
 def _moment(value: object) -> datetime | None:

@@ -12,6 +12,7 @@ from bdauto.common.sanitize import clean
 from bdauto.diagnostics.run_list import ListedRun, State
 from bdauto.diagnostics.wording import DASH, money, rough_time
 from bdauto.domain.record import Run
+from bdauto.domain.results import detail
 
 STYLES = {
     State.running: "cyan",
@@ -115,4 +116,4 @@ def _why(one: ListedRun) -> str:
     if one.state in (State.running, State.over, State.closed):
         return ""
     how = one.how if one.how != one.state else ""
-    return clean(": ".join(filter(None, [how, one.run.words])), REASON_LIMIT)
+    return clean(": ".join(filter(None, [how, detail(one.run)])), REASON_LIMIT)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET
 
 from bdauto.bd.client import Bd
 from bdauto.common.errors import BdFailed, NoSuchBead
@@ -15,6 +16,7 @@ from bdauto.domain.defaults import DEFAULT_LANE
 from bdauto.domain.failures import kind_of_failure
 from bdauto.domain.limits import SLACK
 from bdauto.domain.record import Result, Run
+from bdauto.domain.results import detail
 from bdauto.domain.runs import History, all_runs, dispatched_for, history_of
 from bdauto.domain.times import format_time
 
@@ -71,7 +73,8 @@ class ListedRun(msgspec.Struct, frozen=True):
             "tokens": run.tokens,
             "turns": run.turns,
             "session": run.session,
-            "detail": run.words or None,
+            "exit_code": None if run.exit_code is UNSET else run.exit_code,
+            "detail": detail(run) or None,
         }
 
 

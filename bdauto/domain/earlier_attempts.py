@@ -11,6 +11,7 @@ from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.bead import CLAIM_LINE, Bead
 from bdauto.domain.notes import AGENT_SIGN, FINISH_NOTE, JOB_NOTE
 from bdauto.domain.record import Result, Run
+from bdauto.domain.results import detail
 from bdauto.domain.times import format_time
 from bdauto.domain.values import format_duration
 
@@ -63,8 +64,8 @@ def _run(number: int, run: Run, check: str) -> Iterator[str]:
     took = f" after {format_duration(timedelta(seconds=run.seconds))}" if run.seconds is not None else ""
     at = f" at {format_time(run.ended_at)}" if run.ended_at else ""
     yield f"{number}. {result}{why}{took}{at}."
-    if run.words:
-        yield f"   {'Why' if result is Result.stopped else 'Its last words'}: {_quoted(run.words)}"
+    if words := detail(run):
+        yield f"   {'Why' if result is Result.stopped else 'Its last words'}: {_quoted(words)}"
     if check:
         yield f"   Its check failed: {_quoted(check)}"
 

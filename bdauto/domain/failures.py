@@ -10,6 +10,7 @@ from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.figures import Window
 from bdauto.domain.record import Result, Run
+from bdauto.domain.results import detail
 from bdauto.domain.runs import History
 
 REASONS = 8
@@ -66,7 +67,7 @@ def _reason(entries: Sequence[tuple[Bead, str]], words: str = "") -> Reason:
 def why(history: History, run: Run) -> str:
     """Return why a run failed, in words."""
     bead, last, kind = history.bead, history.is_last(run), kind_of_failure(history, run)
-    words = run.words or (bead.record.quarantined if last and run.result is Result.lost else "")
+    words = detail(run) or (bead.record.quarantined if last and run.result is Result.lost else "")
     return clean(f"{kind}: {words}" if words else kind)
 
 

@@ -12,7 +12,7 @@ from bdauto.domain.bead import Bead
 from bdauto.domain.life import only_signed, sign_of_life
 from bdauto.domain.notes import UNKNOWN, in_minutes
 from bdauto.domain.record import Result, Run
-from bdauto.domain.results import describe_end
+from bdauto.domain.results import describe_end, detail
 from bdauto.domain.settings import OnStall, ReapSettings
 from bdauto.domain.times import format_time
 from bdauto.domain.values import format_age, format_duration
@@ -102,9 +102,9 @@ class JobEvidence(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, states=states, ends=ends)
 
     def last_words(self, bead_id: str) -> str:
-        """Return the last line that the bead's agent wrote, "" when it is not known."""
+        """Return why the job of the bead ended, as `detail` does, "" when it is not known."""
         end = self.ends.get(bead_id)
-        return end.words if end else ""
+        return detail(end) if end else ""
 
 
 def decide_reap(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: datetime) -> ReapDecision:
@@ -284,7 +284,7 @@ def _unprepared(bead: Bead, words: str) -> ReapDecision:
 
 def _service_failed(bead: Bead, words: str, end: Run) -> ReapDecision:
     """Open a bead again whose agent's service failed. The bead is not charged, even if the agent had worked."""
-    told = f"{words}, for its agent's service failed ({end.why})" + (f": {end.words}" if end.words else "")
+    told = f"{words}, for its agent's service failed ({end.why})" + (f": {said}" if (said := detail(end)) else "")
     note = f"reaper: {told} — released uncharged"
     cause = _cause(end)
     evidence = f"{cause}; its agent's service failed ({end.why})" if cause else told
@@ -295,7 +295,7 @@ def _service_failed(bead: Bead, words: str, end: Run) -> ReapDecision:
 
 def _cause(end: Run | None) -> str:
     """Return why a job ended, "" if that is not known."""
-    return describe_end(end) if end and (end.words or end.seconds is not None) else ""
+    return describe_end(end) if end and (detail(end) or end.seconds is not None) else ""
 
 
 def _stopped(bead: Bead, end: Run) -> ReapDecision:

@@ -3,11 +3,15 @@
 An implausible value counts as unknown, and an unknown value is None, never zero.
 """
 
+import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from signal import Signals
 
 import msgspec
+from msgspec import UNSET
 
-from bdauto.common.sanitize import clean, hide_secrets
+from bdauto.common.sanitize import clean, clean_lines, hide_secrets
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.notes import FINISH_NOTE
 from bdauto.domain.record import WORDS_LIMIT, Result, Run
@@ -36,12 +40,14 @@ def told_end(
     seconds: int | None = None,
     words: str = "",
     why: Why | None = None,
+    exit_code: int | None = None,
 ) -> Run:
     """Return the end of a job from its state and from what its agent said.
 
     `seconds`, `words` and `why` come from whoever ran the job, and count before those of the agent. A job with exit
-    status 0 has failed where its agent says so.
+    status 0 has failed where its agent says so. `exit_code` is kept if the job failed with it.
     """
+    failed = result is Result.failed and exit_code is not None and -64 <= exit_code <= 255 and exit_code != 0
     if result is Result.completed and said.why not in (None, Why.ok, Why.denied):
         result = Result.failed
     told = why or _WHY.get(result) or said.why or Why.ok
@@ -58,6 +64,7 @@ def told_end(
         session=said.sessions[-1] if said.sessions else None,
         words=words or clean(f"{denied}{said.words}", WORDS_LIMIT),
         reset_at=said.reset_at,
+        exit_code=exit_code if failed and exit_code is not None else UNSET,
     )
 
 
@@ -68,6 +75,57 @@ def last_line(text: str) -> str:
         if words:
             return words
     return ""
+
+
+_ERROR = re.compile(
+    r"(?<!\b0 )(?<!\bno )\b(?:[\w.]*(?:error|exception)|fatal|panic(?:ked)?|abort(?:ed|ing)?|killed|cannot|can't"
+    r"|could not|unable to|no such|not found|denied|refused|rejected|invalid|failed|failure)\b",
+    re.IGNORECASE,
+)
+"""What lines have that say what went wrong: of compilers, tests, shells, and the last line of a stack trace."""
+_NO_WORDS = re.compile(
+    r"\s.*|[\W\d_]*|[{}\],\"].*|\[(?!\w+\]).*|tokens used:?[\s\d.,]*|(?:note|hint|tip)\b.*"
+    r"|traceback \(most recent.*|node\.js v.*|\W?\d+ errors?\b.*",
+    re.IGNORECASE,
+)
+"""Lines that say nothing alone: of a stack trace or an excerpt (indented), pieces of JSON, hints, counts."""
+LAST_LINES = 3
+"""Lines that tell why a command failed, if none of them names an error."""
+
+
+def error_words(lines: Sequence[str]) -> str:
+    """Return why a command failed that printed these lines: those that name an error, and the last one.
+
+    They are cleaned and joined by ` | `, the last ones that fit. "" if no line names an error. A line that ends with a
+    colon has its message on the next.
+    """
+    found = telling_lines(lines)
+    named = [_ERROR.search(line) is not None for line in found]
+    message = [False, *(one and line.endswith(":") for one, line in zip(named, found, strict=True))]
+    errors = [line for line, one, after in zip(found, named, message, strict=False) if one or after]
+    return _fitting([*errors, *found[-1:]]) if errors else ""
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """Return why a command failed that printed these lines: its errors, else its last lines."""
+    return error_words(lines) or _fitting(telling_lines(lines)[-LAST_LINES:])
+
+
+def telling_lines(lines: Sequence[str]) -> list[str]:
+    """Return the lines that may say something, without what looks like a secret on one or several of them."""
+    text = hide_secrets(clean_lines("\n".join(line[:LINE_LIMIT] for line in lines)))
+    return [line.rstrip() for line in text.split("\n") if not _NO_WORDS.fullmatch(line)]
+
+
+def _fitting(lines: Sequence[str]) -> str:
+    """Join the last lines that fit, each once. Of one that is too long for all its beginning is kept."""
+    kept = ""
+    for line in reversed([*dict.fromkeys(clean(hide_secrets(line), WORDS_LIMIT) for line in lines)]):
+        joined = f"{line} | {kept}" if kept else line
+        if len(joined) > WORDS_LIMIT:
+            break
+        kept = joined
+    return kept
 
 
 def whole_seconds(duration: timedelta) -> int | None:
@@ -101,6 +159,22 @@ def ended_run(run: Run, end: Run) -> Run:
     )
 
 
+def exit_words(exit_code: int) -> str:
+    """Write how a command ended: `exit status 3`, `killed by SIGKILL`, or `exit status 137 (SIGKILL)` as of a shell."""
+    names = {int(number): number.name for number in Signals}
+    if exit_code < 0:
+        return f"killed by {names.get(-exit_code, f'signal {-exit_code}')}"
+    named = names.get(exit_code - 128)
+    return f"exit status {exit_code}" + (f" ({named})" if named else "")
+
+
+def detail(end: Run) -> str:
+    """Return why a run ended, beyond its result: its last words, after its exit status unless its cause is known."""
+    told = end.exit_code is not UNSET and (end.exit_code < 0 or end.why in (None, Why.error, Why.unknown))
+    how = exit_words(end.exit_code) if told and end.exit_code is not UNSET else ""
+    return ": ".join(filter(None, [how, end.words]))
+
+
 _HOW = {
     Result.completed: "ended{} without closing its bead",
     Result.timeout: "timed out{}",
@@ -121,7 +195,8 @@ def describe_end(end: Run) -> str:
     took = f" after {format_duration(timedelta(seconds=end.seconds))}" if end.seconds is not None else ""
     advice = f" ({_ADVICE[end.why]})" if end.why in _ADVICE else ""
     how = _HOW.get(end.result or Result.lost, "failed{}").format(took)
-    return how + (f": {end.words}" if end.words else "") + advice
+    said = detail(end)
+    return how + (f": {said}" if said else "") + advice
 
 
 def finish_note(job: str, end: Run, *, words: bool) -> str:
@@ -129,7 +204,7 @@ def finish_note(job: str, end: Run, *, words: bool) -> str:
     assert end.ended_at
     took = f" in {format_duration(timedelta(seconds=end.seconds))}" if end.seconds is not None else ""
     cost = f", {format_cost(end.cost_usd)}" if end.cost_usd is not None else ""
-    said = f": {end.words}" if words and end.words else ""
+    said = f": {told}" if words and (told := detail(end)) else ""
     return f"{FINISH_NOTE}{job} {end.result}{took}{cost} at {format_time(end.ended_at)}{said}"
 
 

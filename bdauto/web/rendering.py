@@ -22,6 +22,7 @@ from bdauto.diagnostics.run_list import ListedRun, State
 from bdauto.diagnostics.snapshot import Snapshot, last_note, place_words
 from bdauto.domain.bead import Bead
 from bdauto.domain.record import Result, Run
+from bdauto.domain.results import detail
 from bdauto.domain.values import format_age
 from bdauto.web.charts import cost_chart, runs_chart, times_chart
 from bdauto.web.run_query import SINCE, RunQuery
@@ -237,6 +238,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {
+        "detail": detail,
         "less": LESS,
         "numbers": NUMBERS,
         "plural": wording.plural,

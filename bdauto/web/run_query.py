@@ -6,6 +6,7 @@ from datetime import timedelta
 from urllib.parse import urlencode
 
 from bdauto.diagnostics.run_list import ListedRun, State
+from bdauto.domain.results import detail
 
 SINCE = {"1d": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 """The times to choose from. They are few, since each is read from the tracker for itself."""
@@ -38,7 +39,7 @@ class RunQuery:
 
     def wants(self, one: ListedRun) -> bool:
         """Return whether a run is among those asked for."""
-        texts = (one.bead, one.title or "", one.run.agent or "", one.run.words, one.how)
+        texts = (one.bead, one.title or "", one.run.agent or "", detail(one.run), one.how)
         return self.state in ("", one.state) and self.q.lower() in "\n".join(texts).lower()
 
     def link(self, **other: str) -> str:

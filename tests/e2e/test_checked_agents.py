@@ -61,7 +61,7 @@ def test_failed_checks_are_told_to_the_next_agent_and_then_block(machine: Machin
         asked = (machine.jobs.path / job / "prompt").read_text()
         assert ("2 tests failed" in asked, "bd close" in asked) == (number > 1, False)
         forget_backoff(machine.world, bead)
-    words = "its check (sh): exit 3: 2 tests failed — blocking after 3 failed checks"
+    words = "its check (sh): exit status 3: 2 tests failed — blocking after 3 failed checks"
     assert words in machine.world.notes(bead)[-1]
     assert metadata(machine.world, bead)["attempts"] == 1
 

@@ -18,7 +18,7 @@ from tests.support.patience import seconds
             ("--local",),
             [
                 "requeued  job w",
-                "its check (sh): exit 1: demo-",
+                "its check (sh): exit status 1: demo-",
                 "blocked: which colours?",
                 "$ bdauto logs demo-",
                 "the others sleep on",

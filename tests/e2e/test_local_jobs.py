@@ -120,14 +120,14 @@ def test_the_check_runs_where_the_agent_ran_and_its_end_is_recorded(place: Place
     assert place.output() == f"agent\n{end.gates[0].output}"
     found = job_end(place.jobs.path / "w1", datetime.now(UTC))
     assert (found.result, found.why, found.checked) == ("failed", "check", False)
-    assert found.words.startswith("check (sh): exit 3: ")
+    assert found.words.startswith("check (sh): exit status 3: ")
 
 
 def test_of_several_checks_the_first_that_fails_is_named_and_ends_them(place: Place) -> None:
     place.start("true", check=checks("echo one", "echo two; exit 1", "echo three"))
     end = place.end()
     assert gates(end) == [("check 1 of 3 (sh)", "completed"), ("check 2 of 3 (sh)", "failed")]
-    assert job_end(place.jobs.path / "w1", datetime.now(UTC)).words == "check 2 of 3 (sh): exit 1: two"
+    assert job_end(place.jobs.path / "w1", datetime.now(UTC)).words == "check 2 of 3 (sh): exit status 1: two"
 
 
 @pytest.mark.parametrize("script", ["exit 1", "kill -9 $$"])
@@ -155,7 +155,7 @@ def test_the_cost_is_the_agents_and_the_words_name_the_check_that_failed(place: 
     place.end()
     end = job_end(folder, datetime.now(UTC))
     assert (end.cost_usd, end.turns) == (0.42, 12)
-    assert end.words.startswith("check (sh): exit 1:")
+    assert end.words.startswith("check (sh): exit status 1:")
     shown = place.output()
     assert shown.startswith(f"{CLAUDE % 0.42}\n\0")
     assert shown.endswith(f"{CLAUDE % 99}\n")

@@ -255,11 +255,11 @@ def test_a_dependent_of_what_a_person_closed_goes() -> None:
 @pytest.mark.parametrize(
     ("end", "words"),
     [
-        ({"state": "failed", "exit_code": 2, "output": "a\n\nb\nc\n\x1b[31md\n"}, "check: exit 2: b | c | [31md"),
-        ({"state": "failed", "signal": "SIGSEGV", "output": ""}, "check: SIGSEGV"),
+        ({"state": "failed", "exit_code": 2, "output": "a\n\nb\nc\n\x1b[31md\n"}, "check: exit status 2: b | c | d"),
+        ({"state": "failed", "signal": "SIGSEGV", "output": ""}, "check: killed by SIGSEGV"),
         ({"state": "timeout", "signal": "SIGTERM", "seconds": 1800.4, "output": ""}, "check: timed out after 30m"),
         ({"state": "error", "detail": "cannot run x in /p: No such file", "output": ""}, "check: cannot run x in /p"),
-        ({"state": "failed", "exit_code": 1, "output": "key sk-abcdefghijk1"}, "check: exit 1: key ***"),
+        ({"state": "failed", "exit_code": 1, "output": "key sk-abcdefghijk1"}, "check: exit status 1: key ***"),
     ],
 )
 def test_its_words_are_the_last_lines_of_the_check_cleaned(end: dict[str, Any], words: str) -> None:

@@ -300,7 +300,7 @@ def test_a_job_passes_with_all_its_checks(here: LocalAgent) -> None:
         }.items()
     }
     assert {job for job, end in ends.items() if end.checked} == {"w1"}
-    assert (ends["w3"].result, ends["w3"].why, ends["w3"].words) == ("failed", "check", "check 1: exit 1")
+    assert (ends["w3"].result, ends["w3"].why, ends["w3"].words) == ("failed", "check", "check 1: exit status 1")
     assert (ends["w4"].result, ends["w4"].why) == ("completed", "ok")
     assert {job for job in ends if here.passed(job)} == {"w1"}
 
@@ -308,9 +308,9 @@ def test_a_job_passes_with_all_its_checks(here: LocalAgent) -> None:
 @pytest.mark.parametrize(
     ("gate", "words"),
     [
-        ({"state": "failed", "exit_code": 1, "output": "rejected"}, "push: exit 1: rejected"),
+        ({"state": "failed", "exit_code": 1, "output": "rejected"}, "push: exit status 1: rejected"),
         ({"state": "timeout", "seconds": 60}, "push: timed out after 1m: it may or may not have landed"),
-        ({"state": "cancelled", "signal": "SIGTERM"}, "push: SIGTERM: it may or may not have landed"),
+        ({"state": "cancelled", "signal": "SIGTERM"}, "push: killed by SIGTERM: it may or may not have landed"),
     ],
 )
 def test_a_landing_that_did_not_succeed_is_why_a_job_failed(

@@ -302,6 +302,18 @@ ENDS: list[tuple[str, dict[str, Any], bytes, dict[str, Any]]] = [
         "failed",
         {"state": "failed", "exit_code": 1},
         b"boom\n",
+        {"result": Result.failed, "why": Why.error, "words": "boom", "exit_code": 1},
+    ),
+    (
+        "killed by the kernel",
+        {"state": "failed", "exit_code": None, "signal": "SIGKILL"},
+        b"boom\n",
+        {"result": Result.failed, "why": Why.error, "words": "boom", "exit_code": -9},
+    ),
+    (
+        "a signal of tomorrow",
+        {"state": "failed", "exit_code": None, "signal": "SIGNEW"},
+        b"boom\n",
         {"result": Result.failed, "why": Why.error, "words": "boom"},
     ),
     ("timeout", {"state": "timeout"}, CLAUDE[:9], {"result": Result.timeout, "why": Why.timeout, "words": "thinking"}),

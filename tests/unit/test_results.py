@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bdauto.agents.service_output import job_end
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.record import Result, Run
-from bdauto.domain.results import ended_run, finish_note, format_cost, lost, told_end
+from bdauto.domain.results import describe_end, detail, ended_run, finish_note, format_cost, last_words, lost, told_end
 from tests.support.fakes import NOW
 
 CLAUDE = {
@@ -169,3 +169,72 @@ def test_the_note() -> None:
 
 def test_amounts() -> None:
     assert [format_cost(n) for n in (0, 0.42, 0.4213, 0.031, 12)] == ["$0.00", "$0.42", "$0.4213", "$0.031", "$12.00"]
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "why", "told"),
+    [
+        (3, Why.error, "exit status 3: boom"),
+        (137, Why.error, "exit status 137 (SIGKILL): boom"),
+        (255, Why.unknown, "exit status 255: boom"),
+        (-11, Why.error, "killed by SIGSEGV: boom"),
+        (-9, Why.limit, "killed by SIGKILL: boom"),
+        (-64, Why.error, "killed by SIGRTMAX: boom"),
+        (-35, Why.error, "killed by signal 35: boom"),
+        (1, Why.limit, "boom"),
+    ],
+)
+def test_a_crash_says_its_exit_status_unless_its_cause_is_known(exit_code: int, why: Why, told: str) -> None:
+    end = told_end(Result.failed, NOW, AgentEnd(why=why, words="boom"), exit_code=exit_code, seconds=4)
+    assert detail(end) == told
+    assert describe_end(end).startswith(f"failed after 4s: {told}")
+    assert finish_note("j", end, words=True).endswith(f": {told}")
+
+
+@pytest.mark.parametrize(
+    ("result", "exit_code"), [(Result.completed, 0), (Result.timeout, -15), (Result.stopped, -15), (Result.failed, 999)]
+)
+def test_how_bdauto_ended_an_agent_is_no_exit_status(result: Result, exit_code: int) -> None:
+    assert told_end(result, NOW, AgentEnd(), exit_code=exit_code) == told_end(result, NOW, AgentEnd())
+
+
+COMPILER = (
+    "cc -c main.c\nmain.c:3:5: error: expected ';'\n    3 |   int x\n      |   ^\n1 error generated.\n"
+    "make: *** [all] Error 1"
+)
+PYTHON = (
+    'step 1\nTraceback (most recent call last):\n  File "x.py", line 3, in <module>\n    raise KeyError("a")\n'
+    "KeyError: 'a'"
+)
+NODE = "/x.js:3\n    throw new Error()\n    ^\n\nError: boom\n    at Object.<anonymous> (/x.js:3:7)\n\nNode.js v20.1.0"
+GO = "ok so far\npanic: boom\n\ngoroutine 1 [running]:\nmain.main()\n\t/x.go:4 +0x1d\nexit status 2"
+RUST = "thread 'main' panicked at src/main.rs:2:5:\nboom\nnote: run with `RUST_BACKTRACE=1` to display a backtrace"
+JAVA = 'Exception in thread "main" java.lang.IllegalStateException: boom\n\tat X.main(X.java:3)'
+KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\n-----END PRIVATE KEY-----\nfatal: bad key"
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        (COMPILER, "main.c:3:5: error: expected ';' | make: *** [all] Error 1"),
+        (PYTHON, "KeyError: 'a'"),
+        (f"{PYTHON}\nthe agent gave up", "KeyError: 'a' | the agent gave up"),
+        (NODE, "Error: boom"),
+        (GO, "panic: boom | exit status 2"),
+        (RUST, "thread 'main' panicked at src/main.rs:2:5: | boom"),
+        (JAVA, 'Exception in thread "main" java.lang.IllegalStateException: boom'),
+        ("/bin/sh: 1: claud: not found", "/bin/sh: 1: claud: not found"),
+        ("1 passed, 0 failed\nno errors\nbye", "1 passed, 0 failed | no errors | bye"),
+        ("[ERROR] boom\n[INFO] end\n]", "[ERROR] boom | [INFO] end"),
+        ("one\ntwo\nthree\nfour", "two | three | four"),
+        (KEY, "fatal: bad key"),
+        ("error: x\n" * 50, "error: x"),
+        (f"error: {'x' * 500}", f"error: {'x' * 192}…"),
+        (f"error: {'x' * 150}\nerror: {'y' * 150}", f"error: {'y' * 150}"),
+        ("\x1b[31merror\x1b[0m: boom\u202e", "error: boom"),
+        ("", ""),
+        ("}\n]", ""),
+    ],
+)
+def test_a_crash_is_told_by_the_lines_that_name_an_error(output: str, words: str) -> None:
+    assert last_words(output.splitlines()) == words

@@ -20,7 +20,8 @@ from tests.support.fakes import NOW, Clock, Tracker, row
 HOUR = timedelta(hours=1)
 KEYS = [
     "bead", "title", "attempt", "job", "lane", "runner", "agent", "began", "ended", "seconds", "state", "result", "why",
-    "cost_usd", "tokens", "turns", "session", "detail",
+    "cost_usd", "tokens", "turns", "session", "exit_code",
+    "detail",
 ]  # fmt: skip
 
 
@@ -71,7 +72,8 @@ def test_a_run_has_exactly_the_keys_of_the_contract() -> None:
     assert [*one] == KEYS
     assert [*one.values()] == [
         "x-1", "title of x-1", "w1", "w1", "default", "host", "claude", "2026-04-18T19:05:46Z", "2026-04-18T19:35:46Z",
-        12, "failed", "failed", "overloaded", 0.25, 900, 2, "s-1", "API Error: 529 overloaded",
+        12, "failed", "failed", "overloaded", 0.25, 900, 2, "s-1", None,
+        "API Error: 529 overloaded",
     ]  # fmt: skip
 
 

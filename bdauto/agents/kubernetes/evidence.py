@@ -12,7 +12,7 @@ from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.reconcile import SILENCE
 from bdauto.domain.record import WORDS_LIMIT, Result, Run
-from bdauto.domain.results import last_line, told_end, whole_seconds
+from bdauto.domain.results import last_words, told_end, whole_seconds
 from bdauto.domain.times import parse_time
 
 Object = dict[str, Any]
@@ -196,7 +196,9 @@ def end_of(job: JobView, pods: Sequence[PodView], now: datetime) -> Run:
 
     def end(result: Result, words: str = "", why: Why | None = None) -> Run:
         at = pod.ended if pod and pod.ended else ended
-        return told_end(result, at, told, seconds=seconds, words=clean(words, WORDS_LIMIT), why=why)
+        code = found.exit_code if found else pod.code if pod else None
+        words = clean(words, WORDS_LIMIT)
+        return told_end(result, at, told, seconds=seconds, words=words, why=why, exit_code=code)
 
     if job.stopped.startswith(SILENCE):
         return end(Result.timeout, job.stopped.removeprefix(SILENCE), Why.silence)
@@ -224,11 +226,11 @@ def _fenced(pod: PodView) -> bool:
 
 
 def _last_words(pod: PodView, found: message.Message | None) -> str:
-    """Return what is known of a failed container without a message: its reason, its exit status, the end of its log."""
+    """Return what is known of a failed container without a message: its reason, and the end of its log."""
     if found:
         return ""
-    how = pod.reason if pod.reason not in ("", "Error") else f"exit status {pod.code}"
-    return ": ".join(filter(None, [how, last_line(pod.told)]))
+    how = pod.reason if pod.reason != "Error" else ""
+    return ": ".join(filter(None, [how, last_words(pod.told.splitlines())]))
 
 
 def by_attempt(pods: Iterable[PodView]) -> Mapping[str, PodView]:

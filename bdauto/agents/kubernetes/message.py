@@ -31,6 +31,7 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     cost_usd: float | None = None
     tokens: float | None = None
     turns: float | None = None
+    exit_code: int | None = None
     session: _Text | None = None
     reset_at: datetime | None = None
 
@@ -38,7 +39,8 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
 def message_of(end: Run, state: str) -> Message:
     """Return the message about the end of a run."""
     names = set(Message.__struct_fields__) - {"fenced", "state"}
-    return Message(state=state, **{name: getattr(end, name) for name in names})
+    told = {name: value for name in names if (value := getattr(end, name)) is not msgspec.UNSET}
+    return Message(state=state, **told)
 
 
 def encode(message: Message) -> bytes:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
+from signal import Signals
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -26,6 +27,7 @@ from bdauto.common.errors import ServiceDown, UsageError
 from bdauto.common.lock import locked
 from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.bead import MALFORMED
+from bdauto.domain.results import exit_words, last_words
 from bdauto.domain.values import format_duration
 
 T = TypeVar("T")
@@ -46,8 +48,6 @@ LONGEST_GATE = 1e7
 """Seconds that a check may be said to have taken, at most."""
 MAY_HAVE_LANDED = "it may or may not have landed"
 """What is known of a landing that did not come to its end."""
-GATE_LINES = 3
-"""Lines of a failed check's output that are quoted, the last ones."""
 PLACE = ".place"
 """The file in the jobs' folder with its id. A host's name can change, and a host can have several such folders."""
 PLACE_BYTES = 200
@@ -147,12 +147,12 @@ class GateRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def words(self) -> str:
         """Which it was, how it ended and what it said last, on one line and without secrets."""
-        how = self.detail or (f"exit {self.exit_code}" if self.exit_code is not None else self.signal or self.state)
+        code = exit_code(self)
+        how = self.detail or (self.state if code is None else exit_words(code))
         took = format_duration(timedelta(seconds=round(min(self.seconds, LONGEST_GATE))))
         how = f"timed out after {took}" if self.state == "timeout" else how
         how += f": {MAY_HAVE_LANDED}" if self.kind == "land" and self.state in ("timeout", "cancelled") else ""
-        lines = [line for line in self.output.splitlines() if line.strip()][-GATE_LINES:]
-        return clean(hide_secrets(": ".join(filter(None, [self.text, how, " | ".join(lines)]))))
+        return clean(hide_secrets(": ".join(filter(None, [self.text, how, last_words(self.output.splitlines())]))))
 
 
 class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,6 +188,11 @@ class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
         """The first of them that did not succeed, None if there is none. A landing that was stopped has not."""
         failed = (gate for gate in self.gates if gate.state != "completed")
         return next((gate for gate in failed if gate.state != "cancelled" or gate.kind == "land"), None)
+
+
+def exit_code(end: GateRecord | EndRecord) -> int | None:
+    """Return the exit status of a command, negative for a signal, None if it has none."""
+    return -Signals[end.signal] if end.signal and end.signal in Signals.__members__ else end.exit_code
 
 
 class Jobs(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from bdauto.agents.local.jobs import (
     EndRecord,
     JobRecord,
     Jobs,
+    exit_code,
     read_end,
 )
 from bdauto.agents.local.review import Review, read_review
@@ -131,6 +132,7 @@ def job_end(folder: Path, now: datetime) -> Run:
         seconds=whole_seconds(timedelta(seconds=min(max(end.seconds, 0.0), LONGEST))),
         words=last_line(end.detail or end.by.removeprefix(SILENCE)),
         why=Why.silence if silent else None,
+        exit_code=None if end.why else exit_code(end),
     )
     found = _after_gates(found, end, Jobs(folder.parent).record(folder.name))
     reviewed = any(gate.kind == "review" for gate in end.gates)
