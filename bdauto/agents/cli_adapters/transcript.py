@@ -13,7 +13,7 @@ from bdauto.common.sanitize import clean, clean_lines, hide_secrets
 from bdauto.domain.agent_end import AgentEnd, Why, cause
 from bdauto.domain.record_values import checked_cost, checked_count
 from bdauto.domain.reset_time import LONGEST, reset_time
-from bdauto.domain.results import last_line
+from bdauto.domain.results import error_words, last_line, last_words, telling_lines
 
 Kind = Literal["session", "text", "tool", "limit", "error", "result"]
 _MARKS: dict[Kind, str] = {"session": "● ", "limit": "! ", "error": "✗ ", "result": "■ "}
@@ -25,8 +25,6 @@ LAST_LINES = 40
 """Lines of text that are kept, the last ones: a plain command says there why it failed."""
 SUBJECT_LIMIT = 160
 _COST = re.compile(r"cost.{0,80}\$(\d+(?:\.\d+)?) session", re.ASCII | re.IGNORECASE)
-_NO_WORDS = re.compile(r"[\W\d_]*|[{}\[\],\"].*|tokens used:?[\s\d.,]*|\[… \d+ bytes cut …\]", re.ASCII | re.IGNORECASE)
-"""Lines that tell a person nothing: brackets, numbers, pieces of JSON, counts of tokens."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -172,7 +170,7 @@ class Transcript:
         return AgentEnd(
             agent=self.agent,
             why=why,
-            words=last_line(error) or last_line(self._words) or self._last_line(),
+            words=last_line(error) or self._last_words(crashed=failed and not self._why),
             cost_usd=_sum(checked_cost(each.cost_usd) for each in figures),
             tokens=_total(each.tokens for each in figures),
             turns=_total(each.turns for each in figures),
@@ -187,9 +185,13 @@ class Transcript:
         if text := error_text(value):
             self._lines = [*self._lines[1 - LAST_LINES :], text[:TEXT_LIMIT]]
 
-    def _last_line(self) -> str:
-        telling = (line for line in reversed(self._lines) if not _NO_WORDS.fullmatch(line.strip()))
-        return last_line(next(telling, ""))
+    def _last_words(self, *, crashed: bool) -> str:
+        """Return what was said last. What a command that crashed says of an error counts before what its agent said."""
+        if crashed and (words := error_words(self._lines)):
+            return words
+        if words := last_line(self._words):
+            return words
+        return last_words(self._lines) if crashed else last_line("\n".join(telling_lines(self._lines)))
 
 
 Read = Callable[[dict[str, Any], Transcript], Iterable[Event] | None]
