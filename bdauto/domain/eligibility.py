@@ -14,6 +14,7 @@ import msgspec
 from bdauto.common.sanitize import clean
 from bdauto.domain.bead import Bead
 from bdauto.domain.lanes import Lanes
+from bdauto.domain.results import describe_end
 from bdauto.domain.selection import Condition as Condition
 from bdauto.domain.selection import selecting
 from bdauto.domain.settings import Acceptance, DispatchSettings
@@ -102,7 +103,7 @@ def verdict(
         Condition(
             "backoff",
             retry_at is None or retry_at <= now,
-            f"backing off until {retry_at.astimezone(UTC):%H:%M:%S}Z: {bead.record.error or 'failed'}"
+            f"backing off until {retry_at.astimezone(UTC):%H:%M:%S}Z: {_failure(bead)}"
             if retry_at and retry_at > now
             else "not backing off",
             f"bd update {bead.id} --unset-metadata bdauto.retry_at",
@@ -113,6 +114,12 @@ def verdict(
         conditions.append(condition)
     conditions.append(_ready(bead, ready, {condition.name for condition in conditions if not condition.passed}))
     return Verdict(bead, tuple(conditions))
+
+
+def _failure(bead: Bead) -> str:
+    """Return what the bead backs off from: the answer to its dispatch, or how its last job ended."""
+    last = next((run for run in reversed(bead.record.runs) if run.ended_at), None)
+    return bead.record.error or (f"its last job {describe_end(last)}" if last else "failed")
 
 
 _ALL_FAIL = {

@@ -49,6 +49,17 @@ VERDICTS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         {},
         "backing off until 22:36:00Z: HTTP 502",
     ),
+    (
+        "backing off after a job",
+        {
+            "metadata": {
+                "bdauto.retry_at": "2026-04-18T22:36:00Z",
+                "bdauto.runs": '[{"attempt":"w1","ended":"2026-04-18T22:34:00Z","result":"error","words":"no image"}]',
+            }
+        },
+        {},
+        "backing off until 22:36:00Z: its last job could not be run: no image",
+    ),
     ("backed off", {"metadata": {"bdauto.retry_at": "2026-04-18T22:35:46Z"}}, {}, ""),
     ("trusted", {"created_by": "ann"}, {"trusted_creators": ("ann", "bob")}, ""),
     ("not trusted", {"created_by": "eve"}, {"trusted_creators": ("ann",)}, "created by eve, who is not trusted"),
