@@ -49,6 +49,7 @@ class Running:
 
     `running` is the time since the claim, None for a bead that bdauto has not claimed. `left` is the time until age
     settles the bead, None while its job is known to run. `event` is the last one of a job that runs on this machine.
+    `waits` is why a job has not begun.
     """
 
     decision: ReapDecision
@@ -57,6 +58,7 @@ class Running:
     running: timedelta | None
     left: timedelta | None
     event: "LastEvent | None" = None
+    waits: str = ""
 
     @property
     def bead(self) -> Bead:
@@ -78,7 +80,9 @@ class Running:
         """The text for a table: the job's state, who can be asked for it, or why the bead would be settled."""
         if self.state != "kept":
             return f"{self.state}: {self.decision.evidence}"
-        return f"elsewhere: {who_knows(self.bead)}" if self.job_state == ELSEWHERE else self.job_state or "kept"
+        if self.job_state == ELSEWHERE:
+            return f"elsewhere: {who_knows(self.bead)}"
+        return ": ".join(filter(None, (self.job_state or "kept", self.waits)))
 
     def event_age(self, now: datetime) -> timedelta | None:
         """How long ago the last event was, None if there is none."""
@@ -342,7 +346,8 @@ def weigh(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: dateti
     left = settings.threshold - age
     if state == ELSEWHERE and bead.ends_by:
         left = max(left, bead.ends_by - now)
-    return Running(decision, state, age, running, None if state in ALIVE else left)
+    waits = evidence.waits.get(bead.id, "")
+    return Running(decision, state, age, running, None if state in ALIVE else left, waits=waits)
 
 
 def with_event(runner: "Runner | None", running: Running) -> Running:

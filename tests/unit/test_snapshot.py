@@ -280,6 +280,11 @@ class TestAttention:
         waited = bead("bd-a1", metadata={"bdauto.retry_at": "2026-04-18T22:35:00Z"})
         assert active_alerts(snapshot(waited, ready=("bd-a1",))) == []
 
+    def test_a_job_that_has_not_begun_says_what_it_waits_for(self) -> None:
+        found = running("bd-1", 1, "j").bead
+        waits = JobEvidence({"bd-1": "queued"}, waits={"bd-1": "ErrImagePull: no such host"})
+        assert weigh(found, waits, ReapSettings(), NOW).verdict == "queued: ErrImagePull: no such host"
+
     def test_a_job_that_is_over_and_not_settled_says_its_cause(self) -> None:
         end = Run(result=Result.failed, ended_at=NOW, seconds=12, words="API Error: 529 overloaded")
         found = running("bd-1", 61, "j", title="Write a haiku", notes="begun").bead
