@@ -136,6 +136,15 @@ def test_a_pod_that_was_deleted_charges_no_bead(world: World) -> None:
     assert len(world.api.jobs) == 1
 
 
+def test_a_second_pod_that_found_the_attempt_taken_charges_no_bead(world: World) -> None:
+    """Kueue suspends a Job, which deletes its pod, and resumes it. The agent has begun, and is not started again."""
+    started(world)
+    world.end_pod(told='{"fenced":true,"words":"another pod has taken attempt w1"}')
+    decision = judged(world)
+    assert (decision.action, decision.charged, decision.early_death) == (Action.release, False, False)
+    assert "its pod is gone, and the next one started no agent: another pod has taken attempt w1" in decision.note
+
+
 def test_a_failure_to_come_is_no_proof_of_death(world: World) -> None:
     """Its node is lost: the container may run until the kubelet is back."""
     started(world)

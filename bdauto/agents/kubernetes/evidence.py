@@ -211,9 +211,9 @@ def end_of(job: JobView, pods: Sequence[PodView], now: datetime) -> Run:
     if job.state == TIMED_OUT or (found and found.state == "timeout"):
         return end(Result.timeout)
     if pods and pod is None:
-        return end(Result.lost)
+        return end(Result.stopped, f"its pod is gone, and the next one started no agent: {_fence_words(pods[0])}")
     if job.state == FAILED and pod is None:
-        return end(Result.stopped, f"its pod was deleted: {job.words or job.reason}")
+        return end(Result.stopped, "its pod was deleted, by hand or by a drain, an eviction or a preemption")
     if job.state == FAILED and pod:
         return end(Result.error if found and found.state == "error" else Result.failed, _last_words(pod, found))
     return end(Result.completed)
@@ -223,6 +223,11 @@ def _fenced(pod: PodView) -> bool:
     """True: the pod has started no agent, since another one had."""
     found = message.decode(pod.told)
     return found is not None and found.fenced
+
+
+def _fence_words(pod: PodView) -> str:
+    found = message.decode(pod.told)
+    return _text(found.words) if found else ""
 
 
 def _last_words(pod: PodView, found: message.Message | None) -> str:
