@@ -221,7 +221,11 @@ def test_the_port_of_dolt_is_one_for_bd_and_for_the_network_policy() -> None:
     found = egress(objects)
     assert found[3307] == found[8080] == [{"namespaceSelector": {}}]
     assert 3306 not in found
-    outside = egress(render_chart(*ADDRESSES, "dolt.port=3307", "dolt.cidr=10.1.2.3/32"))
+    cidr = "dolt.cidr=10.1.2.3/32"
+    agents = render_chart(*IN_KUBERNETES, "dolt.port=3307", cidr)
+    for policy in of_kind(agents, "NetworkPolicy").values():
+        assert egress([policy])[3307] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "the agent's bd, too"
+    outside = egress(render_chart(*ADDRESSES, "dolt.port=3307", cidr))
     assert outside[3307] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
     assert outside[8080] == [{"namespaceSelector": {}}]
 

@@ -56,6 +56,19 @@
 {{- end -}}
 {{- end }}
 
+{{/* A NetworkPolicy's rule that lets the port of the Dolt server out, inside of the cluster or to dolt.cidr. */}}
+{{- define "bdauto.dolt" -}}
+- to:
+    {{- if .Values.dolt.cidr }}
+    - ipBlock:
+        cidr: {{ .Values.dolt.cidr }}
+    {{- else }}
+    - namespaceSelector: {}
+    {{- end }}
+  ports:
+    - port: {{ .Values.dolt.port }}
+{{- end }}
+
 {{/* The pods' template. Takes [root, the workload's name, the actor in the tracker, the command]. */}}
 {{- define "bdauto.template" -}}
 {{- $root := index . 0 -}}
