@@ -1,10 +1,10 @@
 """Put the manifests, the Terraform module and the Helm chart on a real Kubernetes control plane on loopback.
 
 `make e2e-k8s`, by hand; or `python -m scripts.e2e_k8s PART…` with the names of parts: `cronjobs`, `run`, `terraform`,
-`cutover`, `helm`. What the controllers create is run, too: there is no kubelet, so this script takes its place and runs
-each Pod's container on this machine, against the sandbox. Everything is gone afterwards.
+`cutover`, `helm`. What the controllers create is run, too: there is no kubelet, so this script takes its place
+and runs each Pod's container on this machine, against the sandbox. Everything is gone afterwards.
 
-The parts `terraform` and `cutover` need Kubernetes 1.36 or later, the others 1.27.
+The parts `terraform` and `cutover` need Kubernetes 1.34 or later, the others 1.27.
 
 Programs are found on PATH, or by a variable: ETCD=/path/to/etcd, and so on. TERRAFORM and HELM are optional, and so is
 CRDS, a folder with the definitions of PodMonitor, PrometheusRule and ExternalSecret.
@@ -61,7 +61,7 @@ def run(parts: tuple[str, ...] | list[str], plane: ControlPlane, sandbox: Sandbo
         kustomize.deployment(plane, sandbox, folder, *(["monitoring"] if operators else []))
         if operators:
             kustomize.example(plane)
-    for part, apply in (("terraform", terraform.module), ("cutover", terraform.cutover)):
+    for part, apply in (("terraform", terraform.module), (terraform.jobs), ("cutover", terraform.cutover)):
         program = find_program("TERRAFORM", "terraform")
         if part in parts and program:
             apply(program, plane, folder / part)

@@ -27,8 +27,11 @@ PROGRAMS = {
     "OPENSSL": ("openssl", "Debian's openssl"),
     "UNSHARE": ("unshare", "util-linux"),
 }
-LOWEST = (1, 36)
-"""The first Kubernetes that has MutatingAdmissionPolicy in v1, with which a part plays Kyverno."""
+LOWEST = (1, 34)
+"""The first Kubernetes with the MutatingAdmissionPolicy with which a part plays Kyverno."""
+SETTLED = (1, 36)
+"""The first that has it in v1. Before, it is in v1beta1, and off."""
+BETA = ("--feature-gates=MutatingAdmissionPolicy=true", "--runtime-config=admissionregistration.k8s.io/v1beta1=true")
 Object = dict[str, Any]
 
 
@@ -49,13 +52,17 @@ def find_programs() -> dict[str, str]:
     return {variable: path for variable, path in found.items() if path}
 
 
+def version(programs: dict[str, str]) -> tuple[int, int]:
+    """Return the API server's version, without its patch."""
+    found = re.search(r"v(\d+)\.(\d+)", str(sh.Command(programs["KUBE_APISERVER"])("--version")))
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
 def check_version(programs: dict[str, str]) -> None:
     """Exit 2 if the API server is too old for the parts that play Kyverno."""
-    told = str(sh.Command(programs["KUBE_APISERVER"])("--version"))
-    found = re.search(r"v(\d+)\.(\d+)", told)
-    if not found or (int(found[1]), int(found[2])) < LOWEST:
-        lowest = ".".join(map(str, LOWEST))
-        say(f"kube-apiserver is {told.strip()}: {lowest} or later has MutatingAdmissionPolicy in v1, which this needs")
+    if version(programs) < LOWEST:
+        lowest, found = (".".join(map(str, one)) for one in (LOWEST, version(programs)))
+        say(f"kube-apiserver is {found}: {lowest} or later has MutatingAdmissionPolicy, which this needs")
         sys.exit(2)
 
 
@@ -66,6 +73,8 @@ class ControlPlane:
         self.folder = folder
         self.programs = programs
         self.kubeconfig = folder / "kubeconfig"
+        self.admission = "v1" if version(programs) >= SETTLED else "v1beta1"
+        """The version of the API in which MutatingAdmissionPolicy is."""
         self._processes: dict[str, Any] = {}
         self._kubectl = sh.Command(programs["KUBECTL"]).bake(
             f"--kubeconfig={self.kubeconfig}", f"--namespace={NAMESPACE}", _tty_out=False, _timeout=120
@@ -99,6 +108,7 @@ class ControlPlane:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}",
+            *(BETA if LOWEST <= version(self.programs) < SETTLED else ()),
         )
         until("API server", 180, lambda: self.kubectl("get", "--raw", "/readyz") == "ok")
         self._spawn(

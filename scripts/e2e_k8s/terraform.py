@@ -17,7 +17,6 @@ from scripts.e2e_k8s.node import ROOT
 from scripts.e2e_k8s.reporting import check, say, until
 
 KYVERNO = {
-    "apiVersion": "admissionregistration.k8s.io/v1",
     "kind": "MutatingAdmissionPolicy",
     "metadata": {"name": "ndots"},
     "spec": {
@@ -47,7 +46,6 @@ KYVERNO = {
 }
 """What Kyverno does in the stack that is replaced, done by the API server itself."""
 BINDING = {
-    "apiVersion": "admissionregistration.k8s.io/v1",
     "kind": "MutatingAdmissionPolicyBinding",
     "metadata": {"name": "ndots"},
     "spec": {"policyName": "ndots"},
@@ -187,7 +185,8 @@ def cutover(program: str, plane: ControlPlane, folder: Path) -> None:
 def _ndots(plane: ControlPlane) -> Iterator[None]:
     """Have the API server write a dns_config into every CronJob and Deployment that is created or changed meanwhile."""
     for item in (KYVERNO, BINDING):
-        plane.kubectl("apply", "-f", "-", given=json.dumps(item))
+        given = {"apiVersion": f"admissionregistration.k8s.io/{plane.admission}", **item}
+        plane.kubectl("apply", "-f", "-", given=json.dumps(given))
     probe = ("create", "cronjob", "probe", "--image=none", "--schedule=0 0 1 1 *", "--dry-run=server", "-o", "json")
     until("mutation by the admission policy", 60, lambda: "ndots" in plane.kubectl(*probe))
     yield
