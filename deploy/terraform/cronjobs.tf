@@ -36,7 +36,8 @@ resource "kubernetes_cron_job_v1" "this" {
 
           spec {
             restart_policy                   = "Never"
-            automount_service_account_token  = false
+            service_account_name             = local.service_account
+            automount_service_account_token  = local.service_account != null
             enable_service_links             = false
             termination_grace_period_seconds = local.grace_seconds
             node_selector                    = var.node_selector

@@ -27,6 +27,7 @@ locals {
     var.beadboard_url == null ? {} : { BEADBOARD_URL = var.beadboard_url },
     var.agent_url == null ? {} : { BDAUTO_AGENT_URL = var.agent_url },
     var.agent_name == null ? {} : { BDAUTO_AGENT_NAME = var.agent_name },
+    local.job_settings,
     var.settings,
   )
 
@@ -83,8 +84,12 @@ resource "kubernetes_config_map_v1" "settings" {
 
   lifecycle {
     precondition {
-      condition     = var.beadboard_url != null || var.agent_url != null || var.config != ""
-      error_message = "Nothing runs the agent: give beadboard_url, or agent_url for the agent service without BeadBoard."
+      condition     = var.beadboard_url != null || var.agent_url != null || var.kubernetes != null || var.config != ""
+      error_message = "Nothing runs the agent: give beadboard_url, or agent_url for the agent service without BeadBoard, or kubernetes."
+    }
+    precondition {
+      condition     = var.kubernetes == null || (var.beadboard_url == null && var.agent_url == null)
+      error_message = "kubernetes excludes beadboard_url and agent_url."
     }
     precondition {
       condition     = var.beadboard_url == null || var.agent_name == null

@@ -33,6 +33,19 @@ resource "kubernetes_network_policy_v1" "this" {
       }
     }
 
+    # The Kubernetes API, which is no pod.
+    dynamic "egress" {
+      for_each = local.jobs
+      content {
+        ports {
+          port = "443"
+        }
+        ports {
+          port = "6443"
+        }
+      }
+    }
+
     egress {
       to {
         dynamic "namespace_selector" {

@@ -44,7 +44,8 @@ resource "kubernetes_deployment_v1" "run" {
       }
 
       spec {
-        automount_service_account_token  = false
+        service_account_name             = local.service_account
+        automount_service_account_token  = local.service_account != null
         enable_service_links             = false
         termination_grace_period_seconds = local.grace_seconds
         node_selector                    = var.node_selector

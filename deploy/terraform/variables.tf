@@ -208,6 +208,35 @@ variable "agent_name" {
   }
 }
 
+variable "kubernetes" {
+  description = "One Kubernetes Job for each bead (docs/kubernetes.md), in place of beadboard_url and agent_url: { image = \"registry.example/agent:1\" }."
+  type = object({
+    image         = string # the agent's, with bdauto and bd in it
+    command       = optional(list(string), ["claude", "-p", "--output-format", "stream-json", "--verbose", "--dangerously-skip-permissions"])
+    secret_name   = optional(string, "agent-key") # each key of it is a variable of the agent, such as ANTHROPIC_API_KEY
+    slots         = optional(number, 4)           # Jobs at a time
+    timeout       = optional(string, "45m")       # of an agent
+    queue         = optional(string, "")          # Kueue's LocalQueue, if there is one
+    scratch       = optional(string, "2Gi")       # of /tmp, where the agent works
+    node_selector = optional(map(string), {})
+    requests      = optional(map(string), { cpu = "500m", memory = "1Gi", ephemeral-storage = "2Gi" })
+    limits        = optional(map(string), { memory = "2Gi" })
+  })
+  default = null
+
+  validation {
+    condition = var.kubernetes == null ? true : (
+      var.kubernetes.image != "" && length(var.kubernetes.command) > 0 &&
+      var.kubernetes.slots >= 1 && floor(var.kubernetes.slots) == var.kubernetes.slots
+    )
+    error_message = "kubernetes has an image, a command, and slots as a whole number from 1 on."
+  }
+  validation {
+    condition     = var.kubernetes == null ? true : can(regex("^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", var.kubernetes.timeout)) && can(regex("[1-9]", var.kubernetes.timeout))
+    error_message = "kubernetes.timeout is a duration above zero, such as 45s, 30m, 1h30m or 2d."
+  }
+}
+
 variable "settings" {
   description = "Further settings, by the names of bdauto's environment variables: { BDAUTO_MAX = \"5\" }. No secrets: these end in a ConfigMap."
   type        = map(string)

@@ -1,7 +1,7 @@
 """Put the manifests, the Terraform module and the Helm chart on a real Kubernetes control plane on loopback.
 
 `make e2e-k8s`, by hand; or `python -m scripts.e2e_k8s PART…` with the names of parts: `cronjobs`, `run`, `terraform`,
-`cutover`, `helm`. What the controllers create is run, too: there is no kubelet, so this script takes its place
+`jobs`, `cutover`, `helm`. What the controllers create is run, too: there is no kubelet, so this script takes its place
 and runs each Pod's container on this machine, against the sandbox. Everything is gone afterwards.
 
 The parts `terraform` and `cutover` need Kubernetes 1.34 or later, the others 1.27.
@@ -23,7 +23,7 @@ from scripts.e2e_k8s import helm, kustomize, terraform
 from scripts.e2e_k8s.control_plane import NAMESPACE, ControlPlane, check_version, find_program, find_programs
 from scripts.e2e_k8s.reporting import say, until
 
-PARTS = ("cronjobs", "run", "terraform", "cutover", "helm")
+PARTS = ("cronjobs", "run", "terraform", "jobs", "cutover", "helm")
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def run(parts: tuple[str, ...] | list[str], plane: ControlPlane, sandbox: Sandbo
         kustomize.deployment(plane, sandbox, folder, *(["monitoring"] if operators else []))
         if operators:
             kustomize.example(plane)
-    for part, apply in (("terraform", terraform.module), (terraform.jobs), ("cutover", terraform.cutover)):
+    for part, apply in (("terraform", terraform.module), ("jobs", terraform.jobs), ("cutover", terraform.cutover)):
         program = find_program("TERRAFORM", "terraform")
         if part in parts and program:
             apply(program, plane, folder / part)

@@ -8,10 +8,13 @@ from typing import Any
 from scripts.e2e_k8s.reporting import check, say
 
 KINDS = "cronjobs,deployments,services,networkpolicies,poddisruptionbudgets,configmaps"
+KINDS += ",serviceaccounts,roles,rolebindings"
 OURS = ("-l", "app.kubernetes.io/part-of=bdauto")
 """What selects all of bdauto's objects."""
 DEFAULTS = {
+    "automountServiceAccountToken": True,
     "completions": 1,
+    "immutable": False,
     "manualSelector": False,
     "mountPropagation": "None",
     "optional": False,
@@ -23,9 +26,11 @@ DEFAULTS = {
 
 
 def meanings(objects: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the essence of the spec or data of each object, by kind and name."""
+    """Return the essence of what each object says beside its metadata and status, by kind and name."""
     return {
-        essence(f"{item['kind']}/{item['metadata']['name']}"): essence(item["spec"] if "spec" in item else item["data"])
+        essence(f"{item['kind']}/{item['metadata']['name']}"): essence(
+            {key: value for key, value in item.items() if key not in ("apiVersion", "kind", "metadata", "status")}
+        )
         for item in objects
     }
 
@@ -34,6 +39,7 @@ def essence(value: Any) -> Any:
     """Drop annotations, chosen addresses, defaults and hashes in names. Sort what is named, parse JSON."""
     if isinstance(value, dict):
         kept = {key: essence(item) for key, item in value.items() if key != "annotations" and not _address(key, item)}
+        kept |= {key: sorted(item) for key, item in kept.items() if key == "verbs"}
         return {key: item for key, item in kept.items() if item not in ({}, [], None, DEFAULTS.get(key))}
     if isinstance(value, list):
         items = [essence(item) for item in value]

@@ -1,5 +1,7 @@
 """The Helm chart: installed, switched off, changed to the other mode, and taken away."""
 
+from typing import Any
+
 import sh
 
 from scripts.e2e_k8s.comparison import KINDS, OURS, meanings, same
@@ -19,12 +21,29 @@ ADDRESSES = (
 """The values with which the chart makes the same objects as deploy/kustomize."""
 
 
+IN_KUBERNETES = ("kubernetes.enabled=true", "kubernetes.image=agent:1", ADDRESSES[2])
+"""The values with which the chart makes the same objects as the module's examples/kubernetes."""
+
+
+def by_helm(program: str, plane: ControlPlane, *values: str) -> dict[str, Any]:
+    """Install the chart with these values, read what the API server made of it, and take it away again."""
+    helm = _helm(program, plane)
+    helm("install", "bdauto", str(CHART), *(f"--set={value}" for value in values))
+    taken = meanings(plane.get(KINDS, *OURS))
+    helm("uninstall", "bdauto", "--wait")
+    return taken
+
+
+def _helm(program: str, plane: ControlPlane) -> Any:
+    return sh.Command(program).bake(
+        f"--kubeconfig={plane.kubeconfig}", f"--namespace={NAMESPACE}", _tty_out=False, _timeout=300
+    )
+
+
 def chart(program: str, plane: ControlPlane, *, operator: bool) -> None:
     """Install the chart in both modes; `operator` says whether the Prometheus operator's definitions are there."""
     say("\n== the Helm chart")
-    helm = sh.Command(program).bake(
-        f"--kubeconfig={plane.kubeconfig}", f"--namespace={NAMESPACE}", _tty_out=False, _timeout=300
-    )
+    helm = _helm(program, plane)
     say(helm("version", "--short"))
     cron_jobs, run = by_kustomize(plane, "base"), by_kustomize(plane, "overlays/run")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import sh
 
 from scripts.e2e_k8s.comparison import KINDS, OURS, meanings, same
-from scripts.e2e_k8s.control_plane import ControlPlane
+from scripts.e2e_k8s.control_plane import ControlPlane, find_program
+from scripts.e2e_k8s.helm import IN_KUBERNETES, by_helm
 from scripts.e2e_k8s.kustomize import by_kustomize
 from scripts.e2e_k8s.node import ROOT
 from scripts.e2e_k8s.reporting import check, say, until
@@ -134,6 +135,24 @@ def module(program: str, plane: ControlPlane, folder: Path) -> None:
         terraform.apply(no_wait, "-var=mode=run")
         check("ndots" in json.dumps(plane.get("deployments")), "the Deployment has a dns_config that nobody asked for")
         check(terraform.plan(no_wait, "-var=mode=run") == "No changes", "the next plan shows no change")
+    terraform.destroy()
+    check(not plane.get(KINDS, *OURS), "terraform destroy leaves nothing")
+
+
+def jobs(program: str, plane: ControlPlane, folder: Path) -> None:
+    """Apply examples/kubernetes, a Job for each bead: the same objects and rights as from the chart, in both modes."""
+    say("\n== the Terraform module: examples/kubernetes")
+    helm = find_program("HELM", "helm")
+    terraform = Terraform(program, plane, copy_of_the_module(folder) / "examples/kubernetes")
+    if not helm or not terraform.init():
+        say("skipped: it needs helm and the provider")
+        return
+    wanted = {mode: by_helm(helm, plane, *IN_KUBERNETES, f"mode={mode}") for mode in ("run", "cronjob")}
+    for mode, objects in wanted.items():
+        options = (f"-var=mode={mode}", "-var=wait_for_rollout=false")
+        terraform.apply(*options)
+        same(meanings(plane.get(KINDS, *OURS)), objects, f"in mode {mode}, the same as from the chart")
+        check(terraform.plan(*options) == "No changes", "the next plan shows no change")
     terraform.destroy()
     check(not plane.get(KINDS, *OURS), "terraform destroy leaves nothing")
 

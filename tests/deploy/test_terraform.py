@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sh
 
+from bdauto.agents.kubernetes.checks import RIGHTS
 from tests.support.manifests import TERRAFORM, terraform_defaults, tool
 
 NO_PROVIDER = ("could not connect to", "Failed to query available provider packages", "Failed to install provider")
@@ -47,7 +48,9 @@ def test_is_formatted() -> None:
     terraform()("fmt", "-check", "-diff", "-recursive", str(TERRAFORM))
 
 
-@pytest.mark.parametrize("folder", [".", "examples/basic", "examples/cutover/before", "examples/cutover/after"])
+@pytest.mark.parametrize(
+    "folder", [".", "examples/basic", "examples/kubernetes", "examples/cutover/before", "examples/cutover/after"]
+)
 def test_is_valid(module: Path, folder: str) -> None:
     initialised(module / folder)("validate", "-no-color")
 
@@ -78,6 +81,12 @@ def test_defaults_are_the_ones_promised() -> None:
     assert defaults["namespace"] == "beads-server"
     assert (defaults["dispatcher_schedule"], defaults["reaper_schedule"]) == ("*/2 * * * *", "*/10 * * * *")
     assert defaults["threshold"] == "30m"
+
+
+def test_the_role_has_exactly_the_rights_that_doctor_checks() -> None:
+    text = (TERRAFORM / "kubernetes.tf").read_text()
+    rules = re.findall(r'^ +\["(\w*)", "([\w/]+)", \[(.*)\]\],$', text, re.MULTILINE)
+    assert {f"{group}/{kind}": tuple(re.findall(r"\w+", verbs)) for group, kind, verbs in rules} == RIGHTS
 
 
 def test_every_variable_and_output_is_described() -> None:

@@ -328,6 +328,92 @@ run "agent_service_without_beadboard" {
   }
 }
 
+run "a_job_for_each_bead" {
+  command = apply
+
+  variables {
+    beadboard_url = null
+    dolt_port     = 3307
+    dolt_cidr     = "10.1.2.3/32"
+    kubernetes    = { image = "agent.example:1", slots = 2, queue = "agents" }
+  }
+
+  assert {
+    condition = (
+      kubernetes_config_map_v1.settings.data["BDAUTO_KUBERNETES_TEMPLATE"] == kubernetes_cron_job_v1.agent[0].metadata[0].name &&
+      kubernetes_config_map_v1.settings.data["BDAUTO_AGENT_SLOTS"] == "2" &&
+      kubernetes_config_map_v1.settings.data["BDAUTO_AGENT_TIMEOUT"] == "45m"
+    )
+    error_message = "bdauto is told of the template, the slots and the time limit."
+  }
+  assert {
+    condition     = kubernetes_cron_job_v1.agent[0].spec[0].suspend
+    error_message = "The template is never run by its schedule."
+  }
+  assert {
+    condition = alltrue([for pod in [kubernetes_cron_job_v1.agent[0].spec[0].job_template[0].spec[0].template[0].spec[0]] : (
+      !pod.automount_service_account_token &&
+      pod.container[0].image == "agent.example:1" &&
+      slice(pod.container[0].command, 0, 4) == tolist(["bdauto", "agent-entry", "--", "claude"]) &&
+      pod.container[0].env_from[0].secret_ref[0].name == "agent-key"
+    )])
+    error_message = "The agent has its image, its command and its Secret, and no rights."
+  }
+  assert {
+    condition     = kubernetes_cron_job_v1.agent[0].spec[0].job_template[0].metadata[0].labels["kueue.x-k8s.io/queue-name"] == "agents"
+    error_message = "Kueue's label is on the Job."
+  }
+  assert {
+    condition = alltrue([for pod in [for job in kubernetes_cron_job_v1.this : job.spec[0].job_template[0].spec[0].template[0].spec[0]] :
+      pod.service_account_name == "bdauto" && pod.automount_service_account_token
+    ])
+    error_message = "bdauto's own pods have the rights."
+  }
+  assert {
+    condition = anytrue([for rule in kubernetes_network_policy_v1.agent[0].spec[0].egress :
+      rule.ports[0].port == "3307" && try(rule.to[0].ip_block[0].cidr, "") == "10.1.2.3/32"
+    ])
+    error_message = "The agent's bd may reach a Dolt server outside of the cluster."
+  }
+  assert {
+    condition     = anytrue([for rule in kubernetes_network_policy_v1.this.spec[0].egress : rule.ports[*].port == tolist(["443", "6443"])])
+    error_message = "bdauto may reach the Kubernetes API."
+  }
+}
+
+run "without_jobs_there_are_no_rights" {
+  command = plan
+
+  assert {
+    condition = (
+      length(kubernetes_role_v1.this) == 0 && length(kubernetes_cron_job_v1.agent) == 0 &&
+      alltrue([for job in kubernetes_cron_job_v1.this : !job.spec[0].job_template[0].spec[0].template[0].spec[0].automount_service_account_token])
+    )
+    error_message = "No Role, no template, no token."
+  }
+}
+
+run "jobs_beside_beadboard_are_refused" {
+  command = plan
+
+  variables {
+    kubernetes = { image = "agent.example:1" }
+  }
+
+  expect_failures = [kubernetes_config_map_v1.settings]
+}
+
+run "a_job_for_each_bead_has_checked_values" {
+  command = plan
+
+  variables {
+    beadboard_url = null
+    kubernetes    = { image = "agent.example:1", timeout = "0s", slots = 0 }
+  }
+
+  expect_failures = [var.kubernetes]
+}
+
 run "nothing_that_runs_the_agent_is_refused" {
   command = plan
 
