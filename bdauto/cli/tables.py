@@ -181,7 +181,7 @@ class _Running:
             table.add_row(
                 _id(one.bead.id),
                 Text(format_age(one.running) if one.running is not None else "-"),
-                Text(format_age(one.left) if one.left and one.left > timedelta(0) else "-"),
+                Text(format_age(max(one.left, timedelta(0))) if one.left is not None else "-"),
                 *details,
                 _text(one.verdict, "green" if one.state == "kept" else "red", REASON_LIMIT),
                 _text(one.bead.title, limit=TITLE_LIMIT),
@@ -199,11 +199,11 @@ def explain_view(explained: Explanation) -> RenderableType:
         Text.assemble(_id(bead.id), "  ", _text(bead.title, limit=TITLE_LIMIT)),
         _text(explained.headline, f"bold {style}"),
     ]
-    if explained.place:
-        parts.append(_text(f"place {explained.place} of {explained.eligible} eligible", "dim"))
+    if explained.turn:
+        parts.append(_text(explained.turn))
     if explained.conditions:
         parts += [_heading("Conditions"), _conditions(explained.conditions)]
-    told = story(bead)
+    told = story(explained)
     if explained.running:
         times = (("has run for", explained.running.running), ("time left", explained.running.left))
         told += [(word, format_age(max(time, timedelta(0)))) for word, time in times if time is not None]

@@ -1,7 +1,7 @@
 """One bead explained: its verdict with all the conditions behind it, its place in the queue, and its story so far."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bdauto.agents.runner import check_services, job_evidence
@@ -12,6 +12,7 @@ from bdauto.common.errors import BdFailed, NoSuchBead
 from bdauto.common.sanitize import clean
 from bdauto.diagnostics.snapshot import (
     Running,
+    asking,
     judge,
     last_note,
     limited,
@@ -22,7 +23,8 @@ from bdauto.diagnostics.snapshot import (
     with_jobs,
 )
 from bdauto.domain.bead import Bead
-from bdauto.domain.eligibility import Condition, Verdict, verdict
+from bdauto.domain.eligibility import Condition, Verdict, open_blockers, verdict
+from bdauto.domain.questions import LABEL, how_to_answer, in_words
 from bdauto.domain.record import Run
 from bdauto.domain.results import format_cost
 from bdauto.domain.settings import DispatchSettings, ReapSettings
@@ -35,7 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a bead is where it is. `place` counts from 1 among the `eligible`, None when it is not one of them."""
+    """Why a bead is where it is. `place` counts from 1 among the `eligible`, None when it is not one of them.
+
+    `ahead` is the bead before it there, "" for the first. `question` is the one that its agent has asked a person.
+    """
 
     now: datetime
     verdict: Verdict
@@ -43,6 +48,9 @@ class Explanation:
     place: int | None
     eligible: int
     running: Running | None
+    max_attempts: int
+    ahead: str = ""
+    question: Bead | None = None
 
     @property
     def bead(self) -> Bead:
@@ -77,10 +85,35 @@ class Explanation:
             return f"quarantined by bdauto: {bead.record.quarantined}"
         if bead.status == "blocked":
             return f"blocked, not by bdauto: {last_note(bead) or 'no note says why'}"
+        if self.question:
+            return f"its agent asks {in_words(self.question)}"
         if self.place is None:
             return f"waiting: {self.verdict.reason}" if bead.status in ("open", "deferred") else self.verdict.reason
         held = next((condition.detail for condition in self.services.conditions() if not condition.passed), "")
         return place_words(self.place) + (f", but nothing is dispatched now: {held}" if held else "")
+
+    @property
+    def turn(self) -> str:
+        """Whose turn it is: the agent's, bdauto's or yours, and to do what. "" if nobody's, as of a closed bead."""
+        bead = self.bead
+        if bead.status == "closed":
+            return ""
+        if self.running:
+            kept = self.running.state == "kept"
+            return "the agent's turn" if kept else "bdauto's turn: the next sweep settles it"
+        if self.question:
+            return f"your turn: {how_to_answer(self.question)}"
+        if self.place and self.services.paused and not self.services.paused.until:
+            return "your turn: bdauto resume"
+        if self.place:
+            after = f", after {self.ahead}" if self.ahead else ""
+            return f"bdauto's turn: place {self.place} of {self.eligible} eligible{after}"
+        if until := self.verdict.until:
+            return f"bdauto's turn, not before {until.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+        failed = next((condition for condition in self.verdict.conditions if not condition.passed), None)
+        if failed and failed.name == "ready" and open_blockers(bead):
+            return f"the turn of {', '.join(open_blockers(bead))}"
+        return f"your turn: {failed.fix}" if failed and failed.fix else ""
 
 
 def explanation(
@@ -108,13 +141,19 @@ def explanation(
     running = None
     if bead.status == "in_progress":
         running = with_event(runner, weigh(bead, job_evidence(runner, [bead], services)[0], reap, now))
+    place = queue.index(bead.id) + 1 if found.eligible and bead.id in queue else None
+    blocked = bead.status == "open" and bead.record.all_runs and open_blockers(bead)
+    asked = next(asking([bead], bd.labelled(LABEL).result().beads), None) if blocked else None
     return Explanation(
         now,
         found,
         with_switches(services, store, now, bd.lane),
-        queue.index(bead.id) + 1 if found.eligible and bead.id in queue else None,
+        place,
         len(queue),
         running,
+        dispatch.max_attempts,
+        queue[place - 2] if place and place > 1 else "",
+        asked[1] if asked else None,
     )
 
 
@@ -137,14 +176,15 @@ def read_bead(bd: Bd, bead_id: str) -> Bead:
     return found.beads[0]
 
 
-def story(bead: Bead) -> list[tuple[str, str]]:
+def story(explained: Explanation) -> list[tuple[str, str]]:
     """Return what bdauto's metadata tells of the bead, as pairs of a word and a value."""
+    bead, most = explained.bead, explained.max_attempts
     moments = (("claimed at", bead.record.claimed_at), ("not before", bead.record.retry_at))
     ended, seconds, cost_usd, _ = _sums(bead)
     took = f" in {format_duration(timedelta(seconds=seconds))}" if seconds is not None else ""
     cost = f", {format_cost(cost_usd)}" if cost_usd is not None else ""
     told = [
-        ("attempts", str(bead.record.attempts) if bead.record.attempts else ""),
+        ("attempts", f"{bead.record.attempts} of {most}" if bead.record.attempts else ""),
         ("failures in a row", str(bead.record.failures) if bead.record.failures else ""),
         ("job", bead.record.job),
         ("host", bead.record.host),
@@ -182,6 +222,7 @@ def as_json(explained: Explanation) -> dict[str, Any]:
         "title": bead.title,
         "status": bead.status,
         "verdict": explained.headline,
+        "turn": explained.turn or None,
         "eligible": explained.verdict.eligible,
         "reason": explained.verdict.reason or None,
         "place": explained.place,
@@ -196,6 +237,7 @@ def as_json(explained: Explanation) -> dict[str, Any]:
             for condition in explained.conditions
         ],
         "attempts": bead.record.attempts,
+        "max_attempts": explained.max_attempts,
         "failures": bead.record.failures,
         "job": bead.record.job or None,
         "host": bead.record.host or None,

@@ -48,8 +48,8 @@ class Running:
     """A bead in progress: what the reaper would decide, and the agent service's word on its job ("": not asked).
 
     `running` is the time since the claim, None for a bead that bdauto has not claimed. `left` is the time until age
-    settles the bead, None while its job is known to run. `event` is the last one of a job that runs on this machine.
-    `waits` is why a job has not begun.
+    settles the bead, or while its job runs until that is ended at the latest, None if that is not known. `event` is the
+    last one of a job that runs on this machine. `waits` is why a job has not begun.
     """
 
     decision: ReapDecision
@@ -59,6 +59,8 @@ class Running:
     left: timedelta | None
     event: "LastEvent | None" = None
     waits: str = ""
+    attempt: str = ""
+    """Which attempt of how many it is, from the second on."""
 
     @property
     def bead(self) -> Bead:
@@ -81,8 +83,10 @@ class Running:
         if self.state != "kept":
             return f"{self.state}: {self.decision.evidence}"
         if self.job_state == ELSEWHERE:
-            return f"elsewhere: {who_knows(self.bead)}"
-        return ": ".join(filter(None, (self.job_state or "kept", self.waits)))
+            words = f"elsewhere: {who_knows(self.bead)}"
+        else:
+            words = ": ".join(filter(None, (self.job_state or "kept", self.waits)))
+        return f"{words}, {self.attempt}" if self.attempt else words
 
     def event_age(self, now: datetime) -> timedelta | None:
         """How long ago the last event was, None if there is none."""
@@ -343,11 +347,15 @@ def weigh(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: dateti
     decision = decide_reap(bead, evidence, settings, now)
     state, claimed = evidence.states.get(bead.id, ""), bead.record.claimed_at
     running = now - claimed if bead.record.attempt and claimed else None
-    left = settings.threshold - age
+    left: timedelta | None = settings.threshold - age
     if state == ELSEWHERE and bead.ends_by:
-        left = max(left, bead.ends_by - now)
+        left = max(settings.threshold - age, bead.ends_by - now)
+    if state in ALIVE:
+        left = bead.ends_by - now if bead.ends_by else None
     waits = evidence.waits.get(bead.id, "")
-    return Running(decision, state, age, running, None if state in ALIVE else left, waits=waits)
+    number = bead.record.attempts
+    attempt = f"attempt {number} of {settings.max_attempts}" if number > 1 else ""
+    return Running(decision, state, age, running, left, waits=waits, attempt=attempt)
 
 
 def with_event(runner: "Runner | None", running: Running) -> Running:

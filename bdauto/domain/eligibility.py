@@ -103,9 +103,7 @@ def verdict(
         Condition(
             "backoff",
             retry_at is None or retry_at <= now,
-            f"backing off until {retry_at.astimezone(UTC):%H:%M:%S}Z: {_failure(bead)}"
-            if retry_at and retry_at > now
-            else "not backing off",
+            _backing_off(bead, retry_at, settings.max_attempts) if retry_at and retry_at > now else "not backing off",
             f"bd update {bead.id} --unset-metadata bdauto.retry_at",
         ),
     ]
@@ -114,12 +112,6 @@ def verdict(
         conditions.append(condition)
     conditions.append(_ready(bead, ready, {condition.name for condition in conditions if not condition.passed}))
     return Verdict(bead, tuple(conditions))
-
-
-def _failure(bead: Bead) -> str:
-    """Return what the bead backs off from: the answer to its dispatch, or how its last job ended."""
-    last = next((run for run in reversed(bead.record.runs) if run.ended_at), None)
-    return bead.record.error or (f"its last job {describe_end(last)}" if last else "failed")
 
 
 _ALL_FAIL = {
@@ -144,6 +136,17 @@ def why_nothing_goes(queue: Collection[Verdict]) -> str:
 def _reopening(bead: Bead) -> str:
     """Return the command that opens a bead for dispatch. One that is closed or at work needs none."""
     return "" if bead.status in ("closed", "in_progress") else f"bd update {bead.id} -s open"
+
+
+def _backing_off(bead: Bead, until: datetime, most: int) -> str:
+    """Say until when a bead backs off, and after what: which attempt of how many, and why that failed."""
+    record, words = bead.record, f"failed: {bead.record.error}"
+    if not record.error:
+        last = record.runs[-1] if record.runs else None
+        recent = last and last.ended_at and until - last.ended_at <= BELIEVED_BACKOFF
+        words = describe_end(last) if last and recent else "failed"
+    attempt = f"attempt {record.attempts} of {most}" if record.attempts else "an uncharged attempt"
+    return f"backing off until {until.astimezone(UTC):%H:%M:%S}Z: {attempt} {words}"
 
 
 def _status(bead: Bead, now: datetime) -> str:

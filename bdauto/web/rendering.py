@@ -136,7 +136,7 @@ def bead_page(view: BeadView, job: str, log: str) -> str:
     bead = explained.bead
     notes = [line for line in bead.notes.splitlines() if line.strip()][-NOTES:]
     values: dict[str, Any] = {
-        "told": story(bead),
+        "told": story(explained),
         "notes": notes,
         "texts": [(name, _long(text)) for name, text in _texts(bead) if text.strip()],
         "timeline": timeline(bead),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as replaced
 
 from bdauto.domain.eligibility import backoff, dispatch_order, global_conditions, outranks, verdict, why_nothing_goes
 from bdauto.domain.reaping import (
@@ -23,10 +24,15 @@ from bdauto.domain.reaping import (
     decide_reap,
     too_many,
 )
+from bdauto.domain.record import Record, Result, Run, metadata_of
 from bdauto.domain.settings import Acceptance, DispatchSettings, OnStall, ReapSettings
 from bdauto.domain.values import format_age
 from tests.support.fakes import NOW, bead
 
+CRASHED = Run(
+    attempt="w2", result=Result.failed, ended_at=NOW - timedelta(minutes=1), seconds=4, words="boom", exit_code=3
+)
+WAITS: dict[str, Any] = {"retry_at": NOW + timedelta(minutes=1), "attempts": 2}
 VERDICTS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("fit", {}, {}, ""),
     ("in progress", {"status": "in_progress"}, {}, "status is in_progress"),
@@ -47,7 +53,19 @@ VERDICTS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         "backing off",
         {"metadata": {"bdauto.retry_at": "2026-04-18T22:36:00Z", "bdauto.error": "HTTP 502"}},
         {},
-        "backing off until 22:36:00Z: HTTP 502",
+        "backing off until 22:36:00Z: an uncharged attempt failed: HTTP 502",
+    ),
+    (
+        "backing off after a crash",
+        {"metadata": metadata_of(Record(**WAITS).with_runs((CRASHED,)))},
+        {"max_attempts": 4},
+        "backing off until 22:36:46Z: attempt 2 of 4 failed after 4s: exit status 3: boom",
+    ),
+    (
+        "backing off after a claim that is not known to have run",
+        {"metadata": metadata_of(Record(**WAITS).with_runs((replaced(CRASHED, ended_at=NOW - timedelta(days=1)),)))},
+        {},
+        "backing off until 22:36:46Z: attempt 2 of 3 failed",
     ),
     (
         "backing off after a job",
@@ -58,7 +76,7 @@ VERDICTS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
             }
         },
         {},
-        "backing off until 22:36:00Z: its last job could not be run: no image",
+        "backing off until 22:36:00Z: an uncharged attempt could not be run: no image",
     ),
     ("backed off", {"metadata": {"bdauto.retry_at": "2026-04-18T22:35:46Z"}}, {}, ""),
     ("trusted", {"created_by": "ann"}, {"trusted_creators": ("ann", "bob")}, ""),

@@ -31,14 +31,19 @@ UP = two_services(agent=service_part(Capacity(3, True, 1, 0, 4)))
 
 
 def explained(
-    place: int | None = None, ready: bool = True, rule: Any = None, state: str = "running", **fields: Any
+    place: int | None = None,
+    ready: bool = True,
+    rule: Any = None,
+    state: str = "running",
+    shown: Any = (),
+    **fields: Any,
 ) -> Explanation:
     found = bead("bd-a1", **fields)
     running = (
         weigh(found, JobEvidence({found.id: state}), ReapSettings(), NOW) if found.status == "in_progress" else None
     )
     judged = verdict(found, ready, "agent", rule or DispatchSettings(), NOW)
-    return Explanation(NOW, judged, UP, place, 7, running)
+    return Explanation(NOW, judged, UP, place, 7, running, 3, **dict(shown))
 
 
 def test_a_waiting_bead_at_80_columns() -> None:
@@ -69,6 +74,7 @@ def test_a_waiting_bead_at_80_columns() -> None:
         bd-a1  Export all reports of the last year as CSV, and let people choose the
         columns first
         waiting: no acceptance criteria
+        your turn: bd update bd-a1 --acceptance '…'
 
         Conditions
         ok  status         status is open
@@ -78,8 +84,8 @@ def test_a_waiting_bead_at_80_columns() -> None:
         ok  type           type task
         ok  kind           an ordinary bead
         ok  deferred       not deferred
-        no  backoff        backing off until 22:40:00Z: HTTP 502: Agent service is
-                           unreachable.
+        no  backoff        backing off until 22:40:00Z: attempt 2 of 3 failed: HTTP 502:
+                           Agent service is unreachable.
                            → bd update bd-a1 --unset-metadata bdauto.retry_at
         no  trust          created by mallory o'hara, who is not trusted
                            → bdauto dispatch --trusted-creator 'mallory o'"'"'hara'
@@ -95,7 +101,7 @@ def test_a_waiting_bead_at_80_columns() -> None:
                            → bdauto status --watch
 
         So far
-        attempts           2
+        attempts           2 of 3
         failures in a row  2
         not before         2026-04-18T22:40:00Z
         last error         HTTP 502: Agent service is unreachable.
@@ -112,7 +118,7 @@ def test_the_next_bead_at_80_columns() -> None:
         """\
         bd-a1  Login fails
         next
-        place 1 of 7 eligible
+        bdauto's turn: place 1 of 7 eligible
 
         Conditions
         ok  status      status is open
@@ -140,9 +146,10 @@ def test_a_bead_in_progress_at_80_columns() -> None:
         """\
         bd-a1  title of bd-a1
         in progress: kept: job 9c1d2e3f4a5b is running; 4m since the last update
+        the agent's turn
 
         So far
-        attempts  1
+        attempts  1 of 3
         job       9c1d2e3f4a5b
         job is    running
         """
@@ -172,6 +179,50 @@ def test_a_bead_in_progress_at_80_columns() -> None:
 )
 def test_headline(fields: dict[str, Any], headline: str) -> None:
     assert explained(**fields).headline == headline
+
+
+ASKED = bead("bd-q1", title="Which colour?", labels=["human"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "turn"),
+    [
+        ({"place": 1}, "bdauto's turn: place 1 of 7 eligible"),
+        ({"place": 3, "shown": {"ahead": "bd-b2"}}, "bdauto's turn: place 3 of 7 eligible, after bd-b2"),
+        ({"metadata": {"bdauto.retry_at": "2026-04-18T22:40:00Z"}}, "bdauto's turn, not before 2026-04-18 22:40:00Z"),
+        ({"acceptance_criteria": ""}, "your turn: bd update bd-a1 --acceptance '…'"),
+        ({"assignee": "bob"}, "your turn: bd update bd-a1 -a agent"),
+        ({"status": "blocked"}, "your turn: bd update bd-a1 -s open"),
+        ({"status": "closed"}, ""),
+        ({"status": "in_progress"}, "the agent's turn"),
+        (
+            {"status": "in_progress", "state": "failed", "metadata": {"bdauto.attempt": "a", "bdauto.job": "j1"}},
+            "bdauto's turn: the next sweep settles it",
+        ),
+        (
+            {"ready": False, "dependencies": [Dependency(depends_on_id="bd-b2", type="blocks", status="open")]},
+            "the turn of bd-b2",
+        ),
+        ({"ready": False, "shown": {"question": ASKED}}, 'your turn: bd close bd-q1 --reason "the answer"'),
+    ],
+)
+def test_whose_turn_it_is(fields: dict[str, Any], turn: str) -> None:
+    found = explained(**fields)
+    assert found.turn == turn
+    assert as_json(found)["turn"] == (turn or None)
+    assert turn in drawn(tables.explain_view(found), 200)
+
+
+@pytest.mark.parametrize(
+    ("until", "turn"), [(None, "your turn: bdauto resume"), (NOW, "bdauto's turn: place 1 of 7 eligible")]
+)
+def test_a_pause_without_an_end_is_yours(until: Any, turn: str) -> None:
+    services = replace(two_services(), paused=Pause("lunch", "ann", until=until))
+    assert replace(explained(place=1), services=services).turn == turn
+
+
+def test_an_agent_that_asks_says_what() -> None:
+    assert explained(ready=False, shown={"question": ASKED}).headline == "its agent asks bd-q1: Which colour?"
 
 
 @pytest.mark.parametrize(
@@ -230,7 +281,7 @@ def test_hostile_text_is_made_harmless(text: str) -> None:
 def test_story_and_json() -> None:
     metadata = {"bdauto.attempts": 1, "bdauto.claimed_at": "2026-04-18T22:00:00Z", "bdauto.job": "j1"}
     found = explained(status="in_progress", metadata=metadata, notes="one\ntwo")
-    assert story(found.bead) == [("attempts", "1"), ("job", "j1"), ("claimed at", "2026-04-18T22:00:00Z")]
+    assert story(found) == [("attempts", "1 of 3"), ("job", "j1"), ("claimed at", "2026-04-18T22:00:00Z")]
     shown = as_json(found)
     assert (shown["job"], shown["job_state"], shown["attempts"]) == ("j1", "running", 1)
     assert shown["notes"] == ["one", "two"]
@@ -268,6 +319,6 @@ def test_a_closed_bead_says_what_came_of_it_and_no_conditions() -> None:
 
 def test_a_re_armed_bead_is_not_quarantined_any_more() -> None:
     metadata = {"bdauto.quarantined": "HTTP 400: no", "bdauto.attempts": 3, "bdauto.job": "j-1"}
-    assert ("quarantined", "HTTP 400: no") in story(bead("x-1", status="blocked", metadata=metadata))
-    assert ("attempts", "3") in story(bead("x-1", status="blocked", metadata=metadata))
-    assert story(bead("x-1", metadata=metadata)) == [("job", "j-1")]
+    assert ("quarantined", "HTTP 400: no") in story(explained(status="blocked", metadata=metadata))
+    assert ("attempts", "3 of 3") in story(explained(status="blocked", metadata=metadata))
+    assert story(explained(metadata=metadata)) == [("job", "j-1")]

@@ -109,11 +109,12 @@ def test_everything_at_80_columns() -> None:
         bd-c3  2  1h   waiting: no acceptance criteria   Umlaute: äöü, 日本語のとても長…
         bd-d4  2  1h   waiting: blocked by bd-a1         Second
         bd-e5  2  1h   waiting: backing off until        Later
-                       22:40:00Z: HTTP 502: x
+                       22:40:00Z: an uncharged attempt
+                       failed: HTTP 502: x
 
         In progress: 2
         bead   runs  left  verdict                           title
-        bd-f6  35m   -     stalled: no progress for 95m      Died
+        bd-f6  35m   0s    stalled: no progress for 95m      Died
                            (threshold 30m)
         bd-g7  35m   -     running                           Works
 
@@ -329,7 +330,7 @@ def test_json_has_what_the_table_has() -> None:
         ("bd-b2", 2, None),
         ("bd-c3", None, "no acceptance criteria"),
         ("bd-d4", None, "blocked by bd-a1"),
-        ("bd-e5", None, "backing off until 22:40:00Z: HTTP 502: x"),
+        ("bd-e5", None, "backing off until 22:40:00Z: an uncharged attempt failed: HTTP 502: x"),
     ]
     assert [
         (one["state"], one["job_state"], one["running_seconds"], one["left_seconds"]) for one in shown["in_progress"]
