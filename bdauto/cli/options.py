@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from bdauto.agents import kinds
-from bdauto.cli import completion
+from bdauto.cli import completers
 from bdauto.cli.config_file import path_in_force
 from bdauto.cli.fields import Field, as_text, fields_of
 from bdauto.cli.validation import CHECKS
@@ -122,7 +122,7 @@ _LANE = Annotated[
         help="Only this lane of the configuration file. Repeatable. (default: all)",
         metavar="NAME",
         rich_help_panel=TRACKER,
-        autocompletion=completion.lanes,
+        autocompletion=completers.lanes,
     ),
 ]
 
@@ -216,7 +216,7 @@ def _parameter(field: Field) -> inspect.Parameter:
     flags = [field.flag, *([option.short] if option.short else [])]
     valued: Any = {} if field.kind is bool else {"metavar": field.metavar}
     if field.metavar == "ID":
-        valued["autocompletion"] = completion.known
+        valued["autocompletion"] = completers.known
     info = typer.Option(*flags, help=option.help, rich_help_panel=option.panel, envvar=field.variable, **valued)
     kind, default = field.kind, field.default
     if field.repeatable:

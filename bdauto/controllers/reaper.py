@@ -9,7 +9,7 @@ import msgspec
 
 from bdauto.bd.change import Writer
 from bdauto.bd.client import Bd
-from bdauto.bd.edits import written_by
+from bdauto.bd.edit_log import written_by
 from bdauto.common import log
 from bdauto.common.clock import Runtime
 from bdauto.common.errors import BdautoError, BdError, PartlyDone, ServiceError

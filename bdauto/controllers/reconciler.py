@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from bdauto.bd.client import Bd
-from bdauto.bd.edits import recorded_edits
+from bdauto.bd.edit_log import recorded_edits
 from bdauto.common.clock import Runtime
 from bdauto.domain.bead import Bead
 from bdauto.domain.outcome import BeadOutcome, BeadReport

@@ -11,7 +11,7 @@ import msgspec
 
 from bdauto.bd.change import NOW, Change, Moment, as_read, rewrite
 from bdauto.bd.client import Bd
-from bdauto.bd.edits import recorded_edits
+from bdauto.bd.edit_log import recorded_edits
 from bdauto.common.clock import Runtime
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead

@@ -12,7 +12,7 @@ import msgspec
 
 from bdauto.bd.change import Change, LookBack, Writer, apply_each, as_read, mark_of, rewrite
 from bdauto.bd.client import Bd
-from bdauto.bd.edits import recorded_edits
+from bdauto.bd.edit_log import recorded_edits
 from bdauto.common.clock import Runtime
 from bdauto.common.errors import BdError
 from bdauto.domain.bead import Bead

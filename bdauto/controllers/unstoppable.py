@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from bdauto.bd.change import Change, mark_of
 from bdauto.bd.client import Bd
-from bdauto.bd.edits import recorded_edits
+from bdauto.bd.edit_log import recorded_edits
 from bdauto.common.clock import Runtime
 from bdauto.common.sanitize import clean
 from bdauto.controllers.sweep_writes import SweepWrites

@@ -23,10 +23,10 @@ from bdauto.domain.figures import (
     by_type,
     figures,
 )
+from bdauto.domain.history import History, dispatched_for, histories_of
 from bdauto.domain.lanes import Lanes
 from bdauto.domain.limits import SLACK
 from bdauto.domain.record import Result, Run
-from bdauto.domain.runs import History, dispatched_for, histories_of
 from bdauto.domain.settings import By, DispatchSettings
 from bdauto.domain.times import format_time
 

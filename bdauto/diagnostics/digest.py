@@ -10,8 +10,8 @@ from bdauto.diagnostics.wording import what_became
 from bdauto.domain.bead import Bead
 from bdauto.domain.failures import why
 from bdauto.domain.figures import figures_since
+from bdauto.domain.history import dispatched_for, histories_of
 from bdauto.domain.limits import DAY, LOOK_BACK
-from bdauto.domain.runs import dispatched_for, histories_of
 
 
 def digest(bd: Bd, needs: Sequence[Need], now: datetime) -> tuple[str, str]:

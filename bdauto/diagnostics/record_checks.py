@@ -10,7 +10,7 @@ from bdauto.common.errors import BdError
 from bdauto.common.sanitize import clean
 from bdauto.domain.constants import NAMED
 from bdauto.domain.findings import Check, ok, unchecked, warn
-from bdauto.domain.runs import shared_jobs
+from bdauto.domain.history import shared_jobs
 
 COMMIT = """bd sql "CALL DOLT_COMMIT('-A', '-m', 'left uncommitted')\""""
 WEEK = timedelta(days=7)

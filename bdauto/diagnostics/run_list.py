@@ -14,10 +14,10 @@ from bdauto.common.sanitize import clean
 from bdauto.domain.agent_end import Why
 from bdauto.domain.defaults import DEFAULT_LANE
 from bdauto.domain.failures import kind_of_failure
+from bdauto.domain.history import History, all_runs, dispatched_for, history_of
 from bdauto.domain.limits import SLACK
 from bdauto.domain.record import Result, Run
 from bdauto.domain.results import detail
-from bdauto.domain.runs import History, all_runs, dispatched_for, history_of
 from bdauto.domain.times import format_time
 
 if TYPE_CHECKING:

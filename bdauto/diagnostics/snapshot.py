@@ -19,13 +19,13 @@ from bdauto.common.errors import ServiceError
 from bdauto.domain.bead import ID_PATTERN, Bead, BeadList, Dependency
 from bdauto.domain.eligibility import Condition, Verdict, ranked, verdict
 from bdauto.domain.figures import Figures, figures_since
+from bdauto.domain.history import shared_jobs
 from bdauto.domain.lanes import Lanes
 from bdauto.domain.limits import DAY, LOOK_BACK, counts_beads, outside_hours, reached
 from bdauto.domain.notes import CLAIM_NOTE, FINISH_NOTE, JOB_NOTE
 from bdauto.domain.questions import LABEL, blockers, how_to_answer, in_words, questions
 from bdauto.domain.reaping import ALIVE, ELSEWHERE, Action, JobEvidence, ReapDecision, decide_reap, who_knows
 from bdauto.domain.reconcile import RunningJob
-from bdauto.domain.runs import shared_jobs
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.domain.times import format_time, midnight
 from bdauto.domain.values import format_age

@@ -9,9 +9,9 @@ from bdauto.common.sanitize import clean
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.figures import Window
+from bdauto.domain.history import History
 from bdauto.domain.record import Result, Run
 from bdauto.domain.results import detail
-from bdauto.domain.runs import History
 
 REASONS = 8
 """How many reasons a report shows, the most frequent ones first."""

@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from bdauto.domain.bead import Bead
+from bdauto.domain.history import History, dispatched_for, histories_of
 from bdauto.domain.record import Result, Run
-from bdauto.domain.runs import History, dispatched_for, histories_of
 
 
 class Window(msgspec.Struct, frozen=True):

@@ -69,7 +69,7 @@ def reached(
     itself, since an agent may have removed its bead or its record. Of several `lanes`, the own one's runs count, and
     those of all for what limits them together.
     """
-    from bdauto.domain.runs import all_runs, dispatched_for  # only who sets a limit waits for it
+    from bdauto.domain.history import all_runs, dispatched_for  # only who sets a limit waits for it
 
     beads, lanes = list(beads), lanes or Lanes()
     queue = (bead for bead in beads if dispatched_for(bead, assignee))

@@ -23,7 +23,7 @@ from bdauto.diagnostics.run_list import ListedRun, gather_runs, newest
 from bdauto.diagnostics.snapshot import Snapshot, gather
 from bdauto.domain.bead import ID_PATTERN
 from bdauto.domain.settings import By, DispatchSettings, ReapSettings
-from bdauto.web.logs import Stream, Streams, whole
+from bdauto.web.log_pages import Stream, Streams, whole
 from bdauto.web.rendering import REFRESH_SOON, BeadView, Week, bead_page, error_page, front_page, runs_page
 from bdauto.web.run_query import RunQuery
 

@@ -18,8 +18,8 @@ import pytest
 
 from bdauto.agents.answers import AtCapacity, NotStarted, Started
 from bdauto.agents.local import supervisor
+from bdauto.agents.local.job_output import LocalOutput, job_end
 from bdauto.agents.local.jobs import EndRecord, Jobs, is_locked, read_end
-from bdauto.agents.local.output import LocalOutput, job_end
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
 from tests.support.cli import running

@@ -17,7 +17,7 @@ import pytest
 from bdauto.domain.limits import SLACK
 from bdauto.domain.times import format_time
 from bdauto.sandbox import Sandbox
-from bdauto.web.logs import STREAMS
+from bdauto.web.log_pages import STREAMS
 from bdauto.web.site import REPORT
 from scripts.history import weeks_until
 from tests.support.cli import dispatch, run, tell

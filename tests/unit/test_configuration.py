@@ -17,7 +17,7 @@ from bdauto.agents.kinds import AgentSettings
 from bdauto.bd import process
 from bdauto.cli import app, config_file, config_keys
 from bdauto.cli.commands.config import template
-from bdauto.cli.lanes import KINDS, PerLane
+from bdauto.cli.lane_settings import KINDS, PerLane
 from bdauto.cli.options import Offer, Part, with_options
 from bdauto.common.errors import UsageError
 from bdauto.domain.settings import Secret, StatusSettings, TelemetrySettings

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from bdauto.bd.client import Bd
-from bdauto.bd.edits import LOG, recorded_edits
+from bdauto.bd.edit_log import LOG, recorded_edits
 from bdauto.common.errors import BdError, BdFailed, BdTimeout
 from bdauto.domain.edits import Edit, author, read_events
 

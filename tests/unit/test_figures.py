@@ -19,9 +19,9 @@ from bdauto.domain.figures import (
     figures,
     spread,
 )
+from bdauto.domain.history import history_of
 from bdauto.domain.record import Record, Result, Run, metadata_of
 from bdauto.domain.results import ended_run
-from bdauto.domain.runs import history_of
 from tests.support.fakes import NOW, bead
 
 WEEK = Window(NOW - timedelta(days=7), NOW)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bdauto.agents.local import files, supervisor
+from bdauto.agents.local.job_output import LocalOutput, job_end, segments
 from bdauto.agents.local.jobs import Jobs
-from bdauto.agents.local.output import LocalOutput, job_end, segments
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.supervisor import HEAD, SEGMENT, TAIL, Output

@@ -12,8 +12,8 @@ import pytest
 
 from bdauto.agents.answers import AtCapacity, NotStarted, Started
 from bdauto.agents.local import jobs as jobs_module
+from bdauto.agents.local.job_output import job_end
 from bdauto.agents.local.jobs import Jobs, only_one
-from bdauto.agents.local.output import job_end
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.agents.runner import job_evidence

@@ -15,12 +15,12 @@ import pytest
 
 from bdauto.agents.answers import NotStarted, Started
 from bdauto.agents.capacity import Capacity
+from bdauto.agents.local import job_output as output_module
 from bdauto.agents.local import jobs as jobs_module
-from bdauto.agents.local import output as output_module
 from bdauto.agents.local import supervisor
+from bdauto.agents.local.job_output import LocalOutput, job_end
 from bdauto.agents.local.jobs import JobRecord, Jobs, only_one, private_folder
 from bdauto.agents.local.local_jobs import running_job
-from bdauto.agents.local.output import LocalOutput, job_end
 from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings, parse_command
 from bdauto.agents.local.supervisor import HEAD, TAIL, Output

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bdauto.domain.bead import Bead
-from bdauto.domain.runs import history_of
+from bdauto.domain.history import history_of
 from scripts.history import weeks_until
 from tests.support.fakes import NOW
 

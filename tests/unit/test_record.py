@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from bdauto.bd.change import NOW as WRITTEN_AT
 from bdauto.bd.change import rewrite
+from bdauto.domain.history import history_of
 from bdauto.domain.record import KEPT_RUNS, Record, Result, Run, difference, metadata_of, read_record
 from bdauto.domain.results import ended_run
-from bdauto.domain.runs import history_of
 from tests.support.fakes import NOW, bead
 
 HOUR = timedelta(hours=1)

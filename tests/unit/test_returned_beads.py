@@ -8,8 +8,8 @@ import pytest
 from bdauto.agents.prompt import TEMPLATE, render
 from bdauto.controllers.returned_beads import ReturnedBeads
 from bdauto.domain.earlier_attempts import describe_earlier
+from bdauto.domain.history import history_of
 from bdauto.domain.record import Record, Result, Run, metadata_of, read_record
-from bdauto.domain.runs import history_of
 from bdauto.domain.times import format_time
 from tests.support.fakes import NOW, Clock, Tracker, bead, row
 

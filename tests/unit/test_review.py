@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from bdauto.agents.local.job_output import job_end
 from bdauto.agents.local.jobs import Jobs
-from bdauto.agents.local.output import job_end
 from bdauto.agents.local.review import ALL, TEXT_BYTES, Review, criteria_of, read_answer, read_review
 from bdauto.agents.local.review_program import DIFF_BYTES, ReviewTask, judge, prompt, shown
 from bdauto.agents.prompt import plain

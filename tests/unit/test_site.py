@@ -13,7 +13,7 @@ import pytest
 from bdauto.common.errors import BdFailed
 from bdauto.domain.settings import DispatchSettings, ReapSettings
 from bdauto.loop.listener import ANSWER_TIMEOUT
-from bdauto.web.logs import STREAMS, Streams
+from bdauto.web.log_pages import STREAMS, Streams
 from bdauto.web.routes import answer
 from bdauto.web.site import Html, LaneReader, Site
 from tests.support.fakes import NOW, Board, Clock, row

@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bdauto.agents.local.output import said_end
+from bdauto.agents.local.job_output import said_end
 from bdauto.domain.record import Result
 from bdauto.domain.results import told_end
 

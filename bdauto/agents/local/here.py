@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bdauto.agents.local import supervisor
+from bdauto.agents.local.job_output import job_end
 from bdauto.agents.local.jobs import EndRecord, JobRecord, Jobs, read_end
 from bdauto.agents.local.local_jobs import running_job
-from bdauto.agents.local.output import job_end
 from bdauto.agents.local.start_job import start_job
 from bdauto.domain.reconcile import silent
 from bdauto.domain.record import Run

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from bdauto.agents.local.jobs import DELETED, PASSED, RECORDED, RUNNING, JobRecord, Jobs, read_end
-from bdauto.agents.local.output import (
+from bdauto.agents.local.job_output import (
     LocalOutput,
     heard_at,
     job_end,
@@ -18,6 +17,7 @@ from bdauto.agents.local.output import (
     running_step,
     started_run,
 )
+from bdauto.agents.local.jobs import DELETED, PASSED, RECORDED, RUNNING, JobRecord, Jobs, read_end
 from bdauto.agents.local.review import read_review
 from bdauto.agents.runner import JobOutput, LastEvent, Runner
 from bdauto.agents.runner_status import RunnerStatus

@@ -11,8 +11,8 @@ import msgspec
 
 from bdauto.agents.cli_adapters.table import ADAPTERS
 from bdauto.agents.local.files import is_folder
+from bdauto.agents.local.job_output import job_end
 from bdauto.agents.local.jobs import EndRecord, JobRecord, Jobs, read_end
-from bdauto.agents.local.output import job_end
 from bdauto.agents.local.settings import LocalAgentSettings, adapter_command
 from bdauto.agents.local.supervisor import AGENT
 from bdauto.domain.bead import Bead

@@ -9,10 +9,10 @@ from bdauto.agents.kinds import AgentSettings
 from bdauto.bd.change import Change, rewrite
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
-from bdauto.cli import completion
+from bdauto.cli import completers
 from bdauto.cli.commands.pause_resume import BY_LOGIN, by_login
 from bdauto.cli.context import LazyRunner, opened, start_log
-from bdauto.cli.lanes import PerLane
+from bdauto.cli.lane_settings import PerLane
 from bdauto.cli.options import JOBS, Part, argument, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @with_options
 def cancel(
     *,
-    bead: Annotated[str, argument("[ID]", "The bead.", autocompletion=completion.running, show_default=False)] = "",
+    bead: Annotated[str, argument("[ID]", "The bead.", autocompletion=completers.running, show_default=False)] = "",
     which: CancelSettings,
     lanes: Annotated[PerLane, Part(AgentSettings, JOBS), Part(BdSettings, default=BY_LOGIN)],
     output: OutputSettings,

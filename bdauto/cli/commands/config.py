@@ -13,7 +13,7 @@ import typer
 from bdauto.agents.kinds import AgentSettings
 from bdauto.cli import config_file, config_keys, config_lanes
 from bdauto.cli.fields import Field, as_text
-from bdauto.cli.lanes import KINDS, LaneSettings, PerLane
+from bdauto.cli.lane_settings import KINDS, LaneSettings, PerLane
 from bdauto.cli.options import Offer, Part, argument, config_option, source, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import align, envelope

@@ -8,7 +8,7 @@ import msgspec
 
 from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.context import LazyRunner, finish, opened, telling, wait_for_jobs, writer
-from bdauto.cli.lanes import PerLane, begin
+from bdauto.cli.lane_settings import PerLane, begin
 from bdauto.cli.options import Part, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.common.clock import Runtime

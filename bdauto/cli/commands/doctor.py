@@ -12,7 +12,7 @@ from bdauto.agents.kinds import AgentSettings, Kind
 from bdauto.agents.runner import CheckContext
 from bdauto.bd.client import Bd
 from bdauto.cli.context import LazyRunner, open_runner, start_log
-from bdauto.cli.lanes import LaneSettings, PerLane
+from bdauto.cli.lane_settings import LaneSettings, PerLane
 from bdauto.cli.options import ELIGIBILITY, Offer, Part, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope

@@ -3,9 +3,9 @@
 import sys
 from typing import Annotated
 
-from bdauto.cli import completion
+from bdauto.cli import completers
 from bdauto.cli.context import open_runner, start_log
-from bdauto.cli.lanes import JudgedLanes
+from bdauto.cli.lane_settings import JudgedLanes
 from bdauto.cli.options import argument, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
@@ -16,7 +16,7 @@ from bdauto.diagnostics.explanation import as_json, explanation
 
 @with_options
 def explain(
-    bead: Annotated[str, argument("ID", "The bead.", autocompletion=completion.unfinished)],
+    bead: Annotated[str, argument("ID", "The bead.", autocompletion=completers.unfinished)],
     lanes: JudgedLanes,
     output: OutputSettings,
 ) -> None:

@@ -10,9 +10,9 @@ from bdauto.agents.cli_adapters.table import Reader
 from bdauto.agents.cli_adapters.transcript import Event
 from bdauto.agents.kinds import AgentSettings
 from bdauto.agents.runner import JobOutput
-from bdauto.cli import completion
+from bdauto.cli import completers
 from bdauto.cli.context import LazyRunner, start_log
-from bdauto.cli.lanes import PerLane
+from bdauto.cli.lane_settings import PerLane
 from bdauto.cli.options import JOBS, Offer, Part, argument, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.streams import lost
@@ -29,7 +29,7 @@ INTERVAL = 0.5
 
 @with_options
 def logs(
-    bead: Annotated[str, argument("ID", "The bead.", autocompletion=completion.known)],
+    bead: Annotated[str, argument("ID", "The bead.", autocompletion=completers.known)],
     view: LogsSettings,
     lanes: Annotated[PerLane, Part(AgentSettings, JOBS), Part(BdSettings)],
     output: Annotated[OutputSettings, Offer(without=("json",))],

@@ -13,7 +13,7 @@ from bdauto.bd.change import swap_and_look
 from bdauto.bd.client import Bd
 from bdauto.bd.writer import BdWriter
 from bdauto.cli.context import LazyRunner, opened, start_log
-from bdauto.cli.lanes import LaneSettings, PerLane
+from bdauto.cli.lane_settings import LaneSettings, PerLane
 from bdauto.cli.options import Offer, Part, argument, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import SCHEMA_VERSION

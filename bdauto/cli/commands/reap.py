@@ -6,7 +6,7 @@ from typing import Annotated
 from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.context import finish, opened, runner_with_jobs, telling, writer
-from bdauto.cli.lanes import PerLane, begin
+from bdauto.cli.lane_settings import PerLane, begin
 from bdauto.cli.options import SWEEPING, Part, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.common.clock import Runtime

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from bdauto.cli.context import start_log
-from bdauto.cli.lanes import PerLane
+from bdauto.cli.lane_settings import PerLane
 from bdauto.cli.options import ELIGIBILITY, Part, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from bdauto.agents.kinds import AgentSettings, Kind
 from bdauto.cli.context import LazyRunner, opened, wait_for_jobs, writer
-from bdauto.cli.lanes import LaneSettings, PerLane, begin, tracker_of
+from bdauto.cli.lane_settings import LaneSettings, PerLane, begin, tracker_of
 from bdauto.cli.options import Part, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import show

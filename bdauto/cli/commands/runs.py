@@ -7,7 +7,7 @@ from typing import Annotated
 
 from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.context import open_runner, start_log
-from bdauto.cli.lanes import PerLane
+from bdauto.cli.lane_settings import PerLane
 from bdauto.cli.options import LOOKING, Part, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import SCHEMA_VERSION

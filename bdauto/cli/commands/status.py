@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 
 from bdauto.cli import streams
 from bdauto.cli.context import open_runner, start_log
-from bdauto.cli.lanes import JudgedLanes
+from bdauto.cli.lane_settings import JudgedLanes
 from bdauto.cli.options import with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope

@@ -8,7 +8,7 @@ import msgspec
 from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings
 from bdauto.cli.context import LazyRunner, start_log
-from bdauto.cli.lanes import PerLane
+from bdauto.cli.lane_settings import PerLane
 from bdauto.cli.options import Offer, Part, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
