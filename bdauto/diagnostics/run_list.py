@@ -14,7 +14,7 @@ from bdauto.common.sanitize import clean
 from bdauto.domain.agent_end import Why
 from bdauto.domain.defaults import DEFAULT_LANE
 from bdauto.domain.failures import kind_of_failure
-from bdauto.domain.history import History, all_runs, dispatched_for, history_of
+from bdauto.domain.history import History, all_runs, history_of, runs_of_lanes
 from bdauto.domain.limits import SLACK
 from bdauto.domain.record import Result, Run
 from bdauto.domain.results import detail
@@ -92,7 +92,6 @@ def gather_runs(
     moment = since or _LONG_AGO
     found = (bd.read([bead_id]) if bead_id else bd.changed_since(max(moment - SLACK, _LONG_AGO))).result()
     beads = {bead.id: bead for bead in found.beads}
-    mine = beads.values() if bead_id else [b for b in beads.values() if dispatched_for(b, bd.assignee)]
     here = [(bead, run) for bead, run in (runner.recent_runs(moment) if runner else ()) if bead_id in (None, bead)]
     if bead_id and not beads and not here:
         if found.malformed:
@@ -101,12 +100,12 @@ def gather_runs(
     titles = {bead.id: bead.title for bead in beads.values()}
     unread = sorted({bead for bead, _ in here} - titles.keys()) if not bead_id else []
     titles |= {bead.id: bead.title for bead in (bd.read(unread).result().beads if unread else ())}
-    histories = {bead.id: history_of(bead) for bead in mine}
-    runs = [
-        _listed(bead, titles.get(bead), histories.get(bead), run)
-        for bead, run in all_runs(mine, here)
-        if bead_id or bd.lanes.ran(run, bd.assignee)
-    ]
+    histories = {bead.id: history_of(bead) for bead in beads.values()}
+    if bead_id:
+        mine = all_runs(beads.values(), here)
+    else:
+        mine = [(bead, run) for bead, run, own in runs_of_lanes(beads.values(), here, bd.lanes, bd.assignee) if own]
+    runs = [_listed(bead, titles.get(bead), histories.get(bead), run) for bead, run in mine]
     wanted = (one for one in runs if one.state in states)
     return newest(one for one in wanted if one.run.ended_at is None or one.run.ended_at > moment), found.malformed
 

@@ -7,6 +7,7 @@ import msgspec
 
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
+from bdauto.domain.lanes import Lanes
 from bdauto.domain.record import DUE, Result, Run
 
 _End = tuple[str, float | None]
@@ -98,6 +99,20 @@ def all_runs(beads: Iterable[Bead], here: Iterable[tuple[str, Run]]) -> list[tup
     return [*found, *known.values()]
 
 
+def runs_of_lanes(
+    beads: Iterable[Bead], here: Iterable[tuple[str, Run]], lanes: Lanes, assignee: str
+) -> list[tuple[str, Run, bool]]:
+    """Return bead, run, and whether that is of the own lane, for each run of the lanes of one file.
+
+    A run names its lane, which keeps it when the bead is given to the queue of another lane. The run of a lane that is
+    not in the file is of the queue that its bead was claimed from last.
+    """
+    queues = {rule.assignee for rule in lanes.rules} or {assignee}
+    mine = {bead.id: bead for bead in beads if _queue(bead) in queues}
+    found = all_runs(mine.values(), here)
+    return [(one, run, lanes.ran(run, _queue(mine[one]) if one in mine else assignee)) for one, run in found]
+
+
 def _merged(history: History, run: Run, here: tuple[str, Run] | None) -> Run:
     if here is None:
         return msgspec.structs.replace(run, ended_at=history.ended_at(run), seconds=history.seconds(run))
@@ -128,4 +143,8 @@ def _rank(history: History, run: Run) -> tuple[datetime, str, str]:
 
 def dispatched_for(bead: Bead, assignee: str) -> bool:
     """Whether the bead was claimed from this assignee's queue, even if it is somebody else's by now."""
-    return (bead.record.assignee or bead.assignee) == assignee
+    return _queue(bead) == assignee
+
+
+def _queue(bead: Bead) -> str:
+    return bead.record.assignee or bead.assignee

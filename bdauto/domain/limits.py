@@ -69,19 +69,17 @@ def reached(
     itself, since an agent may have removed its bead or its record. Of several `lanes`, the own one's runs count, and
     those of all for what limits them together.
     """
-    from bdauto.domain.history import all_runs, dispatched_for  # only who sets a limit waits for it
+    from bdauto.domain.history import runs_of_lanes  # only who sets a limit waits for it
 
-    beads, lanes = list(beads), lanes or Lanes()
-    queue = (bead for bead in beads if dispatched_for(bead, assignee))
-    runs = [run for _, run in all_runs(queue, here) if lanes.ran(run, assignee)]
+    lanes = lanes or Lanes()
+    all_runs = runs_of_lanes(beads, here, lanes, assignee)
+    runs = [run for _, run, own in all_runs if own]
     found = [
         _by_number(runs, settings.max_per_day, now),
         _by_cost(runs, settings.max_cost_per_day, settings, now),
     ]
-    if lanes.rules and (settings.per_day_of_all, settings.cost_per_day_of_all) != (None, None):
-        queues = {rule.assignee for rule in lanes.rules}
-        everyone = (bead for bead in beads if any(dispatched_for(bead, one) for one in queues))
-        runs = [run for _, run in all_runs(everyone, here)]
+    if lanes.rules:
+        runs = [run for _, run, _ in all_runs]
         found.append(_for_all(_by_number(runs, settings.per_day_of_all, now)))
         found.append(_for_all(_by_cost(runs, settings.cost_per_day_of_all, settings, now)))
     limits = [limit for limit in found if limit]

@@ -127,6 +127,21 @@ def test_a_limit_counts_the_runs_of_its_own_lane() -> None:
     assert limit("rest", DispatchSettings(per_day_of_all=5)) == ""
 
 
+def test_a_limit_counts_a_run_whose_bead_was_given_to_another_lane() -> None:
+    hour = timedelta(hours=1)
+    runs = (Run(attempt="w1", claimed_at=NOW - 3 * hour, lane="ann"), Run(attempt="w2", claimed_at=NOW, lane="docs"))
+
+    def limits(assignee: str, **settings: int) -> list[str]:
+        given = bead("x-1", status="closed", metadata=metadata_of(Record(assignee=assignee, runs=runs)))
+        lanes = [(rule.name, rule.assignee, Lanes(rule.name, RULES)) for rule in RULES]
+        return [name for name, of, own in lanes if reached([given], DispatchSettings(**settings), of, NOW, (), own)]
+
+    assert limits("agent", max_per_day=1) == ["docs", "ann"], "the lane that ran it, whose ever it is by now"
+    assert limits("agent", max_per_day=2) == []
+    assert limits("agent", per_day_of_all=2) == ["docs", "hard", "rest", "ann"]
+    assert limits("bob", max_per_day=1) == [], "another file may have lanes of the same names"
+
+
 def test_a_limit_counts_no_runs_of_another_assignee_on_this_machine() -> None:
     here = [("x-1", Run(attempt="w1", claimed_at=NOW - timedelta(hours=1), lane="docs"))]
     settings = DispatchSettings(max_per_day=1)

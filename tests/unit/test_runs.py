@@ -14,7 +14,9 @@ from bdauto.common.errors import NoSuchBead
 from bdauto.diagnostics.run_list import ListedRun, State, gather_runs
 from bdauto.domain.agent_end import Why
 from bdauto.domain.figures import figures_since
+from bdauto.domain.lanes import LaneRule, Lanes
 from bdauto.domain.record import Record, Result, Run, metadata_of
+from bdauto.domain.settings import DispatchSettings
 from tests.support.fakes import NOW, Clock, Tracker, row
 
 HOUR = timedelta(hours=1)
@@ -50,6 +52,14 @@ def listed(*rows: dict[str, Any], here: Sequence[tuple[str, Run]] = (), **asked:
     which: dict[str, Any] = {"bead_id": None, "since": None, **asked}
     found, _ = gather_runs(Tracker(Clock(), *rows), cast("Runner", Machine(*here)), **which)
     return [one.as_json() for one in found]
+
+
+def test_a_run_is_listed_by_the_lane_that_had_it() -> None:
+    record = Record(assignee="ann").with_runs((ended("w1", 3, lane="docs"), ended("w2", 1, lane="bugs")))
+    tracker = Tracker(Clock(), row("x-1", status="closed", assignee="ann", metadata=metadata_of(record)))
+    rules = (LaneRule("docs", "agent", DispatchSettings()), LaneRule("bugs", "ann", DispatchSettings()))
+    tracker.lanes = Lanes("docs", rules)
+    assert [one.run.attempt for one in gather_runs(tracker, None, None, None)[0]] == ["w1"]
 
 
 FAILED = ended(
