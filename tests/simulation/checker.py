@@ -121,11 +121,14 @@ def _learn_place(row: Row, before: Bead, change: Change | None) -> None:
         soon = row.given_back and bead.updated_at - row.given_back <= timedelta(seconds=62)
         if bead.status == "open":
             row.place = None if soon else bead.updated_at
+    elif bead.record.attempt not in ("", before.record.attempt):
+        row.claimed_place = row.place
     elif bead.status == "open" and change.act == "give back the charge of":
         row.place, row.lost_place, row.given_back = row.lost_place, None, bead.updated_at
     elif bead.status == "open" and (before.status == "in_progress" or change.act == "requeue"):
         row.given_back = bead.updated_at
-        row.place = row.place and min(row.place, bead.updated_at)  # a time that lies ahead is somebody's wrong clock
+        since = row.claimed_place if before.record.attempt else row.place
+        row.place = since and min(since, bead.updated_at)  # a time that lies ahead is somebody's wrong clock
         fewer = bead.record.attempts < before.record.attempts
         had_turn = before.record.job or (before.record.attempt and before.record.died == before.record.attempt)
         if (change.act == "requeue" and not fewer) or (change.note and had_turn and not fewer):

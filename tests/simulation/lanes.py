@@ -74,10 +74,12 @@ class World:
     starts: int = 0
     handed_over: int = 0
     calm: bool = False
+    in_turn: bool = False
+    """Whether the loop takes a turn: it takes one after the other."""
     jobs: dict[str, Job] = field(default_factory=dict)
     cycles: list[Cycle] = field(default_factory=list)
-    passed: Counter[str] = field(default_factory=Counter)
-    """How often in a row the loop passed over a lane that could dispatch."""
+    passed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often in a row the loop passed over a lane that could dispatch, for which other one."""
 
     def __post_init__(self) -> None:
         self.rng = rng = random.Random(self.seed)
@@ -143,12 +145,18 @@ class World:
         mine = [job for job in self.jobs.values() if job.begun > self.clock.now() - DAY]
         started = {job.bead for job in mine if job.state == "running"}
         waiting = [one for one in self.rows.values() if one["status"] == "in_progress" and one["id"] not in started]
-        own = [job for job in mine if _heir(rules, job.lane, job.assignee) == rule.name]
+        heirs = [self._heir_of_run(rules, job) for job in mine]
         of_rule = [one for one in waiting if one["assignee"] == rule.assignee] if claims else []
-        everyone = len(mine) + (len(waiting) if claims else 0)
-        if rule.wants.max_per_day is not None and len(own) + len(of_rule) >= rule.wants.max_per_day:
+        everyone = len([*filter(None, heirs)]) + (len(waiting) if claims else 0)
+        if rule.wants.max_per_day is not None and heirs.count(rule.name) + len(of_rule) >= rule.wants.max_per_day:
             return True
         return not alone and self.of_all is not None and everyone >= self.of_all
+
+    def _heir_of_run(self, rules: Sequence[LaneRule], job: Job) -> str:
+        """Return the lane for whose limits a run counts: that which ran it, else that of the bead's last claim."""
+        if any(rule.name == job.lane for rule in rules):
+            return job.lane
+        return _heir(rules, "", str(self.rows[job.bead].get("metadata", {}).get("bdauto.assignee", job.assignee)))
 
     def full(self, rules: Sequence[LaneRule], lane: str) -> bool:
         """Return whether a lane, or the machine, has no free slot."""
@@ -250,7 +258,8 @@ class World:
         number = self.rng.randrange(len(self.versions))
         rules = self.files[self.versions[number]]
         if number == 0:
-            self.turn(rules)
+            if not self.in_turn:
+                self.turn(rules)
         elif serves := [rule for rule in rules if rules and self.rng.random() < 0.8]:
             cycles = {rule.name: self._cycle(rules, rule) for rule in serves}
             lane_turns.dispatch_in_turns(cycles, {rule.name: rule.wants.max_beads for rule in serves}, self.rng)
@@ -267,12 +276,14 @@ class World:
         if turn.due > now or not rules:
             return
         able = [rule.name for rule in rules if self.turns[rule.name].due <= now and self.able(rules, rule)]
+        self.in_turn = True
         report = self._cycle(rules, rules[number])(1)
+        self.in_turn = False
         done = any(bead.outcome is BeadOutcome.dispatched for bead in report.beads)
         turn.due = self.clock.monotonic() + (0.1 if done else 60)
         if done:
             turn.served = self.clock.monotonic()
-            self._pass_over(names, names[number], able)
+            self._pass_over(names[number], able)
         if report.outcome in (Outcome.suspended, Outcome.limited):
             lanes = [SimpleNamespace(bd=SimpleNamespace(lane=n, lanes=Lanes(n, tuple(rules)))) for n in names]
             LaneGroup(cast(Any, lanes), (), cast(Any, workers), self.runtime).held(cast(Any, lanes[number]))
@@ -283,12 +294,12 @@ class World:
         mine = (one for one in self.rows.values() if one["status"] == "open" and self.owner(rules, one) == rule)
         return not (held or self.full(rules, rule.name)) and any(mine)
 
-    def _pass_over(self, names: Collection[str], chosen: str, able: Collection[str]) -> None:
+    def _pass_over(self, chosen: str, able: Collection[str]) -> None:
         """Count who was passed over. A lane that could not dispatch begins anew."""
-        passed = {name: self.passed[name] + 1 for name in able if name != chosen}
-        self.passed = Counter(passed)
-        if starved := [name for name, times in passed.items() if times >= len(names)]:
-            self.violate(f"starved: the loop has passed over {starved} for {chosen}")
+        kept = {pair: times for pair, times in self.passed.items() if pair[0] in able and pair[0] != chosen}
+        self.passed = Counter(kept) + Counter((name, chosen) for name in able if name != chosen)
+        if starved := [name for (name, _), times in self.passed.items() if times > 1]:
+            self.violate(f"starved: the loop has passed over {starved} for {chosen}, and not for the first time")
 
     def _cycle(self, rules: Sequence[LaneRule], rule: LaneRule) -> Callable[[int], Report]:
         def cycle(most: int) -> Report:

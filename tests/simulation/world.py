@@ -74,6 +74,8 @@ class Row:
     reverted: bool = False
     place: datetime | None = None
     """Since when it waits by the table of places, None where that is not told apart."""
+    claimed_place: datetime | None = None
+    """Its place at its last claim. What people do with it while its run goes on does not change that."""
     lost_place: datetime | None = None
     """Its place before it was charged for a death."""
     given_back: datetime | None = None

@@ -131,7 +131,7 @@ def test_a_limit_counts_a_run_whose_bead_was_given_to_another_lane() -> None:
     hour = timedelta(hours=1)
     runs = (Run(attempt="w1", claimed_at=NOW - 3 * hour, lane="ann"), Run(attempt="w2", claimed_at=NOW, lane="docs"))
 
-    def limits(assignee: str, **settings: int) -> list[str]:
+    def limits(assignee: str, **settings: Any) -> list[str]:
         given = bead("x-1", status="closed", metadata=metadata_of(Record(assignee=assignee, runs=runs)))
         lanes = [(rule.name, rule.assignee, Lanes(rule.name, RULES)) for rule in RULES]
         return [name for name, of, own in lanes if reached([given], DispatchSettings(**settings), of, NOW, (), own)]
