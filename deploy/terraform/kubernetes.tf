@@ -2,6 +2,7 @@
 
 locals {
   jobs         = var.kubernetes == null ? [] : [var.kubernetes]
+  copies       = [for agent in local.jobs : true if agent.copy_bdauto]
   agent        = "bdauto-agent"
   agent_labels = { "app.kubernetes.io/name" = local.agent }
 
@@ -125,10 +126,42 @@ resource "kubernetes_cron_job_v1" "agent" {
               }
             }
 
+            # What the agent's image need not have: bdauto, its Python, and bd.
+            dynamic "init_container" {
+              for_each = local.copies
+              content {
+                name                       = "bdauto"
+                image                      = var.image
+                image_pull_policy          = var.image_pull_policy
+                command                    = ["python", "/opt/bdauto/copy_bdauto.py", "/copy"]
+                termination_message_policy = "FallbackToLogsOnError"
+
+                resources {
+                  requests = var.requests
+                  limits   = var.limits
+                }
+
+                security_context {
+                  allow_privilege_escalation = false
+                  read_only_root_filesystem  = true
+                  run_as_non_root            = true
+
+                  capabilities {
+                    drop = ["ALL"]
+                  }
+                }
+
+                volume_mount {
+                  name       = "bdauto"
+                  mount_path = "/copy"
+                }
+              }
+            }
+
             container {
               name        = "agent"
               image       = var.kubernetes.image
-              command     = concat(["bdauto", "agent-entry", "--"], var.kubernetes.command)
+              command     = concat([var.kubernetes.copy_bdauto ? "/opt/bdauto/bin/bdauto" : "bdauto", "agent-entry", "--"], var.kubernetes.command)
               working_dir = "/tmp"
 
               dynamic "env" {
@@ -178,6 +211,15 @@ resource "kubernetes_cron_job_v1" "agent" {
                 read_only  = true
               }
 
+              dynamic "volume_mount" {
+                for_each = local.copies
+                content {
+                  name       = "bdauto"
+                  mount_path = "/opt/bdauto"
+                  read_only  = true
+                }
+              }
+
               volume_mount {
                 name       = "tmp"
                 mount_path = "/tmp"
@@ -188,6 +230,16 @@ resource "kubernetes_cron_job_v1" "agent" {
               name = "beads-metadata"
               config_map {
                 name = kubernetes_config_map_v1.metadata.metadata[0].name
+              }
+            }
+
+            dynamic "volume" {
+              for_each = local.copies
+              content {
+                name = "bdauto"
+                empty_dir {
+                  size_limit = "1Gi"
+                }
               }
             }
 

@@ -211,7 +211,8 @@ variable "agent_name" {
 variable "kubernetes" {
   description = "One Kubernetes Job for each bead (docs/kubernetes.md), in place of beadboard_url and agent_url: { image = \"registry.example/agent:1\" }."
   type = object({
-    image         = string # the agent's, with bdauto and bd in it
+    image         = string               # the agent's
+    copy_bdauto   = optional(bool, true) # brings bdauto, its Python and bd into its pod; false: the image has them
     command       = optional(list(string), ["claude", "-p", "--output-format", "stream-json", "--verbose", "--dangerously-skip-permissions"])
     secret_name   = optional(string, "agent-key") # each key of it is a variable of the agent, such as ANTHROPIC_API_KEY
     slots         = optional(number, 4)           # Jobs at a time

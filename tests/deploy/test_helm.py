@@ -144,6 +144,17 @@ def test_a_job_for_each_bead_has_its_template_and_exactly_its_rights(mode: str) 
         kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
 
 
+def test_an_image_that_has_bdauto_gets_no_copy() -> None:
+    [copied] = [pod_spec(one) for one in workloads(render_chart(*IN_KUBERNETES)) if "agent" in one["metadata"]["name"]]
+    assert [one["image"] for one in copied["initContainers"]] == ["bdauto:0.1.0"]
+    assert copied["containers"][0]["command"][:3] == ["/opt/bdauto/bin/bdauto", "agent-entry", "--"]
+    objects = workloads(render_chart(*IN_KUBERNETES, "kubernetes.copyBdauto=false"))
+    [own] = [pod_spec(one) for one in objects if "agent" in one["metadata"]["name"]]
+    assert own["containers"][0]["command"][:3] == ["bdauto", "agent-entry", "--"]
+    assert "initContainers" not in own
+    assert len(own["volumes"]) == 2
+
+
 def test_the_component_of_kustomize_makes_the_same_jobs() -> None:
     printed_now = {path.name: text for path, text in printed()}
     objects = [one for one in yaml.safe_load_all(printed_now["kubernetes.yaml"]) if one]

@@ -354,7 +354,8 @@ run "a_job_for_each_bead" {
     condition = alltrue([for pod in [kubernetes_cron_job_v1.agent[0].spec[0].job_template[0].spec[0].template[0].spec[0]] : (
       !pod.automount_service_account_token &&
       pod.container[0].image == "agent.example:1" &&
-      slice(pod.container[0].command, 0, 4) == tolist(["bdauto", "agent-entry", "--", "claude"]) &&
+      slice(pod.container[0].command, 0, 4) == tolist(["/opt/bdauto/bin/bdauto", "agent-entry", "--", "claude"]) &&
+      pod.init_container[0].image == var.image &&
       pod.container[0].env_from[0].secret_ref[0].name == "agent-key"
     )])
     error_message = "The agent has its image, its command and its Secret, and no rights."
@@ -378,6 +379,22 @@ run "a_job_for_each_bead" {
   assert {
     condition     = anytrue([for rule in kubernetes_network_policy_v1.this.spec[0].egress : rule.ports[*].port == tolist(["443", "6443"])])
     error_message = "bdauto may reach the Kubernetes API."
+  }
+}
+
+run "an_image_that_has_bdauto_gets_no_copy" {
+  command = plan
+
+  variables {
+    beadboard_url = null
+    kubernetes    = { image = "agent.example:1", copy_bdauto = false }
+  }
+
+  assert {
+    condition = alltrue([for pod in [kubernetes_cron_job_v1.agent[0].spec[0].job_template[0].spec[0].template[0].spec[0]] : (
+      pod.container[0].command[0] == "bdauto" && length(pod.init_container) == 0 && length(pod.volume) == 2
+    )])
+    error_message = "Its own bdauto is started."
   }
 }
 
