@@ -9,7 +9,8 @@ from pathlib import Path
 
 from bdauto.agents.answers import Started
 from bdauto.agents.local.runner import LocalAgent
-from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
+from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.prompt_settings import CommandLine
 from benchmarks.measure import Spread, high_water
 from tests.support.fakes import bead
 from tests.support.jobs import supervisor_of

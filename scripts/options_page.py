@@ -24,8 +24,8 @@ A variable is named after its option. Each option with a variable is also a key 
 name with underscores, so `--max-per-day` is `max_per_day`. `BEADBOARD_URL`, `API_BEARER_TOKEN` and `BEADS_ACTOR` are
 those of other programs. Any other variable that begins with `BDAUTO_` is refused with exit status 2 and the nearest
 name. What Kubernetes gives a container beside a Service called bdauto (`BDAUTO_PORT`, `BDAUTO_SERVICE_HOST`, …) and
-what agents are given (`BDAUTO_JOB`, in a pod also `BDAUTO_POD`, `BDAUTO_PROMPT`, `BDAUTO_TERMINATION_LOG`) is no
-mistake.
+what agents are given (`BDAUTO_JOB`, in a pod also `BDAUTO_CHECKS`, `BDAUTO_POD`, `BDAUTO_PROMPT`,
+`BDAUTO_TERMINATION_LOG`) is no mistake.
 
 `bdauto COMMAND --help` shows the options of one command.
 """

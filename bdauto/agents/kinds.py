@@ -105,7 +105,7 @@ SWEEPING = (*JOBS, "agent", "agent_command")
 LOOKING = ("beadboard_url", *SWEEPING, "agent_slots", "agent_dir")
 """The options of commands that only look."""
 
-GUARDS = ("agent_check", "agent_review", "agent_land", "agent_silence")
+GUARDS = ("agent_check", "agent_review", "agent_prepare", "agent_land", "agent_silence")
 """Options that somebody relies on. A kind that would ignore one refuses it."""
 WORKTREES = (*JOBS_HERE, "agent_dir", "agent_base")
 """The options of the command that looks after worktrees."""

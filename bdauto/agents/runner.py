@@ -197,11 +197,14 @@ class Runner:
         """Mark a job of `unrecorded`: its end was written to its bead, or its bead is `deleted`."""
 
     def unchecked(self) -> Mapping[str, str]:
-        """Return the beads whose last job here is to be checked after its agent, and has not passed, with that job."""
+        """Return the beads whose last job here is to be checked after its agent, and has not passed, with that job.
+
+        Raises ServiceError.
+        """
         return {}
 
     def passed(self, job: str) -> bool:
-        """Return whether a job has ended and passed all its checks."""
+        """Return whether a job has ended and passed all its checks. Raises ServiceError."""
         return False
 
     def review(self, job: str) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from rich.text import Text
 
 from bdauto.agents.local.runner import LocalAgent
-from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
+from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.prompt_settings import CommandLine
 from bdauto.cli.story import Story
 from bdauto.common.clock import Runtime
 from bdauto.common.errors import ServiceDown

@@ -73,7 +73,7 @@ KNOWN = frozenset({
     "BDAUTO_WATCH",
     # names: end
 })  # fmt: skip
-GIVEN_TO_AGENTS = frozenset({"BDAUTO_JOB", "BDAUTO_POD", "BDAUTO_PROMPT", "BDAUTO_TERMINATION_LOG"})
+GIVEN_TO_AGENTS = frozenset({"BDAUTO_CHECKS", "BDAUTO_JOB", "BDAUTO_POD", "BDAUTO_PROMPT", "BDAUTO_TERMINATION_LOG"})
 """What a job's agent is given, which may run bdauto itself."""
 _SERVICE = re.compile(r"BDAUTO_(?:\w+_)?(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP|SCTP)\w*)|BDAUTO_PORT")
 _ADDRESS = re.compile(r"BDAUTO_\w+_PORT")

@@ -9,6 +9,7 @@ from bdauto.bd.change import Writer, mark_of, rewrite
 from bdauto.bd.client import Bd
 from bdauto.common.clock import Runtime
 from bdauto.common.errors import BdError, BdUnsupported
+from bdauto.domain.bead import Bead
 from bdauto.domain.values import format_duration
 
 PATIENCE = 300.0
@@ -17,8 +18,8 @@ LONGEST_WAIT = 10.0
 """Seconds between two tries, at most."""
 
 
-def take(bd: Bd, writer: Writer, runtime: Runtime, *, bead_id: str, attempt: str, pod: str) -> str:
-    """Write the pod's uid on the bead of an attempt. Return "" if it is written, else why no agent may start.
+def take(bd: Bd, writer: Writer, runtime: Runtime, *, bead_id: str, attempt: str, pod: str) -> Bead | str:
+    """Write the pod's uid on the bead of an attempt. Return the bead if it is written, else why no agent may start.
 
     A uid that is there was written by another pod, or by an earlier container of this one. Raises BdError.
     """
@@ -30,7 +31,7 @@ def take(bd: Bd, writer: Writer, runtime: Runtime, *, bead_id: str, attempt: str
             if bead is None or bead.status != "in_progress" or bead.record.attempt != attempt:
                 return f"{bead_id} is not claimed for attempt {attempt} any more"
             if bead.record.pod:  # after a write without an answer it may be this one
-                return "" if tried and bead.record.pod == pod else f"another pod has taken attempt {attempt}"
+                return bead if tried and bead.record.pod == pod else f"another pod has taken attempt {attempt}"
             tried = True
             change = rewrite(
                 bead,
@@ -43,7 +44,7 @@ def take(bd: Bd, writer: Writer, runtime: Runtime, *, bead_id: str, attempt: str
                 if_mark=mark_of(bead),
             )
             if writer.apply([change]) == [True]:
-                return ""
+                return bead
         except BdUnsupported:
             raise
         except BdError as error:

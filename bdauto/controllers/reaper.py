@@ -64,6 +64,8 @@ class Reaper:
     _returned: tuple[BeadReport, ...] = field(default=(), init=False)
     _opened_again: tuple[BeadReport, ...] = field(default=(), init=False)
     _unrecorded: bool = field(default=False, init=False)
+    _unasked: bool = field(default=False, init=False)
+    """Whether nobody could say which closed beads are unchecked. Then no end is recorded, which would hide them."""
     _writes: SweepWrites = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,6 +98,7 @@ class Reaper:
 
     def _opens_unchecked(self) -> bool:
         """Open beads again whose agents here have closed them unchecked. Return whether there were any."""
+        self._unasked = False
         try:
             if self.runner and not self.settings.dry_run:
                 unchecked = UncheckedBeads(self.bd, self._writes, self.runtime, self._writes.naming)
@@ -105,6 +108,9 @@ class Reaper:
                 )
         except BdError as error:
             self._writes.unread = error
+        except ServiceError as error:
+            log.warning("no-evidence", error=error)
+            self._unasked = self._unrecorded = True
         return bool(self._opened_again)
 
     def _paused(self, paused: Pause) -> Report:
@@ -129,7 +135,7 @@ class Reaper:
             beads = tuple(kept(decision, "not settled: ") for decision in decisions)
             return beads, unanswered or _suspicious(aged, self.settings.max_reap)
         settlement.rewrite_lost_notes(decisions)
-        if self.runner and not self.settings.dry_run:
+        if self.runner and not self.settings.dry_run and not self._unasked:
             ends = JobEnds(self.bd, self._writes, self.runtime, self._opened)
             self._ended, self._unrecorded = ends.record_missing(self.runner())
             self._returned = tuple(ends.reports)

@@ -29,9 +29,9 @@ Opened = tuple[Bead, str]
 
 
 class UncheckedBeads(msgspec.Struct, frozen=True):
-    """Opens such beads again. Every method may raise BdError. `store` is what the key-value store must still say.
+    """Opens such beads again. Every method may raise BdError, and ServiceError before it has written anything.
 
-    `naming` reports a bead as failed if bd fails to write it.
+    `store` is what the key-value store must still say. `naming` reports a bead as failed if bd fails to write it.
     """
 
     bd: Bd
@@ -73,6 +73,7 @@ class UncheckedBeads(msgspec.Struct, frozen=True):
         here = runner.unchecked()
         found = tuple(bead for bead in found if bead.record.check or bead.record.attempt in ("", here.get(bead.id)))
         finished = [bead for bead in found if bead.status in FINISHED]
+        passed = {bead.id for bead in finished if runner.passed(bead.record.job or bead.record.attempt)}
         edits = recorded_edits(self.bd, [bead.id for bead in finished])
         due: set[str] = {bead.id for bead in found}
         opened: list[Opened] = []
@@ -81,7 +82,7 @@ class UncheckedBeads(msgspec.Struct, frozen=True):
             if closer not in (None, CHECKER, bead.record.assignee or self.bd.assignee):
                 due.discard(bead.id)
                 self._accept(bead)
-            elif runner.passed(bead.record.job or bead.record.attempt):
+            elif bead.id in passed:
                 due.discard(bead.id)
             else:
                 who = "its agent" if closer else "somebody, and bd does not tell who,"

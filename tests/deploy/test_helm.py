@@ -9,6 +9,7 @@ import sh
 import yaml
 
 from bdauto.agents.kubernetes.checks import RIGHTS
+from bdauto.agents.kubernetes.settings import KubernetesSettings
 from bdauto.agents.kubernetes.template import check_template
 from scripts.e2e_k8s.comparison import meanings
 from scripts.e2e_k8s.helm import ADDRESSES
@@ -131,7 +132,7 @@ def test_a_job_for_each_bead_has_its_template_and_exactly_its_rights(mode: str) 
     rules = objects["Role", "bdauto"]["rules"]
     given = {f"{rule['apiGroups'][0]}/{rule['resources'][0]}": tuple(rule["verbs"]) for rule in rules}
     assert given == RIGHTS
-    check_template(objects["CronJob", "bdauto-agent"], "bdauto-agent")
+    check_template(objects["CronJob", "bdauto-agent"], KubernetesSettings(kubernetes_template="bdauto-agent"))
     settings = objects["ConfigMap", "bdauto-settings"]["data"]
     assert settings["BDAUTO_KUBERNETES_TEMPLATE"] == "bdauto-agent"
     assert not [one for one in settings if one in ("BEADBOARD_URL", "BDAUTO_AGENT_URL")]

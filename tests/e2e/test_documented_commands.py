@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from bdauto.agents.cli_adapters.permissions import lacks_permission
-from bdauto.agents.local.settings import parse_command
+from bdauto.agents.prompt_settings import parse_command
 from bdauto.sandbox.real_bd import environment
 from tests.support.manifests import DEPLOY, ROOT, markdown_commands
 from tests.support.patience import seconds

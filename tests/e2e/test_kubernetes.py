@@ -224,6 +224,40 @@ def test_a_failing_agent_is_told_with_its_last_words(site: Site) -> None:
     assert (ended["result"], ended["why"], ended["words"]) == ("failed", "error", "no such branch")
 
 
+CHECK = """sh -c 'echo "$BEAD_ACCEPTANCE by $BEADS_ACTOR" > {seen}; test -e {go} || {{ echo no such file; exit 3; }}'"""
+DONE = """
+cat > $SEEN.prompt
+$BD note $BEAD_ID "claimed by agent $BDAUTO_JOB"
+echo "I did it."
+"""
+
+
+def test_a_bead_is_closed_when_its_check_has_passed_in_the_pod(site: Site) -> None:
+    seen = site.world.folder / "seen"
+    check = CHECK.format(seen=seen, go=site.go)
+    site.does(f"SEEN={seen}{DONE}$BD close $BEAD_ID --reason done")
+    bead, after = site.world.create(), site.world.create()
+    tell(site.world, "dep", "add", after, bead)
+    assert site.dispatch(BDAUTO_AGENT_CHECK=check).outcomes == {bead: "dispatched"}
+    wait_for("end", site.ended(bead))
+    assert site.dispatch(BDAUTO_AGENT_CHECK=check).outcomes == {bead: "reverted", after: "kept"}
+    site.reap()
+    assert (status(site.world, bead), metadata(site.world, bead)["failed_checks"]) == ("open", 1)
+    assert "its check (sh): exit 3: no such file" in site.world.notes(bead)[-1]
+    assert "bd close" not in seen.with_name("seen.prompt").read_text()
+    site.go.touch()
+    site.does(f"SEEN={seen}{DONE}")
+    forget_backoff(site.world, bead)
+    assert site.dispatch(BDAUTO_AGENT_CHECK=check).outcomes == {bead: "dispatched"}
+    wait_for("end", site.ended(bead))
+    assert "no such file" in seen.with_name("seen.prompt").read_text()
+    assert status(site.world, bead) == "in_progress"
+    assert site.reap().outcomes == {bead: "closed"}
+    assert site.world.show(bead)["close_reason"] == "I did it."
+    assert seen.read_text() == "it works by bdauto-check\n"
+    assert site.dispatch(BDAUTO_AGENT_CHECK=check).outcomes == {after: "dispatched"}
+
+
 def test_the_entry_holds_the_time_limit_itself(site: Site) -> None:
     bead = site.world.create()
     site.does(WAITS)

@@ -16,7 +16,8 @@ import pytest
 from bdauto.agents.answers import NotStarted
 from bdauto.agents.local.jobs import Jobs
 from bdauto.agents.local.runner import LocalAgent
-from bdauto.agents.local.settings import LocalAgentSettings, parse_command
+from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.prompt_settings import parse_command
 from bdauto.sandbox import Sandbox
 from tests.support.cli import (
     BDAUTO,

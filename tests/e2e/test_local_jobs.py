@@ -21,7 +21,8 @@ from bdauto.agents.local import supervisor
 from bdauto.agents.local.job_output import LocalOutput, job_end
 from bdauto.agents.local.jobs import EndRecord, Jobs, is_locked, read_end
 from bdauto.agents.local.runner import LocalAgent
-from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
+from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.prompt_settings import CommandLine
 from tests.support.cli import running
 from tests.support.fakes import bead
 from tests.support.jobs import supervisor_of
@@ -434,7 +435,8 @@ KILLED = """
 import os, pathlib, signal, subprocess, sys
 from pathlib import Path
 from bdauto.agents.local.runner import LocalAgent
-from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
+from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.prompt_settings import CommandLine
 from tests.support.fakes import bead
 from tests.support.jobs import supervisor_of
 
@@ -539,7 +541,8 @@ RACER = """
 import os, sys, time
 from pathlib import Path
 from bdauto.agents.local.runner import LocalAgent
-from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
+from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.prompt_settings import CommandLine
 from tests.support.fakes import bead
 from tests.support.jobs import supervisor_of
 

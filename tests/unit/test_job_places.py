@@ -15,7 +15,8 @@ from bdauto.agents.local import jobs as jobs_module
 from bdauto.agents.local.job_output import job_end
 from bdauto.agents.local.jobs import Jobs, only_one
 from bdauto.agents.local.runner import LocalAgent
-from bdauto.agents.local.settings import LocalAgentSettings, parse_command
+from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.prompt_settings import parse_command
 from bdauto.agents.runner import job_evidence
 from bdauto.bd.change import DryWriter
 from bdauto.bd.prefetch import MAX_AGE

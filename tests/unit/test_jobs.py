@@ -22,8 +22,9 @@ from bdauto.agents.local.job_output import LocalOutput, job_end
 from bdauto.agents.local.jobs import JobRecord, Jobs, only_one, private_folder
 from bdauto.agents.local.local_jobs import running_job
 from bdauto.agents.local.runner import LocalAgent
-from bdauto.agents.local.settings import LocalAgentSettings, parse_command
+from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.supervisor import HEAD, TAIL, Output
+from bdauto.agents.prompt_settings import parse_command
 from bdauto.common.errors import UsageError
 from bdauto.domain.agent_end import Why
 from bdauto.domain.record import Result, Run

@@ -13,6 +13,7 @@ from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted,
 from bdauto.agents.kinds import AgentSettings
 from bdauto.agents.kubernetes.checks import checks
 from bdauto.agents.kubernetes.cluster import Cluster
+from bdauto.agents.kubernetes.settings import KubernetesSettings
 from bdauto.agents.kubernetes.template import check_template, job_of, short_hash, tombstone_of
 from bdauto.agents.runner import CheckContext
 from bdauto.common.errors import ServiceDown, ServiceDrift, UsageError
@@ -25,8 +26,7 @@ __all__ = ["world"]
 
 def made(of: Object | None = None, **given: Any) -> Object:
     plain: dict[str, Any] = {"tracker": "t", "bead": "x-1", "attempt": "w1", "assignee": "agent", "prompt": "do it"}
-    plain["pending_timeout"] = timedelta(minutes=15)
-    return job_of(of or template(), **({**plain, "agent_timeout": timedelta(minutes=45)} | given))
+    return job_of(of or template(), KubernetesSettings(), **(plain | given))
 
 
 def test_a_job_has_what_keeps_it_from_running_twice() -> None:
@@ -112,10 +112,11 @@ def job_spec(of: Object) -> Object:
 @pytest.mark.parametrize(("change", "words"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
 def test_a_template_that_could_run_twice_is_refused(change: Callable[[Object], Any], words: str) -> None:
     of = template()
-    check_template(of, "agent")
+    settings = KubernetesSettings(kubernetes_template="agent")
+    check_template(of, settings)
     change(of)
     with pytest.raises(UsageError, match=words) as caught:
-        check_template(of, "agent")
+        check_template(of, settings)
     assert "\n" not in str(caught.value)
 
 

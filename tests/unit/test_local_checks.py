@@ -13,7 +13,8 @@ import pytest
 from bdauto.agents.local.agent_command import AgentCommand
 from bdauto.agents.local.checks import checks
 from bdauto.agents.local.runner import LocalAgent
-from bdauto.agents.local.settings import CommandLine, LocalAgentSettings
+from bdauto.agents.local.settings import LocalAgentSettings
+from bdauto.agents.prompt_settings import CommandLine
 from bdauto.agents.runner import CheckContext
 from bdauto.common.errors import UsageError
 from bdauto.domain.findings import Check, Level

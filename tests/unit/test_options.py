@@ -12,12 +12,8 @@ import typer.main
 
 from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings
-from bdauto.agents.local.settings import (
-    AgentName,
-    LocalAgentSettings,
-    parse_command,
-    parse_model,
-)
+from bdauto.agents.local.settings import AgentName, LocalAgentSettings, parse_model
+from bdauto.agents.prompt_settings import parse_command
 from bdauto.cli import app
 from bdauto.cli.options import Offer, with_options
 from bdauto.cli.validation import check_bd, check_dispatch

@@ -15,7 +15,10 @@ def claimed(clock: Clock) -> Tracker:
 
 
 def taken(tracker: Tracker, pod: str = "pod-1", attempt: str = "w1", bead: str = "x-1") -> str:
-    return take(tracker, tracker, tracker.clock.runtime(seed=int(pod[-1])), bead_id=bead, attempt=attempt, pod=pod)
+    """Return why the pod may not start its agent, "" if it may."""
+    runtime = tracker.clock.runtime(seed=int(pod[-1]))
+    found = take(tracker, tracker, runtime, bead_id=bead, attempt=attempt, pod=pod)
+    return found if isinstance(found, str) else ""
 
 
 def test_the_first_pod_takes_the_attempt_and_no_other_does() -> None:

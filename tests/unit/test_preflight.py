@@ -14,8 +14,9 @@ from bdauto.agents.local import preflight
 from bdauto.agents.local.jobs import Jobs
 from bdauto.agents.local.preflight import worktree_problem
 from bdauto.agents.local.runner import LocalAgent
-from bdauto.agents.local.settings import CommandLine, LocalAgentSettings, parse_base
+from bdauto.agents.local.settings import LocalAgentSettings, parse_base
 from bdauto.agents.local.worktree import Worktree
+from bdauto.agents.prompt_settings import CommandLine
 from bdauto.common.errors import UsageError
 from bdauto.domain.reaping import Action, JobEvidence, decide_reap
 from bdauto.domain.record import Result, Run

@@ -13,9 +13,10 @@ import pytest
 from bdauto.agents.cli_adapters.table import ADAPTERS, since_resumed
 from bdauto.agents.local.jobs import JobRecord, Jobs, Step
 from bdauto.agents.local.sessions import resume
-from bdauto.agents.local.settings import AgentName, LocalAgentSettings, check_local, parse_command
+from bdauto.agents.local.settings import AgentName, LocalAgentSettings, check_local
 from bdauto.agents.local.supervisor import _refused
 from bdauto.agents.prompt import TEMPLATE, render_resumed, text_digest
+from bdauto.agents.prompt_settings import parse_command
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.earlier_attempts import describe_last

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from bdauto.agents.kubernetes import message
-from bdauto.agents.kubernetes.template import ASSIGNEE, ATTEMPT, BEAD, LAST, RECORDED, STOPPED, TOMBSTONE
+from bdauto.agents.kubernetes.template import ASSIGNEE, ATTEMPT, BEAD, CHECKS, LAST, RECORDED, STOPPED, TOMBSTONE
 from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.reconcile import SILENCE
@@ -25,6 +25,7 @@ BEGAN = ("active", "ready", "succeeded", "failed", "terminating", "uncountedTerm
 """Fields of a Job's status that are set once there is, or was, a pod."""
 CONFIG = "configuration: "
 """How the reason begins for which bdauto ended a Job that cannot run as its template is."""
+NO_ENTRY = "no check has run: the command of its template's first container is not a `bdauto agent-entry` that can"
 PENDING = "pending: "
 """The same for a Job whose pod did not start in time."""
 
@@ -33,7 +34,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """What matters of a Job. `reason` and `words` are of its condition, `stopped` why bdauto has ended it.
 
     `since` is when it began to wait for its pod, `began` whether it has had one. `last` is the message that was
-    read from its log before it was ended.
+    read from its log before it was ended. `checks` is how many its work must pass before its bead is closed.
     """
 
     name: str
@@ -48,6 +49,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     suspended: bool = False
     tombstone: bool = False
     recorded: bool = False
+    checks: int = 0
     reason: str = ""
     words: str = ""
     ended: datetime | None = None
@@ -114,6 +116,7 @@ def read_job(job: Object) -> JobView | None:
         suspended=bool(spec.get("suspend")),
         tombstone=TOMBSTONE in labels or spec.get("completions") == 0,
         recorded=RECORDED in labels,
+        checks=_count(notes.get(CHECKS)),
         reason=_text(end.get("reason"), 60),
         words=_text(end.get("message")),
         ended=_time(status.get("completionTime")) or _time(end.get("lastTransitionTime")),
@@ -191,7 +194,7 @@ def end_of(job: JobView, pods: Sequence[PodView], now: datetime) -> Run:
     ended = min(job.ended or now, now)
     pod = next((one for one in pods if not _fenced(one)), None)
     found = message.decode(pod.told if pod else job.last) if pod or job.last else None
-    told = message.said(found) if found else AgentEnd()
+    told = message.said(found, checked=job.checks > 0) if found else AgentEnd()
     seconds = whole_seconds(pod.ended - pod.started) if pod and pod.ended and pod.started else None
 
     def end(result: Result, words: str = "", why: Why | None = None) -> Run:
@@ -214,9 +217,15 @@ def end_of(job: JobView, pods: Sequence[PodView], now: datetime) -> Run:
         return end(Result.stopped, f"its pod is gone, and the next one started no agent: {_fence_words(pods[0])}")
     if job.state == FAILED and pod is None:
         return end(Result.stopped, "its pod was deleted, by hand or by a drain, an eviction or a preemption")
-    if job.state == FAILED and pod:
+    if pod and (job.state == FAILED or pod.phase == "Failed"):
         return end(Result.error if found and found.state == "error" else Result.failed, _last_words(pod, found))
-    return end(Result.completed)
+    if job.checks and not pod:
+        return end(Result.lost, "its pod was deleted, so nobody knows whether its checks have passed")
+    if job.checks and (found is None or found.passed is None):
+        return end(Result.error, NO_ENTRY, Why.config)
+    ended_well = end(Result.completed)
+    passed = found is not None and found.passed == job.checks > 0 and ended_well.result is Result.completed
+    return msgspec.structs.replace(ended_well, checked=passed)
 
 
 def _fenced(pod: PodView) -> bool:
@@ -275,6 +284,10 @@ def _dicts(value: object) -> Iterator[Object]:
 
 def _text(value: object, limit: int = 200) -> str:
     return clean(hide_secrets(value), limit) if isinstance(value, str) else ""
+
+
+def _count(value: object) -> int:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 5 else 0
 
 
 def _time(value: object) -> datetime | None:

@@ -39,24 +39,6 @@ SHORT = 2.0
 """Seconds for which the list of a bead's Jobs serves the questions about each of them."""
 NO_POD = timedelta(seconds=30)
 """A Job without a pod for so long has events that say why."""
-CANCEL = 60.0
-"""Seconds to wait for a Job that is cancelled: its pod has 30 to end, unless the template says otherwise."""
-SHORTEST_KEEP = timedelta(hours=1)
-"""A Job is kept for so long after its end at least: a look that began before must not find its name free."""
-SHORT = 2.0
-"""Seconds for which the list of a bead's Jobs serves the questions about each of them."""
-NO_POD = timedelta(seconds=30)
-"""A Job without a pod for so long has events that say why."""
-CANCEL = 60.0
-"""Seconds to wait for a Job that is cancelled: its pod has 30 to end, unless the template says otherwise."""
-SHORTEST_KEEP = timedelta(hours=1)
-"""A Job is kept for so long after its end at least: a look that began before must not find its name free."""
-NO_POD = timedelta(seconds=30)
-"""A Job without a pod for so long has events that say why."""
-CANCEL = 60.0
-"""Seconds to wait for a Job that is cancelled: its pod has 30 to end, unless the template says otherwise."""
-SHORTEST_KEEP = timedelta(hours=1)
-"""A Job is kept for so long after its end at least: a look that began before must not find its name free."""
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -208,8 +190,7 @@ class KubernetesJobs(Runner):
         labels, at = {**self._labels, template.BEAD_HASH: template.short_hash(bead_id)}, self._runtime.monotonic()
         found = [view for job in self.cluster.jobs(labels) if (view := read_job(job)) and view.bead == bead_id]
         self._of_bead = at, {view.attempt: view for view in found}
-        first = datetime.min.replace(tzinfo=UTC)
-        return [view.attempt for view in sorted(found, key=lambda view: view.created or first) if not view.tombstone]
+        return [view.attempt for view in sorted(found, key=_created) if not view.tombstone]
 
     def jobs_at_work(self, bead: Bead) -> list[str]:
         """Return the attempts of the bead whose Jobs have not ended, the oldest first."""
@@ -234,8 +215,37 @@ class KubernetesJobs(Runner):
             return [(job.bead, ended_run(self._run(job), self._end(job))) for job in jobs if self._is_mine(job)]
         return []
 
+    @property
+    def checking(self) -> bool:
+        """Whether a Job runs whose check may yet fail."""
+        try:
+            return any(job.checks and not job.over for job in self._look(LOOK_AGE).jobs.values())
+        except ServiceError:
+            return True
+
+    def unchecked(self) -> dict[str, str]:
+        """Return beads whose last Job is to be checked and has not passed, while its end is not recorded.
+
+        Raises ServiceError. Once a pod is over, nothing in it can close a bead any more.
+        """
+        jobs = [job for job in self._look(LOOK_AGE).jobs.values() if self._is_mine(job) and not job.tombstone]
+        last = {job.bead: job for job in sorted(jobs, key=_created)}
+        return {job.bead: job.attempt for job in last.values() if job.checks and not self._has_passed(job)}
+
+    def passed(self, job: str) -> bool:
+        """Return whether a Job has ended and its work has passed all checks. Raises ServiceError."""
+        view = self._view(job)
+        return view is not None and self._has_passed(view)
+
+    def _has_passed(self, job: JobView) -> bool:
+        return job.over and not job.tombstone and self._end(job).checked
+
     def _run(self, job: JobView) -> Run:
         return Run(attempt=job.attempt, job=job.attempt, runner=self._host, claimed_at=job.created)
 
     def _is_mine(self, job: JobView) -> bool:
         return job.assignee == self._assignee and bool(job.bead)
+
+
+def _created(job: JobView) -> datetime:
+    return job.created or datetime.min.replace(tzinfo=UTC)

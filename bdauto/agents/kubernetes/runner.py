@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from bdauto.agents.answers import Answer, NotStarted
 from bdauto.agents.capacity import Capacity
@@ -31,13 +30,10 @@ from bdauto.domain.earlier_attempts import describe_earlier
 from bdauto.domain.reaping import ALIVE, who_knows
 from bdauto.domain.reconcile import RunningJob
 
-if TYPE_CHECKING:
-    pass
-
 CANCEL = 60.0
 """Seconds to wait for a Job that is cancelled: its pod has 30 to end, unless the template says otherwise."""
-SHORTEST_KEEP = timedelta(hours=1)
-"""A Job is kept for so long after its end at least: a look that began before must not find its name free."""
+WATCHED = timedelta(minutes=10)
+"""How long after a Job's end a sweep still looks whether its agent has closed the bead unchecked."""
 SHORTEST_KEEP = timedelta(hours=1)
 """A Job is kept for so long after its end at least: a look that began before must not find its name free."""
 
@@ -78,6 +74,7 @@ class KubernetesAgent(KubernetesJobs):
         """Read the template and the prompt's template. Raises UsageError if no bead could be started with them."""
         self._template = self.read_template()
         read_template(self.settings.agent_prompt)
+        template.checks_of(self.settings)
 
     def read_template(self) -> Object:
         """Return the template as it is now. Raises UsageError and ServiceDown."""
@@ -91,7 +88,7 @@ class KubernetesAgent(KubernetesJobs):
         if found is None:
             words = f"{words}: there is no such CronJob in namespace {self.cluster.namespace}"
             raise UsageError(words, hint="create it, suspended, or name another namespace")
-        template.check_template(found, self.name)
+        template.check_template(found, self.settings)
         return found
 
     def _known_template(self) -> Object:
@@ -108,9 +105,8 @@ class KubernetesAgent(KubernetesJobs):
             found = self._known_template()
         except ServiceDown as error:
             raise UsageError(f"no claim is made: {error.message}", hint=error.hint) from None
-        limits = self.settings.agent_timeout + self.settings.pending_timeout
-        longest = timedelta(seconds=template.deadline_of(found, limits))
-        return Place(self._place_id(found), self._host, longest)
+        longest = timedelta(seconds=template.deadline_of(found, self.settings))
+        return Place(self._place_id(found), self._host, longest, bool(self.settings.agent_check))
 
     def _place_id(self, found: Object) -> str:
         return f"k8s-{str(found.get('metadata', {}).get('uid') or self.name)[:60]}"
@@ -129,8 +125,8 @@ class KubernetesAgent(KubernetesJobs):
 
     def prompt(self, bead: Bead, attempt: str) -> str:
         """Return the prompt for a bead, with what is known of its earlier attempts."""
-        text = render(read_template(self.settings.agent_prompt), bead, attempt, describe_earlier(bead, {}))
-        return text.replace("\0", "")
+        asked, checked = read_template(self.settings.agent_prompt), bool(self.settings.agent_check)
+        return render(asked, bead, attempt, describe_earlier(bead, {}), checked=checked).replace("\0", "")
 
     def problem_with(self, bead: Bead) -> str:
         """Return that the bead's prompt is too long, or ""."""
@@ -150,25 +146,34 @@ class KubernetesAgent(KubernetesJobs):
     def _job(self, bead: Bead, attempt: str) -> Object:
         return template.job_of(
             self._known_template(),
+            self.settings,
             tracker=self._tracker,
             bead=bead.id,
             attempt=attempt,
             assignee=self._assignee,
             prompt=self.prompt(bead, attempt),
-            agent_timeout=self.settings.agent_timeout,
-            pending_timeout=self.settings.pending_timeout,
         )
 
     def mark_recorded(self, job: str, *, deleted: bool) -> None:
-        """Let Kubernetes remove the Job after --agent-keep. Only now: its name must be taken until the end is known."""
+        """Let Kubernetes remove the Job after --agent-keep. Only now: its name must be taken until the end is known.
+
+        One that has not passed its checks stays in the looks for a while: its agent may have closed the bead at last.
+        """
+        view = self._looked.jobs.get(job) if self._looked else None
         keep = max(self.settings.agent_keep, SHORTEST_KEEP)
         spec = {"ttlSecondsAfterFinished": round(keep.total_seconds())}
         patch = {"metadata": {"labels": {template.RECORDED: "true"}}, "spec": spec}
         with contextlib.suppress(ServiceError):  # the next sweep repeats it
+            if view and not deleted and self._may_be_closed(view):
+                return
             self.cluster.patch_job(template.job_name(job), patch)
             self._ends.pop(job, None)
             if self._looked:
                 self._looked.jobs.pop(job, None)
+
+    def _may_be_closed(self, job: JobView) -> bool:
+        lately = job.ended is not None and self._runtime.now() - job.ended < WATCHED
+        return lately and job.checks > 0 and not self._has_passed(job)
 
     def running_jobs(self) -> list[RunningJob]:
         """Return the Jobs of this queue that have not ended, with why they must. Raises ServiceError."""
@@ -181,7 +186,7 @@ class KubernetesAgent(KubernetesJobs):
         if why == PENDING:
             why = f"{PENDING}{self._waits(job, pod)}" if self._late_by_server(job) else ""
         assert job.created is not None
-        return RunningJob(job.bead, job.attempt, job.created, give_up=why)
+        return RunningJob(job.bead, job.attempt, job.created, give_up=why, checked=job.checks > 0)
 
     def _late_by_server(self, job: JobView) -> bool:
         """Return whether a Job waits for too long by the API server's clock as well. That costs a dry run."""

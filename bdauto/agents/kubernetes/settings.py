@@ -6,11 +6,22 @@ from typing import Annotated
 
 import msgspec
 
-from bdauto.agents.prompt_settings import TIME_LIMIT, Keep, Prompt, Slots, TimeLimit
+from bdauto.agents.prompt_settings import (
+    CHECK_LIMIT,
+    TIME_LIMIT,
+    Checks,
+    CheckTimeout,
+    Keep,
+    Prompt,
+    Slots,
+    TimeLimit,
+)
 from bdauto.common.errors import UsageError
 from bdauto.domain.settings import Option
 
 KUBERNETES = "An agent in Kubernetes"
+AROUND_A_CHECK = timedelta(minutes=1)
+"""What a check may take beyond its time limit: until its processes have ended, and to ask bd and git before."""
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
 
 
@@ -52,4 +63,16 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
     agent_slots: Slots = 1
     agent_prompt: Prompt = None
     agent_timeout: TimeLimit = TIME_LIMIT
+    agent_check: Checks = ()
+    agent_check_timeout: CheckTimeout = CHECK_LIMIT
     agent_keep: Keep = timedelta(days=7)
+
+    @property
+    def longest_checks(self) -> timedelta:
+        """The longest that the checks take."""
+        return len(self.agent_check) * (self.agent_check_timeout + AROUND_A_CHECK)
+
+    @property
+    def longest(self) -> timedelta:
+        """The longest that a Job waits for its pod, and that its agent and its checks run."""
+        return self.pending_timeout + self.agent_timeout + self.longest_checks

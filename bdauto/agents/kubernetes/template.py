@@ -10,17 +10,23 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
+import msgspec
+
+from bdauto.agents.kubernetes.message import PodChecks
+from bdauto.agents.kubernetes.settings import KubernetesSettings
 from bdauto.common.errors import UsageError
+from bdauto.domain.values import format_duration
 
 Object = dict[str, Any]
 TRACKER, ATTEMPT, BEAD_HASH, TOMBSTONE, RECORDED = (
     f"bdauto/{name}" for name in ("tracker", "attempt", "bead-hash", "tombstone", "recorded")
 )
 """Labels of a Job. The first three are its pods' as well. The last two are set where they apply."""
-BEAD, ASSIGNEE, PROMPT, STOPPED, LAST = (
-    f"bdauto/{name}" for name in ("bead", "assignee", "prompt", "stopped", "last-figures")
+BEAD, ASSIGNEE, CHECKS, PROMPT, STOPPED, LAST = (
+    f"bdauto/{name}" for name in ("bead", "assignee", "checks", "prompt", "stopped", "last-figures")
 )
-"""Annotations: the bead and whose queue it was in. Of the pod: the prompt. Of a stopped Job: why, and its figures."""
+"""Annotations: the bead, whose queue it was in, and how many checks its work must pass. Of the pod: the prompt. Of a
+stopped Job: why, and its figures."""
 FOLDER = "/etc/bdauto-job"
 """Where the prompt is in the agent's container, as the file `prompt`."""
 VOLUME = "bdauto-job"
@@ -29,6 +35,10 @@ TERMINATION_LOG = "/dev/termination-log"
 EVICTABLE = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 MARGIN = timedelta(minutes=2)
 """The Job's own deadline comes so much after the agent's time limit, which its entry keeps."""
+ENTRY = "agent-entry"
+"""The command of bdauto that runs the checks in the pod."""
+LONGEST_CHECKS = 60_000
+"""Bytes of the checks' commands: a variable of a process may have 128 KiB, and each $ is doubled."""
 LONGEST_PROMPT = 200_000
 """Bytes of a prompt: the annotations of an object may have 256 KiB in all."""
 TOMBSTONE_KEPT = 86_400
@@ -59,12 +69,7 @@ def job_name(attempt: str) -> str:
     return f"bdauto-{attempt}"
 
 
-def refusal(template: Object) -> str:
-    """Return why a CronJob cannot be a template, "" if it can."""
-    return next(_refusals(template), "")
-
-
-def _refusals(template: Object) -> Iterator[str]:
+def _refusals(template: Object, settings: KubernetesSettings) -> Iterator[str]:
     if template["spec"].get("suspend") is not True:
         yield "spec.suspend is not true, so Kubernetes itself starts Jobs of it"
     job = template["spec"]["jobTemplate"].get("spec") or {}
@@ -81,66 +86,100 @@ def _refusals(template: Object) -> Iterator[str]:
         yield "it has no container"
     if any(volume.get("name") == VOLUME for volume in pod.get("volumes") or ()):
         yield f"the volume name {VOLUME} is taken by bdauto"
+    if settings.agent_check and pod.get("containers"):
+        yield from _unchecked(pod["containers"][0], deadline_of(template, settings), settings)
 
 
-def check_template(template: Object, name: str) -> None:
-    """Raise UsageError if a CronJob cannot be a template."""
-    if why := refusal(template):
-        raise UsageError(f"--kubernetes-template {name}: {why}", hint="change the CronJob")
+def _unchecked(container: Object, deadline: int, settings: KubernetesSettings) -> Iterator[str]:
+    """Yield why no check could run in a pod."""
+    words = [*(container.get("command") or ()), *(container.get("args") or ())]
+    if words and not any(ENTRY in str(word) for word in words):
+        yield f"--agent-check needs `bdauto {ENTRY} -- CMD` as the command of its first container"
+    if _agent_limit(deadline, settings) <= 0:
+        took = format_duration(settings.longest_checks + MARGIN)
+        yield f"its activeDeadlineSeconds leave the agent no time: the checks of --agent-check may take {took} of them"
 
 
-def deadline_of(template: Object, limits: timedelta) -> int:
-    """Return after how many seconds Kubernetes ends a Job: the template's own deadline, else `limits` and MARGIN.
+def check_template(template: Object, settings: KubernetesSettings) -> None:
+    """Raise UsageError if a CronJob cannot be the template."""
+    if why := next(_refusals(template, settings), ""):
+        raise UsageError(f"--kubernetes-template {settings.kubernetes_template}: {why}", hint="change the CronJob")
+
+
+def deadline_of(template: Object, settings: KubernetesSettings) -> int:
+    """Return after how many seconds Kubernetes ends a Job: the template's own deadline, else all limits and MARGIN.
 
     It counts from the Job's start, so the time until its pod runs is a part of it.
     """
     own = (template["spec"]["jobTemplate"].get("spec") or {}).get("activeDeadlineSeconds")
-    return own if isinstance(own, int) and own > 0 else round((limits + MARGIN).total_seconds())
+    return own if isinstance(own, int) and own > 0 else round((settings.longest + MARGIN).total_seconds())
+
+
+def _agent_limit(deadline: int, settings: KubernetesSettings) -> float:
+    """Return the seconds that the agent has: some less than until the deadline, by which the pod's figures are gone."""
+    left = deadline - (MARGIN + settings.longest_checks).total_seconds()
+    left = left if settings.agent_check else max(left, deadline / 2)
+    return min(settings.agent_timeout.total_seconds(), left)
 
 
 def job_of(
     template: Object,
+    settings: KubernetesSettings,
     *,
     tracker: str,
     bead: str,
     attempt: str,
     assignee: str,
     prompt: str,
-    agent_timeout: timedelta,
-    pending_timeout: timedelta,
 ) -> Object:
-    """Return the Job of an attempt. The template must have passed `check_template`.
-
-    The entry ends the agent some time before Kubernetes would end the pod, whose figures would be gone.
-    """
+    """Return the Job of an attempt. The template must have passed `check_template`."""
     made = copy.deepcopy(template["spec"]["jobTemplate"])
     labels = {TRACKER: short_hash(tracker), ATTEMPT: attempt, BEAD_HASH: short_hash(bead)}
     job, pod = made.setdefault("spec", {}), made["spec"]["template"]
     for field in (*FORCED, "ttlSecondsAfterFinished"):
         job.pop(field, None)
     job |= {"completions": 1, "parallelism": 1, "backoffLimit": 0, "podReplacementPolicy": "Failed"}
-    deadline = deadline_of(template, agent_timeout + pending_timeout)
-    job["activeDeadlineSeconds"] = deadline
+    deadline = job["activeDeadlineSeconds"] = deadline_of(template, settings)
     _label(pod, labels, {EVICTABLE: "false"} | (_metadata(pod).get("annotations") or {}) | {PROMPT: prompt})
     spec = pod["spec"]
     spec["restartPolicy"] = "Never"
     spec.setdefault("automountServiceAccountToken", False)
     spec["volumes"] = [*(spec.get("volumes") or ()), _prompt_volume()]
-    limit = min(agent_timeout.total_seconds(), max(deadline - MARGIN.total_seconds(), deadline / 2))
     variables = {
         "BEAD_ID": bead,
         "BDAUTO_JOB": attempt,
         "BDAUTO_PROMPT": f"{FOLDER}/prompt",
         "BDAUTO_TERMINATION_LOG": TERMINATION_LOG,
-        "BDAUTO_AGENT_TIMEOUT": f"{limit:.0f}s",
+        "BDAUTO_AGENT_TIMEOUT": f"{_agent_limit(deadline, settings):.0f}s",
+        "BDAUTO_CHECKS": checks_of(settings),
         "BEADS_ACTOR": assignee,
     }
     _complete(spec["containers"][0], variables)
     about = {"name": job_name(attempt)}
     old = made.get("metadata") or {}
     made = {"apiVersion": "batch/v1", "kind": "Job", "metadata": about, "spec": job}
-    _label(made, (old.get("labels") or {}) | labels, (old.get("annotations") or {}) | {BEAD: bead, ASSIGNEE: assignee})
+    notes = {BEAD: bead, ASSIGNEE: assignee, CHECKS: str(len(settings.agent_check))}
+    _label(made, (old.get("labels") or {}) | labels, (old.get("annotations") or {}) | notes)
     return made
+
+
+def checks_of(settings: KubernetesSettings) -> str:
+    """Return what the entry of a pod is told of the checks, as JSON, "" without one.
+
+    Raises UsageError for what no pod can be told.
+    """
+    if not settings.agent_check:
+        return ""
+    commands = [[*command.words] for command in settings.agent_check]
+    checks = PodChecks(commands, settings.agent_check_timeout.total_seconds())
+    try:
+        told = msgspec.json.encode(checks)
+    except UnicodeEncodeError:
+        raise UsageError("--agent-check is not UTF-8", hint="write it in UTF-8") from None
+    if len(told) > LONGEST_CHECKS:
+        words = f"--agent-check is too long for a pod: {len(told)} of {LONGEST_CHECKS} bytes"
+        raise UsageError(words, hint="put it into a script in the image")
+    return told.decode()
 
 
 def tombstone_of(*, tracker: str, bead: str, attempt: str) -> Object:
@@ -156,7 +195,8 @@ def tombstone_of(*, tracker: str, bead: str, attempt: str) -> Object:
 def _complete(container: Object, variables: Mapping[str, str]) -> None:
     """Give the agent's container its variables and its prompt. Kubernetes expands $(NAME), so $ is doubled."""
     own = [one for one in container.get("env") or () if one.get("name") not in variables]
-    added: list[Object] = [{"name": name, "value": value.replace("$", "$$")} for name, value in variables.items()]
+    given = {name: value.replace("$", "$$") for name, value in variables.items() if value}
+    added: list[Object] = [{"name": name, "value": value} for name, value in given.items()]
     uid = {"name": "BDAUTO_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
     container["env"] = [*(one for one in own if one.get("name") != "BDAUTO_POD"), *added, uid]
     mount = {"name": VOLUME, "mountPath": FOLDER, "readOnly": True}

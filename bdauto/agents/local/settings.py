@@ -1,7 +1,6 @@
 """The settings of an agent command on this machine (docs/local-agent.md)."""
 
 import re
-import shlex
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +8,19 @@ from typing import Annotated
 
 import msgspec
 
-from bdauto.agents.prompt_settings import TIME_LIMIT, CostLimit, Keep, Prompt, Slots, TimeLimit
+from bdauto.agents.prompt_settings import (
+    CHECK_LIMIT,
+    TIME_LIMIT,
+    Checks,
+    CheckTimeout,
+    CommandLine,
+    CostLimit,
+    Keep,
+    Prompt,
+    Slots,
+    TimeLimit,
+    parse_command,
+)
 from bdauto.common.errors import UsageError
 from bdauto.domain.settings import Option
 
@@ -23,31 +34,6 @@ class AgentName(StrEnum):
     codex = "codex"
     gemini = "gemini"
     opencode = "opencode"
-
-
-class CommandLine(msgspec.Struct, frozen=True):
-    """A command in words. It prints as its first word, since the others may hold what nobody should read in a log."""
-
-    words: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return self.words[0]
-
-
-def parse_command(text: str) -> CommandLine:
-    """Split a command into words as a shell does. It is never given to one. Raises UsageError."""
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise UsageError(f"cannot be split into words: {str(error).lower()}", hint="quote it as for a shell") from None
-    if not words or not words[0]:
-        raise UsageError("is empty", hint="name a program")
-    return CommandLine(tuple(words))
-
-
-def parse_commands(texts: list[str]) -> tuple[CommandLine, ...]:
-    """Split each command into words. Raises UsageError."""
-    return tuple(parse_command(text) for text in texts if text.strip())
 
 
 def parse_model(text: str) -> str:
@@ -132,16 +118,7 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
             parse=parse_command,
         ),
     ] = None
-    agent_check: Annotated[
-        tuple[CommandLine, ...],
-        Option(
-            "Run this where the agent ran when it has ended, and close its bead if it succeeds. Until then nobody else "
-            "closes the bead for the agent. Repeatable: all must succeed. In the variable, one a line.",
-            LOCAL,
-            metavar="CMD",
-            parse=parse_commands,
-        ),
-    ] = ()
+    agent_check: Checks = ()
     agent_review: Annotated[
         CommandLine | None,
         Option(
@@ -152,9 +129,7 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
             parse=parse_command,
         ),
     ] = None
-    agent_check_timeout: Annotated[timedelta, Option("End a check or a review after this time.", LOCAL)] = timedelta(
-        minutes=30
-    )
+    agent_check_timeout: CheckTimeout = CHECK_LIMIT
     agent_land: Annotated[
         CommandLine | None,
         Option(

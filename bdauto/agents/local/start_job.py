@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def job_record(
         started=time.time(),
         silence=silence.total_seconds() if silence else None,
         max_cost=settings.max_cost_per_run,
-        variables=_variables(bead) if settings.is_checked else {},
+        variables=check_variables(bead) if settings.is_checked else {},
         needs=[other.depends_on_id for other in bead.dependencies or ()],
         steps=[*_steps(command, worktree, bead, command.filled(bead.id, attempt, prompt), jobs / attempt)],
         text=text_digest(bead),
@@ -93,25 +93,40 @@ def _gates(command: AgentCommand, worktree: Worktree | None, bead: Bead, where: 
     """Yield what must succeed after the agent, and what is asked before. `where` is the folder of its work."""
     limit = command.settings.agent_check_timeout.total_seconds()
     if command.bd:
-        look = [*ITS_ANSWER, *command.bd, "list", "--id", bead.id, "--all", "--limit", "0", "--json"]
-        yield Step(kind="look", words=look, directory=str(command.directory), timeout=LOOK_SECONDS)
+        yield look_step(command.bd, bead.id, str(command.directory))
     if base := _base(command, worktree):
-        yield Step(kind="base", words=[*ITS_ANSWER, "git", *base], directory=where, timeout=LOOK_SECONDS)
+        yield base_step(base, where)
     checks, land = command.checks, command.land_words
     if worktree and land:
         home, says = str(command.directory), [*agent_verdict.PROGRAM, str(worktree.path.parents[2])]
         yield Step(kind="check", text="the agent's own words", words=says, directory=home, timeout=limit)
         yield Step(kind="check", text="all work is committed", words=worktree.seal, directory=home, timeout=limit)
-    for number, check in enumerate(checks, 1):
-        name = f"check {number} of {len(checks)}" if len(checks) > 1 else "check"
-        text = f"{name} ({clean(Path(check[0]).name, 40)})"
-        yield Step(kind="check", text=text, words=check, directory=where, timeout=limit)
+    yield from check_steps(checks, where, limit)
     if command.review_words:
         text = f"review ({clean(Path(command.review_words[0]).name, 40)})"
         yield Step(kind="review", text=text, words=_review(command, bead, folder), directory=where, timeout=limit)
     if worktree and land:
         text, words = f"--agent-land ({clean(Path(land[0]).name, 40)})", worktree.land(land, limit)
         yield Step(kind="land", text=text, words=words, directory=home, timeout=2 * limit)  # as long to wait
+
+
+def look_step(bd: Sequence[str], bead_id: str, directory: str) -> Step:
+    """Return what asks bd for a bead: is its work to be checked?"""
+    look = [*ITS_ANSWER, *bd, "list", "--id", bead_id, "--all", "--limit", "0", "--json"]
+    return Step(kind="look", words=look, directory=directory, timeout=LOOK_SECONDS)
+
+
+def base_step(words: Sequence[str], directory: str) -> Step:
+    """Return what asks git, in these words, for the commit that the work starts from."""
+    return Step(kind="base", words=[*ITS_ANSWER, "git", *words], directory=directory, timeout=LOOK_SECONDS)
+
+
+def check_steps(checks: Sequence[list[str]], directory: str, seconds: float) -> Iterator[Step]:
+    """Yield the checks, each with its own time limit."""
+    for number, check in enumerate(checks, 1):
+        name = f"check {number} of {len(checks)}" if len(checks) > 1 else "check"
+        text = f"{name} ({clean(Path(check[0]).name, 40)})"
+        yield Step(kind="check", text=text, words=check, directory=directory, timeout=seconds)
 
 
 def _review(command: AgentCommand, bead: Bead, folder: Path) -> list[str]:
@@ -127,7 +142,7 @@ def _review(command: AgentCommand, bead: Bead, folder: Path) -> list[str]:
     return [sys.executable, "-I", "-m", "bdauto.agents.local.review_program", msgspec.json.encode(task).decode()]
 
 
-def _variables(bead: Bead) -> dict[str, str]:
+def check_variables(bead: Bead) -> dict[str, str]:
     """Return what a check gets beside the agent's environment. It writes to the tracker in its own name."""
     return {"BEADS_ACTOR": CHECKER, "BEAD_ACCEPTANCE": plain(bead.acceptance_criteria)}
 
