@@ -117,6 +117,28 @@ def test_a_container_out_of_memory_says_so(world: World) -> None:
     assert end(world).words == "OOMKilled"
 
 
+OCI = "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
+OCI += 'unable to start container process: exec: "no-such-program": executable file not found in $PATH: unknown'
+
+
+def test_a_command_that_is_not_in_the_image_charges_no_bead(world: World) -> None:
+    started(world)
+    ended = {"exitCode": 128, "reason": "StartError", "message": OCI}
+    world.end_pod(code=128, containerStatuses=[{"name": "agent", "state": {"terminated": ended}}])
+    decision = judged(world)
+    assert (decision.charged, decision.service, end(world).why) == (False, True, Why.config)
+    assert end(world).words.startswith("StartError: failed to create containerd task")
+    assert '"no-such-program": executable file not found in $PATH' in end(world).words
+
+
+def test_the_cause_of_a_nested_error_is_not_cut_off(world: World) -> None:
+    started(world)
+    pull = 'failed to pull and unpack image "r.test/agent:9": failed to resolve reference "r.test/agent:9": failed to do '
+    pull += 'request: Head "https://r.test/v2/agent/manifests/9": dial tcp: lookup r.test: no such host'
+    world.api.write_pod(world.pod(), waiting("ErrImagePull", pull))
+    assert "no such host" in judged(world).evidence
+
+
 def test_a_pod_that_kubernetes_took_away_charges_no_bead(world: World) -> None:
     started(world)
     world.run_pod()

@@ -21,6 +21,8 @@ QUEUED, RUNNING, COMPLETED, FAILED, TIMED_OUT, CANCELLED = (
 )  # fmt: skip
 AT_ONCE = frozenset({"InvalidImageName", "CreateContainerConfigError"})
 """Reasons why a container waits that no time mends: a wrong image name, a missing Secret."""
+NOT_STARTED = frozenset({"StartError", "ContainerCannotRun"})
+"""Reasons why a container ended that never ran: its command is not in the image, for example."""
 BEGAN = ("active", "ready", "succeeded", "failed", "terminating", "uncountedTerminatedPods")
 """Fields of a Job's status that are set once there is, or was, a pod."""
 CONFIG = "configuration: "
@@ -159,7 +161,7 @@ def _waits(status: Object) -> tuple[str, str]:
     for one in (*_dicts(status.get("initContainerStatuses")), *_dicts(status.get("containerStatuses"))):
         waiting = _dict(_dict(one.get("state")).get("waiting"))
         if waiting.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
-            return _text(waiting["reason"], 60), _text(waiting.get("message"))
+            return _text(waiting["reason"], 60), _cause(waiting.get("message"))
     for one in _dicts(status.get("conditions")):
         if one.get("type") == "PodScheduled" and one.get("status") == "False":
             return _text(one.get("reason"), 60), _text(one.get("message"))
@@ -217,6 +219,8 @@ def end_of(job: JobView, pods: Sequence[PodView], now: datetime) -> Run:
         return end(Result.stopped, f"its pod is gone, and the next one started no agent: {_fence_words(pods[0])}")
     if job.state == FAILED and pod is None:
         return end(Result.stopped, "its pod was deleted, by hand or by a drain, an eviction or a preemption")
+    if pod and pod.reason in NOT_STARTED:
+        return end(Result.error, f"{pod.reason}: {_cause(pod.told)}", Why.config)
     if pod and (job.state == FAILED or pod.phase == "Failed"):
         return end(Result.error if found and found.state == "error" else Result.failed, _last_words(pod, found))
     if job.checks and not pod:
@@ -259,7 +263,7 @@ def event_words(events: Iterable[Object]) -> str:
     last = ""
     for one in events:
         if one.get("type") == "Warning":
-            last = ": ".join(filter(None, (_text(one.get("reason"), 60), _text(one.get("message")))))
+            last = ": ".join(filter(None, (_text(one.get("reason"), 60), _cause(one.get("message")))))
     return last
 
 
@@ -288,6 +292,12 @@ def _text(value: object, limit: int = 200) -> str:
 
 def _count(value: object) -> int:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 5 else 0
+
+
+def _cause(value: object) -> str:
+    """Return an error's words. Those of images and containers are nested, with the cause at the end."""
+    text = _text(value, 4000)
+    return text if len(text) <= 160 else f"{text[:50].rstrip()} … {text[-107:].lstrip()}"
 
 
 def _time(value: object) -> datetime | None:
