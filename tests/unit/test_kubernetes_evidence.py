@@ -167,6 +167,39 @@ def test_a_second_pod_that_found_the_attempt_taken_charges_no_bead(world: World)
     assert "its pod is gone, and the next one started no agent: another pod has taken attempt w1" in decision.note
 
 
+def test_a_job_that_was_deleted_runs_until_its_pod_is_gone(world: World) -> None:
+    """kubectl deletes the Job at once, and the pod gets its time to end."""
+    started(world)
+    world.run_pod()
+    del world.api.jobs["bdauto-w1"]
+    assert judged(world, **{"bdauto.job": "w1"}).evidence.startswith("job w1 is running")
+    world.api.pods.clear()
+    decision = judged(world, **{"bdauto.job": "w1"})
+    assert (decision.action, decision.charged) == (Action.release, False)
+    assert "was stopped: its Job was deleted" in decision.note
+
+
+def test_the_end_of_a_pod_that_was_kept_without_its_job_is_known(world: World) -> None:
+    started(world)
+    told = Run(result=Result.completed, ended_at=NOW, cost_usd=0.42)
+    world.end_pod(told=message.encode(message.message_of(told, "completed")).decode())
+    del world.api.jobs["bdauto-w1"]
+    found = world.another().evidence([world.claimed(**{"bdauto.job": "w1"})])[0].ends["x-1"]
+    assert (found.result, found.cost_usd) == (Result.completed, 0.42)
+
+
+@pytest.mark.parametrize(
+    ("state", "why", "result"),
+    [("cancelled", Why.silence, Result.timeout), ("cancelled", Why.stopped, Result.stopped)],
+    ids=["silent", "asked to end"],
+)
+def test_an_agent_that_its_entry_has_ended_did_not_fail(world: World, state: str, why: Why, result: Result) -> None:
+    started(world)
+    told = Run(result=result, why=why, ended_at=NOW, words="nothing was written for 5s")
+    world.end_pod(code=1, told=message.encode(message.message_of(told, state)).decode())
+    assert end(world).result is result
+
+
 def test_a_failure_to_come_is_no_proof_of_death(world: World) -> None:
     """Its node is lost: the container may run until the kubelet is back."""
     started(world)

@@ -201,6 +201,17 @@ def test_what_a_refusal_means(world: World, failure: Failure, meaning: type[Answ
     assert not world.api.jobs
 
 
+def test_a_full_namespace_gets_no_claim_for_a_minute(world: World) -> None:
+    """A claim that is given back changes the tracker, which would make `run` look again at once, for ever."""
+    world.api.refuse = Failure(403, "Forbidden", QUOTA)
+    world.agent.start(bead(), "w1")
+    [part] = world.agent.status().parts
+    assert part.capacity is not None
+    assert (part.capacity.free, "the namespace is full" in part.text) == (0, True)
+    world.clock.sleep(61)
+    assert [part.capacity and part.capacity.free for part in world.agent.status().parts] == [4]
+
+
 def test_a_quota_that_changes_while_it_is_counted_is_asked_again(world: World) -> None:
     world.api.refuse, world.api.refusals = refused(409, "Conflict", "the object has been modified"), 1
     assert world.agent.start(bead("x-1"), "w1") == Started("w1")

@@ -213,8 +213,10 @@ def end_of(job: JobView, pods: Sequence[PodView], now: datetime) -> Run:
         return end(Result.stopped, job.stopped)
     if pod and pod.disrupted and job.state != COMPLETED:
         return end(Result.stopped, f"Kubernetes took its pod away: {pod.disrupted}")
-    if job.state == TIMED_OUT or (found and found.state == "timeout"):
+    if job.state == TIMED_OUT or (found and (found.state == "timeout" or found.why == Why.silence)):
         return end(Result.timeout)
+    if job.state == FAILED and found and found.state == "cancelled":
+        return end(Result.stopped, "its pod was asked to end")
     if pods and pod is None:
         return end(Result.stopped, f"its pod is gone, and the next one started no agent: {_fence_words(pods[0])}")
     if job.state == FAILED and pod is None:
@@ -265,6 +267,23 @@ def event_words(events: Iterable[Object]) -> str:
         if one.get("type") == "Warning":
             last = ": ".join(filter(None, (_text(one.get("reason"), 60), _cause(one.get("message")))))
     return last
+
+
+def deleted_job(attempt: str, bead: str, pods: Sequence[PodView]) -> JobView:
+    """Return what is left of a Job that somebody has deleted. Its pods go after it, or stay if they were kept."""
+    phases = {pod.phase for pod in pods}
+    state = RUNNING if phases - {"Succeeded", "Failed"} else COMPLETED if "Succeeded" in phases else CANCELLED
+    return JobView(
+        name=f"bdauto-{attempt}",
+        attempt=attempt,
+        bead=bead,
+        assignee="",
+        created=None,
+        since=None,
+        state=state,
+        began=True,
+        stopped="its Job was deleted",
+    )
 
 
 def overdue(job: JobView, pod: PodView | None, now: datetime, limit: timedelta) -> str:

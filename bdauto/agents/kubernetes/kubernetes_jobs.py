@@ -12,6 +12,7 @@ from bdauto.agents.kubernetes.evidence import (
     JobView,
     PodView,
     by_attempt,
+    deleted_job,
     end_of,
     event_words,
     read_job,
@@ -124,6 +125,8 @@ class KubernetesJobs(Runner):
             for bead in beads:
                 job = bead.record.job or bead.record.attempt
                 view = self._view(job, look) if job else None
+                if view is None and bead.record.job and NAME.fullmatch(template.job_name(job)):  # it was started
+                    view = deleted_job(job, bead.id, self._pods(job))
                 other = next((one for one in self._at_work(look, bead.id) if one.attempt != job), None)
                 if other and not (view and not view.over):
                     states[bead.id], others[bead.id] = state_of(other, look.pods.get(other.attempt)), other.attempt
@@ -156,11 +159,12 @@ class KubernetesJobs(Runner):
     def _end(self, job: JobView) -> Run:
         """Return how a Job has ended. Its pods are asked for once. Raises ServiceError."""
         if job.attempt not in self._ends:
-            pods = self.cluster.pods({template.ATTEMPT: job.attempt, **self._labels})
-            self._ends[job.attempt] = end_of(
-                job, [view for pod in pods if (view := read_pod(pod))], self._runtime.now()
-            )
+            self._ends[job.attempt] = end_of(job, self._pods(job.attempt), self._runtime.now())
         return self._ends[job.attempt]
+
+    def _pods(self, attempt: str) -> list[PodView]:
+        pods = self.cluster.pods({template.ATTEMPT: attempt, **self._labels})
+        return [view for pod in pods if (view := read_pod(pod))]
 
     def job_state(self, job: str) -> str | None:
         """Return the state of a Job as it is now, None if there is none. Raises ServiceError."""
@@ -205,8 +209,7 @@ class KubernetesJobs(Runner):
 
     def pod_of(self, job: str) -> PodView | None:
         """Return the pod of a Job, None if there is none. Raises ServiceError."""
-        pods = self.cluster.pods({template.ATTEMPT: job, **self._labels})
-        return by_attempt(view for pod in pods if (view := read_pod(pod))).get(job)
+        return by_attempt(self._pods(job)).get(job)
 
     def unrecorded(self) -> Sequence[tuple[str, Run]]:
         """Return bead and run of each Job of this queue that has ended and is not marked as recorded."""

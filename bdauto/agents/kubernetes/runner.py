@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 
-from bdauto.agents.answers import Answer, NotStarted
+from bdauto.agents.answers import Answer, AtCapacity, NotStarted
 from bdauto.agents.capacity import Capacity
 from bdauto.agents.kubernetes import template
 from bdauto.agents.kubernetes.evidence import (
@@ -37,6 +37,9 @@ WATCHED = timedelta(minutes=10)
 SHORTEST_KEEP = timedelta(hours=1)
 """A Job is kept for so long after its end at least: a look that began before must not find its name free."""
 
+FULL = 60.0
+"""Seconds for which no claim is made after a quota has refused a Job."""
+
 
 def open_runner(settings: KubernetesSettings, project: Callable[[], Project]) -> "KubernetesAgent":
     """Return what runs the agent. Raises UsageError and BdError, as `project` does."""
@@ -54,6 +57,8 @@ class KubernetesAgent(KubernetesJobs):
     """Starts Jobs for the beads of one tracker and assignee in one namespace."""
 
     _template: Object | None = None
+    _full: tuple[float, str] = (float("-inf"), "")
+    """Until when the namespace counts as full, by the monotonic clock, and the words of its quota."""
 
     @property
     def name(self) -> str:
@@ -67,8 +72,11 @@ class KubernetesAgent(KubernetesJobs):
         except ServiceError as error:
             return RunnerStatus((Part(AGENT, "Kubernetes", error=error),))
         taken, total = len(active), self.settings.agent_slots
-        capacity = Capacity(max(total - taken, 0), True, taken, 0, total)
-        return RunnerStatus((Part(AGENT, "Kubernetes", capacity, text=f"{taken} of {total} slots taken"),))
+        until, full = self._full
+        full = full if self._runtime.monotonic() < until else ""
+        capacity = Capacity(0 if full else max(total - taken, 0), True, taken, 0, total)
+        text = ", ".join(filter(None, (f"{taken} of {total} slots taken", full)))
+        return RunnerStatus((Part(AGENT, "Kubernetes", capacity, text=text),))
 
     def check_start(self, *, dry_run: bool = False) -> None:
         """Read the template and the prompt's template. Raises UsageError if no bead could be started with them."""
@@ -141,6 +149,8 @@ class KubernetesAgent(KubernetesJobs):
             return NotStarted(str(error))
         answer = start(self.cluster, job, self._runtime)
         self._looked = None  # it does not have this Job
+        if isinstance(answer, AtCapacity):  # else each claim, which changes the tracker, would lead to the next
+            self._full = self._runtime.monotonic() + FULL, answer.words
         return answer
 
     def _job(self, bead: Bead, attempt: str) -> Object:
