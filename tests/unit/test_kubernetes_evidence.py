@@ -133,7 +133,9 @@ def test_a_command_that_is_not_in_the_image_charges_no_bead(world: World) -> Non
 
 def test_the_cause_of_a_nested_error_is_not_cut_off(world: World) -> None:
     started(world)
-    pull = 'failed to pull and unpack image "r.test/agent:9": failed to resolve reference "r.test/agent:9": failed to do '
+    pull = (
+        'failed to pull and unpack image "r.test/agent:9": failed to resolve reference "r.test/agent:9": failed to do '
+    )
     pull += 'request: Head "https://r.test/v2/agent/manifests/9": dial tcp: lookup r.test: no such host'
     world.api.write_pod(world.pod(), waiting("ErrImagePull", pull))
     assert "no such host" in judged(world).evidence
