@@ -225,7 +225,9 @@ class FakeHistory:
             words=words,
         )
         assert issue.record.current
-        issue.record = issue.record.with_end(ended_run(issue.record.current, end))
+        issue.record = issue.record.with_end(
+            ended_run(issue.record.current, end, "closed" if outcome == "closed" else "")
+        )
         issue.change(ended, finish_note(job, end, words=outcome != "closed"))
         if outcome == "closed":
             issue.change(ended, status="closed", closed_at=format_time(ended), close_reason=words)

@@ -186,8 +186,8 @@ class Screen(logging.Handler):
         if status in ("in_progress", "open"):
             self._ends[bead] = how, paid
             return None
-        what = "blocked by its agent" if status == "blocked" else f"its job ended, and the bead is {status}"
-        return self._line("?", "bold yellow", self._about(bead, f"{what}{took}{paid}", "yellow"))
+        why = "blocked by its agent" if status == "blocked" else f"its job ended, and the bead is {status}"
+        return self._line("?", "bold yellow", self._about(bead, f"{fields.get('result')}{took}{paid}: {why}", "yellow"))
 
     def _follow(self, name: str, bead: str, *, has_job: bool) -> None:
         """Keep up which beads have a job."""

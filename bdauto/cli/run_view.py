@@ -9,19 +9,19 @@ from rich.text import Text
 
 from bdauto.cli.tables import REASON_LIMIT, TITLE_LIMIT, WIDE
 from bdauto.common.sanitize import clean
-from bdauto.diagnostics.run_list import ListedRun, State
+from bdauto.diagnostics.run_list import ListedRun
 from bdauto.diagnostics.wording import DASH, money, rough_time
+from bdauto.domain.history import RunResult
 from bdauto.domain.record import Run
-from bdauto.domain.results import detail
 
 STYLES = {
-    State.running: "cyan",
-    State.over: "cyan",
-    State.closed: "green",
-    State.asks: "yellow",
-    State.failed: "red",
-    State.stopped: "dim",
-    State.deleted: "dim",
+    RunResult.running: "cyan",
+    RunResult.over: "cyan",
+    RunResult.closed: "green",
+    RunResult.asks: "yellow",
+    RunResult.failed: "red",
+    RunResult.stopped: "dim",
+    RunResult.deleted: "dim",
 }
 
 
@@ -53,7 +53,7 @@ class RunsView:
         table.add_column("title", overflow="fold", ratio=1, min_width=12)
         for one in self._runs:
             table.add_row(*(cell(one, self._now) for _, (_, cell) in shown), _title(one))
-            if why := _why(one):
+            if why := clean(one.why, REASON_LIMIT):
                 table.add_row(*[""] * len(shown), Text(why, style="dim"))
         yield table
 
@@ -94,7 +94,7 @@ _COLUMNS: Mapping[str, _Column] = {
     "bead": (False, lambda one, _: Text(clean(one.bead), style="cyan")),
     "began": (False, lambda one, now: Text(_when(one.run.claimed_at, now), style="dim")),
     "took": (True, lambda one, now: rough_time(_took(one.run, now))),
-    "result": (False, lambda one, _: Text(one.state, style=STYLES[one.state])),
+    "result": (False, lambda one, _: Text(one.result, style=STYLES[one.result])),
     "cost": (True, lambda one, _: money(one.run.cost_usd)),
     "turns": (True, lambda one, _: DASH if one.run.turns is None else str(one.run.turns)),
     "attempt": (False, lambda one, _: Text(clean(one.run.attempt), style="dim")),
@@ -109,11 +109,3 @@ def _title(one: ListedRun) -> Text:
     if one.title is None:
         return Text("(deleted)", style="dim")
     return Text(clean(one.title, TITLE_LIMIT), no_wrap=True, overflow="ellipsis")
-
-
-def _why(one: ListedRun) -> str:
-    """Return why a run ended, "" if there is nothing to say."""
-    if one.state in (State.running, State.over, State.closed):
-        return ""
-    how = one.how if one.how != one.state else ""
-    return clean(": ".join(filter(None, [how, detail(one.run)])), REASON_LIMIT)

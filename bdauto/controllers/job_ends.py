@@ -20,6 +20,7 @@ from bdauto.controllers.returned_beads import Kind, Returned, ReturnedBeads
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.controllers.unstoppable import note_unstoppable
 from bdauto.domain.bead import Bead
+from bdauto.domain.history import History, RunResult, result_of
 from bdauto.domain.life import sign_of_life
 from bdauto.domain.outcome import BeadOutcome, BeadReport
 from bdauto.domain.reaping import ALIVE, ELSEWHERE, FORGOTTEN, NOT_ASKED, NOT_STARTED, JobEvidence
@@ -85,7 +86,7 @@ class JobEnds(msgspec.Struct, frozen=True):
             bead, job = beads.get(bead_id), end.attempt
             if bead is None:
                 if not found.malformed and not self.bd.recorder_of(job, bead_id):  # `bd rename` gives a bead another id
-                    log_result(bead_id, job, "deleted", end)
+                    log_result(bead_id, job, "deleted", end, result_of(end, None))
                     self.writes.cost_usd += end.cost_usd or 0.0
                     runner.mark_recorded(job, deleted=True)
                 continue
@@ -132,7 +133,7 @@ class JobEnds(msgspec.Struct, frozen=True):
         The claim of a bead that was opened ends with it.
         """
         record = bead.record.change(assignee=bead.record.assignee or self.bd.assignee)
-        record = record.with_end(ended_run(run, end))
+        record = record.with_end(ended_run(run, end, _left(bead, run)))
         if end.checked and bead.status == "closed":  # by its agent, and rightly
             record = record.change(check="")
         times: Mapping[str, Moment] = {}
@@ -201,19 +202,27 @@ def end_note(bead: Bead, run: Run, end: Run) -> str:
     return "\n".join(filter(None, [missing, note]))
 
 
-def log_end(bead: Bead, run: Run, end: Run) -> None:
-    """Log the end of a run that was recorded."""
-    log_result(bead.id, run.job or run.attempt, bead.status, end, bead.title)
+def _left(bead: Bead, run: Run) -> str:
+    """Return the status in which a run has left its bead, "" if a later claim, or bdauto, has changed it since."""
+    last = bead.record.all_runs[-1:]
+    return bead.status if last and last[0].attempt == run.attempt and not bead.record.quarantined else ""
 
 
-def log_result(bead_id: str, job: str, status: str, end: Run, title: str = "") -> None:
-    """Log how a job ended, with the status of its bead at that time."""
+def log_end(bead: Bead, run: Run, end: Run, status: str = "") -> None:
+    """Log the end of a run that was recorded, and the `status` of its bead if a sweep closes it."""
+    ended = ended_run(run, end, status or _left(bead, run))
+    result = result_of(ended, History(bead, [ended]))
+    log_result(bead.id, run.job or run.attempt, bead.status, end, result, bead.title)
+
+
+def log_result(bead_id: str, job: str, status: str, end: Run, result: RunResult, title: str = "") -> None:
+    """Log what came of a run, with the status of its bead when its job had ended."""
     log.event(
         "result",
         bead=bead_id,
         job=job,
         status=status,
-        result=end.result,
+        result=result,
         seconds=end.seconds,
         cost_usd=end.cost_usd,
         title_=title,

@@ -47,7 +47,7 @@ class Settlement(msgspec.Struct, frozen=True):
         written = self.writes.each([*map(self._change, decided, ends, elsewhere)])
         for decision, end, result in zip(decided, ends, written, strict=True):
             if end and result is True and not self.dry_run:
-                log_end(decision.bead, _run(decision), end)
+                log_end(decision.bead, _run(decision), end, _left(decision))
                 self.writes.recorded.append((decision.bead.id, decision.bead.record.attempt))
                 self.writes.cost_usd += end.cost_usd or 0.0
         results = dict(zip((decision.bead.id for decision in decided), written, strict=True))
@@ -62,7 +62,7 @@ class Settlement(msgspec.Struct, frozen=True):
         bead, record = decision.bead, decision.bead.record
         times: dict[str, Moment] = {}
         if end:
-            record = record.with_end(ended_run(_run(decision), end))
+            record = record.with_end(ended_run(_run(decision), end, _left(decision)))
         elif elsewhere:  # its job ran, but its end is not recorded yet
             record = record.with_runs(record.all_runs)
         if decision.gives_up:
@@ -154,6 +154,11 @@ def kept(decision: ReapDecision, prefix: str = "") -> BeadReport:
 def touched(beads: Iterable[BeadReport]) -> set[str]:
     """Return the ids of the beads that were changed, or were to be."""
     return {bead.id for bead in beads if bead.outcome is not BeadOutcome.kept}
+
+
+def _left(decision: ReapDecision) -> str:
+    """Return the status in which a run counts to have left its bead."""
+    return "closed" if decision.action is Action.close else decision.bead.status
 
 
 def outcome(decision: ReapDecision, result: bool | BdError | None, *, paused: bool = False) -> BeadReport:

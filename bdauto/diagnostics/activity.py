@@ -11,7 +11,7 @@ import msgspec
 from bdauto.bd.client import Bd
 from bdauto.domain.bead import Bead, BeadList
 from bdauto.domain.eligibility import Verdict, verdict
-from bdauto.domain.failures import UNKNOWN, Reason, never_started, reasons
+from bdauto.domain.failures import Reason, never_started, reasons
 from bdauto.domain.figures import (
     Figures,
     Names,
@@ -23,10 +23,10 @@ from bdauto.domain.figures import (
     by_type,
     figures,
 )
-from bdauto.domain.history import History, dispatched_for, histories_of
+from bdauto.domain.history import History, RunResult, dispatched_for, histories_of, result_of
 from bdauto.domain.lanes import Lanes
 from bdauto.domain.limits import SLACK
-from bdauto.domain.record import Result, Run
+from bdauto.domain.record import Run
 from bdauto.domain.settings import By, DispatchSettings
 from bdauto.domain.times import format_time
 
@@ -126,7 +126,7 @@ def activity(
         total=total,
         days=days,
         groups=days if by is By.day else _busiest(figures(histories, window, NAMES[by])),
-        results=_results(run for _, _, run in ended),
+        results=_results((history, run) for _, history, run in ended),
         reasons=reasons((history, run) for _, history, run in ended),
         never_started=never_started(histories, window),
         slowest=_top(extremes, lambda extreme: extreme.seconds),
@@ -139,9 +139,9 @@ def activity(
 EndedRun = tuple[datetime, History, Run]
 
 
-def _results(runs: Iterable[Run]) -> dict[str, int]:
-    counts = Counter(run.result.value if run.result else UNKNOWN for run in runs)
-    return {word: counts[word] for word in (*(result.value for result in Result), UNKNOWN) if counts[word]}
+def _results(ended: Iterable[tuple[History, Run]]) -> dict[str, int]:
+    counts = Counter(result_of(history.completed(run), history) for history, run in ended)
+    return {result.value: counts[result] for result in RunResult if counts[result]}
 
 
 def _busiest(groups: Mapping[str, Figures]) -> dict[str, Figures]:

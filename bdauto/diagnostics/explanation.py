@@ -24,6 +24,8 @@ from bdauto.diagnostics.snapshot import (
 )
 from bdauto.domain.bead import Bead
 from bdauto.domain.eligibility import Condition, Verdict, open_blockers, verdict
+from bdauto.domain.failures import what_came_of
+from bdauto.domain.history import history_of, result_of
 from bdauto.domain.questions import LABEL, how_to_answer, in_words
 from bdauto.domain.record import Run
 from bdauto.domain.results import format_cost
@@ -179,6 +181,7 @@ def read_bead(bd: Bd, bead_id: str) -> Bead:
 def story(explained: Explanation) -> list[tuple[str, str]]:
     """Return what bdauto's metadata tells of the bead, as pairs of a word and a value."""
     bead, most = explained.bead, explained.max_attempts
+    history = history_of(bead)
     moments = (("claimed at", bead.record.claimed_at), ("not before", bead.record.retry_at))
     ended, seconds, cost_usd, _ = _sums(bead)
     took = f" in {format_duration(timedelta(seconds=seconds))}" if seconds is not None else ""
@@ -190,7 +193,7 @@ def story(explained: Explanation) -> list[tuple[str, str]]:
         ("host", bead.record.host),
         ("jobs folder", bead.jobs_folder),
         *((word, format_time(moment) if moment else "") for word, moment in moments),
-        ("last result", bead.record.result),
+        ("last run", what_came_of(history, history.last) if history.last and not explained.running else ""),
         ("runs that ended", f"{len(ended)}{took}{cost}" if ended else ""),
         ("last error", bead.record.error),
         ("quarantined", bead.record.quarantined),
@@ -216,6 +219,8 @@ def as_json(explained: Explanation) -> dict[str, Any]:
     """Return the explanation as docs/operating.md describes it."""
     bead, running = explained.bead, explained.running
     ended, seconds, cost_usd, turns = _sums(bead)
+    history = history_of(bead)
+    last = history.last
     ended_at = ended[-1].ended_at if ended else None
     return {
         "id": bead.id,
@@ -247,7 +252,7 @@ def as_json(explained: Explanation) -> dict[str, Any]:
         "last_event": running.event.text if running and running.event else None,
         "claimed_at": format_time(bead.record.claimed_at) if bead.record.claimed_at else None,
         "retry_at": format_time(bead.record.retry_at) if bead.record.retry_at else None,
-        "result": bead.record.result or None,
+        "result": result_of(history.completed(last), history) if last else None,
         "ended_at": format_time(ended_at) if ended_at else None,
         "runs": len(ended),
         "seconds": seconds,

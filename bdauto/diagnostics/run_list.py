@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,45 +10,28 @@ from msgspec import UNSET
 from bdauto.bd.client import Bd
 from bdauto.common.errors import BdFailed, NoSuchBead
 from bdauto.common.sanitize import clean
-from bdauto.domain.agent_end import Why
 from bdauto.domain.defaults import DEFAULT_LANE
-from bdauto.domain.failures import kind_of_failure
-from bdauto.domain.history import History, all_runs, history_of, runs_of_lanes
+from bdauto.domain.failures import why_not
+from bdauto.domain.history import History, RunResult, all_runs, history_of, result_of, runs_of_lanes
 from bdauto.domain.limits import SLACK
-from bdauto.domain.record import Result, Run
-from bdauto.domain.results import detail
+from bdauto.domain.record import Run
 from bdauto.domain.times import format_time
 
 if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
 
 
-class State(StrEnum):
-    """How a run stands. `asks`: it ended with a question to a person. `deleted`: it ended, and its bead is gone.
-
-    `over`: its job completed, and a sweep has not settled its bead yet.
-    """
-
-    running = "running"
-    over = "over"
-    closed = "closed"
-    asks = "asks"
-    stopped = "stopped"
-    failed = "failed"
-    deleted = "deleted"
-
-
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 class ListedRun(msgspec.Struct, frozen=True):
-    """One run and its bead, whose `title` is None if the bead is deleted. `how` says in a word or two why it failed."""
+    """One run and its bead, whose `title` is None if the bead is deleted. `why` says why it did not close its bead."""
 
     bead: str
     title: str | None
     run: Run
-    state: State
-    how: str = ""
+    result: RunResult
+    why: str = ""
     lane: str = DEFAULT_LANE
 
     def as_json(self) -> dict[str, Any]:
@@ -66,15 +48,14 @@ class ListedRun(msgspec.Struct, frozen=True):
             "began": format_time(run.claimed_at) if run.claimed_at else None,
             "ended": format_time(run.ended_at) if run.ended_at else None,
             "seconds": run.seconds,
-            "state": self.state,
-            "result": run.result,
+            "result": self.result,
             "why": run.why,
             "cost_usd": run.cost_usd,
             "tokens": run.tokens,
             "turns": run.turns,
             "session": run.session,
             "exit_code": None if run.exit_code is UNSET else run.exit_code,
-            "detail": detail(run) or None,
+            "detail": self.why or run.words or None,
         }
 
 
@@ -83,9 +64,9 @@ def gather_runs(
     runner: "Runner | None",
     bead_id: str | None,
     since: datetime | None,
-    states: Collection[State] = tuple(State),
+    results: Collection[RunResult] = tuple(RunResult),
 ) -> tuple[list[ListedRun], Sequence[str]]:
-    """Return the runs of these states that run or ended after `since`, the newest first, and what cannot be read.
+    """Return the runs with these results that run or ended after `since`, the newest first, and what cannot be read.
 
     They come from the beads, and from this machine's jobs even if their beads are deleted. Raises BdError.
     """
@@ -97,45 +78,26 @@ def gather_runs(
         if found.malformed:
             raise BdFailed(f"{clean(bead_id, 60)} cannot be read: {found.malformed[0]}")
         raise NoSuchBead(f"no bead {clean(bead_id, 60)} in this database", hint="`bd list` shows what there is")
-    titles = {bead.id: bead.title for bead in beads.values()}
-    unread = sorted({bead for bead, _ in here} - titles.keys()) if not bead_id else []
-    titles |= {bead.id: bead.title for bead in (bd.read(unread).result().beads if unread else ())}
-    histories = {bead.id: history_of(bead) for bead in beads.values()}
+    unread = sorted({bead for bead, _ in here} - beads.keys()) if not bead_id else []
+    known = [*beads.values(), *(bd.read(unread).result().beads if unread else ())]
+    histories = {bead.id: history_of(bead) for bead in known}
     if bead_id:
         mine = all_runs(beads.values(), here)
     else:
         mine = [(bead, run) for bead, run, own in runs_of_lanes(beads.values(), here, bd.lanes, bd.assignee) if own]
-    runs = [_listed(bead, titles.get(bead), histories.get(bead), run) for bead, run in mine]
-    wanted = (one for one in runs if one.state in states)
+    runs = [_listed(bead, histories.get(bead), run) for bead, run in mine]
+    wanted = (one for one in runs if one.result in results)
     return newest(one for one in wanted if one.run.ended_at is None or one.run.ended_at > moment), found.malformed
 
 
-def _listed(bead: str, title: str | None, history: History | None, run: Run) -> ListedRun:
-    state = _state(title, history, run)
-    how = kind_of_failure(history, run) if history and state is State.failed else ""
-    return ListedRun(bead, title, run, state, how, run.lane or DEFAULT_LANE)
+def listed_run(history: History, run: Run) -> ListedRun:
+    """Return a run of a bead's record as `bdauto runs` lists it."""
+    return _listed(history.bead.id, history, history.completed(run))
 
 
-def _state(title: str | None, history: History | None, run: Run) -> State:
-    """Judge a run as the report does. A run that only this machine knows has no history."""
-    if run.ended_at is None:
-        return State.running
-    if history and _unsettled(history, run):
-        return State.over
-    if history and history.succeeded(run):
-        return State.closed
-    if run.result is Result.stopped:
-        return State.stopped
-    if run.why == Why.question:
-        return State.asks
-    return State.deleted if title is None else State.failed
-
-
-def _unsettled(history: History, run: Run) -> bool:
-    """Return whether a sweep has yet to say what came of a completed run: it may close the bead."""
-    recorded = history.last if history.is_last(run) else None
-    waits = recorded is not None and recorded.ended_at is None and history.bead.status != "closed"
-    return waits and run.result is Result.completed
+def _listed(bead: str, history: History | None, run: Run) -> ListedRun:
+    title, result = history.bead.title if history else None, result_of(run, history)
+    return ListedRun(bead, title, run, result, why_not(history, run), run.lane or DEFAULT_LANE)
 
 
 def newest(runs: Iterable[ListedRun]) -> list[ListedRun]:

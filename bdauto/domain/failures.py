@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 import msgspec
+from msgspec import UNSET
 
 from bdauto.common.sanitize import clean
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.figures import Window
-from bdauto.domain.history import History
+from bdauto.domain.history import History, RunResult, result_of
 from bdauto.domain.record import Result, Run
 from bdauto.domain.results import detail
 
@@ -71,12 +72,29 @@ def why(history: History, run: Run) -> str:
     return clean(f"{kind}: {words}" if words else kind)
 
 
-def kind_of_failure(history: History, run: Run) -> str:
-    """Return in a word or two how a run failed: the cause if it is known, else the result."""
-    bead = history.bead
+def what_came_of(history: History, run: Run) -> str:
+    """Return in words what came of a run, and why, e.g. `failed: exit status 3: boom`."""
+    run = history.completed(run)
+    result, said = result_of(run, history), why_not(history, run)
+    return clean(f"{result}: {said}" if said else result)
+
+
+def why_not(history: History | None, run: Run) -> str:
+    """Return why a run did not close its bead, "" if it did, or is not over, or nothing is known."""
+    result = result_of(run, history)
+    if result in (RunResult.running, RunResult.over, RunResult.closed):
+        return ""
+    kind = kind_of_failure(history, run) if result is RunResult.failed else ""
+    return ": ".join(filter(None, [kind if kind != result else "", detail(run)]))
+
+
+def kind_of_failure(history: History | None, run: Run) -> str:
+    """Return in a word or two how a run failed: the cause if it is known, else how its job ended."""
     if run.result is Result.completed:
-        gave_up = history.is_last(run) and bead.status == "blocked" and not bead.record.quarantined
-        return "blocked by the agent" if gave_up else "ended without closing the bead"
+        bead = history.bead if history and history.is_last(run) else None
+        left = bead is not None and bead.status == "blocked" and not bead.record.quarantined
+        gave_up = left if run.status is UNSET else run.status == "blocked"
+        return "blocked by its agent" if gave_up else "ended without closing the bead"
     if run.why and run.why not in (Why.ok, Why.error, Why.unknown):
         return run.why
     return run.result.value if run.result else UNKNOWN

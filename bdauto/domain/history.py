@@ -2,13 +2,31 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 
 import msgspec
+from msgspec import UNSET
 
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead
 from bdauto.domain.lanes import Lanes
 from bdauto.domain.record import DUE, Result, Run
+
+
+class RunResult(StrEnum):
+    """What came of a run: the word for it everywhere (docs/cli.md#what-came-of-a-run).
+
+    Once the end of a run is recorded, nothing that happens to its bead later changes its result.
+    """
+
+    running = "running"
+    over = "over"
+    closed = "closed"
+    asks = "asks"
+    stopped = "stopped"
+    failed = "failed"
+    deleted = "deleted"
+
 
 _End = tuple[str, float | None]
 
@@ -51,14 +69,44 @@ class History(msgspec.Struct, frozen=True):
             return run.seconds
         return max(round((ended_at - run.claimed_at).total_seconds()), 0)
 
+    def completed(self, run: Run) -> Run:
+        """Return a run with its end and its time as far as they are known."""
+        return msgspec.structs.replace(run, ended_at=self.ended_at(run), seconds=self.seconds(run))
+
     def succeeded(self, run: Run) -> bool:
-        """Whether this run closed the bead. One whose check has failed did not: the bead will be opened again."""
+        """Whether this run closed the bead. One whose check has failed did not: the bead will be opened again.
+
+        Where nothing is recorded of that, the last run of a closed bead did.
+        """
         undone = self.bead.record.check == DUE and run.why in (Why.check, Why.review, Why.land)
-        return self.is_last(run) and self.closed_at is not None and run.result is not Result.stopped and not undone
+        last = self.is_last(run) and self.closed_at is not None
+        closed = last if run.status is UNSET else run.status == "closed"
+        return closed and run.result is not Result.stopped and not undone
+
+    def unsettled(self, run: Run) -> bool:
+        """Whether a sweep has yet to say what came of a completed run: it may close the bead."""
+        recorded = self.last if self.is_last(run) else None
+        waits = recorded is not None and recorded.ended_at is None and self.bead.status != "closed"
+        return waits and run.result is Result.completed
 
     def failed(self, run: Run) -> bool:
         """Whether this run ended without closing the bead, nobody stopped it, and its agent does not ask a person."""
         return not self.succeeded(run) and run.result is not Result.stopped and run.why != Why.question
+
+
+def result_of(run: Run, history: History | None) -> RunResult:
+    """Return what came of a run. Without the history of its bead, which is deleted, nobody knows if it was closed."""
+    if run.ended_at is None:
+        return RunResult.running
+    if history and history.unsettled(run):
+        return RunResult.over
+    if history and history.succeeded(run):
+        return RunResult.closed
+    if run.result is Result.stopped:
+        return RunResult.stopped
+    if run.why == Why.question:
+        return RunResult.asks
+    return RunResult.failed if history or run.result is not Result.completed else RunResult.deleted
 
 
 def history_of(bead: Bead) -> History:
@@ -115,12 +163,12 @@ def runs_of_lanes(
 
 def _merged(history: History, run: Run, here: tuple[str, Run] | None) -> Run:
     if here is None:
-        return msgspec.structs.replace(run, ended_at=history.ended_at(run), seconds=history.seconds(run))
+        return history.completed(run)
     told, latest = msgspec.structs.asdict(here[1]), here[1].ended_at
     if here[1].result is Result.lost and run.ended_at and latest and (here[1].claimed_at or latest) <= run.ended_at:
         told["ended_at"] = min(run.ended_at, latest)
     recorded = {"claimed_at"} | ({"why"} if run.why == Why.question else set())  # which only the tracker knows
-    known = {name: value for name, value in told.items() if value not in (None, "") and name not in recorded}
+    known = {name: value for name, value in told.items() if value not in (None, "", UNSET) and name not in recorded}
     return msgspec.structs.replace(run, **known)
 
 

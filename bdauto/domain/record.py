@@ -76,7 +76,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     folder. `agent` is the name of the agent's command line, such as `claude`. `cost_usd` is in US dollars, `why` a word
     of `domain.agent_end.Why`, `session` the agent's last one, `words` the last line that it wrote. `checked`: all its
     checks have passed. `landed`: its work has landed since. `reset_at` is when the limit ends that it ran into.
-    `exit_code` is the exit status of an agent that failed, negative for a signal.
+    `exit_code` is the exit status of an agent that failed, negative for a signal. `status` is the bead's status when
+    the end was recorded: as its agent had left it, or `closed` if bdauto closed it then. UNSET: not known.
     """
 
     attempt: _Id = ""
@@ -97,6 +98,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     words: _Words = ""
     checked: bool = False
     landed: bool | UnsetType = UNSET
+    status: _Words | UnsetType = UNSET
     exit_code: Annotated[int, msgspec.Meta(ge=-64, le=255)] | UnsetType = msgspec.field(name="exit", default=UNSET)
     reset_at: _Time | None = msgspec.field(name="resets", default=None)
 

@@ -144,8 +144,8 @@ def asks(end: Run) -> Run:
     return msgspec.structs.replace(end, why=Why.question) if end.result is Result.completed else end
 
 
-def ended_run(run: Run, end: Run) -> Run:
-    """Return a run with its end. That it ended for a question may be known already."""
+def ended_run(run: Run, end: Run, status: str = "") -> Run:
+    """Return a run with its end, and the status in which it left its bead. A question may be known already."""
     return msgspec.structs.replace(
         end,
         attempt=run.attempt,
@@ -156,6 +156,7 @@ def ended_run(run: Run, end: Run) -> Run:
         agent=end.agent or run.agent,
         lane=run.lane or end.lane,
         why=run.why or end.why,
+        status=status or UNSET,
     )
 
 

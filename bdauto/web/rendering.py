@@ -18,11 +18,12 @@ from bdauto.diagnostics import wording
 from bdauto.diagnostics.activity import Activity
 from bdauto.diagnostics.explanation import Explanation, story
 from bdauto.diagnostics.looks import Looks, needed
-from bdauto.diagnostics.run_list import ListedRun, State
+from bdauto.diagnostics.run_list import ListedRun, listed_run
 from bdauto.diagnostics.snapshot import Snapshot, last_note, place_words
 from bdauto.domain.bead import Bead
-from bdauto.domain.record import Result, Run
-from bdauto.domain.results import detail
+from bdauto.domain.failures import what_came_of
+from bdauto.domain.history import RunResult, history_of, result_of
+from bdauto.domain.record import Run
 from bdauto.domain.values import format_age
 from bdauto.web.charts import cost_chart, runs_chart, times_chart
 from bdauto.web.run_query import SINCE, RunQuery
@@ -49,8 +50,14 @@ NUMBERS = frozenset(
 """The columns of tables that hold numbers."""
 LESS = frozenset({"priority", "left", "agent", "turns", "age"})
 """The columns that a small screen leaves out."""
-STATES = {State.running: "run", State.over: "run", State.closed: "good", State.asks: "warn", State.failed: "bad"}
-"""The style of each state of a run. The others are `muted`."""
+RESULTS = {
+    RunResult.running: "run",
+    RunResult.over: "run",
+    RunResult.closed: "good",
+    RunResult.asks: "warn",
+    RunResult.failed: "bad",
+}
+"""The style of each result of a run. The others are `muted`."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +142,13 @@ def bead_page(view: BeadView, job: str, log: str) -> str:
     explained = view.explained
     bead = explained.bead
     notes = [line for line in bead.notes.splitlines() if line.strip()][-NOTES:]
+    history = history_of(bead)
     values: dict[str, Any] = {
         "told": story(explained),
         "notes": notes,
         "texts": [(name, _long(text)) for name, text in _texts(bead) if text.strip()],
         "timeline": timeline(bead),
-        "runs": bead.record.all_runs,
+        "runs": [listed_run(history, run) for run in history.runs],
         "job": job,
         "live": job in view.live,
         "log": Markup.escape(log),
@@ -155,7 +163,7 @@ def runs_page(runs: Sequence[ListedRun], asked: RunQuery, now: datetime, *, seve
         "runs": runs[:RUNS],
         "rest": max(len(runs) - RUNS, 0),
         "asked": asked,
-        "states": [*State],
+        "results": [*RunResult],
         "times": [*SINCE],
         "several": several,
     }
@@ -165,31 +173,21 @@ def runs_page(runs: Sequence[ListedRun], asked: RunQuery, now: datetime, *, seve
 def timeline(bead: Bead) -> list[tuple[datetime, str, str]]:
     """Return what is recorded of a bead, the oldest first: when, in words, and the style."""
     found = [(bead.created_at, f"created by {bead.created_by}" if bead.created_by else "created", "muted")]
-    for number, run in enumerate(bead.record.all_runs, 1):
+    history = history_of(bead)
+    for number, run in enumerate(map(history.completed, history.runs), 1):
         if run.claimed_at:
             found.append((run.claimed_at, f"run {number} began{f' on {run.runner}' if run.runner else ''}", "run"))
         if run.ended_at:
-            found.append((run.ended_at, f"run {number} ended: {result_text(run)}", result_style(run)))
+            style = result_style(result_of(run, history))
+            found.append((run.ended_at, f"run {number}: {what_came_of(history, run)}", style))
     if bead.closed_at:
         found.append((bead.closed_at, f"closed: {bead.close_reason}" if bead.close_reason else "closed", "good"))
     return sorted(found, key=lambda one: one[0])
 
 
-def result_text(run: Run) -> str:
-    """Say how a run ended, and why if that says more."""
-    if run.ended_at is None:
-        return "running"
-    result = run.result.value if run.result else "unknown"
-    return result if run.why in (None, "ok", "error", result) else f"{result}: {run.why}"
-
-
-def result_style(run: Run) -> str:
+def result_style(result: RunResult) -> str:
     """Return the style of a run's result."""
-    if run.ended_at is None:
-        return "run"
-    if run.why == "question":
-        return "warn"
-    return {Result.completed: "good", Result.stopped: "muted"}.get(run.result or Result.lost, "bad")
+    return RESULTS.get(result, "muted")
 
 
 def error_page(words: str, now: datetime, refresh: int = REFRESH) -> str:
@@ -238,14 +236,11 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {
-        "detail": detail,
         "less": LESS,
         "numbers": NUMBERS,
         "plural": wording.plural,
         "result_style": result_style,
-        "result_text": result_text,
         "share": wording.share,
-        "state_style": lambda state: STATES.get(state, "muted"),
         "style": Markup(_style()),  # noqa: S704 - bdauto's own file
         "version": __version__,
     }

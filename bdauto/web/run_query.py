@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlencode
 
-from bdauto.diagnostics.run_list import ListedRun, State
-from bdauto.domain.results import detail
+from bdauto.diagnostics.run_list import ListedRun
+from bdauto.domain.history import RunResult
 
 SINCE = {"1d": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 """The times to choose from. They are few, since each is read from the tracker for itself."""
@@ -16,18 +16,18 @@ TEXT_LIMIT = 100
 
 @dataclass(frozen=True)
 class RunQuery:
-    """The runs of the last `since` in this `state`, "" for all. `q` is in the id, title, agent or last words."""
+    """The runs of the last `since` in this `result`, "" for all. `q` is in the id, title, agent or last words."""
 
-    state: str = ""
+    result: str = ""
     since: str = "7d"
     q: str = ""
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> "RunQuery":
         """Read a query. What it does not know counts as not given."""
-        state, since = query.get("state", ""), query.get("since", "")
+        result, since = query.get("result", ""), query.get("since", "")
         return cls(
-            state if state in {*State} else "",
+            result if result in {*RunResult} else "",
             since if since in SINCE else "7d",
             query.get("q", "").strip()[:TEXT_LIMIT],
         )
@@ -39,10 +39,10 @@ class RunQuery:
 
     def wants(self, one: ListedRun) -> bool:
         """Return whether a run is among those asked for."""
-        texts = (one.bead, one.title or "", one.run.agent or "", detail(one.run), one.how)
-        return self.state in ("", one.state) and self.q.lower() in "\n".join(texts).lower()
+        texts = (one.bead, one.title or "", one.run.agent or "", one.why)
+        return self.result in ("", one.result) and self.q.lower() in "\n".join(texts).lower()
 
     def link(self, **other: str) -> str:
         """Return the address of the page with these parts replaced."""
-        parts = {"state": self.state, "since": self.since, "q": self.q} | other
+        parts = {"result": self.result, "since": self.since, "q": self.q} | other
         return f"/runs?{urlencode({name: value for name, value in parts.items() if value})}"

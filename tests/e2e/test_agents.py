@@ -84,7 +84,7 @@ def test_the_record_of_a_run_is_what_its_agent_said(place: Place) -> None:
         place.ended()
         assert place.run("reap").code == 0
         assert status(place.world, bead) == "closed"
-        expected[bead] = {"title": f"a haiku by {agent}", "agent": agent, "result": "completed", "why": "ok", **said}
+        expected[bead] = {"title": f"a haiku by {agent}", "agent": agent, "result": "closed", "why": "ok", **said}
     runs = place.run("runs", "--json").json["runs"]
     assert [run["bead"] for run in runs] == [*expected][::-1]
     assert {run["bead"]: {key: run[key] for key in expected[run["bead"]]} for run in runs} == expected
@@ -134,7 +134,7 @@ def test_what_an_agent_does_is_seen_while_it_works(place: Place) -> None:
     assert running["last_event_seconds"] < 60
     assert f"ago: $ bd note {bead} hello" in " ".join(place.run("status").out.split())
     [run] = place.run("runs", "--json").json["runs"]
-    assert (run["ended"], run["result"], run["agent"]) == (None, None, "claude")
+    assert (run["ended"], run["result"], run["agent"]) == (None, "running", "claude")
     follower = start(place.world, "logs", bead, "--follow", **place.env)
     time.sleep(1)
     waits.unlink()

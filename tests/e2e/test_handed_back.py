@@ -53,4 +53,8 @@ def test_the_run_of_a_bead_that_its_agent_unassigned_is_recorded(world: Sandbox)
     with_agent(world, '$BD update $BEAD_ID -a ""', "dispatch", "--json")
     with_agent(world, "", "reap")
     [one] = with_agent(world, "", "runs", "--json", "--bead", bead).json["runs"]
-    assert (one["result"], one["cost_usd"]) == ("completed", 0.5)
+    assert (one["result"], one["detail"], one["cost_usd"]) == (
+        "failed",
+        "ended without closing the bead: I give up",
+        0.5,
+    )

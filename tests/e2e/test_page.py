@@ -341,7 +341,7 @@ def test_runs_are_found_by_links_and_by_a_form(visit: Open, size: str) -> None:
     assert 0 < failed < everything
     shown.page.get_by_label("Bead, title, agent or words").fill("no such words")
     shown.page.get_by_role("button", name="Search").click()
-    shown.page.wait_for_url("**/runs?q=no+such+words&state=failed&since=7d")
+    shown.page.wait_for_url("**/runs?q=no+such+words&result=failed&since=7d")
     assert "No such run." in shown.page.inner_text("main")
     shown.check()
 

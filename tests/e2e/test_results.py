@@ -43,7 +43,7 @@ def test_a_bead_that_the_agent_closed(world: Sandbox) -> None:
     done = reap(world, agent=True)
     assert (done.code, done.json["outcome"]) == (0, "idle")
     [event] = [event for event in done.events if event["event"] == "result"]
-    assert (event["bead"], event["job"], event["result"], event["cost_usd"]) == (bead, job, "completed", "0.42")
+    assert (event["bead"], event["job"], event["result"], event["cost_usd"]) == (bead, job, "closed", "0.42")
     assert recorded(world, bead) == KNOWN
     [note] = finish_notes(world, bead)
     assert note.startswith(f"agent finished: job={job} completed in ")
@@ -125,7 +125,10 @@ def test_a_job_of_this_machine(machine: Machine, ending: str) -> None:
     assert recorded(machine.world, bead) == KNOWN
     assert finish_notes(machine.world, bead)[0].endswith("Fixed it.") is (ending == ":")
     explained = machine.run("explain", bead, "--json").json
-    assert (explained["result"], explained["runs"], explained["cost_usd"]) == ("completed", 1, 0.42)
+    result = "failed" if ending == ":" else "closed"
+    assert (explained["result"], explained["runs"], explained["cost_usd"]) == (result, 1, 0.42)
+    tell(machine.world, "update", bead, "-s", "open")
+    assert machine.run("runs", "--json").json["runs"][0]["result"] == result, "it stays"
 
 
 def test_a_cancelled_job(machine: Machine) -> None:

@@ -26,6 +26,7 @@ class Run(NamedTuple):
     seconds: int | None
     cost: float | None
     result: str
+    left: str | None
 
 
 def time(text: str) -> datetime:
@@ -47,7 +48,14 @@ def runs(bead: Json) -> Iterator[Run]:
         if ended is None and number == len(found) and bead["status"] == "closed":
             ended = time(bead["closed_at"])
             seconds = max(round((ended - claimed).total_seconds()), 0) if claimed else None
-        yield Run(claimed, ended, seconds, run.get("cost"), run.get("result") or "unknown")
+        yield Run(claimed, ended, seconds, run.get("cost"), run.get("result") or "unknown", run.get("status"))
+
+
+def came_of(run: Run, *, last_of_closed: bool) -> str:
+    """What came of a run: whether it left its bead closed, else whether it is the last one of a closed bead."""
+    if run.result == "stopped":
+        return "stopped"
+    return "closed" if (run.left == "closed" if run.left else last_of_closed) else "failed"
 
 
 def spread(values: list[int]) -> Json:
@@ -115,13 +123,13 @@ def recount(beads: Iterable[Json], since: str, until: str, by: str, assignee: st
                 one["waiting"] += [int(held["bdauto.waited"])] if last and "bdauto.waited" in held else []
             for one in at(bead, run.ended):
                 one["counts"]["ended"] += 1
-                stopped = run.result == "stopped"
-                one["counts"]["stopped"] += stopped
-                one["counts"]["failed"] += not (last and closed) and not stopped
+                came_of_it = came_of(run, last_of_closed=last and closed)
+                one["counts"]["stopped"] += came_of_it == "stopped"
+                one["counts"]["failed"] += came_of_it == "failed"
                 one["running"] += [] if run.seconds is None else [run.seconds]
                 one["costs"] += [] if run.cost is None else [run.cost]
             if at(bead, run.ended):
-                results[run.result] += 1
+                results[came_of(run, last_of_closed=last and closed)] += 1
                 extremes[bead["id"]].append(run)
         for one in at(bead, time(bead["closed_at"]) if closed else None):
             one["counts"]["closed"] += 1

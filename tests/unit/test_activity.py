@@ -42,7 +42,7 @@ def test_the_contract() -> None:
     assert shown["reasons"][0].keys() == {"count", "words", "beads"}
     assert shown["slowest"][0].keys() == shown["dearest"][0].keys() == EXTREME
     assert shown["waiting"][0].keys() == {"id", "title", "priority", "seconds", "eligible", "reason"}
-    assert shown["results"] == {"completed": 1, "failed": 1}
+    assert shown["results"] == {"closed": 1, "failed": 1}
     assert (shown["since"], shown["until"], shown["by"]) == ("2026-04-11T22:35:46Z", "2026-04-18T22:35:46Z", "day")
 
 

@@ -170,7 +170,7 @@ def test_reasons_are_grouped_by_what_stays_the_same() -> None:
     ) == [
         (2, "lost: no progress for 31m (threshold 30m)", ("x-1", "x-3")),
         (2, "failed: Invalid API key for x-2", ("x-2", "x-4")),
-        (1, "blocked by the agent: Which one?", ("x-5",)),
+        (1, "blocked by its agent: Which one?", ("x-5",)),
         (1, "ended without closing the bead: I am done", ("x-6",)),
     ]
 

@@ -117,7 +117,7 @@ def test_a_job_of_the_service_is_swept_once_its_bead_is_closed(make: Make) -> No
     here.run(260, watch=True, agent=True, reap_every=timedelta(hours=1))
     assert [at for at in here.sweeps if 200 <= at < 202]
     [(at, _, told)] = here.said("result")
-    assert (203 <= at < 208, told["result"]) == (True, "completed")
+    assert (203 <= at < 208, told["result"]) == (True, "closed")
 
 
 @pytest.mark.parametrize(("what", "at"), [("closed", 220), ("silent", 77)])

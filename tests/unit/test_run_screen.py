@@ -80,10 +80,10 @@ def test_an_agent_that_asks_or_blocks_its_bead() -> None:
     end("open", cost_usd=None)
     log.event("asks", bead="bd-12", detail="bd-15: Which vault?")
     start()
-    end("blocked", seconds=None, cost_usd=None)
+    end("blocked", result="failed", seconds=None, cost_usd=None)
     assert [line[9:] for line in there.lines if "started" not in line] == [
         "? bd-12 Fix login asks: bd-15: Which vault?",
-        "? bd-12 Fix login blocked by its agent",
+        "? bd-12 Fix login failed: blocked by its agent",
     ]
 
 

@@ -11,9 +11,10 @@ from bdauto.agents.runner import Runner
 from bdauto.cli.run_view import RunsView
 from bdauto.cli.tables import console
 from bdauto.common.errors import NoSuchBead
-from bdauto.diagnostics.run_list import ListedRun, State, gather_runs
+from bdauto.diagnostics.run_list import ListedRun, gather_runs
 from bdauto.domain.agent_end import Why
 from bdauto.domain.figures import figures_since
+from bdauto.domain.history import RunResult
 from bdauto.domain.lanes import LaneRule, Lanes
 from bdauto.domain.record import Record, Result, Run, metadata_of
 from bdauto.domain.settings import DispatchSettings
@@ -21,7 +22,7 @@ from tests.support.fakes import NOW, Clock, Tracker, row
 
 HOUR = timedelta(hours=1)
 KEYS = [
-    "bead", "title", "attempt", "job", "lane", "runner", "agent", "began", "ended", "seconds", "state", "result", "why",
+    "bead", "title", "attempt", "job", "lane", "runner", "agent", "began", "ended", "seconds", "result", "why",
     "cost_usd", "tokens", "turns", "session", "exit_code",
     "detail",
 ]  # fmt: skip
@@ -74,7 +75,7 @@ def test_a_run_whose_check_failed_has_not_closed_its_bead(check: str, state: str
     began = Run(attempt="a1", job="a1", claimed_at=NOW - HOUR)
     here = ended("a1", 0.1, result=Result.failed, why=Why.check, words="check (make): exit 1")
     bead = ran("x-1", began, attempt="a1", job="a1", check=check) | {"closed_at": NOW.isoformat()}
-    assert [one["state"] for one in listed(bead, here=[("x-1", here)])] == [state]
+    assert [one["result"] for one in listed(bead, here=[("x-1", here)])] == [state]
 
 
 def test_a_run_has_exactly_the_keys_of_the_contract() -> None:
@@ -82,14 +83,14 @@ def test_a_run_has_exactly_the_keys_of_the_contract() -> None:
     assert [*one] == KEYS
     assert [*one.values()] == [
         "x-1", "title of x-1", "w1", "w1", "default", "host", "claude", "2026-04-18T19:05:46Z", "2026-04-18T19:35:46Z",
-        12, "failed", "failed", "overloaded", 0.25, 900, 2, "s-1", None,
-        "API Error: 529 overloaded",
+        12, "failed", "overloaded", 0.25, 900, 2, "s-1", None,
+        "overloaded: API Error: 529 overloaded",
     ]  # fmt: skip
 
 
 def test_what_is_not_known_is_null() -> None:
     [one] = listed(ran("x-1", attempt="w9", status="in_progress"))
-    known = {"bead": "x-1", "title": "title of x-1", "attempt": "w9", "lane": "default", "state": "running"}
+    known = {"bead": "x-1", "title": "title of x-1", "attempt": "w9", "lane": "default", "result": "running"}
     assert one == dict.fromkeys(KEYS) | known
 
 
@@ -102,7 +103,7 @@ def test_a_running_job_has_no_end() -> None:
     claim: dict[str, Any] = {"attempt": "w2", "job": "w2", "host": "host", "claimed_at": NOW - HOUR}
     here = ("x-1", Run(attempt="w2", job="w2", runner="host", agent="codex", claimed_at=NOW - HOUR))
     [one, _] = listed(ran("x-1", FAILED, status="in_progress", **claim), here=[here])
-    assert (one["attempt"], one["ended"], one["result"], one["agent"]) == ("w2", None, None, "codex")
+    assert (one["attempt"], one["ended"], one["result"], one["agent"]) == ("w2", None, "running", "codex")
 
 
 def test_a_job_that_runs_on_after_its_bead_was_closed_has_no_end() -> None:
@@ -159,7 +160,7 @@ CLOSED = ended("e", 4, seconds=312, turns=12, agent="claude", runner="laptop", r
 )
 def test_a_run_has_failed_as_the_report_counts_it(row_of: dict[str, Any], state: str) -> None:
     """A question is no failure, and a closed bead is a success whatever the exit status of its agent."""
-    assert [one["state"] for one in listed(row_of)] == [state]
+    assert [one["result"] for one in listed(row_of)] == [state]
     since = NOW - timedelta(days=7)
     counted = figures_since(since, Tracker(Clock(), row_of).changed_since(since).result().beads, "agent", NOW)
     assert (counted.failed, counted.closed) == (state == "failed", state == "closed")
@@ -171,19 +172,19 @@ def test_a_completed_job_that_no_sweep_has_settled_has_not_failed(status: str) -
     began = Run(attempt="a1", job="a1", claimed_at=NOW - HOUR)
     bead = ran("x-1", began, status=status, attempt="a1", job="a1", check="due")
     for result, state in ((Result.completed, "over"), (Result.failed, "failed")):
-        assert [one["state"] for one in listed(bead, here=[("x-1", ended("a1", 0.1, result=result))])] == [state]
+        assert [one["result"] for one in listed(bead, here=[("x-1", ended("a1", 0.1, result=result))])] == [state]
 
 
 def test_a_question_is_no_failure_whatever_this_machine_knows() -> None:
     question = ended("q", 2, result=Result.completed, why=Why.question)
     here = [("x-1", msgspec.structs.replace(question, why=Why.ok))]
-    assert [one["state"] for one in listed(ran("x-1", question, status="open"), here=here)] == ["asks"]
+    assert [one["result"] for one in listed(ran("x-1", question, status="open"), here=here)] == ["asks"]
 
 
 def test_only_those_that_failed_or_run() -> None:
     rows = ran("x-1", FAILED, CLOSED) | {"closed_at": NOW - HOUR}, ran("x-2", attempt="w9", status="in_progress")
-    assert [one["attempt"] for one in listed(*rows, states=[State.failed])] == ["w1"]
-    assert [one["attempt"] for one in listed(*rows, states=[State.running])] == ["w9"]
+    assert [one["attempt"] for one in listed(*rows, results=[RunResult.failed])] == ["w1"]
+    assert [one["attempt"] for one in listed(*rows, results=[RunResult.running])] == ["w9"]
 
 
 def test_the_list_fits_into_80_columns() -> None:
@@ -209,7 +210,7 @@ def shown(width: int, *runs: ListedRun) -> str:
 
 
 def test_140_columns_show_turns_attempt_and_runner() -> None:
-    one = ListedRun("x-1", "Fix login", CLOSED, State.closed)
+    one = ListedRun("x-1", "Fix login", CLOSED, RunResult.closed)
     wide = shown(140, one)
     for words in ("5m12s", "$0.42", " 12 ", " e ", "claude on laptop", "Fix login"):
         assert words in wide
@@ -218,13 +219,38 @@ def test_140_columns_show_turns_attempt_and_runner() -> None:
 
 
 def test_why_a_run_failed_is_said_once() -> None:
-    run = msgspec.structs.replace(FAILED, words="it broke")
-    assert "failed: " not in shown(140, ListedRun("x-1", "Fix login", run, State.failed, "failed"))
-    assert "overloaded: it broke" in shown(140, ListedRun("x-1", "Fix login", run, State.failed, "overloaded"))
+    for run, words in (
+        (FAILED, "overloaded: API Error: 529 overloaded"),
+        (ended("w1", 3, result=Result.failed, why=Why.error, words="it broke", exit_code=3), "exit status 3: it broke"),
+        (ended("w1", 3, result=Result.failed, why=Why.unknown), None),
+        (ended("w1", 3, result=Result.completed, why=Why.ok, status="blocked"), "blocked by its agent"),
+        (ended("w1", 3, result=Result.completed, why=Why.ok, status="open"), "ended without closing the bead"),
+        (ended("w1", 3, result=Result.completed, why=Why.ok, status="closed", words="done"), "done"),
+    ):
+        assert [one["detail"] for one in listed(ran("x-1", run, status="open"))] == [words]
+
+
+AFTER: list[tuple[dict[str, Any], str]] = [
+    ({"result": Result.completed, "status": "closed"}, "closed"),
+    ({"result": Result.failed, "status": "closed"}, "closed"),
+    ({"result": Result.completed, "status": "blocked"}, "failed"),
+    ({"result": Result.completed, "status": "in_progress"}, "failed"),
+    ({"result": Result.completed, "status": "open", "why": Why.question}, "asks"),
+    ({"result": Result.stopped, "status": "closed"}, "stopped"),
+]
+
+
+@pytest.mark.parametrize(("end", "result"), AFTER)
+@pytest.mark.parametrize("status", ["open", "closed", "blocked", "in_progress"])
+def test_what_came_of_a_run_stays_whatever_becomes_of_its_bead(end: dict[str, Any], result: str, status: str) -> None:
+    bead = ran("x-1", ended("w1", 2, **end), status=status) | ({"closed_at": NOW} if status == "closed" else {})
+    again = ran("x-1", ended("w1", 2, **end), ended("w2", 1, result=Result.failed), status=status)
+    assert [one["result"] for one in listed(bead)] == [result]
+    assert listed(again)[1]["result"] == result
 
 
 def test_the_lane_is_shown_where_there_is_more_than_one() -> None:
-    both = [ListedRun("x-1", "Fix login", CLOSED, State.closed, lane=lane) for lane in ("day", "night")]
+    both = [ListedRun("x-1", "Fix login", CLOSED, RunResult.closed, lane=lane) for lane in ("day", "night")]
     assert "night" in shown(140, *both)
 
 
@@ -233,6 +259,6 @@ def test_the_lane_is_shown_where_there_is_more_than_one() -> None:
 )
 @pytest.mark.parametrize("width", [40, 80, 140])
 def test_a_hostile_title_takes_one_line(title: str, width: int) -> None:
-    text = shown(width, ListedRun("x-1", title, CLOSED, State.closed))
+    text = shown(width, ListedRun("x-1", title, CLOSED, RunResult.closed))
     assert len(text.splitlines()) == 2
     assert not {"\x1b", "\u202e"} & {*text}

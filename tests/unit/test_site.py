@@ -203,12 +203,12 @@ def with_runs(reader: Reader) -> None:
     ("query", "found"),
     [
         ({}, ["x-6", "x-6", "x-5"]),
-        ({"state": "failed"}, ["x-6"]),
-        ({"state": "running"}, ["x-6"]),
-        ({"state": "nonsense", "since": "9y"}, ["x-6", "x-6", "x-5"]),
+        ({"result": "failed"}, ["x-6"]),
+        ({"result": "running"}, ["x-6"]),
+        ({"result": "nonsense", "since": "9y"}, ["x-6", "x-6", "x-5"]),
         ({"q": "HAIKU"}, ["x-5"]),
         ({"q": "boom"}, ["x-6"]),
-        ({"q": "haiku", "state": "failed"}, []),
+        ({"q": "haiku", "result": "failed"}, []),
     ],
 )
 def test_runs_are_filtered_and_searched_by_the_query(reader: Reader, query: dict[str, str], found: list[str]) -> None:
@@ -225,8 +225,8 @@ def test_runs_are_filtered_and_searched_by_the_query(reader: Reader, query: dict
 
 def test_filtering_reads_the_tracker_once(reader: Reader) -> None:
     with_runs(reader)
-    for state in ("", "failed", "running", "closed"):
-        assert reader.site.runs({"state": state, "q": state}).status == 200
+    for result in ("", "failed", "running", "closed"):
+        assert reader.site.runs({"result": result, "q": result}).status == 200
     assert len(reader.tracker.reads) == 1
 
 
@@ -237,7 +237,7 @@ def test_a_bead_shows_its_text_its_attempts_and_what_happened_when(reader: Reade
     assert "Black.\n\n&lt;b&gt;Not white.&lt;/b&gt;" in text
     assert "It is dark." in text
     assert "Attempts: 2" in text
-    moments = [text.index(words) for words in ("run 1 began", "run 1 ended: failed", "run 2 began")]
+    moments = [text.index(words) for words in ("run 1 began", "run 1: failed", "run 2 began")]
     assert moments == sorted(moments)
 
 

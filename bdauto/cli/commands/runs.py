@@ -13,7 +13,8 @@ from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import SCHEMA_VERSION
 from bdauto.common import log
 from bdauto.common.clock import Runtime
-from bdauto.diagnostics.run_list import ListedRun, State, gather_runs, newest
+from bdauto.diagnostics.run_list import ListedRun, gather_runs, newest
+from bdauto.domain.history import RunResult
 from bdauto.domain.settings import BdSettings, RunsSettings
 
 LATELY = timedelta(days=7)
@@ -30,12 +31,12 @@ def runs(
     start_log(output)
     now = Runtime().now().astimezone()
     since = view.since.moment(now) if view.since else None if view.bead else now - LATELY
-    asked = [*([State.failed] if view.failed else []), *([State.running] if view.running else [])]
+    asked = [*([RunResult.failed] if view.failed else []), *([RunResult.running] if view.running else [])]
     found: list[ListedRun] = []
     for lane in [lanes.of_bead(view.bead)] if view.bead else lanes.serves:
         runner = open_runner(lane.agent, lane.bd, lanes.view(lane))
         with lanes.opened(lane) as tracker:
-            more, malformed = gather_runs(tracker, runner, view.bead, since, asked or tuple(State))
+            more, malformed = gather_runs(tracker, runner, view.bead, since, asked or tuple(RunResult))
         found += more
         for entry in malformed:
             log.warning("malformed", detail=entry)
