@@ -243,7 +243,7 @@ def test_a_bead_is_closed_when_its_check_has_passed_in_the_pod(site: Site) -> No
     assert site.dispatch(BDAUTO_AGENT_CHECK=check).outcomes == {bead: "reverted", after: "kept"}
     site.reap()
     assert (status(site.world, bead), metadata(site.world, bead)["failed_checks"]) == ("open", 1)
-    assert "its check (sh): exit 3: no such file" in site.world.notes(bead)[-1]
+    assert "its check (sh): exit status 3: no such file" in site.world.notes(bead)[-1]
     assert "bd close" not in seen.with_name("seen.prompt").read_text()
     site.go.touch()
     site.does(f"SEEN={seen}{DONE}")

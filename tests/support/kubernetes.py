@@ -64,11 +64,13 @@ class World:
 
     def run_pod(self, attempt: str = "w1") -> None:
         """Let the attempt's pod run."""
-        self.api.write_pod(self.pod(attempt), {"phase": "Running", "containerStatuses": [_status({"running": {}})]})
+        at = {"startedAt": self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")}
+        self.api.write_pod(self.pod(attempt), {"phase": "Running", "containerStatuses": [_status({"running": at})]})
 
     def end_pod(self, attempt: str = "w1", code: int = 0, told: str = "", **status: Any) -> None:
         """End the attempt's pod with this exit status and termination message."""
-        ended = {"exitCode": code, "reason": "Error" if code else "Completed", "message": told}
+        at = self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        ended = {"exitCode": code, "reason": "Error" if code else "Completed", "message": told, "startedAt": at}
         phase = "Failed" if code else "Succeeded"
         plain = {"phase": phase, "containerStatuses": [_status({"terminated": ended})]}
         self.api.write_pod(self.pod(attempt), plain | status)

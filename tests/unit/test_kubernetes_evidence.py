@@ -1,5 +1,6 @@
 """Agents in Kubernetes: what Jobs and pods say of a claim, when one is given up, and how its end is recorded."""
 
+import copy
 from datetime import timedelta
 from typing import Any
 
@@ -469,6 +470,7 @@ def test_many_beads_through_a_tenth_of_slots_cost_few_calls_each(world: World) -
         agent.running_jobs()
         for attempt in [*running][:5]:
             world.run_pod(attempt)
+            world.api.logs[world.pod(attempt)] = [("2026-04-18T22:35:46.1Z", "done")]
             world.end_pod(attempt)
         world.clock.sleep(6)
         over = agent.ended([*running])
@@ -479,4 +481,90 @@ def test_many_beads_through_a_tenth_of_slots_cost_few_calls_each(world: World) -
                 running.pop(run.attempt)
                 over.discard(run.attempt)
             agent.running_jobs()
-    assert len(world.api.requests) / 100 < 6, "a list of the bead's Jobs, its start, its pod, its mark, and the looks"
+    words = "a list of the bead's Jobs, its start, its pod, the pod's log and what keeps that, its mark, and the looks"
+    assert len(world.api.requests) / 100 < 8, words
+    assert len([name for name in world.api.jobs if name.endswith("-log")]) == 100
+
+
+def ended_with_log(world: World, *lines: str, keep: timedelta = timedelta(days=7)) -> KubernetesAgent:
+    """Return an agent that has recorded the end of a Job with this log."""
+    agent = world.another(agent_keep=keep)
+    agent.start(bead("x-1"), "w1")
+    world.run_pod()
+    world.api.logs[world.pod()] = [("2026-04-18T22:35:46.1Z", line) for line in lines]
+    world.end_pod(code=1)
+    assert [run.attempt for _, run in agent.unrecorded()] == ["w1"]
+    agent.mark_recorded("w1", deleted=False)
+    return agent
+
+
+def shown(world: World) -> tuple[str, str]:
+    """Return what `bdauto logs` reads, and the state of the job."""
+    agent = world.another()
+    assert agent.jobs_of(bead("x-1")) == ["w1"]
+    world.clock.sleep(6)
+    output = agent.output("w1")
+    state = output.state()
+    return b"".join([*output.read(), *output.read()]).decode(), state
+
+
+def test_the_end_of_a_log_outlives_its_job(world: World) -> None:
+    ended_with_log(world, "one", "two")
+    assert shown(world) == ("one\ntwo\n", "failed")
+    world.clock.sleep(8 * 86_400)
+    assert world.state() == "not started", "its Job is gone"
+    assert shown(world) == ("one\ntwo\n", "failed")
+    assert world.another().jobs_at_work(bead("x-1")) == []
+    assert world.another().status().free == 4
+    world.clock.sleep(30 * 86_400)
+    assert world.api.all_jobs() == []
+
+
+def test_a_kept_log_is_bounded_and_has_no_secrets(world: World) -> None:
+    secret = "key sk-ant-0123456789abcdef"
+    ended_with_log(world, *["x" * 9000 for _ in range(300)], "\x1b[2J\u202ehi", secret)
+    world.clock.sleep(8 * 86_400)
+    text, _ = shown(world)
+    lines = text.splitlines()
+    assert len(text.encode()) <= 16_000
+    assert (len(lines) <= 200, max(map(len, lines)) <= 500) == (True, True)
+    assert ("hi" in text, "\x1b" in text, "0123456789" in text) == (True, False, False)
+
+
+def test_a_log_that_cannot_be_kept_keeps_no_end_from_being_recorded(world: World) -> None:
+    agent = started(world)
+    world.run_pod()
+    world.api.logs[world.pod()] = [("2026-04-18T22:35:46.1Z", "one")]
+    world.end_pod()
+    agent.unrecorded()
+    world.api.refuse = Failure(403, "Forbidden", "exceeded quota: q")
+    agent.mark_recorded("w1", deleted=False)
+    assert world.another().unrecorded() == []
+
+
+def test_a_job_that_is_kept_for_long_needs_no_other_for_its_log(world: World) -> None:
+    ended_with_log(world, "one", keep=timedelta(days=30))
+    assert [*world.api.jobs] == ["bdauto-w1"]
+
+
+def test_the_log_of_a_stopped_job_can_be_read_although_its_pod_is_gone(world: World) -> None:
+    agent = started(world)
+    world.run_pod()
+    world.api.logs[world.pod()] = [("2026-04-18T22:35:46.1Z", "half of it")]
+    agent.cancel("w1", "ann")
+    assert not world.api.pods
+    assert shown(world) == ("half of it\n", "cancelled")
+
+
+def test_the_log_of_an_attempt_is_that_of_the_pod_that_ran_its_agent(world: World) -> None:
+    started(world)
+    world.end_pod(code=1)
+    second = copy.deepcopy(world.api.pods[world.pod()])
+    second["metadata"]["name"] = "a-second"
+    ended = {"terminated": {"exitCode": 0, "message": '{"fenced": true}'}}
+    second["status"] = {"phase": "Succeeded", "containerStatuses": [{"name": "agent", "state": ended}]}
+    first = world.pod()
+    world.api.pods["a-second"] = second
+    found = world.agent.pod_of("w1")
+    assert found
+    assert found.name == first

@@ -7,7 +7,20 @@ from typing import Any
 import msgspec
 
 from bdauto.agents.kubernetes import message
-from bdauto.agents.kubernetes.template import ASSIGNEE, ATTEMPT, BEAD, CHECKS, LAST, RECORDED, STOPPED, TOMBSTONE
+from bdauto.agents.kubernetes.template import (
+    ASSIGNEE,
+    ATTEMPT,
+    BEAD,
+    CHECKS,
+    LAST,
+    LOG,
+    RECORDED,
+    STATE,
+    STOPPED,
+    TOMBSTONE,
+    job_name,
+    log_name,
+)
 from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.reconcile import SILENCE
@@ -36,7 +49,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """What matters of a Job. `reason` and `words` are of its condition, `stopped` why bdauto has ended it.
 
     `since` is when it began to wait for its pod, `began` whether it has had one. `last` is the message that was
-    read from its log before it was ended. `checks` is how many its work must pass before its bead is closed.
+    read from its log before it was ended. `checks` is how many its work must pass before its bead is closed. `log` is
+    the end of its log, if that is kept. What remains of a Job that Kubernetes has removed is a view like its own.
     """
 
     name: str
@@ -57,6 +71,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     ended: datetime | None = None
     stopped: str = ""
     last: str = ""
+    log: str = ""
 
     @property
     def over(self) -> bool:
@@ -95,8 +110,9 @@ def read_job(job: Object) -> JobView | None:
         _dict(job.get("spec")),
         _dict(job.get("status")),
     )
-    if not isinstance(name, str) or not isinstance(attempt, str) or name != f"bdauto-{attempt}":
+    if not isinstance(attempt, str) or name not in (job_name(attempt), log_name(attempt)):
         return None
+    remains = name == log_name(attempt)
     conditions = {one.get("type"): one for one in _dicts(status.get("conditions")) if one.get("status") == "True"}
     end = conditions.get("Complete") or conditions.get("Failed") or {}
     stopped = _text(notes.get(STOPPED))
@@ -105,6 +121,8 @@ def read_job(job: Object) -> JobView | None:
         state = COMPLETED
     elif end:
         state = CANCELLED if stopped else TIMED_OUT if end.get("reason") == "DeadlineExceeded" else FAILED
+    if remains:
+        state = next((one for one in (COMPLETED, TIMED_OUT, CANCELLED) if notes.get(STATE) == one), FAILED)
     return JobView(
         name=name,
         attempt=attempt,
@@ -116,7 +134,7 @@ def read_job(job: Object) -> JobView | None:
         began=any(status.get(name) for name in BEGAN),
         deleting=bool(metadata.get("deletionTimestamp")),
         suspended=bool(spec.get("suspend")),
-        tombstone=TOMBSTONE in labels or spec.get("completions") == 0,
+        tombstone=not remains and (TOMBSTONE in labels or spec.get("completions") == 0),
         recorded=RECORDED in labels,
         checks=_count(notes.get(CHECKS)),
         reason=_text(end.get("reason"), 60),
@@ -124,6 +142,7 @@ def read_job(job: Object) -> JobView | None:
         ended=_time(status.get("completionTime")) or _time(end.get("lastTransitionTime")),
         stopped=stopped,
         last=str(notes.get(LAST) or ""),
+        log=str(notes.get(LOG) or ""),
     )
 
 
@@ -254,10 +273,10 @@ def _last_words(pod: PodView, found: message.Message | None) -> str:
 
 
 def by_attempt(pods: Iterable[PodView]) -> Mapping[str, PodView]:
-    """Return the pod of each attempt: the one that has come furthest."""
+    """Return the pod of each attempt: the one that has come furthest, and has started its agent."""
     order = ("Pending", "Unknown", "Running", "Failed", "Succeeded")
     rank = {phase: place for place, phase in enumerate(order)}
-    return {pod.attempt: pod for pod in sorted(pods, key=lambda pod: rank.get(pod.phase, -1))}
+    return {pod.attempt: pod for pod in sorted(pods, key=lambda pod: -2 if _fenced(pod) else rank.get(pod.phase, -1))}
 
 
 def event_words(events: Iterable[Object]) -> str:

@@ -71,6 +71,7 @@ class KubernetesJobs(Runner):
         self._looked: Look | None = None
         self._of_bead: tuple[float, Mapping[str, JobView]] = (-SHORT, {})
         self._ends: dict[str, Run] = {}
+        self._ended_pods: dict[str, PodView] = {}
         self._told: set[str] = set()
 
     @property
@@ -159,7 +160,9 @@ class KubernetesJobs(Runner):
     def _end(self, job: JobView) -> Run:
         """Return how a Job has ended. Its pods are asked for once. Raises ServiceError."""
         if job.attempt not in self._ends:
-            self._ends[job.attempt] = end_of(job, self._pods(job.attempt), self._runtime.now())
+            pods = self._pods(job.attempt)
+            self._ended_pods |= by_attempt(pods)
+            self._ends[job.attempt] = end_of(job, pods, self._runtime.now())
         return self._ends[job.attempt]
 
     def _pods(self, attempt: str) -> list[PodView]:
@@ -190,11 +193,15 @@ class KubernetesJobs(Runner):
         return []
 
     def jobs_here(self, bead_id: str) -> list[str]:
-        """Return the attempts of the bead that have Jobs, the oldest first. Raises ServiceError."""
+        """Return the attempts of the bead that have Jobs, or logs that are kept, the oldest first.
+
+        Raises ServiceError.
+        """
         labels, at = {**self._labels, template.BEAD_HASH: template.short_hash(bead_id)}, self._runtime.monotonic()
         found = [view for job in self.cluster.jobs(labels) if (view := read_job(job)) and view.bead == bead_id]
-        self._of_bead = at, {view.attempt: view for view in found}
-        return [view.attempt for view in sorted(found, key=_created) if not view.tombstone]
+        views = {view.attempt: view for view in sorted(found, key=lambda view: view.name, reverse=True)}
+        self._of_bead = at, views  # of a Job and what is kept of its log, the Job
+        return [view.attempt for view in sorted(views.values(), key=_created) if not view.tombstone]
 
     def jobs_at_work(self, bead: Bead) -> list[str]:
         """Return the attempts of the bead whose Jobs have not ended, the oldest first."""
@@ -202,10 +209,25 @@ class KubernetesJobs(Runner):
         return [job for job in found if not self._of_bead[1][job].over]
 
     def output(self, job: str) -> JobOutput:
-        """Return the log of a Job's pod."""
-        return PodOutput(
-            self.cluster, lambda: self.pod_of(job), lambda: self.job_state(job) or "died", self._runtime.monotonic
-        )
+        """Return the log of a Job's pod, or what is kept of it once that is gone."""
+
+        def state() -> str:
+            remains = None if (found := self.job_state(job)) else self._remains(job)
+            return found or (remains.state if remains else "died")
+
+        def kept() -> str:
+            remains = self._remains(job)
+            return remains.log if remains else ""
+
+        return PodOutput(self.cluster, lambda: self.pod_of(job), state, self._runtime.monotonic, kept)
+
+    def _remains(self, attempt: str) -> JobView | None:
+        """Return the Job of an attempt if the end of its log is kept there, else what remains of it."""
+        view = self._view(attempt)
+        if (view and (view.log or not view.over)) or not NAME.fullmatch(template.log_name(attempt)):
+            return view
+        found = self.cluster.job(template.log_name(attempt))
+        return read_job(found) if found else None
 
     def pod_of(self, job: str) -> PodView | None:
         """Return the pod of a Job, None if there is none. Raises ServiceError."""

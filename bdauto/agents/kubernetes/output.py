@@ -1,13 +1,14 @@
 """The log of a Job's pod, and what it says of costs."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bdauto.agents.cli_adapters import table
 from bdauto.agents.kubernetes import message
 from bdauto.agents.kubernetes.evidence import PodView
+from bdauto.common.sanitize import clean, hide_secrets
 from bdauto.domain.record import Result
 from bdauto.domain.results import told_end
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from bdauto.agents.kubernetes.cluster import Cluster
 
 TAIL = 200
-"""Lines of a log that are read before its Job is ended."""
+"""Lines of a log that are read before its Job is ended, and that are kept at most."""
+KEPT_BYTES, KEPT_LINE = 16_000, 500
+"""So many bytes of them are kept, from their end, and so many characters of each."""
 
 
 class PodOutput:
@@ -29,10 +32,13 @@ class PodOutput:
         find: Callable[[], PodView | None],
         state: Callable[[], str],
         monotonic: Callable[[], float],
+        kept: Callable[[], str],
     ) -> None:
-        """`find` returns the pod, None while there is none, `state` the Job's state."""
+        """`find` returns the pod, None while there is none, `state` the Job's state, `kept` what is kept of a log."""
         self._cluster = cluster
         self._find = find
+        self._kept = kept
+        self._said = ""
         self._monotonic = monotonic
         self.state = state
         self._pod: PodView | None = None
@@ -43,6 +49,8 @@ class PodOutput:
         """Yield the new lines. Nodes have other clocks, so the API is asked for a span of time, not for a moment."""
         self._pod = self._pod or self._find()
         if self._pod is None:
+            before, self._said = self._said, self._said or self._kept()
+            yield self._said.removeprefix(before).encode()
             return
         now = self._monotonic()
         since = None if self._at is None else math.ceil(now - self._at) + 2
@@ -55,12 +63,27 @@ class PodOutput:
                 yield text.encode()
 
 
-def figures(cluster: "Cluster", pod: PodView, now: datetime) -> str:
-    """Return the message that the end of a log allows, for a pod that will be gone. Raises ServiceError."""
+def tail(cluster: "Cluster", pod: PodView) -> list[bytes]:
+    """Return the last lines of a log. Raises ServiceError."""
     lines = cluster.log(pod.name, pod.container, lines=TAIL)
-    said = table.read_end(_texts(lines), "", now, UTC, failed=True)
+    return [line.partition(" ")[2].encode() for line in lines]
+
+
+def figures(lines: Sequence[bytes], now: datetime) -> str:
+    """Return the message that the end of a log allows, for a pod that will be gone."""
+    said = table.read_end(lines, "", now, UTC, failed=True)
     return message.encode(message.message_of(told_end(Result.stopped, now, said), "cancelled")).decode()
 
 
-def _texts(lines: Iterable[str]) -> Iterator[bytes]:
-    return (line.partition(" ")[2].encode() for line in lines)
+def kept(lines: Sequence[bytes]) -> str:
+    """Return what is kept of the end of a log: what `bdauto logs` would show of it, bounded, without secrets."""
+    reader = table.Reader()
+    events = [*(event for line in lines for event in reader.feed(line)), *reader.end()]
+    shown = [line for event in events for line in event.lines().splitlines()]
+    found, left = [], KEPT_BYTES
+    for line in (clean(hide_secrets(line), KEPT_LINE) for line in reversed(shown[-TAIL:])):
+        left -= len(line.encode()) + 1
+        if left < 0:
+            break
+        found.append(f"{line}\n")
+    return "".join(reversed(found))

@@ -1,7 +1,7 @@
 """One Kubernetes Job for each attempt. The API server is the lock: of two Jobs of one name it creates one."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted
@@ -16,7 +16,7 @@ from bdauto.agents.kubernetes.evidence import (
     state_of,
 )
 from bdauto.agents.kubernetes.kubernetes_jobs import LOOK_AGE, KubernetesJobs
-from bdauto.agents.kubernetes.output import figures
+from bdauto.agents.kubernetes.output import figures, kept, tail
 from bdauto.agents.kubernetes.settings import KubernetesSettings
 from bdauto.agents.kubernetes.start import start
 from bdauto.agents.kubernetes.template import Object
@@ -176,10 +176,22 @@ class KubernetesAgent(KubernetesJobs):
         with contextlib.suppress(ServiceError):  # the next sweep repeats it
             if view and not deleted and self._may_be_closed(view):
                 return
+            if view and keep < template.LOG_KEPT:
+                self._keep_log(view)
             self.cluster.patch_job(template.job_name(job), patch)
             self._ends.pop(job, None)
+            self._ended_pods.pop(job, None)
             if self._looked:
                 self._looked.jobs.pop(job, None)
+
+    def _keep_log(self, job: JobView) -> None:
+        """Keep the end of a Job's log for longer than the Job, if there is one and it can be read now."""
+        pod = self._ended_pods.get(job.attempt)
+        with contextlib.suppress(ServiceError):
+            log = job.log or (kept(tail(self.cluster, pod)) if pod and pod.started else "")
+            if log:
+                about = {"tracker": self._tracker, "bead": job.bead, "attempt": job.attempt}
+                self.cluster.create_job(template.log_of(**about, state=job.state, log=log))
 
     def _may_be_closed(self, job: JobView) -> bool:
         lately = job.ended is not None and self._runtime.now() - job.ended < WATCHED
@@ -211,16 +223,17 @@ class KubernetesAgent(KubernetesJobs):
             view = self._view(job)
             if view is None or view.over:
                 return False
-            return view.stopped != "" or self.cluster.patch_job(view.name, _ending(view, why, self._figures(job)))
+            return view.stopped != "" or self.cluster.patch_job(view.name, _ending(view, why, self._tail(job)))
         except ServiceError:
             return False
 
-    def _figures(self, job: str) -> str:
-        """Return what the log of a Job says of costs, "" if nothing."""
+    def _tail(self, job: str) -> dict[str, str]:
+        """Return the annotations that keep what the log of a Job says: of costs, and its last lines."""
         with contextlib.suppress(ServiceError):
             pod = self.pod_of(job)
-            return figures(self.cluster, pod, self._runtime.now()) if pod and pod.started else ""
-        return ""
+            lines = tail(self.cluster, pod) if pod and pod.started else []
+            return {template.LAST: figures(lines, self._runtime.now()), template.LOG: kept(lines)} if lines else {}
+        return {}
 
     def check_cancel(self, bead: Bead) -> None:
         """Raise ServiceDrift where the bead's claim names another place."""
@@ -255,11 +268,11 @@ class KubernetesAgent(KubernetesJobs):
         return state_of(view, None) if view else "died"
 
 
-def _ending(job: JobView, why: str, told: str) -> Object:
-    """Return the patch that ends a Job. Its pod is gone then, so it keeps what its log has `told` of costs.
+def _ending(job: JobView, why: str, told: Mapping[str, str]) -> Object:
+    """Return the patch that ends a Job. Its pod is gone then, so its annotations keep what its log has `told`.
 
     The deadline of a suspended Job does not run, so that is resumed without a pod.
     """
-    notes = {template.STOPPED: why, **({template.LAST: told} if told else {})}
+    notes = {template.STOPPED: why, **told}
     spec = {"activeDeadlineSeconds": 1, **({"suspend": False, "parallelism": 0} if job.suspended else {})}
     return {"metadata": {"annotations": notes}, "spec": spec}

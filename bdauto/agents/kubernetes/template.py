@@ -22,11 +22,11 @@ TRACKER, ATTEMPT, BEAD_HASH, TOMBSTONE, RECORDED = (
     f"bdauto/{name}" for name in ("tracker", "attempt", "bead-hash", "tombstone", "recorded")
 )
 """Labels of a Job. The first three are its pods' as well. The last two are set where they apply."""
-BEAD, ASSIGNEE, CHECKS, PROMPT, STOPPED, LAST = (
-    f"bdauto/{name}" for name in ("bead", "assignee", "checks", "prompt", "stopped", "last-figures")
+BEAD, ASSIGNEE, CHECKS, PROMPT, STOPPED, LAST, LOG, STATE = (
+    f"bdauto/{name}" for name in ("bead", "assignee", "checks", "prompt", "stopped", "last-figures", "log", "state")
 )
 """Annotations: the bead, whose queue it was in, and how many checks its work must pass. Of the pod: the prompt. Of a
-stopped Job: why, and its figures."""
+stopped Job: why, its figures, and the end of its log. Of a Job that keeps a log: that, and how its Job ended."""
 FOLDER = "/etc/bdauto-job"
 """Where the prompt is in the agent's container, as the file `prompt`."""
 VOLUME = "bdauto-job"
@@ -43,6 +43,8 @@ LONGEST_PROMPT = 200_000
 """Bytes of a prompt: the annotations of an object may have 256 KiB in all."""
 TOMBSTONE_KEPT = 86_400
 """Seconds after which a tombstone may go: no dispatcher starts a claim that old."""
+LOG_KEPT = timedelta(days=30)
+"""How long the end of a log is kept after that of its Job. It takes up to 17 kB of the cluster's database."""
 FORCED: Mapping[str, tuple[object, ...]] = {
     "completions": (None, 1),
     "parallelism": (None, 1),
@@ -67,6 +69,11 @@ def short_hash(text: str) -> str:
 def job_name(attempt: str) -> str:
     """Return the name of an attempt's Job."""
     return f"bdauto-{attempt}"
+
+
+def log_name(attempt: str) -> str:
+    """Return the name of the Job that keeps the log of an attempt."""
+    return f"{job_name(attempt)}-log"
 
 
 def _refusals(template: Object, settings: KubernetesSettings) -> Iterator[str]:
@@ -190,6 +197,16 @@ def tombstone_of(*, tracker: str, bead: str, attempt: str) -> Object:
     pod = {"spec": {"restartPolicy": "Never", "containers": [container]}}
     metadata = {"name": job_name(attempt), "labels": labels, "annotations": {BEAD: bead}}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {**spec, "template": pod}}
+
+
+def log_of(*, tracker: str, bead: str, attempt: str, state: str, log: str) -> Object:
+    """Return a Job without a pod that keeps the end of a log: Kubernetes removes it, and it needs no other right."""
+    made = tombstone_of(tracker=tracker, bead=bead, attempt=attempt)
+    del made["metadata"]["labels"][TOMBSTONE]
+    made["metadata"]["name"] = log_name(attempt)
+    _label(made, {RECORDED: "true"}, {STATE: state, LOG: log})
+    made["spec"]["ttlSecondsAfterFinished"] = round(LOG_KEPT.total_seconds())
+    return made
 
 
 def _complete(container: Object, variables: Mapping[str, str]) -> None:
