@@ -44,6 +44,19 @@ def test_python_loads_nothing_of_the_image(copied: Path) -> None:
     assert [name for name in foreign if "locale" not in name and "gconv" not in name] == []
 
 
+def test_a_thread_may_end_early(copied: Path) -> None:
+    """Glibc loads a library for it by its name, and would abort without it."""
+    script = (
+        "import ctypes, os, threading, time\n"
+        "threading.Thread(target=ctypes.CDLL(None).pthread_exit, args=(None,), daemon=True).start()\n"
+        "time.sleep(0.2)\n"
+        "print(*{line.split()[-1] for line in open('/proc/self/maps') if 'libgcc_s' in line}, flush=True)\n"
+        "os._exit(0)"
+    )
+    [loaded] = run(copied / "bin" / "python", "-c", script).split()
+    assert Path(loaded).resolve().is_relative_to(copied)
+
+
 def test_python_starts_itself_again(copied: Path) -> None:
     script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(42)'], check=True)"
     assert run(copied / "bin" / "python", "-c", script) == "42\n"
