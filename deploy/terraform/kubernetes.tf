@@ -4,7 +4,9 @@ locals {
   jobs         = var.kubernetes == null ? [] : [var.kubernetes]
   copies       = [for agent in local.jobs : true if agent.copy_bdauto]
   agent        = "bdauto-agent"
-  agent_labels = { "app.kubernetes.io/name" = local.agent }
+  agent_select = { "app.kubernetes.io/name" = local.agent }
+  # Not part of bdauto: its NetworkPolicy is not for the agents.
+  agent_labels = merge({ for name, value in var.labels : name => value if name != "app.kubernetes.io/part-of" }, local.agent_select)
 
   # That of bdauto's own pods. Null: none.
   service_account = one(kubernetes_service_account_v1.this[*].metadata[0].name)
@@ -83,6 +85,8 @@ resource "kubernetes_cron_job_v1" "agent" {
     name      = local.agent
     namespace = var.namespace
     labels    = local.labels
+
+    annotations = var.annotations
   }
 
   spec {
@@ -99,7 +103,8 @@ resource "kubernetes_cron_job_v1" "agent" {
 
         template {
           metadata {
-            labels = local.agent_labels
+            labels      = local.agent_labels
+            annotations = var.annotations
           }
 
           spec {
@@ -107,6 +112,17 @@ resource "kubernetes_cron_job_v1" "agent" {
             automount_service_account_token = false
             enable_service_links            = false
             node_selector                   = var.kubernetes.node_selector
+
+            dynamic "toleration" {
+              for_each = var.kubernetes.tolerations
+              content {
+                key                = toleration.value.key
+                operator           = toleration.value.operator
+                value              = toleration.value.value
+                effect             = toleration.value.effect
+                toleration_seconds = toleration.value.toleration_seconds
+              }
+            }
 
             dynamic "image_pull_secrets" {
               for_each = var.image_pull_secrets
@@ -275,7 +291,7 @@ resource "kubernetes_network_policy_v1" "agent" {
     policy_types = ["Ingress", "Egress"]
 
     pod_selector {
-      match_labels = local.agent_labels
+      match_labels = local.agent_select
     }
 
     egress {

@@ -56,7 +56,7 @@ variable "labels" {
 }
 
 variable "annotations" {
-  description = "Further annotations of the CronJobs or the Deployment, and of their pods."
+  description = "Further annotations of the CronJobs or the Deployment, and of all pods."
   type        = map(string)
   default     = {}
   nullable    = false
@@ -220,8 +220,15 @@ variable "kubernetes" {
     queue         = optional(string, "")          # Kueue's LocalQueue, if there is one
     scratch       = optional(string, "2Gi")       # of /tmp, where the agent works
     node_selector = optional(map(string), {})
-    requests      = optional(map(string), { cpu = "500m", memory = "1Gi", ephemeral-storage = "2Gi" })
-    limits        = optional(map(string), { memory = "2Gi" })
+    tolerations = optional(list(object({
+      key                = optional(string)
+      operator           = optional(string)
+      value              = optional(string)
+      effect             = optional(string)
+      toleration_seconds = optional(string)
+    })), [])
+    requests = optional(map(string), { cpu = "500m", memory = "1Gi", ephemeral-storage = "2Gi" })
+    limits   = optional(map(string), { memory = "2Gi" })
   })
   default = null
 

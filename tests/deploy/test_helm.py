@@ -145,6 +145,18 @@ def test_a_job_for_each_bead_has_its_template_and_exactly_its_rights(mode: str) 
         kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
 
 
+def test_labels_annotations_and_tolerations_reach_the_agent() -> None:
+    values = ("labels.team=tools", r"labels.app\.kubernetes\.io/part-of=bdauto", "annotations.note=hello")
+    taint = ("kubernetes.tolerations[0].key=dedicated", "kubernetes.queue=agents")
+    objects = render_chart(*IN_KUBERNETES, *values, *taint)
+    job = of_kind(objects, "CronJob")["bdauto-agent"]["spec"]["jobTemplate"]
+    pod = job["spec"]["template"]
+    own = {"team": "tools", "app.kubernetes.io/name": "bdauto-agent"}
+    assert pod["metadata"] == {"labels": own, "annotations": {"note": "hello"}}, "not under bdauto's NetworkPolicy"
+    assert job["metadata"]["labels"] == {**own, "kueue.x-k8s.io/queue-name": "agents"}
+    assert pod["spec"]["tolerations"] == [{"key": "dedicated"}]
+
+
 def test_an_image_that_has_bdauto_gets_no_copy() -> None:
     [copied] = [pod_spec(one) for one in workloads(render_chart(*IN_KUBERNETES)) if "agent" in one["metadata"]["name"]]
     assert [one["image"] for one in copied["initContainers"]] == ["bdauto:0.1.0"]

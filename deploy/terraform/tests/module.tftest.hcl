@@ -335,7 +335,23 @@ run "a_job_for_each_bead" {
     beadboard_url = null
     dolt_port     = 3307
     dolt_cidr     = "10.1.2.3/32"
-    kubernetes    = { image = "agent.example:1", slots = 2, queue = "agents" }
+    labels        = { team = "tools", "app.kubernetes.io/part-of" = "bdauto" }
+    annotations   = { "example.com/note" = "hello" }
+    kubernetes = {
+      image       = "agent.example:1"
+      slots       = 2
+      queue       = "agents"
+      tolerations = [{ key = "dedicated", operator = "Exists" }]
+    }
+  }
+
+  assert {
+    condition = alltrue([for template in [kubernetes_cron_job_v1.agent[0].spec[0].job_template[0].spec[0].template[0]] : (
+      template.metadata[0].labels == tomap({ team = "tools", "app.kubernetes.io/name" = "bdauto-agent" }) &&
+      template.metadata[0].annotations["example.com/note"] == "hello" &&
+      template.spec[0].toleration[0].key == "dedicated"
+    )])
+    error_message = "Labels, annotations and tolerations reach the agent's pod, which is not under bdauto's NetworkPolicy."
   }
 
   assert {
