@@ -26,6 +26,7 @@ PARTS = {
         "agent.url=",
         "kubernetes.image=agent:0.1.0",
     ),
+    "components/two-replicas/poddisruptionbudget.yaml": ("poddisruptionbudget", "mode=run", "replicas=2"),
     "components/monitoring/monitoring.yaml": (
         "monitoring",
         "mode=run",

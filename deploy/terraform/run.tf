@@ -297,7 +297,8 @@ resource "kubernetes_service_v1" "page" {
   }
 }
 
-# A drain of a node takes one replica at a time. With one replica it would never end.
+# A drain of a node takes one replica at a time. The provider has no unhealthyPodEvictionPolicy: while the Dolt server is
+# down, and so no replica ready, a drain waits.
 resource "kubernetes_pod_disruption_budget_v1" "run" {
   count = local.run && var.replicas > 1 ? 1 : 0
 
