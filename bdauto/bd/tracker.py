@@ -7,6 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from bdauto.bd.command import nearest_folder
+from bdauto.bd.server_address import read_object
+from bdauto.domain.settings import BdSettings
+
 REDIRECT = "redirect"
 """The file in a `.beads` folder that names another one, whose database is used instead."""
 _ID = re.compile(r"[A-Za-z0-9-]{8,64}", re.ASCII)
@@ -29,6 +33,17 @@ def tracker_at(folder: Path, metadata: object, db: Path | None) -> Tracker:
     found = metadata.get("project_id") if isinstance(metadata, dict) else None
     known = isinstance(found, str) and _ID.fullmatch(found)
     return Tracker(folder, str(found) if known else str(folder.resolve()), _home(folder, db))
+
+
+def tracker_of(bd: BdSettings) -> str:
+    """Return what tells the tracker of these settings from others, as far as its folder says. Runs no bd."""
+    if bd.metadata is not None:
+        return tracker_at(bd.metadata.parent, read_object(bd.metadata), None).id
+    found = str(bd.db) if bd.db else nearest_folder()
+    if not found:
+        return ""
+    folder = redirected(Path(found))
+    return tracker_at(folder, read_object(folder / "metadata.json"), bd.db).id
 
 
 def redirected(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from bdauto.bd.client import Bd
 from bdauto.bd.command import without_own
 from bdauto.bd.folder import private_db
 from bdauto.bd.server_address import read_object
-from bdauto.bd.tracker import tracker_at
+from bdauto.bd.tracker import tracker_at, tracker_of
 from bdauto.bd.writer import BdWriter
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import show
@@ -110,8 +110,12 @@ def runner_with_jobs(settings: AgentSettings, bd: BdSettings, lanes: Lanes | Non
 def open_runner(settings: AgentSettings, bd: BdSettings, lanes: Lanes | None = None) -> "Runner | None":
     """Return what runs the agent, or None if nothing is configured that does. Raises UsageError.
 
-    Where nothing is named, it is this machine if it has jobs of this tracker.
+    Where nothing is named, it is what a `bdauto run` of this machine was given for the queue, else this machine if it
+    has jobs of this tracker.
     """
+    from bdauto.cli.running_loops import given_to_run  # a dispatch needs none of it
+
+    settings = given_to_run(settings, tracker_of(bd), bd, lanes.own if lanes else "")
     kinds.exclude_each_other(settings)
     found = runner_with_jobs(settings, bd, lanes)
     if found is None or kinds.chosen(settings):

@@ -11,9 +11,7 @@ import msgspec
 from bdauto import __version__
 from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings
-from bdauto.bd.command import nearest_folder
-from bdauto.bd.server_address import read_object
-from bdauto.bd.tracker import redirected, tracker_at
+from bdauto.bd.tracker import tracker_of
 from bdauto.cli import config_lanes
 from bdauto.cli.context import LazyRunner, opened, start_log
 from bdauto.cli.fields import Field
@@ -27,8 +25,6 @@ from bdauto.domain.defaults import DEFAULT_LANE
 from bdauto.domain.settings import BdSettings, DispatchSettings, ReapSettings, describe
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bdauto.bd.client import Bd
     from bdauto.cli.config_keys import Config, Section
     from bdauto.domain.bead import Bead
@@ -274,20 +270,3 @@ def _resolved(
         of_all = {one: flags[like] for one, like in config_lanes.OF_ALL.items() if like in flags}
         parts[kind] = msgspec.structs.replace(found, **urls, **own, **of_all)
     return _lane(name, parts, part)
-
-
-def tracker_of(bd: BdSettings) -> str:
-    """Return what tells the tracker of these settings from others, as far as its folder says. Runs no bd."""
-    if bd.metadata is not None:
-        return _id(bd.metadata.parent, read_object(bd.metadata), None)
-    found = str(bd.db) if bd.db else nearest_folder()
-    if not found:
-        return ""
-    from pathlib import Path
-
-    folder = redirected(Path(found))
-    return _id(folder, read_object(folder / "metadata.json"), bd.db)
-
-
-def _id(folder: "Path", metadata: object, db: "Path | None") -> str:
-    return tracker_at(folder, metadata, db).id

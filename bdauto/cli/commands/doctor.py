@@ -11,19 +11,23 @@ from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings, Kind
 from bdauto.agents.runner import CheckContext
 from bdauto.bd.client import Bd
+from bdauto.bd.tracker import tracker_of
 from bdauto.cli.context import LazyRunner, open_runner, start_log
 from bdauto.cli.lane_settings import LaneSettings, PerLane
 from bdauto.cli.options import ELIGIBILITY, Offer, Part, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import envelope
+from bdauto.cli.running_loops import given_to_run
 from bdauto.cli.telemetry_checks import extras_checks, telemetry_checks
 from bdauto.cli.validation import check_acceptance
 from bdauto.common.clock import Runtime
 from bdauto.common.errors import UsageError
 from bdauto.diagnostics.checks import as_json, examine
-from bdauto.domain.findings import Check
+from bdauto.domain.findings import Check, warn
 from bdauto.domain.lanes import Lanes
 from bdauto.domain.settings import BdSettings, DispatchSettings, TelemetrySettings
+
+SHARE = "write it into the file that `bdauto config init` makes, which every command reads"
 
 
 def agent_checks(
@@ -62,9 +66,12 @@ def doctor(
             settings.append(found)
     start_log(output)
     checks: list[Check] = []
-    for lane, agent in zip(lanes.serves, settings, strict=True):
+    for lane, own_agent in zip(lanes.serves, settings, strict=True):
         name = lanes.name(lane)
+        agent = given_to_run(own_agent, tracker_of(lane.bd), lane.bd, name)
         own = _checks(lanes, lane, agent)
+        if agent is not own_agent:
+            own.insert(0, warn("agent", "a `bdauto run` of this machine was given it, this command was not", SHARE))
         checks += [replace(one, name=f"{name}: {one.name}") for one in own] if name else own
     checks += [*extras_checks(), *telemetry_checks(telemetry)]
     if output.json:

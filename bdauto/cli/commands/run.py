@@ -8,11 +8,13 @@ from threading import Lock
 from typing import TYPE_CHECKING, Annotated
 
 from bdauto.agents.kinds import AgentSettings, Kind
+from bdauto.bd.tracker import tracker_of
 from bdauto.cli.context import LazyRunner, opened, wait_for_jobs, writer
-from bdauto.cli.lane_settings import LaneSettings, PerLane, begin, tracker_of
+from bdauto.cli.lane_settings import LaneSettings, PerLane, begin
 from bdauto.cli.options import Part, with_options
 from bdauto.cli.output_settings import OutputSettings
 from bdauto.cli.printing import show
+from bdauto.cli.running_loops import lane_of, published
 from bdauto.cli.validation import need
 from bdauto.common import log
 from bdauto.common.clock import Runtime
@@ -66,6 +68,9 @@ def run(
     with ExitStack() as stack:
         screen = stack.enter_context(_screen(output))
         begin("run", output, lanes, parts, loop, telemetry, screen=screen)
+        if not any(lane.dispatch.dry_run for lane in lanes.serves):
+            known = [lane_of(tracker_of(one.bd), one.bd, lanes.name(one), one.agent) for one in lanes.serves]
+            stack.enter_context(published(known))
         stop = stack.enter_context(Stop())
         found = _lanes(stack, lanes, served, loop, runtime, stop)
         write, watcher = found[0].writer, found[0].watcher
