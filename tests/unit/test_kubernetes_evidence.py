@@ -170,6 +170,17 @@ def test_a_second_pod_that_found_the_attempt_taken_charges_no_bead(world: World)
     assert "its pod is gone, and the next one started no agent: another pod has taken attempt w1" in decision.note
 
 
+def test_a_pod_that_succeeded_is_not_stopped_afterwards(world: World) -> None:
+    """The API was away when it ended, so bdauto has asked Kubernetes to end a Job that had done its work."""
+    started(world)
+    told = Run(result=Result.completed, ended_at=NOW, cost_usd=0.42)
+    world.end_pod(told=message.encode(message.message_of(told, "completed")).decode())
+    job = world.api.jobs["bdauto-w1"]
+    job["metadata"]["annotations"]["bdauto/stopped"] = "its agent closed the bead and did not end within 2m"
+    job["status"]["conditions"] = [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]
+    assert (end(world).result, end(world).cost_usd) == (Result.completed, 0.42)
+
+
 def test_a_job_that_was_deleted_runs_until_its_pod_is_gone(world: World) -> None:
     """kubectl deletes the Job at once, and the pod gets its time to end."""
     started(world)

@@ -211,10 +211,15 @@ def state_of(job: JobView, pod: PodView | None) -> str:
 
 
 def end_of(job: JobView, pods: Sequence[PodView], now: datetime) -> Run:
-    """Return how a Job has ended. The Job says that it is over, its pod what it did."""
+    """Return how a Job has ended. The Job says that it is over, its pod what it did.
+
+    A pod that has succeeded did so, whatever has been asked of its Job meanwhile, say while the API was away.
+    """
     ended = min(job.ended or now, now)
     pod = next((one for one in pods if not _fenced(one)), None)
     found = message.decode(pod.told if pod else job.last) if pod or job.last else None
+    succeeded = pod is not None and pod.phase == "Succeeded"
+    state, stopped = (COMPLETED, "") if succeeded else (job.state, job.stopped)
     told = message.said(found, checked=job.checks > 0) if found else AgentEnd()
     seconds = whole_seconds(pod.ended - pod.started) if pod and pod.ended and pod.started else None
 
@@ -224,25 +229,25 @@ def end_of(job: JobView, pods: Sequence[PodView], now: datetime) -> Run:
         words = clean(words, WORDS_LIMIT)
         return told_end(result, at, told, seconds=seconds, words=words, why=why, exit_code=code)
 
-    if job.stopped.startswith(SILENCE):
-        return end(Result.timeout, job.stopped.removeprefix(SILENCE), Why.silence)
-    if job.stopped.startswith(CONFIG):
-        return end(Result.error, job.stopped.removeprefix(CONFIG), Why.config)
-    if job.stopped and job.state != COMPLETED:
-        return end(Result.stopped, job.stopped)
-    if pod and pod.disrupted and job.state != COMPLETED:
+    if stopped.startswith(SILENCE):
+        return end(Result.timeout, stopped.removeprefix(SILENCE), Why.silence)
+    if stopped.startswith(CONFIG):
+        return end(Result.error, stopped.removeprefix(CONFIG), Why.config)
+    if stopped and state != COMPLETED:
+        return end(Result.stopped, stopped)
+    if pod and pod.disrupted and state != COMPLETED:
         return end(Result.stopped, f"Kubernetes took its pod away: {pod.disrupted}")
-    if job.state == TIMED_OUT or (found and (found.state == "timeout" or found.why == Why.silence)):
+    if state == TIMED_OUT or (found and (found.state == "timeout" or found.why == Why.silence)):
         return end(Result.timeout)
-    if job.state == FAILED and found and found.state == "cancelled":
+    if state == FAILED and found and found.state == "cancelled":
         return end(Result.stopped, "its pod was asked to end")
     if pods and pod is None:
         return end(Result.stopped, f"its pod is gone, and the next one started no agent: {_fence_words(pods[0])}")
-    if job.state == FAILED and pod is None:
+    if state == FAILED and pod is None:
         return end(Result.stopped, "its pod was deleted, by hand or by a drain, an eviction or a preemption")
     if pod and pod.reason in NOT_STARTED:
         return end(Result.error, f"{pod.reason}: {_cause(pod.told)}", Why.config)
-    if pod and (job.state == FAILED or pod.phase == "Failed"):
+    if pod and (state == FAILED or pod.phase == "Failed"):
         return end(Result.error if found and found.state == "error" else Result.failed, _last_words(pod, found))
     if job.checks and not pod:
         return end(Result.lost, "its pod was deleted, so nobody knows whether its checks have passed")
