@@ -20,6 +20,7 @@ from bdauto.controllers.returned_beads import Kind, Returned, ReturnedBeads
 from bdauto.controllers.sweep_writes import SweepWrites
 from bdauto.controllers.unstoppable import note_unstoppable
 from bdauto.domain.bead import Bead
+from bdauto.domain.eligibility import FINISHED
 from bdauto.domain.history import History, RunResult, result_of
 from bdauto.domain.life import sign_of_life
 from bdauto.domain.outcome import BeadOutcome, BeadReport
@@ -38,13 +39,18 @@ _End = tuple[Bead, Run, Run]
 
 
 class JobEnds(msgspec.Struct, frozen=True):
-    """Records the ends that are missing. `reports` has the beads whose agents have opened them again."""
+    """Records the ends that are missing. `reports` has the beads whose agents have opened them again.
+
+    `unchecked` has those that were closed before their check, which has not passed by now. Such an end is not recorded
+    before the bead is open again, or somebody has been found to have closed it rightly.
+    """
 
     bd: Bd
     writes: SweepWrites
     runtime: Runtime
     returned: ReturnedBeads
     reports: list[BeadReport] = msgspec.field(default_factory=list)
+    unchecked: list[str] = msgspec.field(default_factory=list)
 
     def record_missing(self, runner: "Runner") -> tuple[tuple[str, ...], bool]:
         """Record the ends of runs that are over: of beads that are no longer in progress, or were claimed again.
@@ -97,8 +103,10 @@ class JobEnds(msgspec.Struct, frozen=True):
                 left.setdefault(bead_id, (bead, run, end))
         return [*left.values()]
 
-    def _record(self, ended: Sequence[_End]) -> tuple[str, ...]:
+    def _record(self, found: Sequence[_End]) -> tuple[str, ...]:
         """Record these ends, and return the status of each such bead."""
+        self.unchecked.extend(bead.id for bead, run, end in found if _closed_unchecked(bead, run, end))
+        ended = [one for one in found if not _closed_unchecked(*one)]
         returned = [self._returned(bead, run) for bead, run, _ in ended]
         changes = [self._change(*each, why) for each, why in zip(ended, returned, strict=True)]
         results = self.writes.each(changes)
@@ -183,6 +191,11 @@ def _unrecorded(bead: Bead, assignee: str) -> Run | None:
     """
     record, running = bead.record, bead.status == "in_progress" and bead.assignee == assignee
     return next((run for run in record.unended if not running or run.attempt != record.attempt), None)
+
+
+def _closed_unchecked(bead: Bead, run: Run, end: Run) -> bool:
+    current = run.attempt == bead.record.attempt
+    return current and bool(bead.record.check) and bead.status in FINISHED and not end.checked
 
 
 def _during(bead: Bead, run: Run) -> Bead:

@@ -20,7 +20,7 @@ from bdauto.controllers.returned_beads import ReturnedBeads
 from bdauto.controllers.settlement import SETTLED, Settlement, kept, log_reports, outcome, touched
 from bdauto.controllers.signed_jobs import SignedJobs
 from bdauto.controllers.sweep_writes import SweepWrites
-from bdauto.controllers.unchecked_beads import UncheckedBeads
+from bdauto.controllers.unchecked_beads import Opened, UncheckedBeads
 from bdauto.domain import pause
 from bdauto.domain.bead import Bead
 from bdauto.domain.edits import CHECKER
@@ -64,8 +64,6 @@ class Reaper:
     _returned: tuple[BeadReport, ...] = field(default=(), init=False)
     _opened_again: tuple[BeadReport, ...] = field(default=(), init=False)
     _unrecorded: bool = field(default=False, init=False)
-    _unasked: bool = field(default=False, init=False)
-    """Whether nobody could say which closed beads are unchecked. Then no end is recorded, which would hide them."""
     _writes: SweepWrites = field(init=False)
 
     def __post_init__(self) -> None:
@@ -91,27 +89,28 @@ class Reaper:
         if self.runner:
             self._reconcile(self.runner())
         self._writes = SweepWrites(self.writer, self.bd, self.runtime, store)
-        if self._opens_unchecked():
+        self._opened_again = ()
+        if self.runner and self._open_unchecked(lambda unchecked, runner: unchecked.open_here(runner)):
             page = self.bd.in_progress().result()
         beads, error = self._reap(page.beads, store)
         return self._report(beads, page.malformed, error)
 
-    def _opens_unchecked(self) -> bool:
-        """Open beads again whose agents here have closed them unchecked. Return whether there were any."""
-        self._unasked = False
+    def _open_unchecked(self, open_: "Callable[[UncheckedBeads, Runner], list[Opened]]") -> bool:
+        """Open beads again whose agents have closed them unchecked. Return whether there were any."""
+        opened: list[Opened] = []
         try:
             if self.runner and not self.settings.dry_run:
                 unchecked = UncheckedBeads(self.bd, self._writes, self.runtime, self._writes.naming)
-                self._opened_again = tuple(
-                    BeadReport(bead.id, BeadOutcome.reverted, bead.record.job, words, title=bead.title)
-                    for bead, words in unchecked.open_here(self.runner())
-                )
+                opened = open_(unchecked, self.runner())
         except BdError as error:
             self._writes.unread = error
         except ServiceError as error:
             log.warning("no-evidence", error=error)
-            self._unasked = self._unrecorded = True
-        return bool(self._opened_again)
+        self._opened_again += tuple(
+            BeadReport(bead.id, BeadOutcome.reverted, bead.record.job, words, title=bead.title)
+            for bead, words in opened
+        )
+        return bool(opened)
 
     def _paused(self, paused: Pause) -> Report:
         """Report that dispatching is paused. Jobs are stopped if the pause says so."""
@@ -135,10 +134,12 @@ class Reaper:
             beads = tuple(kept(decision, "not settled: ") for decision in decisions)
             return beads, unanswered or _suspicious(aged, self.settings.max_reap)
         settlement.rewrite_lost_notes(decisions)
-        if self.runner and not self.settings.dry_run and not self._unasked:
+        if self.runner and not self.settings.dry_run:
             ends = JobEnds(self.bd, self._writes, self.runtime, self._opened)
             self._ended, self._unrecorded = ends.record_missing(self.runner())
             self._returned = tuple(ends.reports)
+            if ends.unchecked:
+                self._open_unchecked(lambda unchecked, runner: unchecked.open(ends.unchecked, runner))
         decisions = [self._asking(self._unstartable(decision, evidence)) for decision in decisions]
         decisions = _checks_that_wrote(self.bd, self._writes, decisions)
         early = EarlyDeaths(self.bd, self._writes, self.settings, self.runtime)

@@ -41,9 +41,13 @@ class UncheckedBeads(msgspec.Struct, frozen=True):
     store: Mapping[str, str | None] = {}
 
     def open_here(self, runner: "Runner") -> list[Opened]:
-        """Open those again whose job is on this machine. Asks bd only if there is one."""
+        """Open those again whose job is known here. Asks bd only if there is one."""
         beads = runner.unchecked()
-        return self._open(self._read(beads), runner)[1] if beads else []
+        return self.open(beads, runner) if beads else []
+
+    def open(self, beads: Iterable[str], runner: "Runner") -> list[Opened]:
+        """Open such beads among these again."""
+        return self._open(self._read(beads), runner)[1]
 
     def in_the_way(self, bead: Bead, runner: "Runner") -> tuple[list[str], list[Opened]]:
         """Open such beads again before a bead with dependencies is dispatched.

@@ -51,9 +51,10 @@ def started(world: World) -> KubernetesAgent:
 
 def claim(world: World, **fields: Any) -> Object:
     """Return the row of the bead that the Job works on."""
-    own = world.claimed().metadata | {"bdauto.job": "w1", "bdauto.result": "running", "bdauto.check": "due"}
+    own = {"job": "w1", "result": "running", "check": "due", "attempts": 1, "assignee": "agent"}
+    metadata = world.claimed().metadata | {f"bdauto.{name}": value for name, value in own.items()}
     plain = {"status": "in_progress", "notes": "claimed by agent w1", "updated_at": NOW}
-    return row("x-1", **(plain | fields), metadata=own | {"bdauto.attempts": 1})
+    return row("x-1", **(plain | fields), metadata=metadata)
 
 
 def judged(world: World) -> ReapDecision:
@@ -220,21 +221,21 @@ def test_a_bead_that_is_closed_in_the_middle_of_a_sweep_is_found(world: World) -
 
     world.api.before = ends
     desk.sweep()
-    assert desk.tracker.bead("x-1").record.unended == ()
     for _ in range(3):
         desk.outcomes()
     assert desk.status == "open"
 
 
-def test_a_recorded_job_that_has_not_passed_is_watched_for_a_while(world: World) -> None:
-    """Its agent may have closed the bead just before its end was recorded."""
-    agent = started(world)
-    world.end_pod(code=1, told=told(FAILED))
-    for minutes, watched in ((1, {"x-1": "w1"}), (10, {})):
-        world.clock.sleep(60 * minutes)
-        assert [run.attempt for _, run in agent.unrecorded()] == ["w1"]
-        agent.mark_recorded("w1", deleted=False)
-        assert world.another().unchecked() == watched
+def test_a_closed_bead_whose_job_was_deleted_has_not_passed(world: World) -> None:
+    """Its agent had closed it, or its check would have told."""
+    desk = Desk(world, started(world))
+    world.end_pod(told=told(PASSED))
+    world.api.jobs.clear()
+    world.api.pods.clear()
+    desk.closes()
+    assert desk.outcomes() == [("x-1", "reverted")]
+    assert desk.outcomes() == [("x-1", "released")]
+    assert desk.tracker.bead("x-1").record.attempts == 0
 
 
 def test_what_passed_and_its_agent_has_closed_stays_closed(world: World) -> None:
@@ -273,8 +274,7 @@ def test_an_api_that_is_away_opens_and_settles_nothing(world: World) -> None:
     with pytest.raises(ServiceError):
         world.another().unchecked()
     left[0] = 2
-    assert desk.outcomes() == []
-    assert desk.status == "closed"
+    assert desk.outcomes() == [("x-1", "reverted")]
     assert desk.tracker.bead("x-1").record.unended, "its end would hide it"
     assert desk.outcomes() == [("x-1", "requeued")]
 

@@ -32,8 +32,6 @@ from bdauto.domain.reconcile import RunningJob
 
 CANCEL = 60.0
 """Seconds to wait for a Job that is cancelled: its pod has 30 to end, unless the template says otherwise."""
-WATCHED = timedelta(minutes=10)
-"""How long after a Job's end a sweep still looks whether its agent has closed the bead unchecked."""
 SHORTEST_KEEP = timedelta(hours=1)
 """A Job is kept for so long after its end at least: a look that began before must not find its name free."""
 
@@ -165,17 +163,12 @@ class KubernetesAgent(KubernetesJobs):
         )
 
     def mark_recorded(self, job: str, *, deleted: bool) -> None:
-        """Let Kubernetes remove the Job after --agent-keep. Only now: its name must be taken until the end is known.
-
-        One that has not passed its checks stays in the looks for a while: its agent may have closed the bead at last.
-        """
+        """Let Kubernetes remove the Job after --agent-keep. Only now: its name must be taken until the end is known."""
         view = self._looked.jobs.get(job) if self._looked else None
         keep = max(self.settings.agent_keep, SHORTEST_KEEP)
         spec = {"ttlSecondsAfterFinished": round(keep.total_seconds())}
         patch = {"metadata": {"labels": {template.RECORDED: "true"}}, "spec": spec}
         with contextlib.suppress(ServiceError):  # the next sweep repeats it
-            if view and not deleted and self._may_be_closed(view):
-                return
             if view and keep < template.LOG_KEPT:
                 self._keep_log(view)
             self.cluster.patch_job(template.job_name(job), patch)
@@ -192,10 +185,6 @@ class KubernetesAgent(KubernetesJobs):
             if log:
                 about = {"tracker": self._tracker, "bead": job.bead, "attempt": job.attempt}
                 self.cluster.create_job(template.log_of(**about, state=job.state, log=log))
-
-    def _may_be_closed(self, job: JobView) -> bool:
-        lately = job.ended is not None and self._runtime.now() - job.ended < WATCHED
-        return lately and job.checks > 0 and not self._has_passed(job)
 
     def running_jobs(self) -> list[RunningJob]:
         """Return the Jobs of this queue that have not ended, with why they must. Raises ServiceError."""
