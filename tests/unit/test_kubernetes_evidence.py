@@ -132,6 +132,19 @@ def test_a_command_that_is_not_in_the_image_charges_no_bead(world: World) -> Non
     assert '"no-such-program": executable file not found in $PATH' in end(world).words
 
 
+def test_an_init_container_that_fails_charges_no_bead(world: World) -> None:
+    started(world)
+    ended = {"exitCode": 2, "reason": "Error", "message": "python: can't open file '/opt/bdauto/copy_bdauto.py'\n"}
+    waits = [{"name": "agent", "state": {"waiting": {"reason": "PodInitializing"}}}]
+    inits = [{"name": "bdauto", "state": {"terminated": ended}}]
+    world.end_pod(code=1, containerStatuses=waits, initContainerStatuses=inits)
+    decision = judged(world)
+    assert (decision.charged, decision.service, end(world).why) == (False, True, Why.config)
+    assert (
+        end(world).words == "init container failed: bdauto: Error: python: can't open file '/opt/bdauto/copy_bdauto.py'"
+    )
+
+
 def test_the_cause_of_a_nested_error_is_not_cut_off(world: World) -> None:
     started(world)
     pull = (

@@ -34,8 +34,9 @@ QUEUED, RUNNING, COMPLETED, FAILED, TIMED_OUT, CANCELLED = (
 )  # fmt: skip
 AT_ONCE = frozenset({"InvalidImageName", "CreateContainerConfigError"})
 """Reasons why a container waits that no time mends: a wrong image name, a missing Secret."""
-NOT_STARTED = frozenset({"StartError", "ContainerCannotRun"})
-"""Reasons why a container ended that never ran: its command is not in the image, for example."""
+INIT_FAILED = "init container failed"
+NOT_STARTED = frozenset({"StartError", "ContainerCannotRun", INIT_FAILED})
+"""Reasons why a container never ran: its command is not in the image, for example."""
 BEGAN = ("active", "ready", "succeeded", "failed", "terminating", "uncountedTerminatedPods")
 """Fields of a Job's status that are set once there is, or was, a pod."""
 CONFIG = "configuration: "
@@ -155,7 +156,8 @@ def read_pod(pod: Object) -> PodView | None:
     container = str(next((one.get("name") for one in _dicts(spec.get("containers"))), ""))
     statuses = _dicts(status.get("containerStatuses"))
     own = next((_dict(one.get("state")) for one in statuses if one.get("name") == container), {})
-    ended, phase = _dict(own.get("terminated")), str(status.get("phase") or "Pending")
+    ended = _dict(own.get("terminated")) or _failed_init(status)
+    phase = str(status.get("phase") or "Pending")
     code = ended.get("exitCode")
     found = _waits(status) if phase == "Pending" else ("", "")
     return PodView(
@@ -185,6 +187,16 @@ def _waits(status: Object) -> tuple[str, str]:
         if one.get("type") == "PodScheduled" and one.get("status") == "False":
             return _text(one.get("reason"), 60), _text(one.get("message"))
     return "", ""
+
+
+def _failed_init(status: Object) -> Object:
+    """Return the end of the init container whose failure kept the agent's from starting, {} if none failed."""
+    for one in _dicts(status.get("initContainerStatuses")):
+        ended = _dict(_dict(one.get("state")).get("terminated"))
+        if status.get("phase") == "Failed" and ended.get("exitCode"):
+            words = [word for word in (one.get("name"), ended.get("reason"), ended.get("message")) if word]
+            return {"reason": INIT_FAILED, "exitCode": ended["exitCode"], "message": ": ".join(map(str, words))}
+    return {}
 
 
 def _disruption(status: Object) -> str:
