@@ -17,11 +17,12 @@ import httpx2
 
 Object = dict[str, Any]
 NAMESPACE = "beads"
+ENTRY = ["bdauto", "agent-entry", "--", "agent"]
 
 
 def template(**spec: Any) -> Object:
     """Return a suspended CronJob that bdauto accepts, with these fields in its Job's spec."""
-    pod = {"restartPolicy": "Never", "containers": [{"name": "agent", "image": "agent:1", "command": ["agent"]}]}
+    pod = {"restartPolicy": "Never", "containers": [{"name": "agent", "image": "agent:1", "command": [*ENTRY]}]}
     return {
         "apiVersion": "batch/v1",
         "kind": "CronJob",

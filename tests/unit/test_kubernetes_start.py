@@ -305,12 +305,31 @@ def test_an_answer_that_is_no_json_is_an_error_in_one_line(world: World) -> None
 
 def test_doctor_names_rights_template_and_quota(world: World) -> None:
     found = {check.name: check for check in checks(world.agent, CheckContext(lambda: NOW))}
-    assert {name: check.level for name, check in found.items()} == {"rights": "ok", "template": "ok", "quota": "ok"}
+    names = ("rights", "template", "image", "quota")
+    assert {name: check.level for name, check in found.items()} == dict.fromkeys(names, "ok")
     world.api.denied.add("create jobs")
     world.api.quotas = [{"metadata": {"name": "q"}, "status": {"hard": {"count/jobs.batch": "10"}}}]
     found = {check.name: check for check in checks(world.agent, CheckContext(lambda: NOW))}
     assert found["rights"].detail == "this account may not create batch/jobs in namespace beads"
     assert (found["quota"].level, found["quota"].hint) == ("warn", "limit `pods` instead")
+
+
+@pytest.mark.parametrize(
+    ("container", "said"),
+    [
+        ({"image": "r.test:5000/agent"}, "r.test:5000/agent names no fixed version"),
+        ({"image": "r.test/agent:latest"}, "names no fixed version"),
+        ({"image": "r.test/agent:1", "command": ["claude"]}, "does not start `bdauto agent-entry`"),
+        ({"image": "r.test/agent@sha256:0"}, ""),
+        ({"image": "r.test:5000/agent:1", "command": ["sh", "-c", "exec bdauto agent-entry -- a"]}, ""),
+        ({"image": "r.test/agent:1", "command": None}, ""),
+    ],
+)
+def test_doctor_judges_the_image_of_the_template(world: World, container: Object, said: str) -> None:
+    pod = world.api.cron_jobs["agent"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    pod["containers"][0] |= container
+    found = {check.name: check for check in checks(world.agent, CheckContext(lambda: NOW))}["image"]
+    assert (found.level, said in found.detail) == ("warn" if said else "ok", True)
 
 
 def test_the_option_chooses_kubernetes_and_excludes_the_others() -> None:

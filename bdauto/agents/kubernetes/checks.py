@@ -1,6 +1,7 @@
 """What `bdauto doctor` checks of agents in Kubernetes. Reads only."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from bdauto.agents.kubernetes.runner import KubernetesAgent
 from bdauto.agents.prompt import read_template
@@ -20,7 +21,7 @@ RIGHTS = {
 
 
 def checks(agent: KubernetesAgent, context: CheckContext) -> Iterator[Check]:  # noqa: ARG001
-    """Check the rights, the template, the prompt and the quotas."""
+    """Check the rights, the template, its image, the prompt and the quotas."""
     try:
         wanted = [(verb, resource) for resource, verbs in RIGHTS.items() for verb in verbs]
         lacking = [
@@ -36,12 +37,24 @@ def checks(agent: KubernetesAgent, context: CheckContext) -> Iterator[Check]:  #
         yield ok("rights", f"all that is needed in namespace {agent.cluster.namespace}")
     try:
         found = agent.read_template()
-        pod = found["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-        yield ok("template", f"{agent.name}, image {clean(str(pod['containers'][0].get('image')), 120)}")
+        yield ok("template", agent.name)
+        yield _image(found["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0])
         read_template(agent.settings.agent_prompt)
     except (UsageError, ServiceError) as error:
         yield fail("template", error)
     yield _quota(agent)
+
+
+def _image(container: dict[str, Any]) -> Check:
+    """Check the agent's image as far as it can be judged without a pod: whether it is fixed, and what it starts."""
+    image = clean(str(container.get("image")), 120)
+    words = [*(container.get("command") or ()), *(container.get("args") or ())]
+    if words and "agent-entry" not in " ".join(map(str, words)):
+        why = f"{image} does not start `bdauto agent-entry`: only Kubernetes keeps an agent from running twice"
+        return warn("image", why, "see docs/kubernetes.md, in the pod")
+    if "@" not in image and image.rpartition("/")[2].partition(":")[2] in ("", "latest"):
+        return warn("image", f"{image} names no fixed version", "name a tag other than latest, or a digest")
+    return ok("image", image)
 
 
 def _quota(agent: KubernetesAgent) -> Check:
