@@ -111,11 +111,10 @@ def with_names(file: Path, names: list[str]) -> str:
 ROOT = PAGE.parents[1]
 IN_CLUSTER = ("dispatch", "reap", "run")
 LISTS = {
-    ROOT / "bdauto" / "cli" / "variables.py": (),
     ROOT / "deploy" / "helm" / "bdauto" / "values.schema.json": IN_CLUSTER,
     ROOT / "deploy" / "terraform" / "variables.tf": IN_CLUSTER,
 }
-"""The files that list variables, and of which commands: all, or those that run in a cluster."""
+"""The files that list variables, and of which commands."""
 
 
 def main() -> None:

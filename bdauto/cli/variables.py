@@ -3,76 +3,11 @@
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 from bdauto.common.errors import UsageError
 
-# Written by `make docs` from the options of all commands.
-KNOWN = frozenset({
-    # names: begin
-    "BDAUTO_ACCEPTANCE",
-    "BDAUTO_ACTIVE_HOURS",
-    "BDAUTO_AGENT",
-    "BDAUTO_AGENT_BASE",
-    "BDAUTO_AGENT_CHECK",
-    "BDAUTO_AGENT_CHECK_TIMEOUT",
-    "BDAUTO_AGENT_COMMAND",
-    "BDAUTO_AGENT_DIR",
-    "BDAUTO_AGENT_JOBS",
-    "BDAUTO_AGENT_KEEP",
-    "BDAUTO_AGENT_LAND",
-    "BDAUTO_AGENT_LINGER",
-    "BDAUTO_AGENT_NAME",
-    "BDAUTO_AGENT_PREPARE",
-    "BDAUTO_AGENT_PROMPT",
-    "BDAUTO_AGENT_REVIEW",
-    "BDAUTO_AGENT_SILENCE",
-    "BDAUTO_AGENT_SLOTS",
-    "BDAUTO_AGENT_TIMEOUT",
-    "BDAUTO_AGENT_TOKEN_FILE",
-    "BDAUTO_AGENT_URL",
-    "BDAUTO_AGENT_WORKTREE",
-    "BDAUTO_ASSIGNEE",
-    "BDAUTO_BD",
-    "BDAUTO_BD_TIMEOUT",
-    "BDAUTO_CONFIG",
-    "BDAUTO_COST_PER_RUN",
-    "BDAUTO_DB",
-    "BDAUTO_DIGEST_AT",
-    "BDAUTO_DISPATCH_EVERY",
-    "BDAUTO_EXCLUDE_LABEL",
-    "BDAUTO_EXCLUDE_TYPE",
-    "BDAUTO_GRACE",
-    "BDAUTO_KUBERNETES_CONTEXT",
-    "BDAUTO_KUBERNETES_NAMESPACE",
-    "BDAUTO_KUBERNETES_TEMPLATE",
-    "BDAUTO_LABEL",
-    "BDAUTO_LISTEN",
-    "BDAUTO_LOG_FORMAT",
-    "BDAUTO_MAX",
-    "BDAUTO_MAX_ATTEMPTS",
-    "BDAUTO_MAX_COST_PER_DAY",
-    "BDAUTO_MAX_COST_PER_RUN",
-    "BDAUTO_MAX_PER_DAY",
-    "BDAUTO_MAX_REAP",
-    "BDAUTO_METADATA",
-    "BDAUTO_MODEL",
-    "BDAUTO_NOTIFY_ON",
-    "BDAUTO_NOTIFY_URL",
-    "BDAUTO_ON_STALL",
-    "BDAUTO_PENDING_TIMEOUT",
-    "BDAUTO_PRIORITY",
-    "BDAUTO_PUSHGATEWAY",
-    "BDAUTO_PUSHGATEWAY_INSTANCE",
-    "BDAUTO_PUSHGATEWAY_NAMESPACE",
-    "BDAUTO_REAP_EVERY",
-    "BDAUTO_THRESHOLD",
-    "BDAUTO_TIMEOUT",
-    "BDAUTO_TRIP_AFTER",
-    "BDAUTO_TRUSTED_CREATOR",
-    "BDAUTO_TYPE",
-    "BDAUTO_WATCH",
-    # names: end
-})  # fmt: skip
+OWN, CONFIG = "BDAUTO_", "BDAUTO_CONFIG"
 GIVEN_TO_AGENTS = frozenset({"BDAUTO_CHECKS", "BDAUTO_JOB", "BDAUTO_POD", "BDAUTO_PROMPT", "BDAUTO_TERMINATION_LOG"})
 """What a job's agent is given, which may run bdauto itself."""
 _SERVICE = re.compile(r"BDAUTO_(?:\w+_)?(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP|SCTP)\w*)|BDAUTO_PORT")
@@ -83,6 +18,14 @@ _ADDRESS = re.compile(r"BDAUTO_\w+_PORT")
 """
 NAMED = 5
 """Unknown variables that an error names."""
+
+
+@cache
+def known() -> frozenset[str]:
+    """Return the variables that begin with BDAUTO_ of the options of all commands."""
+    from bdauto.cli.config_keys import keys  # it takes time, and many have no variable
+
+    return frozenset(name for field in keys().values() if (name := field.variable or "").startswith(OWN)) | {CONFIG}
 
 
 def check_variables(environment: Mapping[str, str]) -> None:
@@ -98,12 +41,12 @@ def check_variables(environment: Mapping[str, str]) -> None:
 
 def nearest(name: str) -> str:
     """Return the known variable with the most similar name, "" if none is similar."""
-    return next(iter(difflib.get_close_matches(name, sorted(KNOWN), n=1, cutoff=0.75)), "")
+    return next(iter(difflib.get_close_matches(name, sorted(known()), n=1, cutoff=0.75)), "")
 
 
 def _unknown(environment: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(environment):
-        if not name.startswith("BDAUTO_") or name in KNOWN or name in GIVEN_TO_AGENTS:
+        if not name.startswith(OWN) or name in GIVEN_TO_AGENTS or name in known():
             continue
         if not _SERVICE.fullmatch(name) and not (_ADDRESS.fullmatch(name) and "://" in environment[name]):
             yield name

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bdauto.cli.variables import KNOWN
+from bdauto.cli.variables import known
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FILES = [path for path in DEPLOY.rglob("*") if path.suffix in (".yaml", ".tf", ".tpl", ".env", ".hcl", ".json")]
@@ -15,7 +15,7 @@ OF_THE_BUILD = {"BDAUTO_VERSION"}
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(DEPLOY)))
 def test_only_known_variables_are_set(file: Path) -> None:
     named = set(re.findall(r"\bBDAUTO_[A-Z_]+\b", file.read_text(encoding="utf-8")))
-    assert named - OF_THE_BUILD - KNOWN == set()
+    assert named - OF_THE_BUILD - known() == set()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(DEPLOY)))
