@@ -9,7 +9,6 @@ import msgspec
 
 from bdauto.common.errors import UsageError
 from bdauto.domain.settings import LIMITS, Option
-from bdauto.domain.values import parse_dollars
 
 
 class CommandLine(msgspec.Struct, frozen=True):
@@ -48,8 +47,6 @@ CostLimit = Annotated[
         "End a run that costs more. Only with an agent that has such an option, or says its costs as it goes. "
         "(default: no limit)",
         LIMITS,
-        metavar="USD",
-        parse=parse_dollars,
     ),
 ]
 Slots = Annotated[

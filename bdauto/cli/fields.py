@@ -1,5 +1,6 @@
 """The fields of settings structs that are options: their names, and how their values are read from text."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from enum import Enum
@@ -9,12 +10,25 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 import msgspec
 
 from bdauto.domain.settings import Option, Secret
-from bdauto.domain.values import format_duration, parse_count, parse_duration, parse_names
+from bdauto.domain.since import Since, parse_since
+from bdauto.domain.values import format_duration, parse_count, parse_dollars, parse_duration, parse_names
 
-METAVARS = {timedelta: "DURATION", int: "NUMBER", Path: "FILE", Secret: "URL", bool: ""}
+METAVARS: dict[Any, str] = {
+    timedelta: "DURATION",
+    Since: "DURATION|DATE",
+    int: "NUMBER",
+    float: "USD",
+    str: "NAME",
+    Path: "FILE",
+    bool: "",
+    Secret: "URL",
+    tuple[Secret, ...]: "URL",
+}
 PARSERS: dict[Any, Callable[[Any], Any]] = {
     timedelta: parse_duration,
+    Since: parse_since,
     int: parse_count,
+    float: parse_dollars,
     Path: Path,
     Secret: Secret,
     tuple[str, ...]: parse_names,
@@ -32,8 +46,9 @@ class Field(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """The long flag."""
-        return self.option.flag or f"--{self.name.replace('_', '-')}"
+        """The long flag. That of an option which may be repeated is in the singular: `priorities` is `--priority`."""
+        name = re.sub(r"(ie)?s$", lambda end: "y" if end[1] else "", self.name) if self.repeatable else self.name
+        return self.option.flag or f"--{name.replace('_', '-')}"
 
     @property
     def variable(self) -> str | None:
@@ -45,7 +60,7 @@ class Field(NamedTuple):
     @property
     def key(self) -> str | None:
         """The key in the configuration file. None for an option without a variable."""
-        return (self.option.key or self.flag_key) if self.variable else None
+        return (self.option.key or (self.name if self.repeatable else self.flag_key)) if self.variable else None
 
     @property
     def flag_key(self) -> str:
@@ -65,7 +80,8 @@ class Field(NamedTuple):
     @property
     def metavar(self) -> str:
         """What stands for the value in help."""
-        return self.option.metavar or "|".join(self.choices) or METAVARS[self.kind]
+        known = self.option.metavar or "|".join(self.choices) or METAVARS.get(self.kind)
+        return self.flag.rpartition("-")[2].upper() if known is None else known
 
     def parse(self, raw: Any) -> Any:
         """Convert text, or a list of texts, to the field's type. Raises UsageError, which does not name the option."""

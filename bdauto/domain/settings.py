@@ -14,12 +14,11 @@ import msgspec
 from bdauto.domain.active_hours import ActiveHours, parse_active_hours
 from bdauto.domain.defaults import ASSIGNEE, BD, DISPATCHER
 from bdauto.domain.messages import DigestTime, parse_digest_time, parse_topics
-from bdauto.domain.since import Since, parse_since
+from bdauto.domain.since import Since
 from bdauto.domain.values import (
     format_duration,
     parse_actor,
     parse_address,
-    parse_dollars,
     parse_limit,
     parse_name,
     parse_priorities,
@@ -104,16 +103,13 @@ class BdSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     bd_path: Annotated[str, Option("The bd program.", TRACKER, flag="--bd", metavar="PATH")] = BD
     bd_timeout: Annotated[timedelta, Option("Time limit of each bd call.", TRACKER)] = timedelta(seconds=60)
-    assignee: Annotated[
-        str, Option("Dispatch the beads assigned to this name.", TRACKER, metavar="NAME", parse=parse_name)
-    ] = ASSIGNEE
+    assignee: Annotated[str, Option("Dispatch the beads assigned to this name.", TRACKER, parse=parse_name)] = ASSIGNEE
     actor: Annotated[
         str,
         Option(
             "Author recorded in bd for changes made by bdauto. It may have spaces.",
             TRACKER,
             env="BEADS_ACTOR",
-            metavar="NAME",
             parse=parse_actor,
         ),
     ] = DISPATCHER
@@ -133,8 +129,7 @@ class WorkSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = timedelta(minutes=10)
     max_attempts: Annotated[
-        int,
-        Option("Attempts before a refused bead is quarantined, or a stalled one is no longer requeued.", QUEUE),
+        int, Option("Attempts before a refused bead is quarantined, or a stalled one is no longer requeued.", QUEUE)
     ] = 3
     trip_after: Annotated[
         int,
@@ -154,38 +149,23 @@ class DispatchSettings(WorkSettings, frozen=True, kw_only=True):
     """Which beads may be dispatched, and how many in one cycle."""
 
     max_beads: Annotated[int, Option("Beads to dispatch in one cycle.", QUEUE, flag="--max")] = 1
-    exclude_types: Annotated[
-        tuple[str, ...],
-        Option(
-            "Skip beads of this type. Repeatable.", QUEUE, flag="--exclude-type", metavar="TYPE", key="exclude_types"
-        ),
-    ] = ("epic",)
+    exclude_types: Annotated[tuple[str, ...], Option("Skip beads of this type. Repeatable.", QUEUE)] = ("epic",)
     acceptance: Annotated[
         Acceptance,
         Option(
-            "Whether a bead needs acceptance criteria. Not with BeadBoard, which refuses beads without them.",
-            QUEUE,
+            "Whether a bead needs acceptance criteria. Not with BeadBoard, which refuses beads without them.", QUEUE
         ),
     ] = Acceptance.required
     types: Annotated[
-        tuple[str, ...],
-        Option(
-            "Dispatch only beads of this type. Repeatable. (default: any)",
-            QUEUE,
-            flag="--type",
-            metavar="TYPE",
-            key="types",
-        ),
+        tuple[str, ...], Option("Dispatch only beads of this type. Repeatable. (default: any)", QUEUE)
     ] = ()
     priorities: Annotated[
         tuple[int, ...],
         Option(
             "Dispatch only beads of this priority, from 0 to 4. Repeatable. (default: any)",
             QUEUE,
-            flag="--priority",
             metavar="0-4",
             parse=parse_priorities,
-            key="priorities",
         ),
     ] = ()
     trusted_creators: Annotated[
@@ -193,42 +173,20 @@ class DispatchSettings(WorkSettings, frozen=True, kw_only=True):
         Option(
             "Dispatch only beads that this person created. Repeatable. (default: anyone)",
             QUEUE,
-            flag="--trusted-creator",
             metavar="NAME",
             key="creators",
         ),
     ] = ()
     labels: Annotated[
-        tuple[str, ...],
-        Option(
-            "Dispatch only beads with this label. Repeatable: with all of them.",
-            QUEUE,
-            flag="--label",
-            metavar="LABEL",
-            key="labels",
-        ),
+        tuple[str, ...], Option("Dispatch only beads with this label. Repeatable: with all of them.", QUEUE)
     ] = ()
-    exclude_labels: Annotated[
-        tuple[str, ...],
-        Option(
-            "Skip beads with this label. Repeatable.",
-            QUEUE,
-            flag="--exclude-label",
-            metavar="LABEL",
-            key="exclude_labels",
-        ),
-    ] = ()
+    exclude_labels: Annotated[tuple[str, ...], Option("Skip beads with this label. Repeatable.", QUEUE)] = ()
     max_per_day: Annotated[
         int | None, Option("Dispatch at most so many times in any 24 hours. (default: no limit)", LIMITS)
     ] = None
     max_cost_per_day: Annotated[
         float | None,
-        Option(
-            "Dispatch nothing while the jobs of the last 24 hours cost this much. (default: no limit)",
-            LIMITS,
-            metavar="USD",
-            parse=parse_dollars,
-        ),
+        Option("Dispatch nothing while the jobs of the last 24 hours cost this much. (default: no limit)", LIMITS),
     ] = None
     per_day_of_all: int | None = None
     cost_per_day_of_all: float | None = None
@@ -239,8 +197,6 @@ class DispatchSettings(WorkSettings, frozen=True, kw_only=True):
             "What a run counts for --max-cost-per-day if its agent does not say its cost. "
             "(default: the mean of the others)",
             LIMITS,
-            metavar="USD",
-            parse=parse_dollars,
         ),
     ] = None
     active_hours: Annotated[
@@ -281,28 +237,14 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
     pushgateway: Annotated[Secret | None, Option("Push metrics to this Pushgateway.", TELEMETRY)] = None
     pushgateway_instance: Annotated[
         str | None,
-        Option(
-            "Label `instance` of what is pushed. (default: the host's name)",
-            TELEMETRY,
-            metavar="NAME",
-            parse=parse_name,
-        ),
+        Option("Label `instance` of what is pushed. (default: the host's name)", TELEMETRY, parse=parse_name),
     ] = None
     pushgateway_namespace: Annotated[
-        str | None,
-        Option(
-            "Label `namespace` of what is pushed: it tells trackers apart.", TELEMETRY, metavar="NAME", parse=parse_name
-        ),
+        str | None, Option("Label `namespace` of what is pushed: it tells trackers apart.", TELEMETRY, parse=parse_name)
     ] = None
     notify_urls: Annotated[
         tuple[Secret, ...],
-        Option(
-            "Send notifications to this Apprise URL. Repeatable. In the variable, separated by spaces.",
-            TELEMETRY,
-            flag="--notify-url",
-            metavar="URL",
-            key="notify_urls",
-        ),
+        Option("Send notifications to this Apprise URL. Repeatable. In the variable, separated by spaces.", TELEMETRY),
     ] = ()
     notify_on: Annotated[
         tuple[str, ...],
@@ -366,14 +308,7 @@ class ReportSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Which time `bdauto report` is about, and how it shows it."""
 
     since: Annotated[
-        Since,
-        Option(
-            "Report on what happened in this time until now, or since this date.",
-            OUTPUT,
-            env=None,
-            metavar="DURATION|DATE",
-            parse=parse_since,
-        ),
+        Since, Option("Report on what happened in this time until now, or since this date.", OUTPUT, env=None)
     ] = Since("7d")
     by: Annotated[By, Option("Group the figures.", OUTPUT, env=None)] = By.day
     html: Annotated[
@@ -392,8 +327,6 @@ class RunsSettings(msgspec.Struct, frozen=True, kw_only=True):
             "(default: 7d, with --bead all)",
             OUTPUT,
             env=None,
-            metavar="DURATION|DATE",
-            parse=parse_since,
         ),
     ] = None
     failed: Annotated[bool, Option("Only those that failed.", OUTPUT)] = False
@@ -431,8 +364,7 @@ class PauseSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
 
     lasting: Annotated[
-        timedelta | None,
-        Option("End the pause after this time. (default: at `bdauto resume`)", flag="--for", env=None),
+        timedelta | None, Option("End the pause after this time. (default: at `bdauto resume`)", flag="--for", env=None)
     ] = None
 
 

@@ -40,7 +40,6 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
         Option(
             "Run each bead as a Job of this suspended CronJob, instead of asking a service.",
             KUBERNETES,
-            metavar="NAME",
             parse=parse_object_name,
         ),
     ] = None
@@ -49,13 +48,11 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
         Option(
             "Where that CronJob is. (default: the namespace of the context, or of bdauto's pod)",
             KUBERNETES,
-            metavar="NAME",
             parse=parse_object_name,
         ),
     ] = None
     kubernetes_context: Annotated[
-        str | None,
-        Option("Context of the kubeconfig. (default: its current one, or bdauto's pod)", KUBERNETES, metavar="NAME"),
+        str | None, Option("Context of the kubeconfig. (default: its current one, or bdauto's pod)", KUBERNETES)
     ] = None
     pending_timeout: Annotated[
         timedelta, Option("Give up a Job whose pod has not started after this time.", KUBERNETES)

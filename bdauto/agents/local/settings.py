@@ -58,12 +58,9 @@ class LocalAgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The agent command and how it is run. Without an agent and a command no agent runs on this machine."""
 
     agent: Annotated[
-        AgentName | None,
-        Option("Run this agent for each bead, instead of asking a service (docs/agents.md).", LOCAL),
+        AgentName | None, Option("Run this agent for each bead, instead of asking a service (docs/agents.md).", LOCAL)
     ] = None
-    model: Annotated[
-        str | None, Option("The agent's model. (default: its own)", LOCAL, metavar="NAME", parse=parse_model)
-    ] = None
+    model: Annotated[str | None, Option("The agent's model. (default: its own)", LOCAL, parse=parse_model)] = None
     max_cost_per_run: CostLimit = None
     agent_command: Annotated[
         CommandLine | None,

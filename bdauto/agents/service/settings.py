@@ -11,9 +11,9 @@ from bdauto.domain.values import parse_name
 class ServiceAgentSettings(AgentServiceSettings, frozen=True, kw_only=True):
     """Which of the agent service's agents is started, with which prompt, how long it may run and what it may cost."""
 
-    agent_name: Annotated[
-        str, Option("The agent service's agent, without BeadBoard.", PROMPT, metavar="NAME", parse=parse_name)
-    ] = "beads-task-runner"
+    agent_name: Annotated[str, Option("The agent service's agent, without BeadBoard.", PROMPT, parse=parse_name)] = (
+        "beads-task-runner"
+    )
     agent_prompt: Prompt = None
     agent_timeout: TimeLimit = TIME_LIMIT
     max_cost_per_run: CostLimit = None
