@@ -162,8 +162,8 @@ class WorktreeState:
     def _merged(self, tip: str) -> set[str]:
         """Return the commits up to `tip` that a target lacks, if it has the same changes: picked, rebased or squashed.
 
-        A merge among them has changes of its own. Then the target must have all changes in one commit. A commit without
-        changes has no work.
+        A merge among them has changes of its own. Then the target must have all changes in one commit. Beside
+        other commits, one without changes has no work.
         """
         for target in self._targets():
             try:
@@ -177,7 +177,8 @@ class WorktreeState:
                 whole, each = self._patches("diff", fork, tip, "--"), self._patches("log", f"{fork}..{tip}", "--")
             except subprocess.CalledProcessError:
                 continue
-            if (whole and theirs.issuperset(whole)) or (len(each) == int(changing) and theirs.issuperset(each)):
+            picked = each and len(each) == int(changing) and theirs.issuperset(each)
+            if picked or (whole and theirs.issuperset(whole)):
                 return set(mine)
         return set()
 
