@@ -24,7 +24,7 @@ def repository(tmp_path: Path) -> Repository:
     made = Repository(tmp_path)
     made.remote()
     made.tree = made.of("x-1", "origin/main")
-    call(made.tree.prepare)
+    call(made.tree.words("prepare"))
     made.do("echo work > work; git add work; $git commit -qm work")
     return made
 
@@ -35,10 +35,10 @@ def landed(repository: Repository) -> list[str]:
 
 
 def test_what_was_sealed_lands_and_the_worktree_is_removed(repository: Repository) -> None:
-    call(repository.tree.seal)
-    call(repository.tree.land(PUSH, WAIT))
+    call(repository.tree.words("seal"))
+    call(repository.tree.words("land", command=PUSH, wait=WAIT))
     assert landed(repository) == ["work", "first"]
-    assert call(repository.tree.remove) == ""
+    assert call(repository.tree.words("remove")) == ""
     assert (repository.tree.path.exists(), repository.branches()) == (False, [])
 
 
@@ -58,46 +58,48 @@ NOT_COMMITTED = {
 def test_work_that_is_not_committed_is_not_checked(repository: Repository, script: str) -> None:
     """It would be checked, and something else would land."""
     repository.do(script)
-    call(repository.tree.seal, code=1)
-    call(repository.tree.land(PUSH, WAIT), code=1)
+    call(repository.tree.words("seal"), code=1)
+    call(repository.tree.words("land", command=PUSH, wait=WAIT), code=1)
     assert landed(repository) == ["first"]
 
 
 def test_ignored_and_prepared_files_need_no_commit(repository: Repository) -> None:
     tree = repository.of("x-2", "origin/main", "touch prepared built.o")
-    call(tree.prepare)
+    call(tree.words("prepare"))
     (tree.path / "also.o").touch()
-    call(tree.seal)
+    call(tree.words("seal"))
     (tree.path / "prepared").write_text("work")
-    assert "'prepared' is in no commit" in call(tree.seal, code=1)
+    assert "'prepared' is in no commit" in call(tree.words("seal"), code=1)
 
 
 @pytest.mark.parametrize("script", ["$git commit -q --allow-empty -m later", "git checkout -q --detach main", "true"])
 def test_only_the_commit_that_was_checked_lands(repository: Repository, script: str) -> None:
     """A process that the agent left behind may go on working."""
     if script != "true":
-        call(repository.tree.seal)
+        call(repository.tree.words("seal"))
     repository.do(script)
-    assert "nothing was landed" in call(repository.tree.land(PUSH, WAIT), code=1) or script == "true"
+    assert (
+        "nothing was landed" in call(repository.tree.words("land", command=PUSH, wait=WAIT), code=1) or script == "true"
+    )
     assert landed(repository) == ["first"]
 
 
 @pytest.mark.parametrize("script", ["echo mended > work", "rm work", "echo mended > work; git add work"])
 def test_work_that_its_check_has_changed_does_not_land(repository: Repository, script: str) -> None:
     """What has passed is not what would land. Files that git does not know may be what a check has built."""
-    call(repository.tree.seal)
+    call(repository.tree.words("seal"))
     repository.do(f"touch built; {script}")
-    assert "nothing was landed" in call(repository.tree.land(PUSH, WAIT), code=1)
+    assert "nothing was landed" in call(repository.tree.words("land", command=PUSH, wait=WAIT), code=1)
     assert landed(repository) == ["first"]
     repository.do("git reset -q --hard")
-    call(repository.tree.land(PUSH, WAIT))
+    call(repository.tree.words("land", command=PUSH, wait=WAIT))
     assert landed(repository) == ["work", "first"]
 
 
 def test_a_landing_that_fails_says_why_and_keeps_all(repository: Repository) -> None:
     repository.elsewhere(repository.root.parent / "remote.git", "$git commit -q --allow-empty -m theirs")
-    call(repository.tree.seal)
-    said = call(repository.tree.land(PUSH, WAIT), code=1)
+    call(repository.tree.words("seal"))
+    said = call(repository.tree.words("land", command=PUSH, wait=WAIT), code=1)
     assert ("rejected" in said, said.splitlines()[-1]) == (True, "--agent-land failed: exit 1")
     assert (landed(repository), repository.branches()) == (["theirs", "first"], ["agent/x-1"])
 
@@ -108,13 +110,13 @@ def test_two_that_land_at_once_wait_for_each_other(repository: Repository, tmp_p
     repository.git("worktree", "add", "-q", str(linked), "-b", "mine")
     trees, log = [repository.tree, repository.of("x-2", "origin/main")], tmp_path / "log"
     trees[1] = type(trees[1])(linked, trees[1].path, "agent/x-2", "origin/main")
-    call(trees[1].prepare)
+    call(trees[1].words("prepare"))
     script = f"echo begin >> {log}; sleep 1; echo end >> {log}"
     running = []
     for tree, bead in zip(trees, ("x-1", "x-2"), strict=True):
-        call(tree.seal)
+        call(tree.words("seal"))
         environment = {**os.environ, "BEAD_ID": bead, "BDAUTO_JOB": f"job-{bead}"}
-        words = tree.land(("sh", "-c", script), WAIT)
+        words = tree.words("land", command=("sh", "-c", script), wait=WAIT)
         running.append(subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True))
         until(log.exists)
     said = [process.communicate(timeout=seconds(30))[0] for process in running]
@@ -123,10 +125,12 @@ def test_two_that_land_at_once_wait_for_each_other(repository: Repository, tmp_p
 
 
 def test_one_that_lands_for_too_long_is_not_waited_for(repository: Repository, tmp_path: Path) -> None:
-    call(repository.tree.seal)
-    first = subprocess.Popen(repository.tree.land(("sh", "-c", f"touch {tmp_path}/begun; sleep 60"), WAIT))
+    call(repository.tree.words("seal"))
+    first = subprocess.Popen(
+        repository.tree.words("land", command=("sh", "-c", f"touch {tmp_path}/begun; sleep 60"), wait=WAIT)
+    )
     until((tmp_path / "begun").exists)
-    said = call(repository.tree.land(("touch", f"{tmp_path}/second"), 0.2), code=1)
+    said = call(repository.tree.words("land", command=("touch", f"{tmp_path}/second"), wait=0.2), code=1)
     assert "nothing was landed: another job of this repository lands" in said
     assert not (tmp_path / "second").exists()
     first.kill()
@@ -135,8 +139,8 @@ def test_one_that_lands_for_too_long_is_not_waited_for(repository: Repository, t
 
 @pytest.mark.parametrize("words", [("no-such-program",), ("sh", "-c", "kill -9 $$")])
 def test_a_command_that_cannot_land_is_no_landing(repository: Repository, words: tuple[str, ...]) -> None:
-    call(repository.tree.seal)
-    assert "--agent-land" in call(repository.tree.land(words, WAIT), code=1)
+    call(repository.tree.words("seal"))
+    assert "--agent-land" in call(repository.tree.words("land", command=words, wait=WAIT), code=1)
 
 
 class Project(Place):

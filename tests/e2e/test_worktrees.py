@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from bdauto.agents.local.settings import parse_base
-from bdauto.agents.local.worktree import Worktree
+from bdauto.agents.local.worktree import Action, Worktree
+from bdauto.agents.local.worktree_program import unfinished
 from bdauto.sandbox import Sandbox
 from tests.e2e.test_local_agent import Machine, until
 from tests.support.jobs import supervisor_of
@@ -91,10 +92,10 @@ def call(words: list[str], code: int = 0) -> str:
 
 
 def test_an_unused_worktree_is_removed_with_its_branch(repository: Repository) -> None:
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     assert (repository.tree.path / "file").read_text() == "one\n"
     repository.do("mkdir empty; echo x > new; $git stash -u")
-    call(repository.tree.remove)
+    call(repository.tree.words("remove"))
     assert os.listdir(repository.trees) == []  # noqa: PTH208
     assert repository.branches() == []
     assert "agent/x-1" in repository.git("stash", "list")  # a stash belongs to the repository
@@ -137,30 +138,30 @@ WORK = {
 
 @pytest.mark.parametrize("script", WORK.values(), ids=WORK.keys())
 def test_a_worktree_with_work_in_it_is_kept(repository: Repository, script: str) -> None:
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     repository.do(script)
     head = repository.git("rev-parse", "--git-dir", at=repository.tree.path)
-    assert "is kept: " in call(repository.tree.remove, code=1)
-    call(repository.tree.prepare)  # a second attempt finds it as it was
+    assert "is kept: " in call(repository.tree.words("remove"), code=1)
+    call(repository.tree.words("prepare"))  # a second attempt finds it as it was
     assert repository.git("rev-parse", "--git-dir", at=repository.tree.path) == head
     assert repository.tree.path.is_dir()
 
 
 def test_the_commits_of_an_agent_are_kept_on_its_branch(repository: Repository) -> None:
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     repository.do("$git commit --allow-empty -m work")
-    assert call(repository.tree.remove) == ""
+    assert call(repository.tree.words("remove")) == ""
     assert (repository.tree.path.is_dir(), repository.branches()) == (True, ["agent/x-1"])
     repository.git("merge", "-q", "agent/x-1")
-    call(repository.tree.prepare)
-    call(repository.tree.remove)
+    call(repository.tree.words("prepare"))
+    call(repository.tree.words("remove"))
     assert (repository.tree.path.exists(), repository.branches()) == (False, [])
 
 
 def test_work_on_another_branch_stays_there(repository: Repository) -> None:
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     repository.do("git checkout -b fix; $git commit --allow-empty -m work")
-    call(repository.tree.remove)
+    call(repository.tree.words("remove"))
     assert (repository.tree.path.exists(), repository.branches()) == (False, [])
     assert repository.git("log", "-1", "--format=%s", "fix") == "work\n"
 
@@ -177,9 +178,9 @@ def with_library(repository: Repository, tmp_path: Path) -> Repository:
 def test_submodules_are_not_checked_out_unless_a_command_does(with_library: Repository) -> None:
     update = " ".join(["git", *IDENTITY, "submodule update --init"])
     for tree, names in ((with_library.tree, []), (with_library.of("x-2", command=update), [".git", ".gitignore"])):
-        call(tree.prepare)
+        call(tree.words("prepare"))
         assert sorted(path.name for path in (tree.path / "library").iterdir())[:2] == names
-        assert call(tree.remove) == ""
+        assert call(tree.words("remove")) == ""
         assert not tree.path.exists()
 
 
@@ -196,28 +197,28 @@ def test_submodules_are_not_checked_out_unless_a_command_does(with_library: Repo
     ],
 )
 def test_work_in_a_submodule_is_kept(with_library: Repository, script: str) -> None:
-    call(with_library.tree.prepare)
+    call(with_library.tree.words("prepare"))
     with_library.do(script)
-    assert "is kept: " in call(with_library.tree.remove, code=1)
+    assert "is kept: " in call(with_library.tree.words("remove"), code=1)
 
 
 def test_no_other_worktree_is_touched(repository: Repository, tmp_path: Path) -> None:
     """One on a disk that is not mounted looks as if its folder had been removed."""
     repository.git("worktree", "add", "-q", "-b", "mine", str(tmp_path / "disk" / "mine"))
     (tmp_path / "disk").rename(tmp_path / "away")
-    call(repository.tree.prepare)
-    call(repository.tree.remove)
+    call(repository.tree.words("prepare"))
+    call(repository.tree.words("remove"))
     (tmp_path / "away").rename(tmp_path / "disk")
     assert repository.git("status", "--porcelain", "--branch", at=tmp_path / "disk" / "mine") == "## mine\n"
 
 
 def test_a_worktree_whose_folder_somebody_removed_is_made_anew(repository: Repository) -> None:
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     subprocess.run(["rm", "-rf", str(repository.tree.path)], check=True)
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     repository.do("git checkout --detach; $git commit --allow-empty -m work")
     subprocess.run(["rm", "-rf", str(repository.tree.path)], check=True)
-    assert "no other branch has its commit" in call(repository.tree.prepare, code=1)
+    assert "no other branch has its commit" in call(repository.tree.words("prepare"), code=1)
 
 
 @pytest.mark.parametrize(
@@ -232,18 +233,18 @@ def test_a_worktree_whose_folder_somebody_removed_is_made_anew(repository: Repos
 def test_what_is_no_worktree_any_more_is_neither_used_nor_removed(repository: Repository, script: str) -> None:
     """The jobs' folder may lie in a repository, which git finds where a worktree has lost its link."""
     subprocess.run(["git", "init", "-q", str(repository.root.parent)], check=True)
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     repository.do(f"echo work > work; {script}")
-    for command in (repository.tree.remove, repository.tree.prepare, repository.tree.remove):
+    for command in (repository.tree.words("remove"), repository.tree.words("prepare"), repository.tree.words("remove")):
         assert "is not a worktree of" in call(command, code=1)
     assert [*repository.trees.glob("*/work")] or (repository.trees / "y" / "work").exists()
     assert repository.git("status", "--porcelain") == ""
 
 
 def test_a_branch_that_the_agent_renamed_stays(repository: Repository) -> None:
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     repository.do("$git commit --allow-empty -m work; git branch -m fix")
-    call(repository.tree.remove)
+    call(repository.tree.words("remove"))
     assert (repository.tree.path.exists(), repository.branches()) == (False, [])
     assert repository.git("log", "-1", "--format=%s", "fix") == "work\n"
 
@@ -251,7 +252,7 @@ def test_a_branch_that_the_agent_renamed_stays(repository: Repository) -> None:
 def test_a_folder_that_is_no_worktree_is_not_used(repository: Repository) -> None:
     repository.tree.path.mkdir(parents=True)
     subprocess.run(["git", "init", "-q", str(repository.tree.path)], check=True)
-    assert "is not a worktree of" in call(repository.tree.prepare, code=1)
+    assert "is not a worktree of" in call(repository.tree.words("prepare"), code=1)
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -259,11 +260,11 @@ def test_a_hook_that_fails_leaves_nothing(repository: Repository, kept: bool) ->
     if kept:
         repository.git("branch", "agent/x-1")
     repository.hook("#!/bin/sh\necho no room\nexit 7\n")
-    assert "no room" in call(repository.tree.prepare, code=1)
+    assert "no room" in call(repository.tree.words("prepare"), code=1)
     assert os.listdir(repository.trees) == []  # noqa: PTH208
     assert repository.branches() == (["agent/x-1"] if kept else [])
     repository.hook("#!/bin/sh\n")
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
 
 
 @pytest.mark.parametrize("moment", ["checkout", "hook"])
@@ -277,14 +278,14 @@ def test_what_was_killed_while_it_was_made_is_made_anew(repository: Repository, 
         repository.git("config", "filter.slow.smudge", f"[ -e {begun} ] || (touch {begun}; sleep 60); cat")
     else:
         repository.hook(f"#!/bin/sh\n[ -e {begun} ] || (touch {begun}; sleep 60)\ntouch made\n")
-    process = subprocess.Popen(repository.tree.prepare, start_new_session=True, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(repository.tree.words("prepare"), start_new_session=True, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + seconds(30)
     while not begun.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     assert (repository.tree.path / "file").read_text() == "one\n"
     assert repository.git("status", "--porcelain", at=repository.tree.path) == (
         "" if moment == "checkout" else "?? made\n"
@@ -292,19 +293,20 @@ def test_what_was_killed_while_it_was_made_is_made_anew(repository: Repository, 
 
 
 def test_a_removal_that_was_killed_leaves_no_half_of_it(repository: Repository) -> None:
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
+    remove = repository.tree.words("remove")
     code = (
         "import os, signal, sys, shutil\n"
         "def rmtree(path, **_):\n"
         "    if os.path.exists(path):\n"
         "        os.unlink(path + '/file'); os.kill(os.getpid(), signal.SIGKILL)\n"
         "shutil.rmtree = rmtree\n"
-        f"sys.argv = {repository.tree.remove[4:]!r}\n"
-        f"exec({repository.tree.remove[4]!r})\n"
+        f"sys.argv = {remove[4:]!r}\n"
+        f"exec({remove[4]!r})\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     assert not repository.tree.path.exists()
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     assert repository.git("status", "--porcelain", "--ignored", at=repository.tree.path) == ""
     assert os.listdir(repository.trees) == ["x-1"]  # noqa: PTH208
 
@@ -312,8 +314,9 @@ def test_a_removal_that_was_killed_leaves_no_half_of_it(repository: Repository) 
 def test_worktrees_that_are_made_and_removed_at_once(repository: Repository) -> None:
     """git alone fails in some of a hundred: one looks at what another has half made."""
     trees = [repository.of(f"x-{number}") for number in range(40)]
-    for step in ("prepare", "remove"):
-        started = [subprocess.Popen(getattr(tree, step), stderr=subprocess.DEVNULL) for tree in trees]
+    steps: tuple[Action, ...] = ("prepare", "remove")
+    for step in steps:
+        started = [subprocess.Popen(tree.words(step), stderr=subprocess.DEVNULL) for tree in trees]
         assert [process.wait() for process in started] == [0] * len(trees)
     assert (repository.branches(), os.listdir(repository.trees)) == ([], [])  # noqa: PTH208
 
@@ -324,9 +327,9 @@ def test_a_worktree_starts_from_what_the_remote_has_now(repository: Repository) 
     repository.git("commit", "-q", "--allow-empty", "-m", "not pushed")
     repository.elsewhere(remote, "$git commit --allow-empty -m theirs")
     tree = repository.of("x-1", "origin/main")
-    call(tree.prepare)
+    call(tree.words("prepare"))
     assert repository.git("log", "--format=%s", at=tree.path) == "theirs\nfirst\n"
-    call(tree.remove)
+    call(tree.words("remove"))
     assert (tree.path.exists(), repository.branches()) == (False, [])
 
 
@@ -340,7 +343,7 @@ def test_a_worktree_starts_from_any_commit(repository: Repository, base: str) ->
     repository.git("tag", "v1")
     repository.git("commit", "-q", "--allow-empty", "-m", "second")
     tree = repository.of("x-1", parse_base(base))
-    call(tree.prepare)
+    call(tree.words("prepare"))
     assert repository.git("log", "--format=%s", at=tree.path) == "first\n"
 
 
@@ -352,7 +355,7 @@ def test_a_base_that_cannot_be_fetched_makes_no_worktree(repository: Repository,
     else:
         repository.git("branch", "-m", "other", at=remote)
     tree = repository.of("x-1", "origin/main")
-    said = call(tree.prepare, code=1)
+    said = call(tree.words("prepare"), code=1)
     assert "git could not fetch origin/main" in said
     assert ("does not appear to be a git repository" if how == "gone" else "find remote ref refs/heads/main") in said
     assert (os.listdir(repository.trees), repository.branches()) == ([], [])  # noqa: PTH208
@@ -361,9 +364,9 @@ def test_a_base_that_cannot_be_fetched_makes_no_worktree(repository: Repository,
 def test_a_new_worktree_is_prepared_once(repository: Repository) -> None:
     tree = repository.of("x-1", command="echo installing; pwd >> made.o; cat file")
     for _ in range(2):
-        call(tree.prepare)
+        call(tree.words("prepare"))
         assert (tree.path / "made.o").read_text() == f"{tree.path}\n"
-    call(tree.remove)
+    call(tree.words("remove"))
     assert not tree.path.exists()
 
 
@@ -371,11 +374,11 @@ def test_a_new_worktree_is_prepared_once(repository: Repository) -> None:
 def test_a_worktree_whose_preparation_failed_is_not_used(repository: Repository, kept: bool) -> None:
     if kept:
         repository.git("branch", "agent/x-1")
-    said = call(repository.of("x-1", command="touch half; echo no network >&2; exit 3").prepare, code=1)
+    said = call(repository.of("x-1", command="touch half; echo no network >&2; exit 3").words("prepare"), code=1)
     assert said.splitlines()[-2:] == ["no network", "--agent-prepare failed: exit 3"]
     assert os.listdir(repository.trees) == []  # noqa: PTH208
     assert repository.branches() == (["agent/x-1"] if kept else [])
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     assert not (repository.tree.path / "half").exists()
 
 
@@ -383,16 +386,16 @@ def test_a_preparation_that_was_killed_is_begun_anew(repository: Repository, tmp
     """Also from a newer base: the branch goes with the worktree."""
     begun = tmp_path / "begun"
     tree = repository.of("x-1", "main", f"touch half; [ -e {begun} ] || (touch {begun}; sleep 60)")
-    process = subprocess.Popen(tree.prepare, start_new_session=True, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(tree.words("prepare"), start_new_session=True, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + seconds(30)
     while not begun.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert tree.is_unfinished
+    assert os.path.lexists(unfinished(str(tree.path)))
     repository.git("commit", "-q", "--allow-empty", "-m", "newer")
-    call(tree.prepare)
+    call(tree.words("prepare"))
     assert repository.git("log", "-1", "--format=%s", at=tree.path) == "newer\n"
     assert (tree.path / "half").exists()
 
@@ -412,7 +415,7 @@ def test_a_merged_worktree_is_removed(repository: Repository, script: str, where
     repository.remote()
     repository.git("branch", "-q", "--set-upstream-to=origin/main")
     tree = repository.of("x-1", "origin/main" if where == "base" else "")
-    call(tree.prepare)
+    call(tree.words("prepare"))
     repository.do("echo two >> file; $git commit -qam one; printf 'a\\0b' > binary; git add .; $git commit -qm two")
     names = " ".join(IDENTITY)
     subprocess.run(["sh", "-c", script.replace("git ", f"git {names} ")], cwd=repository.root, check=True)
@@ -421,17 +424,17 @@ def test_a_merged_worktree_is_removed(repository: Repository, script: str, where
         repository.git("reset", "-q", "--hard", "HEAD~1" if "-x" not in script else "HEAD~3")
     if where == "base":
         repository.git("branch", "--unset-upstream")
-    assert call(tree.remove) == ""
+    assert call(tree.words("remove")) == ""
     assert (tree.path.exists(), repository.branches()) == (False, [])
 
 
 def test_a_commit_without_changes_is_no_work(repository: Repository) -> None:
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     change = "echo x >> file; $git commit -qam change"
     repository.do(f"{change}; $git commit -q --allow-empty -m again; {change}")
     repository.git("commit", "-q", "--allow-empty", "-m", "other")
     repository.git("cherry-pick", "--allow-empty", "main..agent/x-1")
-    assert call(repository.tree.remove) == ""
+    assert call(repository.tree.words("remove")) == ""
     assert (repository.tree.path.exists(), repository.branches()) == (False, [])
 
 
@@ -449,11 +452,11 @@ UNMERGED = {
 
 @pytest.mark.parametrize(("more", "script"), UNMERGED.values(), ids=UNMERGED.keys())
 def test_what_is_merged_in_part_is_kept(repository: Repository, more: str, script: str) -> None:
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     repository.do(f"echo 1 > a; git add a; $git commit -qm a; {more}")
     names = " ".join(IDENTITY)
     subprocess.run(["sh", "-c", script.replace("git ", f"git {names} ")], cwd=repository.root, check=False)
-    call(repository.tree.remove)
+    call(repository.tree.words("remove"))
     assert (repository.tree.path.is_dir(), repository.branches()) == (True, ["agent/x-1"])
 
 
@@ -474,16 +477,16 @@ def test_ignored_files_that_were_generated_do_not_keep_it(repository: Repository
     (repository.root / ".gitignore").write_text("*.o\n__pycache__\n")
     repository.git("commit", "-qam", "ignore")
     tree = repository.of("x-1", command=GENERATED)
-    call(tree.prepare)
+    call(tree.words("prepare"))
     repository.do(script)
-    call(tree.remove, code=not removed)
+    call(tree.words("remove"), code=not removed)
     assert tree.path.exists() != removed
 
 
 def test_what_is_in_a_worktree_is_described(repository: Repository) -> None:
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     repository.do("$git commit -q --allow-empty -m one; $git commit -q --allow-empty -m two; touch new")
-    done = subprocess.run(repository.tree.describe, capture_output=True, text=True, check=True)
+    done = subprocess.run(repository.tree.words("describe"), capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
     assert (told["branch"], told["ahead"], told["changes"]) == ("agent/x-1", 2, "'new' is in no commit")
     assert "no other branch has its commit" in told["kept"]
@@ -557,9 +560,9 @@ def test_the_worktree_of_a_running_job_is_never_removed(place: Place) -> None:
     assert place.tree(bead).is_dir()
     [job] = place.machine.jobs.running()
     made = Worktree(place.home, place.tree(bead), f"agent/{bead}")
-    assert call(made.remove_unless_used(place.machine.jobs.path), code=1) == "a job runs in it\n"
+    assert call(made.words("remove", jobs=str(place.machine.jobs.path)), code=1) == "a job runs in it\n"
     (place.machine.jobs.path / job / "job.json").write_text("{}")  # as its agent could
-    assert call(made.remove_unless_used(place.machine.jobs.path), code=1) == "a job runs in it\n"
+    assert call(made.words("remove", jobs=str(place.machine.jobs.path)), code=1) == "a job runs in it\n"
 
 
 def test_what_was_merged_elsewhere_is_fetched_before_removal(place: Place, tmp_path: Path) -> None:
@@ -605,27 +608,27 @@ def test_worktrees_of_another_checkout_of_the_repository_are_listed(place: Place
 
 def test_a_commit_that_the_user_only_looks_at_is_kept(repository: Repository) -> None:
     """The HEAD of a checkout keeps nothing once another commit is checked out."""
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     repository.do("$git commit -q --allow-empty -m work")
     repository.git("checkout", "-q", "--detach", "agent/x-1")
-    call(repository.tree.remove)
+    call(repository.tree.words("remove"))
     assert (repository.tree.path.is_dir(), repository.branches()) == (True, ["agent/x-1"])
 
 
 def test_an_unused_worktree_of_a_detached_checkout_is_removed(repository: Repository) -> None:
     repository.git("checkout", "-q", "--detach")
     repository.git("commit", "-q", "--allow-empty", "-m", "on no branch")
-    call(repository.tree.prepare)
-    assert call(repository.tree.remove) == ""
+    call(repository.tree.words("prepare"))
+    assert call(repository.tree.words("remove")) == ""
     assert not repository.tree.path.exists()
 
 
 @pytest.mark.parametrize("base", ["agent/x-1", "{commit}", "{commit}~0", "refs/heads/agent/x-1"])
 def test_a_base_that_is_the_work_itself_merges_nothing(repository: Repository, base: str) -> None:
-    call(repository.tree.prepare)
+    call(repository.tree.words("prepare"))
     repository.do("$git commit -q --allow-empty -m work")
     commit = repository.git("rev-parse", "agent/x-1").strip()
-    call(repository.of("x-1", base.format(commit=commit)).remove)
+    call(repository.of("x-1", base.format(commit=commit)).words("remove"))
     assert (repository.tree.path.is_dir(), repository.branches()) == (True, ["agent/x-1"])
 
 
@@ -633,10 +636,10 @@ def test_folders_with_odd_names(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "a b\n'$(touch c)\t\"-x")
     remote = repository.remote()
     tree = repository.of("x-1", "origin/main", "pwd > where.o")
-    call(tree.prepare)
+    call(tree.words("prepare"))
     repository.do("echo work > 'odd \n name'; git add .; $git commit -q -m work")
-    call(tree.seal)
-    call(tree.land(("git", "push", "-q", "origin", "HEAD:main"), 10.0))
-    assert call(tree.remove) == ""
+    call(tree.words("seal"))
+    call(tree.words("land", command=("git", "push", "-q", "origin", "HEAD:main"), wait=10.0))
+    assert call(tree.words("remove")) == ""
     assert (tree.path.exists(), repository.branches()) == (False, [])
     assert repository.git("log", "-1", "--format=%s", "main", at=remote) == "work\n"

@@ -80,13 +80,13 @@ def _steps(
     limit = settings.agent_timeout.total_seconds()
     where = worktree.directory if worktree else home
     if worktree:
-        yield Step(kind="prepare", words=worktree.prepare, directory=home, timeout=limit)
+        yield Step(kind="prepare", words=worktree.words("prepare"), directory=home, timeout=limit)
     stdin = supervisor.PROMPT if wants_stdin(command.words) else ""
     yield Step(kind="agent", words=words, directory=where, timeout=limit, stdin=stdin)
     if settings.is_checked:
         yield from _gates(command, worktree, bead, where, folder)
     if worktree:
-        yield Step(kind="remove", words=worktree.remove, directory=home, timeout=limit)
+        yield Step(kind="remove", words=worktree.words("remove"), directory=home, timeout=limit)
 
 
 def _gates(command: AgentCommand, worktree: Worktree | None, bead: Bead, where: str, folder: Path) -> Iterator[Step]:
@@ -100,13 +100,17 @@ def _gates(command: AgentCommand, worktree: Worktree | None, bead: Bead, where: 
     if worktree and land:
         home, says = str(command.directory), [*agent_verdict.PROGRAM, str(worktree.path.parents[2])]
         yield Step(kind="check", text="the agent's own words", words=says, directory=home, timeout=limit)
-        yield Step(kind="check", text="all work is committed", words=worktree.seal, directory=home, timeout=limit)
+        seal = worktree.words("seal")
+        yield Step(kind="check", text="all work is committed", words=seal, directory=home, timeout=limit)
     yield from check_steps(checks, where, limit)
     if command.review_words:
         text = f"review ({clean(Path(command.review_words[0]).name, 40)})"
         yield Step(kind="review", text=text, words=_review(command, bead, folder), directory=where, timeout=limit)
     if worktree and land:
-        text, words = f"--agent-land ({clean(Path(land[0]).name, 40)})", worktree.land(land, limit)
+        text, words = (
+            f"--agent-land ({clean(Path(land[0]).name, 40)})",
+            worktree.words("land", command=land, wait=limit),
+        )
         yield Step(kind="land", text=text, words=words, directory=home, timeout=2 * limit)  # as long to wait
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -20,6 +21,7 @@ PROGRAM = (
 """Runs the program without the environment's Python settings and without other packages, which takes less time."""
 PACKAGES = str(Path(worktree_program.__file__).parents[3])
 """The folder that holds bdauto."""
+Action = Literal["prepare", "check", "seal", "land", "describe", "fetch", "remove"]
 
 
 class Worktree(msgspec.Struct, frozen=True):
@@ -36,54 +38,17 @@ class Worktree(msgspec.Struct, frozen=True):
     folder: str = "."
 
     @property
-    def prepare(self) -> list[str]:
-        """The command that makes it."""
-        return self._command("prepare")
-
-    @property
-    def check(self) -> list[str]:
-        """The command that fails if `prepare` is known to fail. It writes nothing."""
-        return self._command("check")
-
-    @property
-    def seal(self) -> list[str]:
-        """The command that fails unless all work is committed, and remembers the commit that is to be landed."""
-        return self._command("seal")
-
-    def land(self, command: Sequence[str], wait: float) -> list[str]:
-        """Return the command that lands the sealed commit. Others of the repository are waited for, in seconds."""
-        return self._command("land", command=command, wait=wait)
-
-    @property
-    def describe(self) -> list[str]:
-        """The command that prints what is in it, as one JSON object."""
-        return self._command("describe")
-
-    @property
-    def remove(self) -> list[str]:
-        """The command that removes it if nothing would be lost."""
-        return self._command("remove")
-
-    @property
-    def fetch(self) -> list[str]:
-        """The command that fetches what the branch may have been merged into."""
-        return self._command("fetch")
-
-    def remove_unless_used(self, jobs: Path) -> list[str]:
-        """Return the command that removes it if nothing would be lost, and if no job in this folder uses it."""
-        return self._command("remove", jobs=str(jobs))
-
-    @property
-    def is_unfinished(self) -> bool:
-        """Whether an earlier command left a half-made worktree at the path. The next one makes it anew."""
-        return os.path.lexists(worktree_program.unfinished(str(self.path)))
-
-    @property
     def directory(self) -> str:
         """Where the agent runs."""
         return os.path.normpath(self.path / self.folder)
 
-    def _command(self, action: str, **more: object) -> list[str]:
+    def words(self, action: Action, **more: object) -> list[str]:
+        """Return the command line that does something with it, see `worktree_program`. It fails if that cannot be done.
+
+        `check` fails if `prepare` is known to fail. `seal` remembers the commit that is to be landed. `land` takes the
+        `command` that lands it and how long to `wait` for others, in seconds. `describe` prints a JSON object. `remove`
+        does nothing where something would be lost, or where a job in the folder `jobs` uses the worktree.
+        """
         task = {name: str(getattr(self, name)) for name in ("root", "path", "branch", "base")}
         text = msgspec.json.encode({**task, "command": self.command, "folder": self.directory, **more}).decode()
         return [sys.executable, "-I", "-S", "-c", PROGRAM, PACKAGES, action, text]

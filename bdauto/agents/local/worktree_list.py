@@ -38,7 +38,7 @@ def list_worktrees(
     results = dict(_results(jobs))
     found = [*_trees(jobs.path, directory, base, environment)]
     if remove and found:
-        run_program(found[0].fetch, environment)  # what was merged since; without the network the last fetch counts
+        run_program(found[0].words("fetch"), environment)  # without the network the last fetch counts
     listed = [_describe(tree, environment, results.get(os.path.realpath(tree.path))) for tree in found]
     if not remove:
         return listed
@@ -86,7 +86,7 @@ def _result(jobs: Jobs, job: str) -> str:
 
 
 def _describe(tree: Worktree, environment: Mapping[str, str], result: str | None) -> ListedWorktree:
-    told, error = run_program(tree.describe, environment)
+    told, error = run_program(tree.words("describe"), environment)
     found = ListedWorktree(bead=tree.path.name, path=str(tree.path), result=result)
     try:
         facts = json.loads(told)
@@ -100,6 +100,6 @@ def _removed(one: ListedWorktree, tree: Worktree, jobs: Path, environment: Mappi
     """Remove a worktree that can be, unless a job has begun to use it meanwhile."""
     if one.kept:
         return one
-    _, error = run_program(tree.remove_unless_used(jobs), environment)
+    _, error = run_program(tree.words("remove", jobs=str(jobs)), environment)
     gone = not os.path.lexists(tree.path)
     return msgspec.structs.replace(one, removed=gone, kept="" if gone else error or "it has changed meanwhile")
