@@ -176,10 +176,6 @@ class ServiceRunner(Runner):
         """Raise: no job can be ended there."""
         raise ServiceDrift(f"{SERVICE} cannot end the job of {bead.id}", hint=CANNOT_CANCEL.format(id=bead.id))
 
-    def cancel(self, job: str, who: str) -> str:
-        """Raise: no job can be ended there."""
-        raise ServiceDrift(f"{SERVICE} cannot end job {job}, which {clean(who)} asked for")
-
     def _post(self, url: str, body: object, *, authorized: bool = False) -> Answer:
         """POST once, and return what the answer means (docs/decisions.md)."""
         try:

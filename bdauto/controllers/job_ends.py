@@ -162,6 +162,16 @@ class JobEnds(msgspec.Struct, frozen=True):
         )
 
 
+def comment_reviews(bd: Bd, writes: SweepWrites, runner: "Runner | None") -> None:
+    """Put what the reviews of the recorded runs say on their beads. It is said once, or never if bd fails now."""
+    for bead_id, job in writes.recorded if runner else ():
+        if runner and (text := runner.review(job)):
+            try:
+                bd.comment(bead_id, text)
+            except BdError as error:
+                log.warning("comment-failed", bead=bead_id, job=job, error=error)
+
+
 def end_of_run(bead: Bead, evidence: JobEvidence, now: datetime) -> Run | None:
     """Return how the current run of a bead ended. The bead is in progress and settled now.
 

@@ -14,7 +14,7 @@ from bdauto.common import log
 from bdauto.common.clock import Runtime
 from bdauto.common.errors import BdautoError, BdError, PartlyDone, ServiceError
 from bdauto.controllers.early_deaths import EarlyDeaths
-from bdauto.controllers.job_ends import JobEnds
+from bdauto.controllers.job_ends import JobEnds, comment_reviews
 from bdauto.controllers.reconciler import Reconciler
 from bdauto.controllers.returned_beads import ReturnedBeads
 from bdauto.controllers.settlement import SETTLED, Settlement, kept, log_reports, outcome, touched
@@ -148,18 +148,8 @@ class Reaper:
         except BdError as error:  # without the breaker nobody knows what to charge
             return tuple(outcome(decision, error) for decision in decisions), error
         settled = settlement.settle(decisions, evidence)
-        self._comment()
+        comment_reviews(self.bd, self._writes, self.runner() if self.runner else None)
         return settled, unanswered or tripped
-
-    def _comment(self) -> None:
-        """Put what the reviews of the recorded runs say on their beads. It is said once, or never if bd fails now."""
-        runner = self.runner() if self.runner else None
-        for bead_id, job in self._writes.recorded:
-            if runner and (text := runner.review(job)):
-                try:
-                    self.bd.comment(bead_id, text)
-                except BdError as error:
-                    log.warning("comment-failed", bead=bead_id, job=job, error=error)
 
     def _reconcile(self, runner: "Runner", stop_all: str = "") -> None:
         """Stop the jobs whose beads others have changed, or all. Their ends are recorded by a later sweep."""
