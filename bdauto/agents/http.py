@@ -24,7 +24,7 @@ import httpx
 
 from bdauto.agents.job_reader import JobReader
 from bdauto.common.errors import ServiceDown, ServiceDrift, UsageError
-from bdauto.common.sanitize import clean, hide_secrets
+from bdauto.common.sanitize import clean, without_secrets
 from bdauto.domain.bead import MALFORMED
 from bdauto.domain.reaping import ALIVE
 from bdauto.domain.settings import Secret
@@ -84,7 +84,7 @@ class Reply(msgspec.Struct, frozen=True):
             fields = {}
         value = fields.get("error") or fields.get("detail")
         text = value if isinstance(value, str) else self.body[:4096].decode(errors="replace")
-        return clean(hide_secrets(f"HTTP {self.status}: {text}")).rstrip(": ")
+        return without_secrets(f"HTTP {self.status}: {text}").rstrip(": ")
 
 
 class HttpClient:

@@ -67,6 +67,11 @@ def clean(text: str, limit: int = NOTE_LIMIT) -> str:
     return line
 
 
+def without_secrets(text: str, limit: int = NOTE_LIMIT) -> str:
+    """Return text as `clean` does, without what looks like a secret. One that is cut would not be known any more."""
+    return clean(hide_secrets(text), limit)
+
+
 _TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
 """A sequence that controls a terminal: a colour, a move of the cursor, a title."""
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from bdauto.bd.client import Bd
-from bdauto.common.sanitize import clean, hide_secrets
-from bdauto.diagnostics.needs import LINE_LIMIT, TITLE_LIMIT, Need, in_lines
+from bdauto.common.sanitize import clean
+from bdauto.diagnostics.needs import LINE_LIMIT, Need, in_lines, named
 from bdauto.diagnostics.wording import what_became
 from bdauto.domain.bead import Bead
 from bdauto.domain.failures import why
@@ -34,5 +34,4 @@ def digest(bd: Bd, needs: Sequence[Need], now: datetime) -> tuple[str, str]:
 
 
 def _line(bead: Bead, words: str = "") -> str:
-    title = clean(hide_secrets(bead.title), TITLE_LIMIT)
-    return ": ".join(filter(None, [f"{bead.id} ({title})", clean(words, LINE_LIMIT)]))
+    return ": ".join(filter(None, [named(bead), clean(words, LINE_LIMIT)]))

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from bdauto.bd.client import Bd
-from bdauto.common.sanitize import clean, hide_secrets
+from bdauto.common.sanitize import clean, without_secrets
 from bdauto.diagnostics.snapshot import asking, last_note
 from bdauto.domain import breaker
 from bdauto.domain.bead import Bead
@@ -79,7 +79,7 @@ def _suspended(found: breaker.Breaker) -> Need:
 
 
 def _question(bead: Bead, question: Bead) -> Need:
-    what = f"{_named(bead)} waits for your answer"
+    what = f"{named(bead)} waits for your answer"
     return Need(Topic.question, f"{bead.id} {question.id}", what, in_words(question), how_to_answer(question))
 
 
@@ -89,11 +89,12 @@ def _blocked(bead: Bead) -> Need:
     return Need(
         topic,
         f"{bead.id} {topic} {runs[-1].attempt if runs else ''}",
-        f"{_named(bead)} {how}",
-        clean(hide_secrets(why), WORDS_LIMIT),
+        f"{named(bead)} {how}",
+        without_secrets(why, WORDS_LIMIT),
         f"Look at it with `bdauto explain {bead.id}`, then let it go on: bd update {bead.id} -s open",
     )
 
 
-def _named(bead: Bead) -> str:
-    return f"{bead.id} ({clean(hide_secrets(bead.title), TITLE_LIMIT)})"
+def named(bead: Bead) -> str:
+    """Return a bead's id and title, for people."""
+    return f"{bead.id} ({without_secrets(bead.title, TITLE_LIMIT)})"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
-from bdauto.common.sanitize import clean, hide_secrets
+from bdauto.common.sanitize import without_secrets
 from bdauto.domain.bead import CLAIM_LINE, Bead
 from bdauto.domain.notes import AGENT_SIGN, FINISH_NOTE, JOB_NOTE
 from bdauto.domain.record import Result, Run
@@ -75,8 +75,8 @@ def _noted(bead: Bead, after: str = "") -> list[str]:
     found = [line.strip() for line in bead.notes.splitlines()]
     since = found[found.index(after) + 1 :] if after in found else found
     lines = [line for line in since if line and not _OWN.fullmatch(line)]
-    return [f"> {clean(hide_secrets(line), LINE_LIMIT)}" for line in lines[-MOST_LINES:]]
+    return [f"> {without_secrets(line, LINE_LIMIT)}" for line in lines[-MOST_LINES:]]
 
 
 def _quoted(text: str) -> str:
-    return f"“{clean(hide_secrets(text), LINE_LIMIT)}”"
+    return f"“{without_secrets(text, LINE_LIMIT)}”"

@@ -6,7 +6,7 @@ Their text is written by agents and people, so it is bounded, cleaned and quoted
 import re
 from collections.abc import Iterable, Sequence
 
-from bdauto.common.sanitize import clean, clean_lines, hide_secrets
+from bdauto.common.sanitize import clean_lines, without_secrets
 from bdauto.domain.bead import ID_PATTERN, Bead
 from bdauto.domain.eligibility import BLOCKING, FINISHED
 
@@ -41,7 +41,7 @@ def is_open(question: Bead) -> bool:
 def in_words(question: Bead) -> str:
     """Return a question on one line, for people."""
     text = f"{question.title}: {question.description}" if question.description.strip() else question.title
-    return f"{question.id}: {clean(hide_secrets(text), TEXT_LIMIT)}"
+    return f"{question.id}: {without_secrets(text, TEXT_LIMIT)}"
 
 
 def how_to_answer(question: Bead) -> str:
@@ -61,4 +61,4 @@ def quote_answers(answered: Sequence[tuple[Bead, Sequence[str]]]) -> str:
 
 def _quoted(most: int, *texts: str) -> list[str]:
     lines = [line for text in texts for line in clean_lines(text).splitlines() if line.strip()]
-    return [f"> {clean(hide_secrets(line), LINE_LIMIT)}" for line in lines[:most]] or ["> (nothing)"]
+    return [f"> {without_secrets(line, LINE_LIMIT)}" for line in lines[:most]] or ["> (nothing)"]

@@ -11,7 +11,7 @@ from signal import Signals
 import msgspec
 from msgspec import UNSET
 
-from bdauto.common.sanitize import clean, clean_lines, hide_secrets
+from bdauto.common.sanitize import clean, clean_lines, hide_secrets, without_secrets
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.notes import FINISH_NOTE
 from bdauto.domain.record import WORDS_LIMIT, Result, Run
@@ -71,7 +71,7 @@ def told_end(
 def last_line(text: str) -> str:
     """Return the last line of a text that is not blank: cleaned, bounded, without what looks like a secret."""
     for line in reversed(text[-TEXT_LIMIT:].splitlines()):
-        words = clean(hide_secrets(clean(line, LINE_LIMIT)), WORDS_LIMIT)  # a secret that is cut is not known any more
+        words = without_secrets(clean(line, LINE_LIMIT), WORDS_LIMIT)  # a secret that is cut is not known any more
         if words:
             return words
     return ""
@@ -120,7 +120,7 @@ def telling_lines(lines: Sequence[str]) -> list[str]:
 def _fitting(lines: Sequence[str]) -> str:
     """Join the last lines that fit, each once. Of one that is too long for all its beginning is kept."""
     kept = ""
-    for line in reversed([*dict.fromkeys(clean(hide_secrets(line), WORDS_LIMIT) for line in lines)]):
+    for line in reversed([*dict.fromkeys(without_secrets(line, WORDS_LIMIT) for line in lines)]):
         joined = f"{line} | {kept}" if kept else line
         if len(joined) > WORDS_LIMIT:
             break

@@ -9,7 +9,7 @@ import msgspec
 
 from bdauto.agents.cli_adapters.plain import error_line, error_text, failure
 from bdauto.agents.cli_adapters.stream import TEXT_LIMIT, Value, values
-from bdauto.common.sanitize import clean, clean_lines, hide_secrets
+from bdauto.common.sanitize import clean, clean_lines, hide_secrets, without_secrets
 from bdauto.domain.agent_end import AgentEnd, Why, cause
 from bdauto.domain.record_values import checked_cost, checked_count
 from bdauto.domain.reset_time import LONGEST, reset_time
@@ -36,7 +36,7 @@ class Event(msgspec.Struct, frozen=True):
 
     def line(self) -> str:
         """Return the event on one line."""
-        text = clean(hide_secrets(clean_lines(self.text)), SUBJECT_LIMIT)
+        text = without_secrets(clean_lines(self.text), SUBJECT_LIMIT)
         if self.kind != "tool":
             return f"{_MARKS.get(self.kind, '')}{text}"
         return f"$ {text}" if self.name == "$" else f"▸ {clean(self.name, 40)} {text}".rstrip()
@@ -137,7 +137,7 @@ class Transcript:
     def deny(self, tool: object) -> None:
         """Note a tool that the command was not allowed to use."""
         if isinstance(tool, str) and tool and len(self._denied) < MOST_NAMES:
-            self._denied[clean(hide_secrets(tool), 80)] = None
+            self._denied[without_secrets(tool, 80)] = None
 
     def call(self, call_id: object, tool: object) -> None:
         """Note that a tool is called, until `called`."""

@@ -21,7 +21,7 @@ from bdauto.agents.kubernetes.template import (
     job_name,
     log_name,
 )
-from bdauto.common.sanitize import clean, hide_secrets
+from bdauto.common.sanitize import clean, without_secrets
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.reconcile import SILENCE
 from bdauto.domain.record import WORDS_LIMIT, Result, Run
@@ -342,7 +342,7 @@ def _dicts(value: object) -> Iterator[Object]:
 
 
 def _text(value: object, limit: int = 200) -> str:
-    return clean(hide_secrets(value), limit) if isinstance(value, str) else ""
+    return without_secrets(value, limit) if isinstance(value, str) else ""
 
 
 def _count(value: object) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from bdauto.common.sanitize import clean, hide_secrets
+from bdauto.common.sanitize import clean, without_secrets
 from bdauto.domain.agent_end import GATES, AgentEnd, Why
 from bdauto.domain.record import WORDS_LIMIT, Run
 from bdauto.domain.record_values import checked_cost, checked_count
@@ -79,7 +79,7 @@ def said(message: Message, *, checked: bool) -> AgentEnd:
     return AgentEnd(
         agent=clean(message.agent or "", 40) or None,
         why=Why(why) if why else None,
-        words=clean(hide_secrets(message.words), WORDS_LIMIT),
+        words=without_secrets(message.words, WORDS_LIMIT),
         cost_usd=checked_cost(message.cost_usd),
         tokens=checked_count(message.tokens),
         turns=checked_count(message.turns),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bdauto.agents.cli_adapters import table
 from bdauto.agents.kubernetes import message
 from bdauto.agents.kubernetes.evidence import PodView
-from bdauto.common.sanitize import clean, hide_secrets
+from bdauto.common.sanitize import without_secrets
 from bdauto.domain.record import Result
 from bdauto.domain.results import told_end
 
@@ -81,7 +81,7 @@ def kept(lines: Sequence[bytes]) -> str:
     events = [*(event for line in lines for event in reader.feed(line)), *reader.end()]
     shown = [line for event in events for line in event.lines().splitlines()]
     found, left = [], KEPT_BYTES
-    for line in (clean(hide_secrets(line), KEPT_LINE) for line in reversed(shown[-TAIL:])):
+    for line in (without_secrets(line, KEPT_LINE) for line in reversed(shown[-TAIL:])):
         left -= len(line.encode()) + 1
         if left < 0:
             break

@@ -28,7 +28,7 @@ from bdauto.agents.local.review import Review, read_review
 from bdauto.agents.local.supervisor import FILES as FILES_OF_STEPS
 from bdauto.agents.local.supervisor import HEAD, OUTPUT, SEGMENT, STEP, TAIL
 from bdauto.agents.runner import LastEvent
-from bdauto.common.sanitize import clean, hide_secrets
+from bdauto.common.sanitize import clean, without_secrets
 from bdauto.domain.agent_end import OF_SERVICE, AgentEnd, Why
 from bdauto.domain.bead import MALFORMED
 from bdauto.domain.reaping import UNPREPARED
@@ -145,12 +145,12 @@ def _after_review(found: Run, review: Review) -> Run:
     found = msgspec.structs.replace(found, cost_usd=sum(costs) if costs else None)
     if found.why != Why.review:
         return found
-    words = clean(hide_secrets(review.problem), WORDS_LIMIT) or found.words
+    words = without_secrets(review.problem, WORDS_LIMIT) or found.words
     if review.why in OF_SERVICE:
         return msgspec.structs.replace(found, why=review.why, words=words, reset_at=review.reset_at)
     unmet = [line for line in review.lines if "NOT met" in line]
     told = f"review: {review.problem or f'{len(unmet)} of {len(review.lines)} criteria are not met: {unmet[:1]}'}"
-    return msgspec.structs.replace(found, words=clean(hide_secrets(told), WORDS_LIMIT))
+    return msgspec.structs.replace(found, words=without_secrets(told, WORDS_LIMIT))
 
 
 def _after_gates(found: Run, end: EndRecord, record: JobRecord | None) -> Run:

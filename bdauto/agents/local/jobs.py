@@ -25,7 +25,7 @@ from bdauto.agents.local.files import is_folder, name_once, open_file, read_file
 from bdauto.agents.local.supervisor import AGENT, CONTROL, END, GATES, GRACE, JOB, LOCK, MESSAGE
 from bdauto.common.errors import ServiceDown, UsageError
 from bdauto.common.lock import locked
-from bdauto.common.sanitize import clean, hide_secrets
+from bdauto.common.sanitize import clean, without_secrets
 from bdauto.domain.bead import MALFORMED
 from bdauto.domain.results import exit_words, last_words
 from bdauto.domain.values import format_duration
@@ -152,7 +152,7 @@ class GateRecord(msgspec.Struct, frozen=True, kw_only=True):
         took = format_duration(timedelta(seconds=round(min(self.seconds, LONGEST_GATE))))
         how = f"timed out after {took}" if self.state == "timeout" else how
         how += f": {MAY_HAVE_LANDED}" if self.kind == "land" and self.state in ("timeout", "cancelled") else ""
-        return clean(hide_secrets(": ".join(filter(None, [self.text, how, last_words(self.output.splitlines())]))))
+        return without_secrets(": ".join(filter(None, [self.text, how, last_words(self.output.splitlines())])))
 
 
 class EndRecord(msgspec.Struct, frozen=True, kw_only=True):

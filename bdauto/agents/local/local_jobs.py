@@ -22,7 +22,7 @@ from bdauto.agents.local.review import read_review
 from bdauto.agents.runner import JobOutput, LastEvent, Runner
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.common.errors import ServiceDown, ServiceError
-from bdauto.common.sanitize import clean, hide_secrets
+from bdauto.common.sanitize import without_secrets
 from bdauto.domain.bead import Bead
 from bdauto.domain.lanes import Lanes
 from bdauto.domain.reaping import FORGOTTEN, NOT_STARTED, OVER, JobEvidence
@@ -228,7 +228,7 @@ class LocalJobs(Runner):
         if review is None or not (review.lines or review.problem):
             return ""
         lines = [f"Review of job {job}: {'all criteria are met' if review.met else 'not all criteria are met'}"]
-        return "\n".join(clean(hide_secrets(line), 1000) for line in [*lines, *review.lines, review.problem] if line)
+        return "\n".join(without_secrets(line, 1000) for line in [*lines, *review.lines, review.problem] if line)
 
     def running_jobs(self) -> list[RunningJob]:
         """Return the jobs of these beads that run on this machine. Raises ServiceDown."""

@@ -17,7 +17,7 @@ from bdauto.agents.local.jobs import NEW, private_folder
 from bdauto.agents.local.supervisor import CONTROL, JOB, LOCK
 from bdauto.agents.local.worktree import Worktree
 from bdauto.common.errors import UsageError
-from bdauto.common.sanitize import clean, hide_secrets
+from bdauto.common.sanitize import clean, without_secrets
 
 TRIAL_BYTES = 1 << 18
 """Bytes that a prompt and the record of a job take, roughly."""
@@ -49,7 +49,7 @@ def program_version(program: str, environment: Mapping[str, str]) -> str:
         raise UsageError(f"`{program} --version` did not end within {VERSION_TIMEOUT:.0f}s") from None
     except OSError as error:
         raise UsageError(f"{program} cannot be run: {error.strerror}") from None
-    line = clean(hide_secrets(next(iter(done.stdout[:4096].decode(errors="replace").strip().splitlines()), "")), 80)
+    line = without_secrets(next(iter(done.stdout[:4096].decode(errors="replace").strip().splitlines()), ""), 80)
     if done.returncode:
         raise UsageError(f"`{program} --version` ended with status {done.returncode}: {line}")
     return line
@@ -123,7 +123,7 @@ def worktree_problem(tree: Worktree, environment: Mapping[str, str]) -> str:
         return str(error)
     is_new = bool(_git(tree.root, environment, "show-ref", "--verify", f"refs/heads/{tree.branch}"))
     if not is_new or os.path.lexists(tree.path):
-        _, said = run_program(tree.check, environment)
+        _, said = run_program(tree.words("check"), environment)
         if said or os.path.lexists(tree.path):
             return said
     if is_new:
@@ -155,7 +155,7 @@ def branch_state(tree: Worktree, environment: Mapping[str, str]) -> str:
     commits = done.stdout.decode(errors="replace").splitlines()
     if done.returncode or not commits:
         return ""
-    last = clean(hide_secrets(commits[0]), 200)
+    last = without_secrets(commits[0], 200)
     return f"Your worktree is on the branch {tree.branch}. Commits on it so far: {len(commits)}, the last: “{last}”."
 
 
@@ -175,7 +175,7 @@ def run_program(words: Sequence[str], environment: Mapping[str, str]) -> tuple[s
     except (OSError, subprocess.SubprocessError) as error:
         return "", clean(str(error)[-200:])
     said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    return done.stdout.decode(errors="replace"), clean(hide_secrets(said)) if done.returncode else ""
+    return done.stdout.decode(errors="replace"), without_secrets(said) if done.returncode else ""
 
 
 def check_base(root: Path, environment: Mapping[str, str], base: str) -> None:

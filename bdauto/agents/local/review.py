@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 
 from bdauto.agents.local.files import read_file
-from bdauto.common.sanitize import clean, hide_secrets
+from bdauto.common.sanitize import clean, without_secrets
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import MALFORMED
 
@@ -130,8 +130,8 @@ def lines_of(answer: Answer, criteria: Sequence[str]) -> list[str]:
     """Return one line for each criterion, in their order."""
     told = {judgement.number: judgement for judgement in answer.criteria}
     return [
-        f"{number}. {'met' if told[number].met else 'NOT met'}: {clean(hide_secrets(text), CRITERION_LIMIT)} — "
-        f"{clean(hide_secrets(told[number].evidence), EVIDENCE_LIMIT)}"
+        f"{number}. {'met' if told[number].met else 'NOT met'}: {without_secrets(text, CRITERION_LIMIT)} — "
+        f"{without_secrets(told[number].evidence, EVIDENCE_LIMIT)}"
         for number, text in enumerate(criteria, 1)
         if number in told
     ]
