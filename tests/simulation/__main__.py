@@ -9,13 +9,15 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tests.simulation.chains import attempts
 from tests.simulation.history import History, run
 from tests.simulation.lanes import dispatches
 from tests.simulation.lives import live
 from tests.simulation.mutations import MUTATIONS, RARE, look_for
+from tests.simulation.pods import runs_jobs
 from tests.simulation.shrink import explain, shrink
 
 SPREAD = 10_000_000
@@ -31,7 +33,9 @@ def main() -> int:
     parser.add_argument("--mutations", action="store_true", help="look for each mutation in so many histories")
     parser.add_argument("--only", default="", help="of the mutations those whose name contains this")
     parser.add_argument(
-        "--lives", action="store_true", help="run lives of single jobs, chains of attempts, and lanes, instead"
+        "--lives",
+        action="store_true",
+        help="run lives of jobs, chains of attempts, lanes, and Jobs in Kubernetes, instead",
     )
     options = parser.parse_args()
     gc.freeze()  # what was imported is not looked through at each collection
@@ -40,7 +44,7 @@ def main() -> int:
         print(history.story())
         return _report(history) if history.violation else 0
     if options.lives:
-        return _lives(options.number)
+        return max(_lives(int(seed) * SPREAD, options.number) for seed in options.seeds.split(","))
     seeds = [int(seed) * SPREAD for seed in options.seeds.split(",")]
     if options.mutations:
         return _look_for_all([name for name in MUTATIONS if options.only in name], seeds[0], options.number)
@@ -54,20 +58,21 @@ def main() -> int:
     return failed
 
 
-def _lives(number: int) -> int:
-    """Run so many lives, and a twentieth of that each as chains and as histories of lanes."""
-    lived = [live(seed) for seed in range(number)]
-    chains = [attempts(seed) for seed in range(number // 20)]
-    worlds = [dispatches(seed) for seed in range(number // 20)]
-    found = [f"life {one.seed}: {one.violation}" for one in lived if one.violation]
-    found += [f"chain {one.seed}: {one.violation}" for one in chains if one.violation]
-    found += [f"lanes {one.seed}: {one.violation}" for one in worlds if one.violation]
+def _lives(first: int, number: int) -> int:
+    """Run so many lives, and a twentieth of that each as chains, as histories of lanes, and of Jobs in Kubernetes."""
+    few = range(first, first + number // 20)
+    lived, chains = [live(seed) for seed in range(first, first + number)], [attempts(seed) for seed in few]
+    worlds, clusters = [dispatches(seed) for seed in few], [runs_jobs(seed) for seed in few]
+    kinds: Mapping[str, Sequence[Any]] = {"life": lived, "chain": chains, "lanes": worlds, "jobs": clusters}
+    found = [f"{kind} {one.seed}: {one.violation}" for kind, some in kinds.items() for one in some if one.violation]
     stopped = sum(bool(one.stopped) for one in lived)
     resumed = sum(chain.resumed for chain in chains)
     starts, handed_over = sum(one.starts for one in worlds), sum(one.handed_over for one in worlds)
-    print(f"{number} lives, {stopped} stopped; {len(chains)} chains, {resumed} times resumed", end="; ")
+    pods = sum((one.counts for one in clusters), Counter[str]())
+    print(f"from {first}: {number} lives, {stopped} stopped; {len(chains)} chains, {resumed} times resumed", end="; ")
     print(f"{len(worlds)} histories of lanes, {starts} beads started, {handed_over} by a fallback", end="; ")
-    print(f"{len(found)} violations")
+    print(f"{len(clusters)} of Jobs in Kubernetes, {pods['jobs']} Jobs, {pods['agents']} agents", end=", ")
+    print(f"{pods['fenced']} pods fenced, {pods['killed']} kills; {len(found)} violations")
     print(*found[:5], sep="\n", flush=True)
     return min(len(found), 1)
 

@@ -145,7 +145,8 @@ class Life:
         else:
             self.closed = self.now if value == "closed" and self.fields[kind] != value else self.closed
             self.fields[kind] = value
-            event["new_value"] = {kind: value}
+            kinds = {"status": "status_changed", "assignee": "updated"}
+            event |= {"event_type": kinds[kind], "new_value": {kind: value}}
         self.events.append(event)
         self.last[kind, value] = (who, self.now)
 

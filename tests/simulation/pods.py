@@ -27,6 +27,7 @@ from bdauto.agents.kubernetes.evidence import read_job
 from bdauto.agents.kubernetes.message import Message, encode
 from bdauto.agents.kubernetes.runner import KubernetesAgent
 from bdauto.agents.kubernetes.settings import KubernetesSettings
+from bdauto.agents.prompt_settings import CommandLine
 from bdauto.bd.change import Change
 from bdauto.common.errors import BdError, BdTimeout
 from bdauto.controllers.pod_fence import take
@@ -43,6 +44,7 @@ CALM = 4 * 48
 FULL = Failure(403, "Forbidden", 'jobs.batch "x" is forbidden: exceeded quota: q')
 ACTS = ("notes", "notes", "closes", "closes", "leaves", "fails", "hands back", "clears", "deletes", "closes another")
 ENDS = ("leaves", "fails")
+CLOSED = {"status": "closed"}
 PEOPLE = ("notes", "closes", "opens", "opens", "gives away", "gives to the agent", "blocks")
 
 
@@ -75,6 +77,8 @@ class World:
     counts: Counter[str] = field(default_factory=Counter)
     agents: Counter[str] = field(default_factory=Counter)
     """How many agents each attempt has had."""
+    passed: set[str] = field(default_factory=set)
+    """The attempts whose checks have passed."""
     wiped: set[str] = field(default_factory=set)
     """Beads whose record somebody has removed."""
     containers: list[Container] = field(default_factory=list)
@@ -88,12 +92,15 @@ class World:
         self.events: list[Any] = []
         self.cluster = Cluster(None, None, self.api.transport())
         self.slots = rng.choice((1, 2, 4))
+        self.checks = rng.choice(((), (CommandLine(("check",)),)))
+        [container] = self.api.cron_jobs["agent"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        container["command"] = ["bdauto", "agent-entry", "--", "agent"]
         self.reap = ReapSettings(on_stall=rng.choice((OnStall.block, OnStall.requeue)), max_attempts=9)
         self.processes = [self.process() for _ in range(3)]
 
     def process(self) -> KubernetesAgent:
         """Return what a new process knows of the cluster: nothing."""
-        settings = KubernetesSettings(kubernetes_template="agent", agent_slots=self.slots)
+        settings = KubernetesSettings(kubernetes_template="agent", agent_slots=self.slots, agent_check=self.checks)
         return KubernetesAgent(settings, self.cluster, "t", AGENT, runtime=self.runtime())
 
     def runtime(self) -> Any:
@@ -179,7 +186,7 @@ class World:
         except BdError as error:
             self.end(one, 1, Message(state="error", why="network", words=error.message))
             return
-        if why:
+        if isinstance(why, str):
             self.counts["fenced"] += 1
             self.end(one, 0, Message(fenced=True, words=why))
         elif one.alive:
@@ -275,8 +282,17 @@ class World:
                 self.rows.pop(one.bead, None)
             case "closes another":
                 self.write(AGENT, self.rng.choice([*self.rows] or [""]), status="closed")
-        if act in ENDS or self.rng.random() < 0.5:
-            self.end(one, int(act == "fails"), Message(state="failed" if act == "fails" else "completed"))
+        if act in ENDS or self.calm or self.rng.random() < 0.5:
+            self.agent_ends(one, failed=act == "fails")
+
+    def agent_ends(self, one: Container, *, failed: bool) -> None:
+        """Let an agent end, and its checks run."""
+        passes = not failed and (self.calm or self.rng.random() < 0.6)
+        if not self.checks or failed:
+            self.end(one, int(failed), Message(state="failed" if failed else "completed"))
+            return
+        self.passed |= {one.attempt} if passes else set()
+        self.end(one, int(not passes), Message(state="completed", why="ok" if passes else "check", passed=int(passes)))
 
     def person_acts(self) -> None:
         """Let a person change a bead."""
@@ -334,6 +350,11 @@ class World:
                 runs = SimTracker(self).bead(one.bead).record.all_runs
                 if not any(run.attempt == one.attempt and run.ended_at for run in runs):
                     self.violate(f"the end of {one.attempt} is not recorded on {one.bead}")
+        for bead in [one["id"] for one in self.rows.values() if self.checks and one["status"] == "closed"]:
+            who = [event["actor"] for event in self.events if (event["issue_id"], event["new_value"]) == (bead, CLOSED)]
+            had = {one.attempt for one in self.containers if one.bead == bead and one.agent}
+            if had and who and who[-1] == AGENT and not (had & self.passed or bead in self.wiped):
+                self.violate(f"{bead} is closed without a check")
 
     def unsettled(self) -> Iterator[str]:
         """Yield the beads that are not settled, and the Jobs that are not over or whose end is not recorded."""
@@ -370,6 +391,7 @@ class SimKubernetes(FakeKubernetes):
         made = super()._create(job, dry_run=dry_run)
         name = job["metadata"]["name"]
         self.made[name] += not dry_run
+        self.world.counts["jobs"] += not dry_run
         if self.made[name] > 1:
             self.world.violate(f"{name} is made a second time")
         return made
@@ -409,6 +431,9 @@ class SimTracker(Tracker):
         taken = change.act == "take the attempt of" and after.record.pod != claim.pod
         if taken and (before.status != "in_progress" or claim.attempt != after.record.attempt or claim.pod):
             self.world.violate(f"a pod takes {before.id}, which is {before.status} for {claim.attempt} of {claim.pod}")
+        closes = before.status != "closed" == after.status
+        if closes and self.world.checks and claim.attempt not in self.world.passed:
+            self.world.violate(f"bdauto closes {before.id}, whose check has not passed")
         if self.sweeps and before.status == "in_progress" != after.status:
             for view in filter(None, map(read_job, self.world.api.jobs.values())):
                 seen = view.bead == before.id and view.created is not None and view.created < self.began

@@ -1,4 +1,4 @@
-"""Lives of single jobs, chains of attempts, and lanes: each of their rules is kept, and each defect found."""
+"""Lives of jobs, chains of attempts, lanes, Jobs in Kubernetes: each of their rules is kept, each defect found."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -8,18 +8,28 @@ import msgspec
 import pytest
 
 from bdauto.agents.cli_adapters.table import Adapter
+from bdauto.agents.kubernetes import kubernetes_jobs, template
+from bdauto.agents.kubernetes.evidence import end_of, state_of
+from bdauto.agents.kubernetes.kubernetes_jobs import KubernetesJobs
+from bdauto.agents.kubernetes.runner import KubernetesAgent
+from bdauto.agents.kubernetes.template import job_of
 from bdauto.agents.local import sessions
 from bdauto.agents.local.runner import LocalAgent
-from bdauto.controllers import dispatcher, reconciler
+from bdauto.bd.change import rewrite
+from bdauto.controllers import dispatcher, pod_fence, reconciler
+from bdauto.controllers.earlier_jobs import EarlierJobs
+from bdauto.controllers.unchecked_beads import UncheckedBeads
 from bdauto.domain import breaker, reconcile, resume
 from bdauto.domain.agent_end import Why
 from bdauto.domain.edits import author
 from bdauto.domain.lanes import LaneRule, Lanes
 from bdauto.domain.reconcile import Decision, decide
 from bdauto.loop.loop import Loop
+from tests.simulation import pods
 from tests.simulation.chains import attempts
 from tests.simulation.lanes import dispatches
 from tests.simulation.lives import AGENT, live
+from tests.simulation.pods import runs_jobs
 
 pytestmark = pytest.mark.timeout(900)
 EARLY = datetime.fromisoformat("2020-01-01T00:00:00+00:00")
@@ -93,6 +103,45 @@ LANES: dict[str, tuple[Any, str, Any]] = {
 }
 
 
+def unconditional(*words: Any, **named: Any) -> Any:
+    return rewrite(*words, **{name: value for name, value in named.items() if not name.startswith("if_")})
+
+
+def removed_at_once(*words: Any, **named: Any) -> Any:
+    job = job_of(*words, **named)
+    job["spec"]["ttlSecondsAfterFinished"] = 0
+    return job
+
+
+def over_without_pod(job: Any, pod: Any) -> str:
+    return "failed" if job.state == "queued" else state_of(job, pod)
+
+
+def all_passed(*words: Any) -> Any:
+    return msgspec.structs.replace(end_of(*words), checked=True)
+
+
+PODS: dict[str, tuple[Any, str, Any]] = {
+    "no pod asks whether another has its attempt": (pods, "take", lambda bd, *_, bead_id, **__: bd.bead(bead_id)),
+    "the fence compares nothing": (pod_fence, "rewrite", unconditional),
+    "a Job may be removed before its end is recorded": (template, "job_of", removed_at_once),
+    "the end of a Job is not marked as recorded": (KubernetesAgent, "mark_recorded", lambda *_, deleted: None),
+    "the ends of Jobs whose beads lost their record stay unknown": (KubernetesJobs, "unrecorded", lambda _: []),
+    "a bead is started while its Job runs": (EarlierJobs, "hold_back", lambda *_: False),
+    "a Job that waits for its pod counts as over": (kubernetes_jobs, "state_of", over_without_pod),
+    "a Job that has ended has passed its checks": (kubernetes_jobs, "end_of", all_passed),
+    "a bead that its agent has closed unchecked stays closed": (UncheckedBeads, "open_here", lambda *_: []),
+}
+
+SLOW = (
+    "the fence compares nothing",
+    "a Job may be removed before its end is recorded",
+    "a bead is started while its Job runs",
+    "a Job that has ended has passed its checks",
+)
+"""Defects that take dozens of histories."""
+
+
 def test_no_job_is_stopped_without_a_reason_or_goes_on_in_spite_of_one() -> None:
     assert [(life.seed, life.violation) for life in map(live, range(1_000)) if life.violation] == []
 
@@ -103,6 +152,10 @@ def test_no_session_is_resumed_against_the_rules() -> None:
 
 def test_each_bead_is_started_by_its_lane_or_the_fallback_of_that() -> None:
     assert [(world.seed, world.violation) for world in map(dispatches, range(60)) if world.violation] == []
+
+
+def test_no_attempt_has_two_agents_in_kubernetes_and_each_end_is_recorded() -> None:
+    assert [(world.seed, world.violation) for world in map(runs_jobs, range(60)) if world.violation] == []
 
 
 @pytest.mark.parametrize("name", LIVES)
@@ -121,3 +174,9 @@ def test_a_defect_of_resuming_is_found(name: str, monkeypatch: pytest.MonkeyPatc
 def test_a_defect_of_lanes_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(*LANES[name])
     assert any(dispatches(seed).violation for seed in range(300))
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.maintainer] * (name in SLOW)) for name in PODS])
+def test_a_defect_of_jobs_in_kubernetes_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*PODS[name])
+    assert any(runs_jobs(seed).violation for seed in range(400))
