@@ -155,7 +155,8 @@ def with_jobs(settings: AgentSettings) -> Kind | None:
 
 def check(settings: AgentSettings) -> AgentSettings:
     """Check the URLs, and return the complete settings. Raises UsageError."""
-    check_urls(beadboard_url=settings.beadboard_url, agent_url=settings.agent_url)
+    urls = (kind.chosen_by for kind in KINDS if kind.chosen_by.endswith("_url"))
+    check_urls({name: getattr(settings, name) for name in urls})
     return complete(settings)
 
 

@@ -1,5 +1,6 @@
 """The settings of the agent service, for every kind of agent whose jobs run there."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -34,8 +35,8 @@ class AgentServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     agent_token: Secret | None = None
 
 
-def check_urls(**urls: str | None) -> None:
-    """Check the URLs of these options. Raises UsageError."""
+def check_urls(urls: Mapping[str, str | None]) -> None:
+    """Check the URLs, by the names of their settings. Raises UsageError."""
     for name, url in urls.items():
         flag = f"--{name.replace('_', '-')}"
         try:

@@ -1,5 +1,6 @@
 """Options come from the settings' types; each error names the option and what is accepted."""
 
+import tomllib
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
@@ -221,6 +222,18 @@ def test_a_limit_on_a_day_holds_or_is_refused(agent: Any, cost_per_run: float | 
 def test_the_name_of_a_model_is_no_option(name: str) -> None:
     with pytest.raises(UsageError, match="not the name of a model"):
         parse_model(name)
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS, ids=lambda kind: kind.folder)
+def test_a_kind_of_agent_is_complete(kind: kinds.Kind) -> None:
+    """What docs/architecture.md asks of a new kind, beside its three files."""
+    project = tomllib.loads((options_page.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    [apart] = [contract for contract in contracts if contract["name"] == "Kinds of agents do not know each other"]
+    assert f"bdauto.agents.{kind.folder}" in apart["modules"]
+    if kind.chosen_by.endswith("_url"):
+        with pytest.raises(UsageError, match=f"{kind.flag} .* is not a URL"):
+            kinds.check(AgentSettings(**{kind.chosen_by: "no-url"}))
 
 
 def test_a_variable_is_named_after_its_flag() -> None:

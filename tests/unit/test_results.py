@@ -4,10 +4,13 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bdauto.agents.kubernetes.message import message_of
+from bdauto.agents.kubernetes.message import said as pod_end
 from bdauto.agents.service_output import job_end
 from bdauto.domain.agent_end import AgentEnd, Why
 from bdauto.domain.record import Result, Run
@@ -130,6 +133,29 @@ def test_a_state_that_says_why_counts_before_the_agent(result: Result, why: Why)
 def test_the_tools_that_an_agent_was_denied_are_named() -> None:
     end = told_end(Result.completed, NOW, AgentEnd(why=Why.denied, denied=("Bash", "Write"), words="Done."))
     assert end.words == "was not allowed to use Bash, Write: Done."
+
+
+def test_all_that_an_agent_tells_reaches_its_run() -> None:
+    """A new field of AgentEnd is told here first. It is lost where one of the ways does not pass it on."""
+    told = AgentEnd(
+        agent="claude",
+        why=Why.limit,
+        words="limit reached",
+        cost_usd=0.5,
+        tokens=900,
+        turns=3,
+        seconds=12,
+        sessions=("s-1",),
+        denied=("Bash",),
+        reset_at=NOW,
+    )
+    facts = msgspec.structs.asdict(told)
+    assert [name for name, value in facts.items() if value == getattr(AgentEnd(), name)] == [], "give it a value above"
+    run = told_end(Result.failed, NOW, told)
+    facts |= {"session": facts.pop("sessions")[-1]}
+    del facts["denied"]  # the words name them
+    assert {name: getattr(run, name) for name in facts} == facts
+    assert pod_end(message_of(run, "failed"), checked=False) == msgspec.structs.replace(told, denied=()), "from a pod"
 
 
 def test_a_run_records_the_whole_end() -> None:
