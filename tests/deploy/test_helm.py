@@ -1,7 +1,9 @@
 """The Helm chart, by helm itself where it is on PATH: the same objects as the manifests, and checked values."""
 
 import os
+import shlex
 from collections.abc import Hashable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from bdauto.agents.kubernetes.template import check_template
 from scripts.e2e_k8s.comparison import meanings
 from scripts.e2e_k8s.helm import ADDRESSES
 from scripts.manifests import printed
-from tests.support.manifests import CHART, HELM, Object, pod_spec, render, render_chart, tool, workloads
+from tests.support.manifests import CHART, HELM, ROOT, Object, pod_spec, render, render_chart, tool, workloads
 
 IN_KUBERNETES = (ADDRESSES[2], "kubernetes.enabled=true", "kubernetes.image=agent:1")
 MODES = {"mode=cronjob": "base", "mode=run": "overlays/run"}
@@ -178,6 +180,18 @@ def test_the_component_of_kustomize_makes_the_same_jobs() -> None:
     for one in objects:
         if one["kind"] != "RoleBinding":  # which names a namespace
             assert named[one["kind"], one["metadata"]["name"]] == one
+
+
+def installs() -> list[list[str]]:
+    """Return the values of each `helm upgrade --install` in docs/deploy.md."""
+    text = (ROOT / "docs" / "deploy.md").read_text().replace("\\\n", " ")
+    lines = [shlex.split(line) for line in text.splitlines() if line.startswith("helm upgrade --install")]
+    return [[value for word, value in pairwise(words) if word == "--set"] for words in lines]
+
+
+@pytest.mark.parametrize("values", installs(), ids=["services", "jobs"])
+def test_an_install_that_is_written_down_is_accepted(values: list[str]) -> None:
+    assert workloads(render_chart(*values))
 
 
 def test_nothing_in_place_of_a_map_is_no_label_and_no_setting() -> None:
