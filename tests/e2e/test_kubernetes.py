@@ -94,7 +94,8 @@ class Site:
         return self.run("reap", "--json", *words, **env)
 
     def job(self, bead: str) -> dict[str, Any] | None:
-        found = [one for one in self.api.all_jobs() if one["metadata"]["annotations"].get("bdauto/bead") == bead]
+        jobs = [one for one in self.api.all_jobs() if not one["metadata"]["name"].endswith("-log")]
+        found = [one for one in jobs if one["metadata"]["annotations"].get("bdauto/bead") == bead]
         return found[-1] if found else None
 
     def ended(self, bead: str) -> Callable[[], bool]:
@@ -157,6 +158,11 @@ def test_a_bead_is_dispatched_worked_on_closed_and_recorded(site: Site) -> None:
     assert job["spec"]["ttlSecondsAfterFinished"] == 7 * 86_400
     assert site.runs == [ended["attempt"]]
     assert metadata(site.world, bead)["pod"] == site.api.all_pods()[0]["metadata"]["uid"]
+    if isinstance(site.api, FakeKubernetes):  # its Job's time is over
+        del site.api.jobs[job["metadata"]["name"]]
+        site.api.pods.clear()
+        done = site.run("logs", bead)
+        assert (f"working on {bead}" in done.out, "state=completed" in done.err) == (True, True)
 
 
 def test_two_pods_of_one_attempt_start_one_agent(site: Site) -> None:
@@ -256,6 +262,21 @@ def test_a_bead_is_closed_when_its_check_has_passed_in_the_pod(site: Site) -> No
     assert site.world.show(bead)["close_reason"] == "I did it."
     assert seen.read_text() == "it works by bdauto-check\n"
     assert site.dispatch(BDAUTO_AGENT_CHECK=check).outcomes == {after: "dispatched"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "asked to end"])
+def test_a_pod_that_ends_in_the_middle_of_its_check_has_not_passed(site: Site, number: signal.Signals) -> None:
+    bead, begun = site.world.create(), site.world.folder / "begun"
+    site.does(f"SEEN={site.go}{DONE}$BD close $BEAD_ID --reason done")
+    site.dispatch(BDAUTO_AGENT_CHECK=f"sh -c 'touch {begun}; exec sleep 100'")
+    wait_for("check", begun.exists)
+    [entry] = site.kubelet.running.values()
+    entry.send_signal(number)
+    wait_for("end", site.ended(bead))
+    site.reap()
+    assert status(site.world, bead) in ("open", "blocked")
+    [ended] = json.loads(metadata(site.world, bead)["runs"])
+    assert (ended["result"], ended["checked"]) == ("failed" if number is signal.SIGKILL else "stopped", False)
 
 
 def test_the_entry_holds_the_time_limit_itself(site: Site) -> None:

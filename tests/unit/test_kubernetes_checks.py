@@ -284,6 +284,7 @@ def test_a_running_check_keeps_the_job_that_its_agent_has_closed(world: World) -
     world.run_pod()
     assert [one.checked for one in agent.running_jobs()] == [True]
     assert agent.checking
+    assert not checking(world, assignee="another").checking
     world.end_pod(told=told(PASSED))
     world.clock.sleep(6)
     assert not agent.checking

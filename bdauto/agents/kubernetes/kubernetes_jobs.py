@@ -244,7 +244,8 @@ class KubernetesJobs(Runner):
     def checking(self) -> bool:
         """Whether a Job runs whose check may yet fail."""
         try:
-            return any(job.checks and not job.over for job in self._look(LOOK_AGE).jobs.values())
+            jobs = self._look(LOOK_AGE).jobs.values()
+            return any(job.checks and not job.over and self._is_mine(job) for job in jobs)
         except ServiceError:
             return True
 
