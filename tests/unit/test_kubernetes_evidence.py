@@ -174,6 +174,18 @@ def test_a_pod_that_was_deleted_charges_no_bead(world: World) -> None:
     assert len(world.api.jobs) == 1
 
 
+def test_why_a_pod_was_taken_away_is_known_after_it_is_gone(world: World) -> None:
+    """Kubernetes removes an evicted pod once its container has ended. Its reason was seen meanwhile."""
+    agent = started(world)
+    world.run_pod()
+    world.api.write_pod(world.pod(), {"conditions": [CONDITION]})
+    agent.evidence([world.claimed()])
+    world.api.delete_pod(world.pod())
+    found = agent.evidence([world.claimed()])[0].ends["x-1"]
+    assert found.result is Result.stopped
+    assert found.words == "Kubernetes took its pod away: EvictionByEvictionAPI: drained"
+
+
 def test_a_second_pod_that_found_the_attempt_taken_charges_no_bead(world: World) -> None:
     """Kueue suspends a Job, which deletes its pod, and resumes it. The agent has begun, and is not started again."""
     started(world)

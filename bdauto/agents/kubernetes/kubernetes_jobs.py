@@ -71,6 +71,7 @@ class KubernetesJobs(Runner):
         self._looked: Look | None = None
         self._of_bead: tuple[float, Mapping[str, JobView]] = (-SHORT, {})
         self._ends: dict[str, Run] = {}
+        self._taken: dict[str, PodView] = {}
         self._ended_pods: dict[str, PodView] = {}
         self._told: set[str] = set()
 
@@ -102,6 +103,8 @@ class KubernetesJobs(Runner):
         found = self.cluster.pods(self._labels, unfinished=True) if any(not job.over for job in jobs.values()) else ()
         pods = by_attempt(view for pod in found if (view := read_pod(pod)))
         self._looked = Look(at, jobs, pods)
+        known = {**self._taken, **{pod.attempt: pod for pod in pods.values() if pod.disrupted}}
+        self._taken = {attempt: pod for attempt, pod in known.items() if attempt in jobs}
         return self._looked
 
     def _view(self, attempt: str, look: Look | None = None) -> JobView | None:
@@ -162,7 +165,9 @@ class KubernetesJobs(Runner):
         if job.attempt not in self._ends:
             pods = self._pods(job.attempt)
             self._ended_pods |= by_attempt(pods)
-            self._ends[job.attempt] = end_of(job, pods, self._runtime.now())
+            taken = self._taken.get(job.attempt)  # seen while it ended, for it is gone with its reason then
+            last = pods or ([taken] if taken else [])
+            self._ends[job.attempt] = end_of(job, last, self._runtime.now())
         return self._ends[job.attempt]
 
     def _pods(self, attempt: str) -> list[PodView]:
