@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bdauto.sandbox import Sandbox
+from tests.e2e.test_checked_agents import LIES
 from tests.support.cli import (
     BDAUTO,
     Done,
@@ -277,6 +278,37 @@ def test_a_pod_that_ends_in_the_middle_of_its_check_has_not_passed(site: Site, n
     assert status(site.world, bead) in ("open", "blocked")
     [ended] = json.loads(metadata(site.world, bead)["runs"])
     assert (ended["result"], ended["checked"]) == ("failed" if number is signal.SIGKILL else "stopped", False)
+
+
+MESSAGE = """echo '{"state": "completed", "why": "ok", "passed": 1}' > $BDAUTO_TERMINATION_LOG"""
+LIARS = {name: lie for name, lie in LIES.items() if name != "writes the end"} | {
+    "writes the message": f"{MESSAGE}; $BD close $BEAD_ID --reason done",
+    "writes it and ends its entry": f"{MESSAGE}; $BD close $BEAD_ID --reason done; kill -9 $(ps -o ppid= -p $$)",
+}
+
+
+@pytest.mark.maintainer
+def test_agents_in_pods_that_lie_about_being_done_start_no_dependent(site: Site) -> None:
+    cases = "\n".join(f"{number}) {lie};;" for number, lie in enumerate(LIARS.values()))
+    site.does(
+        f'export BD\n$BD note $BEAD_ID "claimed by agent $BDAUTO_JOB"\n'
+        f'n=$($BD show $BEAD_ID --json | grep -o "liar [0-9]*" | head -1)\ncase ${{n#liar }} in\n{cases}\nesac'
+    )
+    liars = [site.world.create(f"liar {number}") for number in range(len(LIARS))]
+    dependents = [site.world.create() for _ in liars]
+    for after, bead in zip(dependents, liars, strict=True):
+        tell(site.world, "dep", "add", after, bead)
+    given = {"BDAUTO_AGENT_CHECK": "false", "BDAUTO_AGENT_SLOTS": "20", "BDAUTO_MAX": "20", "BDAUTO_TRIP_AFTER": "100"}
+    started: set[str] = set()
+    while len(started) < len(liars) or not all(site.ended(bead)() for bead in liars):
+        done = site.dispatch(**given)
+        started |= {bead for bead, outcome in done.outcomes.items() if outcome == "dispatched"}
+    for _ in range(2):
+        site.reap("--max-reap", "0")
+        done = site.dispatch(**given)
+        started |= {bead for bead, outcome in done.outcomes.items() if outcome == "dispatched"}
+    assert started == {*liars}
+    assert [bead for bead in liars if status(site.world, bead) == "closed"] == []
 
 
 def test_the_entry_holds_the_time_limit_itself(site: Site) -> None:
