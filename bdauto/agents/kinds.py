@@ -15,8 +15,7 @@ from bdauto.agents.beadboard.settings import BeadBoardSettings
 from bdauto.agents.kubernetes.settings import KubernetesSettings
 from bdauto.agents.local.settings import LocalAgentSettings, check_cost_per_run, check_local
 from bdauto.agents.service.settings import ServiceAgentSettings
-from bdauto.agents.service_settings import check_urls
-from bdauto.agents.token import read_token
+from bdauto.agents.service_settings import check_urls, read_token
 from bdauto.common.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from bdauto.agents.capacity import Capacity
+import msgspec
+
 from bdauto.common.errors import BdautoError, ServiceError, TokenRefused, UsageError
 from bdauto.domain import breaker, pause
 from bdauto.domain.eligibility import Condition, global_conditions
@@ -20,6 +21,19 @@ AGENT, BOARD = "agent", "beadboard"
 """The keys of parts: what runs the jobs, and what may stand before it."""
 STATE_LIMIT = 40
 """Characters kept of a job's state, which may be one that bdauto does not know."""
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """How many beads the services would take. If they do not count, 1 stands for "at least one".
+
+    `active`, `queued` and `total` are the agent service's own numbers, where it counts.
+    """
+
+    free: int
+    counted: bool = False
+    active: int = 0
+    queued: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import contextlib
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bdauto.agents.capacity import Capacity
+from bdauto.agents.runner_status import Capacity
 from bdauto.common.errors import BdautoError, ServiceDrift, ServiceError, TokenRefused
 from bdauto.domain.findings import MOST_SKEW, Check, fail, ok, unchecked, warn
 from bdauto.domain.values import format_age

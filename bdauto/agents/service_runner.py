@@ -8,13 +8,12 @@ from urllib.parse import quote
 import msgspec
 
 from bdauto.agents.answers import Answer, AtCapacity, Misconfigured, NotStarted, Refused, Started, Unknown
-from bdauto.agents.capacity import Capacity
 from bdauto.agents.http import HttpClient, NotSentError, Reply, RequestError, Transport
 from bdauto.agents.job_questions import JobQuestions, services_evidence
 from bdauto.agents.runner import JobOutput, Runner
-from bdauto.agents.runner_status import AGENT, Part, RunnerStatus
+from bdauto.agents.runner_status import AGENT, Capacity, Part, RunnerStatus
 from bdauto.agents.service_output import ServiceOutput, recorded_jobs
-from bdauto.agents.token import read_token
+from bdauto.agents.service_settings import read_token
 from bdauto.common import log
 from bdauto.common.errors import BdautoError, ServiceDrift, ServiceError, TokenRefused, UsageError
 from bdauto.common.sanitize import clean

@@ -1,5 +1,6 @@
-"""The settings of the agent service, for every kind of agent whose jobs run there."""
+"""The settings of the agent service and its token, for every kind of agent whose jobs run there."""
 
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -48,3 +49,21 @@ def check_urls(urls: Mapping[str, str | None]) -> None:
                 "--agent-url holds a user name or a password, which would replace the bearer token",
                 hint="put the token into --agent-token-file or API_BEARER_TOKEN",
             )
+
+
+def read_token(path: Path | None) -> Secret | None:
+    """Read the token from a file, or without one from API_BEARER_TOKEN. None if it is empty. Raises UsageError."""
+    if path is None:
+        text = os.environ.get("API_BEARER_TOKEN", "")
+    else:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not text"
+            raise UsageError(f"--agent-token-file {path}: {reason}", hint="name a readable file") from None
+    token = text.strip()
+    if not token:
+        return None
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise UsageError("invalid agent token: expected printable ASCII without spaces")
+    return Secret(token)

@@ -68,6 +68,7 @@ class Reaper:
 
     def __post_init__(self) -> None:
         self._writes = SweepWrites(self.writer, self.bd, self.runtime, None)
+        self._opened = ReturnedBeads(self.bd, self.runtime, self.settings.max_attempts)
 
     def sweep(self) -> Report:
         """Reap the beads that are over or stalled. The report holds any error. Nothing expected is raised."""
@@ -199,10 +200,6 @@ class Reaper:
                     "time-ahead", bead=bead.id, detail=f"updated at {format_time(bead.updated_at)}: not believed"
                 )
         return decisions
-
-    @property
-    def _opened(self) -> ReturnedBeads:
-        return ReturnedBeads(self.bd, self.runtime, self.settings.max_attempts)
 
     def _unstartable(self, decision: ReapDecision, evidence: JobEvidence) -> ReapDecision:
         """Return the decision about a claim without a job: it ends only once its job cannot be started any more."""

@@ -21,8 +21,8 @@ from bdauto.loop.probation import Probation
 from bdauto.loop.starvation import dispatched
 
 if TYPE_CHECKING:
-    from bdauto.agents.capacity import Capacity
     from bdauto.agents.runner import Runner
+    from bdauto.agents.runner_status import Capacity
 
 
 class LaneWorker:

@@ -10,7 +10,7 @@ from bdauto.domain.settings import RunSettings
 from bdauto.loop.starvation import dispatched
 
 if TYPE_CHECKING:
-    from bdauto.agents.capacity import Capacity
+    from bdauto.agents.runner_status import Capacity
 
 SLOWEST = 4.0
 """The longest wait while idle or while a service is down, in intervals."""

@@ -35,7 +35,6 @@ class Telemetry:
         `counting` is True if somebody reads the metrics in another way than by the settings. `show` gets the reports
         that mention a bead. `lanes` are named where there are several: see `of`.
         """
-        self._commands = commands
         self._lanes = lanes
         self._lane: dict[str, str] = {}
         self._show = show

@@ -14,12 +14,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from bdauto.agents.answers import Answer, AtCapacity, Started
-from bdauto.agents.capacity import Capacity
 from bdauto.agents.local.jobs import JobRecord
 from bdauto.agents.local.local_jobs import Origin
 from bdauto.agents.local.runner import LocalAgent, machine_part
 from bdauto.agents.runner import Place, Runner
-from bdauto.agents.runner_status import RunnerStatus
+from bdauto.agents.runner_status import Capacity, RunnerStatus
 from bdauto.bd.change import Change
 from bdauto.controllers import lane_turns
 from bdauto.domain.bead import Bead

@@ -4,10 +4,9 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted, Started
-from bdauto.agents.capacity import Capacity
 from bdauto.agents.local.runner import machine_part
 from bdauto.agents.runner import Place, Runner
-from bdauto.agents.runner_status import RunnerStatus
+from bdauto.agents.runner_status import Capacity, RunnerStatus
 from bdauto.common.errors import ServiceError
 from bdauto.domain.agent_end import Why
 from bdauto.domain.bead import Bead

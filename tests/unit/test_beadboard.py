@@ -10,9 +10,9 @@ import pytest
 from bdauto.agents.answers import Misconfigured
 from bdauto.agents.beadboard.runner import BeadBoardRunner
 from bdauto.agents.beadboard.settings import BeadBoardSettings
-from bdauto.agents.capacity import Capacity
 from bdauto.agents.http import BODY_LIMIT
 from bdauto.agents.runner import check_services
+from bdauto.agents.runner_status import Capacity
 from bdauto.common.errors import ServiceDown, ServiceDrift, ServiceError, TokenRefused, UsageError
 from bdauto.domain.settings import Secret
 from bdauto.domain.values import checked_url

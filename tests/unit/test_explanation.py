@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from bdauto.agents.beadboard.runner import board_part
-from bdauto.agents.capacity import Capacity
-from bdauto.agents.runner_status import RunnerStatus
+from bdauto.agents.runner_status import Capacity, RunnerStatus
 from bdauto.agents.service_runner import service_part
 from bdauto.cli import tables
 from bdauto.common.errors import BdFailed, ServiceDown

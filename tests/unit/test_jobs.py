@@ -14,7 +14,6 @@ import msgspec
 import pytest
 
 from bdauto.agents.answers import NotStarted, Started
-from bdauto.agents.capacity import Capacity
 from bdauto.agents.local import job_output as output_module
 from bdauto.agents.local import jobs as jobs_module
 from bdauto.agents.local import supervisor
@@ -25,6 +24,7 @@ from bdauto.agents.local.runner import LocalAgent
 from bdauto.agents.local.settings import LocalAgentSettings
 from bdauto.agents.local.supervisor import HEAD, TAIL, Output
 from bdauto.agents.prompt_settings import parse_command
+from bdauto.agents.runner_status import Capacity
 from bdauto.common.errors import UsageError
 from bdauto.domain.agent_end import Why
 from bdauto.domain.record import Result, Run

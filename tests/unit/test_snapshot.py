@@ -16,9 +16,8 @@ from rich.console import Console, RenderableType
 from typer.main import get_command
 
 from bdauto.agents.beadboard.runner import board_part
-from bdauto.agents.capacity import Capacity
 from bdauto.agents.runner import LastEvent, job_evidence
-from bdauto.agents.runner_status import RunnerStatus
+from bdauto.agents.runner_status import Capacity, RunnerStatus
 from bdauto.agents.service_runner import service_part
 from bdauto.cli import tables
 from bdauto.cli.commands.status import Watchable

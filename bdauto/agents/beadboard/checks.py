@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bdauto.agents.beadboard.runner import BeadBoardRunner
-from bdauto.agents.capacity import Capacity
+from bdauto.agents.runner_status import Capacity
 from bdauto.agents.service_checks import SERVICE_NAME, clock_check, service_checks
 from bdauto.agents.service_runner import join
 from bdauto.common.errors import BdautoError, BdError, ServiceDown, ServiceDrift, ServiceError

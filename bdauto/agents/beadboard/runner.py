@@ -6,8 +6,7 @@ import msgspec
 
 from bdauto.agents.answers import Answer
 from bdauto.agents.beadboard.settings import BeadBoardSettings
-from bdauto.agents.capacity import Capacity
-from bdauto.agents.runner_status import BOARD, Part, RunnerStatus
+from bdauto.agents.runner_status import BOARD, Capacity, Part, RunnerStatus
 from bdauto.agents.service_runner import ServiceRunner, join
 from bdauto.common.errors import BdautoError
 from bdauto.domain.bead import Bead

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted
-from bdauto.agents.capacity import Capacity
 from bdauto.agents.kubernetes import template
 from bdauto.agents.kubernetes.evidence import (
     PENDING,
@@ -22,7 +21,7 @@ from bdauto.agents.kubernetes.start import start
 from bdauto.agents.kubernetes.template import Object
 from bdauto.agents.prompt import read_template, render
 from bdauto.agents.runner import Place, Project
-from bdauto.agents.runner_status import AGENT, Part, RunnerStatus
+from bdauto.agents.runner_status import AGENT, Capacity, Part, RunnerStatus
 from bdauto.common.errors import BdautoError, ServiceDown, ServiceDrift, ServiceError, ServiceRefusal, UsageError
 from bdauto.common.extras import EXTRAS, how_to_install, missing
 from bdauto.domain.bead import Bead

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted, Started
-from bdauto.agents.capacity import Capacity
 from bdauto.agents.local.agent_command import AgentCommand
 from bdauto.agents.local.jobs import default_folder, failed_gates, only_one, private_folder
 from bdauto.agents.local.local_jobs import Origin
@@ -34,7 +33,7 @@ from bdauto.agents.local.worktree import Worktree, repository_of, worktree_of
 from bdauto.agents.local.worktree_list import ListedWorktree, list_worktrees
 from bdauto.agents.prompt import read_template, render, render_resumed, text_digest
 from bdauto.agents.runner import Place, Project
-from bdauto.agents.runner_status import AGENT, Part, RunnerStatus
+from bdauto.agents.runner_status import AGENT, Capacity, Part, RunnerStatus
 from bdauto.common.environment import LEAVE_INDEX, foreign
 from bdauto.common.errors import BdautoError, ServiceDown, UsageError
 from bdauto.common.sanitize import clean

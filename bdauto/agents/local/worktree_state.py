@@ -89,7 +89,7 @@ class WorktreeState:
             lost = self.not_elsewhere(admin, [*filter(None, [tip]), head, *dict.fromkeys(seen)])
         except subprocess.CalledProcessError:
             return "its commits cannot be looked up"
-        return f"not merged: no other branch has its commit {lost[:12]}" if lost else self._submodules(admin)
+        return f"not merged: no other branch has its commit {lost[:12]}" if lost else _submodules(self.root, admin)
 
     def not_elsewhere(self, gitdir: str, commits: Sequence[str]) -> str:
         """Return a commit that is not merged, and that no branch but this one has, "" if there is none.
@@ -193,21 +193,6 @@ class WorktreeState:
             raise subprocess.CalledProcessError(shown.returncode, argv)
         return [line.split()[0] for line in done.stdout.decode().splitlines()]
 
-    def _submodules(self, admin: str) -> str:
-        """Return what only the worktree's own clone of a submodule has, or ""."""
-        modules = os.path.join(admin, "modules")
-        for folder, _, files in os.walk(modules):
-            if "HEAD" not in files or not os.path.isdir(os.path.join(folder, "objects")):
-                continue
-            name, own = os.path.relpath(folder, modules), f"--git-dir={folder}"
-            try:
-                lost = git(self.root, own, "rev-list", "--all", "--reflog", "HEAD", "--not", "--remotes", "--")
-            except subprocess.CalledProcessError:
-                return f"the commits of its submodule {name!r} cannot be looked up"
-            if lost or any(os.path.lexists(os.path.join(folder, entry)) for entry in UNDER_WAY):
-                return f"its submodule {name!r} has commits that were not pushed, or something under way"
-        return ""
-
     def _tree_of(self, admin: str) -> str:
         try:
             with open(os.path.join(admin, "gitdir"), "rb") as file:
@@ -221,6 +206,22 @@ class WorktreeState:
     @staticmethod
     def _absolute(path: str, answer: str) -> str:
         return os.path.realpath(os.path.join(path, answer))
+
+
+def _submodules(root: str, admin: str) -> str:
+    """Return what only the worktree's own clone of a submodule has, or ""."""
+    modules = os.path.join(admin, "modules")
+    for folder, _, files in os.walk(modules):
+        if "HEAD" not in files or not os.path.isdir(os.path.join(folder, "objects")):
+            continue
+        name, own = os.path.relpath(folder, modules), f"--git-dir={folder}"
+        try:
+            lost = git(root, own, "rev-list", "--all", "--reflog", "HEAD", "--not", "--remotes", "--")
+        except subprocess.CalledProcessError:
+            return f"the commits of its submodule {name!r} cannot be looked up"
+        if lost or any(os.path.lexists(os.path.join(folder, entry)) for entry in UNDER_WAY):
+            return f"its submodule {name!r} has commits that were not pushed, or something under way"
+    return ""
 
 
 def _changes(path: str, generated: Mapping[str, list[int]], *, ignored: bool = True) -> str:

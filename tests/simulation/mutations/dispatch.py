@@ -9,8 +9,8 @@ import msgspec
 from bdauto.agents import named_jobs
 from bdauto.agents.answers import Answer, NotStarted, Unknown
 from bdauto.agents.beadboard.runner import BeadBoardRunner
-from bdauto.agents.capacity import Capacity
 from bdauto.agents.runner import Runner
+from bdauto.agents.runner_status import Capacity
 from bdauto.bd.change import Change
 from bdauto.common.errors import ServiceError
 from bdauto.controllers import answer_handler, attempts, claim_writes, claims, day_limits, ready_queue
