@@ -3,6 +3,7 @@
 The imports here are cheap, because `bdauto.__main__` needs this module first.
 """
 
+import contextlib
 import errno
 import io
 import os
@@ -10,23 +11,51 @@ import select
 import sys
 from typing import Any
 
+PATIENCE = 2.0
+"""Seconds without progress after which a terminal counts as stuck."""
 _failed: dict[int, OSError] = {}
 
 
 class _Forgiving(io.FileIO):
-    """A standard stream that drops what cannot be written, and remembers why."""
+    """A standard stream that drops what cannot be written, and remembers why.
+
+    `patience` is how many seconds it waits for a reader that takes nothing, None for as long as it takes. What is
+    written after that is dropped until the reader goes on.
+    """
+
+    number = 0
+    patience: float | None = None
+    _stuck = False
 
     def write(self, data: Any, /) -> int:
         """Write the data, or drop it if that fails. Wait for a slow reader."""
-        while self.fileno() not in _failed:
+        while self.number not in _failed:
             try:
                 written = super().write(data)
                 if written is not None:
+                    self._stuck = False
                     return written
-                select.select([], [self], [])  # somebody made the stream non-blocking
+                ready = select.select([], [self], [], 0 if self._stuck else self.patience)[1]
+                self._stuck = not ready
             except OSError as error:
-                _failed[self.fileno()] = error
+                _failed[self.number] = error
+            if self._stuck:
+                break
         return len(data)
+
+
+def drop_when_stuck() -> None:
+    """From now on, drop what a terminal does not take: one that nobody reads must not hold up what goes on for long.
+
+    The terminal is opened once more, because others share the file that was inherited, and must not find it
+    non-blocking.
+    """
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        with contextlib.suppress(OSError):  # no terminal, or one that cannot be opened again
+            flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+            terminal, before = os.open(os.ttyname(number), flags), getattr(sys, name)
+            before.flush()
+            setattr(sys, name, _stream(number, before.encoding, before.errors, terminal, PATIENCE))
 
 
 def protect() -> None:
@@ -54,6 +83,9 @@ def close() -> None:
     sys.stderr.flush()
 
 
-def _stream(number: int, encoding: str, errors: str) -> io.TextIOWrapper:
-    file = _Forgiving(number, "w", closefd=False)
+def _stream(
+    number: int, encoding: str, errors: str, opened: int | None = None, patience: float | None = None
+) -> io.TextIOWrapper:
+    file = _Forgiving(number if opened is None else opened, "w", closefd=False)
+    file.number, file.patience = number, patience
     return io.TextIOWrapper(io.BufferedWriter(file), encoding, errors, line_buffering=number == 2 or file.isatty())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +275,41 @@ def test_on_a_terminal_each_event_is_a_line_with_its_title(sandbox: Sandbox) -> 
     assert f"stopped; these jobs go on:\r\n  {bead}  Fix [red]login[/red]\r\n  bdauto logs -f {bead}" in shown
     assert f"bdauto cancel {bead}" in shown
     assert "dispatch_every" not in shown, "settings are for -v"
+
+
+def test_a_terminal_that_nobody_reads_holds_up_neither_work_nor_end(sandbox: Sandbox) -> None:
+    """As after a lost connection, or Ctrl-S."""
+    master, slave = pty.openpty()
+    words = [BDAUTO, "run", "--dispatch-every", "100ms", "--watch", "off"]
+    process = subprocess.Popen(
+        words,
+        env=sandbox.env(TERM="xterm"),
+        cwd=sandbox.folder,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    try:
+        seen = b""
+        while b"0 running" not in seen:
+            seen += os.read(master, 4096)
+        terminal = os.open(os.ttyname(slave), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(terminal, b"x")
+        os.close(terminal)
+        bead, until = sandbox.create(), time.monotonic() + seconds(30)
+        while bead not in posted(sandbox):
+            assert time.monotonic() < until, "nothing is dispatched"
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(seconds(20)) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(slave)
+        os.close(master)
 
 
 def test_notifications_and_pushed_metrics_arrive(sandbox: Sandbox, loop: Start) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from bdauto.agents.kinds import AgentSettings, Kind
 from bdauto.bd.tracker import tracker_of
+from bdauto.cli import streams
 from bdauto.cli.context import LazyRunner, opened, wait_for_jobs, writer
 from bdauto.cli.lane_settings import LaneSettings, PerLane, begin
 from bdauto.cli.options import Part, with_options
@@ -65,6 +66,7 @@ def run(
     told = (lambda report: show(report, True)) if output.json else None
     names = [lane.name for lane in lanes.serves] if lanes.several else []
     recorder = Telemetry(telemetry, "dispatch", "reap", counting=counting, show=told, lanes=names)
+    streams.drop_when_stuck()
     with ExitStack() as stack:
         screen = stack.enter_context(_screen(output))
         begin("run", output, lanes, parts, loop, telemetry, screen=screen)
