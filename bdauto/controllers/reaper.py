@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from bdauto.agents.runner import Runner
 
 CHECK_WROTE = f"a check of it has written on the bead as {CHECKER}, which counts as nobody's"
+NAMED = 5
+"""Beads whose recorded ends a report names at most."""
 
 
 @dataclass
@@ -173,10 +175,14 @@ class Reaper:
         beads += self._reconciled + self._returned
         log_reports(beads, dry_run=self.settings.dry_run)
         error = self._writes.error or error or partly(beads, malformed)
-        reaped = any(bead.outcome in SETTLED for bead in beads)
+        reaped = {bead.id for bead in beads if bead.outcome in SETTLED}
+        recorded = sorted({bead for bead, _ in self._writes.recorded} - reaped)
         paused = self._writes.paused
-        found = Outcome.partial if error else Outcome.reaped if reaped else Outcome.paused if paused else Outcome.idle
-        detail = f"{paused.describe()}: the rest is left as it is" if paused else ""
+        done = Outcome.reaped if reaped or recorded else Outcome.paused if paused else Outcome.idle
+        found = Outcome.partial if error else done
+        ends = f"how the last run of {', '.join(recorded[:NAMED])} ended is recorded" if recorded else ""
+        rest = f"{paused.describe()}: the rest is left as it is" if paused else ""
+        detail = "; ".join(filter(None, [ends, rest]))
         return Report(
             *("reap", found, self.settings.dry_run, beads, detail, malformed, error),
             ended=self._ended,

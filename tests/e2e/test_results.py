@@ -41,7 +41,11 @@ def test_a_bead_that_the_agent_closed(world: Sandbox) -> None:
     job = job_of(world, bead)
     world.board.finish(job, json.dumps(CLAUDE))
     done = reap(world, agent=True)
-    assert (done.code, done.json["outcome"]) == (0, "idle")
+    assert (done.code, done.json["outcome"], done.json["detail"]) == (
+        0,
+        "reaped",
+        f"how the last run of {bead} ended is recorded",
+    )
     [event] = [event for event in done.events if event["event"] == "result"]
     assert (event["bead"], event["job"], event["result"], event["cost_usd"]) == (bead, job, "closed", "0.42")
     assert recorded(world, bead) == KNOWN
