@@ -222,6 +222,9 @@ def test_tutorial(reader: Reader) -> None:
         printed = reader.types(command)
         if command.startswith("bd create"):
             reader.names[next(created)] = printed.split("issue: ")[1].split()[0]
+        if command == "bdauto runs":
+            assert printed.split()[:6] == ["bead", "began", "took", "result", "cost", "title"]
+            assert "closed" in printed
         if command.startswith("bdauto runs --bead"):
             assert "does not build" in printed
     reader.types(f"rm ~/ask; bdauto dispatch; {SETTLE}")
@@ -276,6 +279,14 @@ def test_the_crontab(reader: Reader) -> None:
         reader.types(SETTLE)
     assert '"closed"' in reader.types("bd show ID --json")
     assert "outcome=dispatched" in (reader.home / "bdauto.log").read_text()
+
+
+def test_no_command_of_these_pages_is_in_a_block_that_is_not_run() -> None:
+    for page in (ROOT / "README.md", ROOT / "docs" / "tutorial.md", ROOT / "docs" / "local-agent.md"):
+        rest = BLOCK.sub("", page.read_text())
+        blocks = re.findall(r"^ *```(\w*)\n(.*?)^ *```", rest, re.MULTILINE | re.DOTALL)
+        assert {kind for kind, _ in blocks} <= {"json", "mermaid", "toml"}, (page.name, blocks)
+        assert not re.search(r"^ *(?:\$ )?(?:bdauto|bd) [a-z]", "\n".join(text for _, text in blocks), re.MULTILINE)
 
 
 def test_every_documented_agent_may_run_bd() -> None:
