@@ -280,7 +280,7 @@ def test_on_a_terminal_each_event_is_a_line_with_its_title(sandbox: Sandbox) -> 
 def test_a_terminal_that_nobody_reads_holds_up_neither_work_nor_end(sandbox: Sandbox) -> None:
     """As after a lost connection, or Ctrl-S."""
     master, slave = pty.openpty()
-    words = [BDAUTO, "run", "--dispatch-every", "100ms", "--watch", "off"]
+    words = [str(BDAUTO), "run", "--dispatch-every", "100ms", "--watch", "off"]
     process = subprocess.Popen(
         words,
         env=sandbox.env(TERM="xterm"),
