@@ -33,6 +33,7 @@ from bdauto.common.errors import BdError, BdTimeout
 from bdauto.controllers.pod_fence import take
 from bdauto.controllers.reaper import Reaper
 from bdauto.domain.bead import Bead
+from bdauto.domain.record import DUE
 from bdauto.domain.settings import DispatchSettings, OnStall, ReapSettings
 from tests.support.fake_kubernetes import Failure, FakeKubernetes, Object
 from tests.support.fakes import Clock, Tracker, dispatcher, row
@@ -79,6 +80,8 @@ class World:
     """How many agents each attempt has had."""
     passed: set[str] = field(default_factory=set)
     """The attempts whose checks have passed."""
+    late: dict[str, bool] = field(default_factory=dict)
+    """Whether the last agent that closed a bead was another one than that of its claim, or on a lost node."""
     wiped: set[str] = field(default_factory=set)
     """Beads whose record somebody has removed."""
     containers: list[Container] = field(default_factory=list)
@@ -272,7 +275,7 @@ class World:
                 self.note(AGENT, one.bead, f"claimed by agent {one.attempt}")
                 return
             case "closes":
-                self.write(AGENT, one.bead, status="closed")
+                self.agent_closes(one, one.bead)
             case "hands back":
                 self.write(AGENT, one.bead, status="open")
             case "clears":
@@ -281,9 +284,15 @@ class World:
             case "deletes":
                 self.rows.pop(one.bead, None)
             case "closes another":
-                self.write(AGENT, self.rng.choice([*self.rows] or [""]), status="closed")
+                self.agent_closes(one, self.rng.choice([*self.rows] or [""]))
         if act in ENDS or self.calm or self.rng.random() < 0.5:
             self.agent_ends(one, failed=act == "fails")
+
+    def agent_closes(self, one: Container, bead: str) -> None:
+        """Let an agent close a bead."""
+        claim = SimTracker(self).bead(bead).record.attempt if bead in self.rows else ""
+        self.late[bead] = one.lost or claim != one.attempt
+        self.write(AGENT, bead, status="closed")
 
     def agent_ends(self, one: Container, *, failed: bool) -> None:
         """Let an agent end, and its checks run."""
@@ -351,10 +360,16 @@ class World:
                 if not any(run.attempt == one.attempt and run.ended_at for run in runs):
                     self.violate(f"the end of {one.attempt} is not recorded on {one.bead}")
         for bead in [one["id"] for one in self.rows.values() if self.checks and one["status"] == "closed"]:
-            who = [event["actor"] for event in self.events if (event["issue_id"], event["new_value"]) == (bead, CLOSED)]
-            had = {one.attempt for one in self.containers if one.bead == bead and one.agent}
-            if had and who and who[-1] == AGENT and not (had & self.passed or bead in self.wiped):
-                self.violate(f"{bead} is closed without a check")
+            self.judge_closed(bead)
+
+    def judge_closed(self, bead: str) -> None:
+        """A bead stays closed without a check by a person, or by an agent of the past: then it is marked."""
+        who = [event["actor"] for event in self.events if (event["issue_id"], event["new_value"]) == (bead, CLOSED)]
+        had = {one.attempt for one in self.containers if one.bead == bead and one.agent}
+        if had and who and who[-1] == AGENT and not (had & self.passed or bead in self.wiped):
+            marked = SimTracker(self).bead(bead).record.check == DUE
+            if not (self.late[bead] and marked):
+                self.violate(f"{bead} is closed without a check, {'late' if self.late[bead] else 'by its agent'}")
 
     def unsettled(self) -> Iterator[str]:
         """Yield the beads that are not settled, and the Jobs that are not over or whose end is not recorded."""
