@@ -12,6 +12,7 @@ from bdauto.agents.kubernetes import message
 from bdauto.agents.kubernetes.runner import KubernetesAgent
 from bdauto.agents.named_jobs import Patience, job_in_the_way
 from bdauto.common.errors import ServiceDown
+from bdauto.controllers.reaper import Reaper
 from bdauto.controllers.reconciler import Reconciler
 from bdauto.domain.agent_end import Why
 from bdauto.domain.reaping import Action, ReapDecision, decide_reap
@@ -394,6 +395,23 @@ def test_a_bead_whose_other_job_runs_is_not_settled(world: World) -> None:
     claimed = world.claimed(attempt="w2")
     evidence, _ = world.another().evidence([claimed])
     assert (evidence.states["x-1"], evidence.others["x-1"]) == ("running", "w1")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_bead_that_lost_its_record_is_not_settled_while_its_job_runs(world: World, answers: bool) -> None:
+    started(world)
+    world.run_pod()
+    world.clock.sleep(3000)
+    if not answers:
+        world.agent.place()  # the template is known from before
+
+        def down(_method: str, _path: str) -> None:
+            raise httpx2.ConnectError("no route to host")
+
+        world.api.before = down
+    tracker = Tracker(world.clock, row("x-1", status="in_progress", updated_at=NOW))
+    Reaper(tracker, tracker, lambda: world.agent, ReapSettings(), world.clock.runtime()).sweep()
+    assert tracker.rows["x-1"]["status"] == "in_progress", "its agent may have removed the record"
 
 
 def test_before_a_start_each_job_of_the_bead_is_known(world: World) -> None:

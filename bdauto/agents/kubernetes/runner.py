@@ -117,7 +117,11 @@ class KubernetesAgent(KubernetesJobs):
         return f"k8s-{str(found.get('metadata', {}).get('uid') or self.name)[:60]}"
 
     def owns(self, bead: Bead) -> bool:
-        """Return whether the claim names this namespace, or a Job of it is here. One without an answer is not owned."""
+        """Return whether the claim names this namespace, or a Job of it or of its bead is here.
+
+        Without an answer, a claim that names another place is not owned. One that names none may be: an agent can have
+        removed the record.
+        """
         try:
             if bead.jobs_folder == self._place_id(self._known_template()):
                 return True
@@ -125,8 +129,8 @@ class KubernetesAgent(KubernetesJobs):
             return bead.jobs_folder.startswith("k8s-")
         job = bead.record.job or bead.record.attempt
         with contextlib.suppress(ServiceError):
-            return bool(job) and self._view(job) is not None
-        return bead.jobs_folder.startswith("k8s-")
+            return bool(self._at_work(self._look(LOOK_AGE), bead.id) or (job and self._view(job)))
+        return not bead.jobs_folder or bead.jobs_folder.startswith("k8s-")
 
     def prompt(self, bead: Bead, attempt: str) -> str:
         """Return the prompt for a bead, with what is known of its earlier attempts."""
