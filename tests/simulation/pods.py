@@ -249,6 +249,7 @@ class World:
         """Let somebody change a bead, and bd record it."""
         if bead not in self.rows:
             return
+        fields = {name: value for name, value in fields.items() if self.rows[bead].get(name) != value}
         self.rows[bead] |= {**fields, "updated_at": self.clock.now()}
         if fields.get("status") == "closed":
             self.rows[bead]["closed_at"] = self.clock.now()
@@ -291,7 +292,8 @@ class World:
     def agent_closes(self, one: Container, bead: str) -> None:
         """Let an agent close a bead."""
         claim = SimTracker(self).bead(bead).record.attempt if bead in self.rows else ""
-        self.late[bead] = one.lost or claim != one.attempt
+        if bead in self.rows and self.rows[bead]["status"] != "closed":
+            self.late[bead] = one.lost or claim != one.attempt
         self.write(AGENT, bead, status="closed")
 
     def agent_ends(self, one: Container, *, failed: bool) -> None:
