@@ -119,6 +119,14 @@ def test_a_container_out_of_memory_says_so(world: World) -> None:
     assert end(world).words == "OOMKilled"
 
 
+def test_an_entry_that_never_reached_the_tracker_charges_no_bead(world: World) -> None:
+    started(world)
+    world.end_pod(code=3, told='{"state":"error","why":"network","words":"no agent was started: the server is away"}')
+    decision = judged(world)
+    assert (decision.charged, decision.service, end(world).why) == (False, True, Why.network)
+    assert "no agent was started: the server is away" in decision.note
+
+
 OCI = "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
 OCI += 'unable to start container process: exec: "no-such-program": executable file not found in $PATH: unknown'
 

@@ -260,7 +260,9 @@ def end_of(job: JobView, pods: Sequence[PodView], now: datetime) -> Run:
     if pod and pod.reason in NOT_STARTED:
         return end(Result.error, f"{pod.reason}: {_cause(pod.told)}", Why.config)
     if pod and (state == FAILED or pod.phase == "Failed"):
-        return end(Result.error if found and found.state == "error" else Result.failed, _last_words(pod, found))
+        if found and found.state == "error":  # no agent ran, so its entry alone says why
+            return end(Result.error, why=told.why)
+        return end(Result.failed, _last_words(pod, found))
     if job.checks and not pod:
         return end(Result.lost, "its pod was deleted, so nobody knows whether its checks have passed")
     if job.checks and (found is None or found.passed is None):
