@@ -15,7 +15,7 @@ from bdauto.agents.kubernetes.checks import checks
 from bdauto.agents.kubernetes.cluster import Cluster
 from bdauto.agents.kubernetes.runner import KubernetesAgent
 from bdauto.agents.kubernetes.settings import KubernetesSettings
-from bdauto.agents.kubernetes.template import LONGEST_PROMPT
+from bdauto.agents.kubernetes.template import LONGEST_PROMPT, log_of
 from bdauto.agents.runner import CheckContext
 from bdauto.common.clock import utc_now
 from bdauto.common.errors import ServiceRefusal
@@ -180,6 +180,15 @@ def test_a_tombstone_takes_the_name_and_has_no_pod(side: Side) -> None:
     assert side.state() == "not started"
     assert (len(side.api.all_jobs()), side.api.all_pods()) == (1, [])
     assert side.agent().status().free == 50
+
+
+def test_what_keeps_a_log_has_no_pod_and_tells_how_its_job_ended(side: Side) -> None:
+    about = {"tracker": "t-1", "bead": "x-1", "attempt": "w1"}
+    side.agent().cluster.create_job(log_of(**about, state="failed", log="one\n" + "x" * 16_000))
+    agent = side.agent()
+    assert (agent.jobs_of(bead("x-1")), agent.job_state("w1"), agent.status().free) == (["w1"], "failed", 50)
+    assert b"".join(agent.output("w1").read()).startswith(b"one\nxx")
+    assert (side.api.all_pods(), side.agent().unrecorded(), side.state()) == ([], [], "not started")
 
 
 def test_a_quota_on_pods_makes_the_job_wait_and_say_so(side: Side) -> None:

@@ -1,6 +1,7 @@
 """Agents in Kubernetes: what Jobs and pods say of a claim, when one is given up, and how its end is recorded."""
 
 import copy
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from bdauto.agents.answers import Refused
 from bdauto.agents.kubernetes import message
+from bdauto.agents.kubernetes.output import KEPT_BYTES, TAIL, kept
 from bdauto.agents.kubernetes.runner import KubernetesAgent
 from bdauto.agents.named_jobs import Patience, job_in_the_way
 from bdauto.common.errors import ServiceDown
@@ -591,6 +593,23 @@ def test_a_kept_log_is_bounded_and_has_no_secrets(world: World) -> None:
     assert len(text.encode()) <= 16_000
     assert (len(lines) <= 200, max(map(len, lines)) <= 500) == (True, True)
     assert ("hi" in text, "\x1b" in text, "0123456789" in text) == (True, False, False)
+
+
+def test_what_is_kept_of_a_log_is_read_line_by_line() -> None:
+    """Two hundred lines of a stream may have more than the memory of `run`."""
+    held = [0]
+
+    class Line(bytes):
+        def __del__(self) -> None:
+            held[0] -= 1
+
+    def lines() -> Iterator[bytes]:
+        for number in range(TAIL):
+            assert held[0] <= 2
+            held[0] += 1
+            yield Line(b'{"type":"result","result":"%d %s"}\n' % (number, b"x" * 9000))
+
+    assert len(kept(lines()).encode()) <= KEPT_BYTES
 
 
 def test_a_log_that_cannot_be_kept_keeps_no_end_from_being_recorded(world: World) -> None:

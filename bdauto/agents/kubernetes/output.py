@@ -1,11 +1,13 @@
 """The log of a Job's pod, and what it says of costs."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bdauto.agents.cli_adapters import table
+from bdauto.agents.cli_adapters.transcript import Event
 from bdauto.agents.kubernetes import message
 from bdauto.agents.kubernetes.evidence import PodView
 from bdauto.common.sanitize import without_secrets
@@ -63,10 +65,10 @@ class PodOutput:
                 yield text.encode()
 
 
-def tail(cluster: "Cluster", pod: PodView) -> list[bytes]:
-    """Return the last lines of a log. Raises ServiceError."""
-    lines = cluster.log(pod.name, pod.container, lines=TAIL)
-    return [line.partition(" ")[2].encode() for line in lines]
+def tail(cluster: "Cluster", pod: PodView) -> Iterator[bytes]:
+    """Yield the last lines of a log. Raises ServiceError."""
+    for line in cluster.log(pod.name, pod.container, lines=TAIL):
+        yield line.partition(" ")[2].encode()
 
 
 def figures(lines: Sequence[bytes], now: datetime) -> str:
@@ -75,15 +77,21 @@ def figures(lines: Sequence[bytes], now: datetime) -> str:
     return message.encode(message.message_of(told_end(Result.stopped, now, said), "cancelled")).decode()
 
 
-def kept(lines: Sequence[bytes]) -> str:
-    """Return what is kept of the end of a log: what `bdauto logs` would show of it, bounded, without secrets."""
+def kept(lines: Iterable[bytes]) -> str:
+    """Return what is kept of the end of a log: what `bdauto logs` would show of it, bounded, without secrets.
+
+    A line of an agent may have megabytes, so they are not held together.
+    """
+    shown: deque[str] = deque(maxlen=TAIL)
+    for event in _events(lines):
+        shown.extend(without_secrets(line, KEPT_LINE) + "\n" for line in event.lines().splitlines())
+    while sum(len(line.encode()) for line in shown) > KEPT_BYTES:
+        shown.popleft()
+    return "".join(shown)
+
+
+def _events(lines: Iterable[bytes]) -> Iterator[Event]:
     reader = table.Reader()
-    events = [*(event for line in lines for event in reader.feed(line)), *reader.end()]
-    shown = [line for event in events for line in event.lines().splitlines()]
-    found, left = [], KEPT_BYTES
-    for line in (without_secrets(line, KEPT_LINE) for line in reversed(shown[-TAIL:])):
-        left -= len(line.encode()) + 1
-        if left < 0:
-            break
-        found.append(f"{line}\n")
-    return "".join(reversed(found))
+    for line in lines:
+        yield from reader.feed(line)
+    yield from reader.end()

@@ -223,7 +223,7 @@ class KubernetesAgent(KubernetesJobs):
         """Return the annotations that keep what the log of a Job says: of costs, and its last lines."""
         with contextlib.suppress(ServiceError):
             pod = self.pod_of(job)
-            lines = tail(self.cluster, pod) if pod and pod.started else []
+            lines = [*tail(self.cluster, pod)] if pod and pod.started else []
             return {template.LAST: figures(lines, self._runtime.now()), template.LOG: kept(lines)} if lines else {}
         return {}
 
