@@ -1,7 +1,7 @@
 """What the API server knows of the Jobs of one tracker and assignee."""
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -20,16 +20,14 @@ from bdauto.agents.kubernetes.evidence import (
     state_of,
     waits,
 )
-from bdauto.agents.kubernetes.output import PodOutput
 from bdauto.agents.kubernetes.settings import NAME, KubernetesSettings
-from bdauto.agents.runner import JobOutput, Runner
+from bdauto.agents.runner import Runner
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.common.clock import Runtime
 from bdauto.common.errors import ServiceError
 from bdauto.domain.bead import Bead
 from bdauto.domain.reaping import FORGOTTEN, NO_ANSWER, NOT_STARTED, JobEvidence
 from bdauto.domain.record import Run
-from bdauto.domain.results import ended_run
 
 if TYPE_CHECKING:
     from bdauto.agents.kubernetes.cluster import Cluster
@@ -51,7 +49,7 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class KubernetesJobs(Runner):
-    """Knows about the Jobs of one tracker in one namespace. A subclass creates and ends them."""
+    """Knows about the Jobs of one tracker in one namespace. Subclasses create, follow and end them."""
 
     def __init__(
         self,
@@ -206,70 +204,16 @@ class KubernetesJobs(Runner):
         found = [view for job in self.cluster.jobs(labels) if (view := read_job(job)) and view.bead == bead_id]
         views = {view.attempt: view for view in sorted(found, key=lambda view: view.name, reverse=True)}
         self._of_bead = at, views  # of a Job and what is kept of its log, the Job
-        return [view.attempt for view in sorted(views.values(), key=_created) if not view.tombstone]
+        return [view.attempt for view in sorted(views.values(), key=created) if not view.tombstone]
 
     def jobs_at_work(self, bead: Bead) -> list[str]:
         """Return the attempts of the bead whose Jobs have not ended, the oldest first."""
         found = self.jobs_of(bead)
         return [job for job in found if not self._of_bead[1][job].over]
 
-    def output(self, job: str) -> JobOutput:
-        """Return the log of a Job's pod, or what is kept of it once that is gone."""
-
-        def state() -> str:
-            remains = None if (found := self.job_state(job)) else self._remains(job)
-            return found or (remains.state if remains else "died")
-
-        def kept() -> str:
-            remains = self._remains(job)
-            return remains.log if remains else ""
-
-        return PodOutput(self.cluster, lambda: self.pod_of(job), state, self._runtime.monotonic, kept)
-
-    def _remains(self, attempt: str) -> JobView | None:
-        """Return the Job of an attempt if the end of its log is kept there, else what remains of it."""
-        view = self._view(attempt)
-        if (view and (view.log or not view.over)) or not NAME.fullmatch(template.log_name(attempt)):
-            return view
-        found = self.cluster.job(template.log_name(attempt))
-        return read_job(found) if found else None
-
     def pod_of(self, job: str) -> PodView | None:
         """Return the pod of a Job, None if there is none. Raises ServiceError."""
         return by_attempt(self._pods(job)).get(job)
-
-    def unrecorded(self) -> Sequence[tuple[str, Run]]:
-        """Return bead and run of each Job of this queue that has ended and is not marked as recorded."""
-        with contextlib.suppress(ServiceError):
-            jobs = [job for job in self._look(LOOK_AGE).jobs.values() if job.over and not job.tombstone]
-            return [(job.bead, ended_run(self._run(job), self._end(job))) for job in jobs if self._is_mine(job)]
-        return []
-
-    @property
-    def checking(self) -> bool:
-        """Whether a Job runs whose check may yet fail."""
-        try:
-            jobs = self._look(LOOK_AGE).jobs.values()
-            return any(job.checks and not job.over and self._is_mine(job) for job in jobs)
-        except ServiceError:
-            return True
-
-    def unchecked(self) -> dict[str, str]:
-        """Return beads whose last Job is to be checked and has not passed, while its end is not recorded.
-
-        Raises ServiceError. Once a pod is over, nothing in it can close a bead any more.
-        """
-        jobs = [job for job in self._look(LOOK_AGE).jobs.values() if self._is_mine(job) and not job.tombstone]
-        last = {job.bead: job for job in sorted(jobs, key=_created)}
-        return {job.bead: job.attempt for job in last.values() if job.checks and not self._has_passed(job)}
-
-    def passed(self, job: str) -> bool:
-        """Return whether a Job has ended and its work has passed all checks. Raises ServiceError."""
-        view = self._view(job)
-        return view is not None and self._has_passed(view)
-
-    def _has_passed(self, job: JobView) -> bool:
-        return job.over and not job.tombstone and self._end(job).checked
 
     def _run(self, job: JobView) -> Run:
         return Run(attempt=job.attempt, job=job.attempt, runner=self._host, claimed_at=job.created)
@@ -278,5 +222,6 @@ class KubernetesJobs(Runner):
         return job.assignee == self._assignee and bool(job.bead)
 
 
-def _created(job: JobView) -> datetime:
+def created(job: JobView) -> datetime:
+    """Return when a Job was created, to sort by."""
     return job.created or datetime.min.replace(tzinfo=UTC)

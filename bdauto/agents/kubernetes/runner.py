@@ -1,36 +1,28 @@
 """One Kubernetes Job for each attempt. The API server is the lock: of two Jobs of one name it creates one."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted
 from bdauto.agents.kubernetes import template
 from bdauto.agents.kubernetes.evidence import (
-    PENDING,
     JobView,
-    PodView,
-    overdue,
-    read_job,
-    state_of,
 )
-from bdauto.agents.kubernetes.kubernetes_jobs import LOOK_AGE, KubernetesJobs
-from bdauto.agents.kubernetes.output import figures, kept, tail
+from bdauto.agents.kubernetes.followed_jobs import FollowedJobs
+from bdauto.agents.kubernetes.kubernetes_jobs import LOOK_AGE
+from bdauto.agents.kubernetes.output import kept, tail
 from bdauto.agents.kubernetes.settings import KubernetesSettings
 from bdauto.agents.kubernetes.start import start
 from bdauto.agents.kubernetes.template import Object
 from bdauto.agents.prompt import read_template, render
 from bdauto.agents.runner import Place, Project
 from bdauto.agents.runner_status import AGENT, Capacity, Part, RunnerStatus
-from bdauto.common.errors import BdautoError, ServiceDown, ServiceDrift, ServiceError, ServiceRefusal, UsageError
+from bdauto.common.errors import BdautoError, ServiceDown, ServiceDrift, ServiceError, UsageError
 from bdauto.common.extras import EXTRAS, how_to_install, missing
 from bdauto.domain.bead import Bead
 from bdauto.domain.earlier_attempts import describe_earlier
-from bdauto.domain.reaping import ALIVE, who_knows
-from bdauto.domain.reconcile import RunningJob
 
-CANCEL = 60.0
-"""Seconds to wait for a Job that is cancelled: its pod has 30 to end, unless the template says otherwise."""
 SHORTEST_KEEP = timedelta(hours=1)
 """A Job is kept for so long after its end at least: a look that began before must not find its name free."""
 
@@ -50,7 +42,7 @@ def open_runner(settings: KubernetesSettings, project: Callable[[], Project]) ->
     return KubernetesAgent(settings, cluster, found.tracker, found.assignee)
 
 
-class KubernetesAgent(KubernetesJobs):
+class KubernetesAgent(FollowedJobs):
     """Starts Jobs for the beads of one tracker and assignee in one namespace."""
 
     _template: Object | None = None
@@ -188,83 +180,3 @@ class KubernetesAgent(KubernetesJobs):
             if log:
                 about = {"tracker": self._tracker, "bead": job.bead, "attempt": job.attempt}
                 self.cluster.create_job(template.log_of(**about, state=job.state, log=log))
-
-    def running_jobs(self) -> list[RunningJob]:
-        """Return the Jobs of this queue that have not ended, with why they must. Raises ServiceError."""
-        look = self._look(LOOK_AGE)
-        jobs = [job for job in look.jobs.values() if not job.over and not job.tombstone and self._is_mine(job)]
-        return [self._running_job(job, look.pods.get(job.attempt)) for job in jobs if job.created]
-
-    def _running_job(self, job: JobView, pod: PodView | None) -> RunningJob:
-        why = overdue(job, pod, self._runtime.now(), self.settings.pending_timeout)
-        if why == PENDING:
-            why = f"{PENDING}{self._waits(job, pod)}" if self._late_by_server(job) else ""
-        assert job.created is not None
-        return RunningJob(job.bead, job.attempt, job.created, give_up=why, checked=job.checks > 0)
-
-    def _late_by_server(self, job: JobView) -> bool:
-        """Return whether a Job waits for too long by the API server's clock as well. That costs a dry run."""
-        stone = template.tombstone_of(tracker=self._tracker, bead=job.bead, attempt=f"{job.attempt}-now")
-        made = read_job(self.cluster.create_job(stone, dry_run=True))
-        now = (made.created if made else None) or self._runtime.now()
-        return job.since is not None and now - job.since > self.settings.pending_timeout
-
-    def stop(self, job: str, why: str) -> bool:
-        """Ask Kubernetes to end a Job, for this reason. Return False if it does not run."""
-        try:
-            view = self._view(job)
-            if view is None or view.over:
-                return False
-            return view.stopped != "" or self.cluster.patch_job(view.name, _ending(view, why, self._tail(job)))
-        except ServiceError:
-            return False
-
-    def _tail(self, job: str) -> dict[str, str]:
-        """Return the annotations that keep what the log of a Job says: of costs, and its last lines."""
-        with contextlib.suppress(ServiceError):
-            pod = self.pod_of(job)
-            lines = [*tail(self.cluster, pod)] if pod and pod.started else []
-            return {template.LAST: figures(lines, self._runtime.now()), template.LOG: kept(lines)} if lines else {}
-        return {}
-
-    def check_cancel(self, bead: Bead) -> None:
-        """Raise ServiceDrift where the bead's claim names another place."""
-        if bead.status == "in_progress" and bead.record.attempt and not self.owns(bead):
-            words = f"{bead.id} was claimed by {who_knows(bead)}, which alone can be asked"
-            raise ServiceDrift(words, hint="cancel it there")
-
-    def forbid_start(self, bead: Bead) -> None:
-        """Take the name of the claim's Job, unless there is one. Raises ServiceError."""
-        attempt = bead.record.attempt
-        if bead.status != "in_progress" or not attempt or not self.owns(bead):
-            return
-        try:
-            self.cluster.create_job(template.tombstone_of(tracker=self._tracker, bead=bead.id, attempt=attempt))
-        except ServiceRefusal as error:
-            if error.reason != "AlreadyExists":
-                raise
-
-    def cancel(self, job: str, who: str) -> str:
-        """Ask Kubernetes to end a Job, and wait until it has. Raises ServiceError when it does not."""
-        deadline = self._runtime.monotonic() + CANCEL
-        while (state := self._state_now(job)) in ALIVE:
-            self.stop(job, f"cancelled by {who}")
-            if self._runtime.monotonic() > deadline:
-                hint = f"see `kubectl describe job {template.job_name(job)}`"
-                raise ServiceDown(f"job {job} does not end", hint=hint)
-            self._runtime.sleep(0.5)
-        return state
-
-    def _state_now(self, job: str) -> str:
-        view = self._view(job)
-        return state_of(view, None) if view else "died"
-
-
-def _ending(job: JobView, why: str, told: Mapping[str, str]) -> Object:
-    """Return the patch that ends a Job. Its pod is gone then, so its annotations keep what its log has `told`.
-
-    The deadline of a suspended Job does not run, so that is resumed without a pod.
-    """
-    notes = {template.STOPPED: why, **told}
-    spec = {"activeDeadlineSeconds": 1, **({"suspend": False, "parallelism": 0} if job.suspended else {})}
-    return {"metadata": {"annotations": notes}, "spec": spec}
