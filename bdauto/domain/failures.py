@@ -69,7 +69,7 @@ def why(history: History, run: Run) -> str:
     """Return why a run failed, in words."""
     bead, last, kind = history.bead, history.is_last(run), kind_of_failure(history, run)
     words = detail(run) or (bead.record.quarantined if last and run.result is Result.lost else "")
-    return clean(f"{kind}: {words}" if words else kind)
+    return clean(": ".join(filter(None, [kind if kind != Result.failed or not words else "", words])))
 
 
 def what_came_of(history: History, run: Run) -> str:

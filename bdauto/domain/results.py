@@ -83,6 +83,8 @@ _ERROR = re.compile(
     re.IGNORECASE,
 )
 """What lines have that say what went wrong: of compilers, tests, shells, and the last line of a stack trace."""
+_STATUS = re.compile(r".*\b(?:exit|error|code|status)\b\D{0,20}\d{1,3}\W*", re.IGNORECASE)
+"""Lines that say no more than that something has failed, such as `make: *** [all] Error 1`."""
 _NO_WORDS = re.compile(
     r"\s.*|[\W\d_]*|[{}\],\"].*|\[(?!\w+\]).*|tokens used:?[\s\d.,]*|(?:note|hint|tip)\b.*"
     r"|traceback \(most recent.*|node\.js v.*|\W?\d+ errors?\b.*",
@@ -96,11 +98,11 @@ LAST_LINES = 3
 def error_words(lines: Sequence[str]) -> str:
     """Return why a command failed that printed these lines: those that name an error, and the last one.
 
-    They are cleaned and joined by ` | `, the last ones that fit. "" if no line names an error. A line that ends with a
-    colon has its message on the next.
+    They are cleaned and joined by ` | `, the last ones that fit. "" if no line says more of an error than its number. A
+    line that ends with a colon has its message on the next.
     """
     found = telling_lines(lines)
-    named = [_ERROR.search(line) is not None for line in found]
+    named = [_ERROR.search(line) is not None and not _STATUS.fullmatch(line) for line in found]
     message = [False, *(one and line.endswith(":") for one, line in zip(named, found, strict=True))]
     errors = [line for line, one, after in zip(found, named, message, strict=False) if one or after]
     return _fitting([*errors, *found[-1:]]) if errors else ""

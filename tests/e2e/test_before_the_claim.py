@@ -115,7 +115,7 @@ def test_a_preparation_that_fails_charges_nobody(machine: Machine) -> None:
     machine.ended()
     assert machine.run("reap", "--json").outcomes == {bead: "released"}
     assert untouched(machine, bead)
-    assert "the registry is down | --agent-prepare failed: exit 3" in "\n".join(machine.world.notes(bead))
+    assert "the registry is down | --agent-prepare failed: exit status 3" in "\n".join(machine.world.notes(bead))
     assert [*(machine.jobs.path / "worktrees").glob("*/*")] == []
 
 

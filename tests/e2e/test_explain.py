@@ -17,7 +17,7 @@ def test_the_next_and_a_waiting_bead(world: Sandbox) -> None:
 
     done = run(world, "explain", first)
     assert done.code == 0
-    assert done.out.startswith(f"{first}  First\nnext\nplace 1 of 2 eligible\n")
+    assert done.out.startswith(f"{first}  First\nnext\nbdauto's turn: place 1 of 2 eligible\n")
     assert run(world, "explain", second, "--json").json["place"] == 2
     done = run(world, "explain", waiting)
     assert f"waiting: blocked by {second}\n" in done.out

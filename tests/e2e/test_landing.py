@@ -100,7 +100,7 @@ def test_a_landing_that_fails_says_why_and_keeps_all(repository: Repository) -> 
     repository.elsewhere(repository.root.parent / "remote.git", "$git commit -q --allow-empty -m theirs")
     call(repository.tree.words("seal"))
     said = call(repository.tree.words("land", command=PUSH, wait=WAIT), code=1)
-    assert ("rejected" in said, said.splitlines()[-1]) == (True, "--agent-land failed: exit 1")
+    assert ("rejected" in said, said.splitlines()[-1]) == (True, "--agent-land failed: exit status 1")
     assert (landed(repository), repository.branches()) == (["theirs", "first"], ["agent/x-1"])
 
 
@@ -240,7 +240,7 @@ def test_a_bead_whose_landing_fails_is_blocked_and_keeps_its_branch(project: Pro
     for _ in range(2):
         project.round()
     assert (status(project.machine.world, bead), project.landings(), project.pushed()) == ("blocked", 1, ["first"])
-    assert "the branch is protected | --agent-land failed: exit 3" in project.notes(bead)
+    assert "the branch is protected | --agent-land failed: exit status 3" in project.notes(bead)
     found = project.listed("--remove", "--agent-base", "origin/main")[bead]
     assert (found["result"], found["ahead"], found["removed"]) == ("land failed", 1, False)
 

@@ -375,7 +375,7 @@ def test_a_worktree_whose_preparation_failed_is_not_used(repository: Repository,
     if kept:
         repository.git("branch", "agent/x-1")
     said = call(repository.of("x-1", command="touch half; echo no network >&2; exit 3").words("prepare"), code=1)
-    assert said.splitlines()[-2:] == ["no network", "--agent-prepare failed: exit 3"]
+    assert said.splitlines()[-2:] == ["no network", "--agent-prepare failed: exit status 3"]
     assert os.listdir(repository.trees) == []  # noqa: PTH208
     assert repository.branches() == (["agent/x-1"] if kept else [])
     call(repository.tree.words("prepare"))

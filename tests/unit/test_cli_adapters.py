@@ -603,7 +603,11 @@ def test_why_a_plain_command_failed(output: str, why: Why) -> None:
         (f"You've hit your limit · {RESETS}\n{HOOKS}", f"You've hit your limit · {RESETS}", ENDED + timedelta(hours=3)),
         (json.dumps(RETRY) + "\n", "API Error: Quota exceeded", ENDED + timedelta(seconds=2475)),
         (json.dumps(RETRY, indent=2) + "\n", "API Error: Quota exceeded", ENDED + timedelta(seconds=2475)),
-        ("the room is available at 12:30\nmake: *** Error 2\n", "make: *** Error 2", None),
+        (
+            "the room is available at 12:30\nmake: *** Error 2\n",
+            "the room is available at 12:30 | make: *** Error 2",
+            None,
+        ),
     ],
 )
 def test_a_plain_command_is_quoted_by_its_error(output: str, words: str, reset_at: datetime | None) -> None:

@@ -169,7 +169,7 @@ def test_reasons_are_grouped_by_what_stays_the_same() -> None:
         ran("x-8", ended(result=Result.failed), status="closed"),
     ) == [
         (2, "lost: no progress for 31m (threshold 30m)", ("x-1", "x-3")),
-        (2, "failed: Invalid API key for x-2", ("x-2", "x-4")),
+        (2, "Invalid API key for x-2", ("x-2", "x-4")),
         (1, "blocked by its agent: Which one?", ("x-5",)),
         (1, "ended without closing the bead: I am done", ("x-6",)),
     ]
@@ -183,7 +183,7 @@ def test_reasons_add_up_to_the_runs_that_failed() -> None:
     beads = [*map(failed, range(12)), ran("y-1", ended(result=Result.failed, words="a broke"), status="open")]
     found = _reasons(*beads)
     assert sum(count for count, _, _ in found) == total(*beads).failed == 13
-    assert found[0][:2] == (2, "failed: a broke")
+    assert found[0][:2] == (2, "a broke")
     assert found[-1][:2] == (4, "other reasons")
 
 

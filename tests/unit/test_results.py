@@ -249,6 +249,10 @@ KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\n-----END PRIVATE KEY-----\
         (GO, "panic: boom | exit status 2"),
         (RUST, "thread 'main' panicked at src/main.rs:2:5: | boom"),
         (JAVA, 'Exception in thread "main" java.lang.IllegalStateException: boom'),
+        (
+            "pushing\nthe branch is protected\n--agent-land failed: exit status 3",
+            "pushing | the branch is protected | --agent-land failed: exit status 3",
+        ),
         ("/bin/sh: 1: claud: not found", "/bin/sh: 1: claud: not found"),
         ("1 passed, 0 failed\nno errors\nbye", "1 passed, 0 failed | no errors | bye"),
         ("[ERROR] boom\n[INFO] end\n]", "[ERROR] boom | [INFO] end"),

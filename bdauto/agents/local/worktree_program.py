@@ -213,7 +213,7 @@ def _run(command: Sequence[str], folder: str, option: str) -> None:
     except OSError as error:
         raise Refused(f"{option}: cannot run {command[0]} in {folder}: {error.strerror}") from None
     if code:
-        raise Refused(f"{option} failed: " + (f"exit {code}" if code > 0 else f"signal {-code}"))
+        raise Refused(f"{option} failed: " + (f"exit status {code}" if code > 0 else f"killed by signal {-code}"))
 
 
 def _fetch(root: str, name: str) -> None:
