@@ -279,7 +279,7 @@ def test_the_digest_has_what_was_closed_what_failed_and_who_waits() -> None:
     [_, (topic, title, text)] = Process(tracker(*rows), digest_at=parse_digest_time("09:00")).look()
     assert (topic, title) == ("digest", "in 24 hours: 1 closed, 1 failed, 1 needs you, $3.10")
     assert text == (
-        "Closed:\nx-1 (title of x-1)\n\nFailed:\nx-2 (title of x-2): failed: it broke\n\n"
+        "Closed:\nx-1 (title of x-1)\n\nFailed:\nx-2 (title of x-2): it broke\n\n"
         "Waiting for you:\nx-4 (title of x-4) is blocked: blocked: which vault is it?"
     )
 
