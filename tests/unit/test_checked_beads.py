@@ -260,6 +260,7 @@ def test_a_dependent_of_what_a_person_closed_goes() -> None:
         ({"state": "timeout", "signal": "SIGTERM", "seconds": 1800.4, "output": ""}, "check: timed out after 30m"),
         ({"state": "error", "detail": "cannot run x in /p: No such file", "output": ""}, "check: cannot run x in /p"),
         ({"state": "failed", "exit_code": 1, "output": "key sk-abcdefghijk1"}, "check: exit status 1: key ***"),
+        ({"state": "failed", "exit_code": 1, "output": '{"ok": false}\n'}, 'check: exit status 1: {"ok": false}'),
     ],
 )
 def test_its_words_are_the_last_lines_of_the_check_cleaned(end: dict[str, Any], words: str) -> None:

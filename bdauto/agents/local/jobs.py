@@ -27,7 +27,7 @@ from bdauto.common.errors import ServiceDown, UsageError
 from bdauto.common.lock import locked
 from bdauto.common.sanitize import clean, without_secrets
 from bdauto.domain.bead import MALFORMED
-from bdauto.domain.results import exit_words, last_words
+from bdauto.domain.results import exit_words, last_line, last_words
 from bdauto.domain.values import format_duration
 
 T = TypeVar("T")
@@ -152,7 +152,9 @@ class GateRecord(msgspec.Struct, frozen=True, kw_only=True):
         took = format_duration(timedelta(seconds=round(min(self.seconds, LONGEST_GATE))))
         how = f"timed out after {took}" if self.state == "timeout" else how
         how += f": {MAY_HAVE_LANDED}" if self.kind == "land" and self.state in ("timeout", "cancelled") else ""
-        return without_secrets(": ".join(filter(None, [self.text, how, last_words(self.output.splitlines())])))
+        return without_secrets(
+            ": ".join(filter(None, [self.text, how, last_words(self.output.splitlines()) or last_line(self.output)]))
+        )
 
 
 class EndRecord(msgspec.Struct, frozen=True, kw_only=True):
