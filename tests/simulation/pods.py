@@ -452,7 +452,7 @@ class SimTracker(Tracker):
         if closes and self.world.checks and claim.attempt not in self.world.passed:
             self.world.violate(f"bdauto closes {before.id}, whose check has not passed")
         if self.sweeps and before.status == "in_progress" != after.status:
-            for view in filter(None, map(read_job, self.world.api.jobs.values())):
+            for view in filter(None, map(read_job, self.world.api.all_jobs())):  # what is due by now is done
                 seen = view.bead == before.id and view.created is not None and view.created < self.began
                 if seen and not (view.over or view.tombstone) and not self._is_old(before):
                     self.world.violate(f"a sweep gives {before.id} back while the Job of {view.attempt} runs")
