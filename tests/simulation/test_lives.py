@@ -138,6 +138,7 @@ SLOW = (
     "a Job may be removed before its end is recorded",
     "a bead is started while its Job runs",
     "a Job that has ended has passed its checks",
+    "a bead that its agent has closed unchecked stays closed",
 )
 """Defects that take dozens of histories."""
 
