@@ -223,7 +223,9 @@ def test_a_job_that_was_deleted_runs_until_its_pod_is_gone(world: World) -> None
     world.run_pod()
     del world.api.jobs["bdauto-w1"]
     assert judged(world, **{"bdauto.job": "w1"}).evidence.startswith("job w1 is running")
+    assert world.another().job_state("w1") == "running", "a bead that was opened again gets no second agent"
     world.api.pods.clear()
+    assert world.another().job_state("w1") is None
     decision = judged(world, **{"bdauto.job": "w1"})
     assert (decision.action, decision.charged) == (Action.release, False)
     assert "was stopped: its Job was deleted" in decision.note

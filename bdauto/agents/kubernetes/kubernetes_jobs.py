@@ -173,10 +173,15 @@ class KubernetesJobs(Runner):
         return [view for pod in pods if (view := read_pod(pod))]
 
     def job_state(self, job: str) -> str | None:
-        """Return the state of a Job as it is now, None if there is none. Raises ServiceError."""
+        """Return the state of a Job as it is now, None if there is none. Raises ServiceError.
+
+        The pod of a Job that somebody has deleted may take some time to end. Until then the Job runs.
+        """
         at, known = self._of_bead
         view = known.get(job) if self._runtime.monotonic() - at <= SHORT else None
         view = view or self._view(job)
+        if view is None and NAME.fullmatch(template.job_name(job)) and (pods := self._pods(job)):
+            view = deleted_job(job, "", pods)
         return None if view is None or view.tombstone else state_of(view, None)
 
     def ended(self, jobs: Collection[str]) -> set[str]:
