@@ -177,12 +177,9 @@ class Reaper:
         error = self._writes.error or error or partly(beads, malformed)
         reaped = {bead.id for bead in beads if bead.outcome in SETTLED}
         recorded = sorted({bead for bead, _ in self._writes.recorded} - reaped)
-        paused = self._writes.paused
-        done = Outcome.reaped if reaped or recorded else Outcome.paused if paused else Outcome.idle
+        done = Outcome.reaped if reaped or recorded else Outcome.paused if self._writes.paused else Outcome.idle
         found = Outcome.partial if error else done
-        ends = f"how the last run of {', '.join(recorded[:NAMED])} ended is recorded" if recorded else ""
-        rest = f"{paused.describe()}: the rest is left as it is" if paused else ""
-        detail = "; ".join(filter(None, [ends, rest]))
+        detail = _detail(recorded, self._writes.paused)
         return Report(
             *("reap", found, self.settings.dry_run, beads, detail, malformed, error),
             ended=self._ended,
@@ -232,6 +229,13 @@ class Reaper:
             self._writes.unread = error
             return ReapDecision(decision.bead, Action.keep, f"its questions could not be read: {error}")
         return asking(decision, in_words(question)) if question else decision
+
+
+def _detail(recorded: Sequence[str], paused: Pause | None) -> str:
+    """Say for which beads a sweep has recorded the end of a run, and that a pause ended it."""
+    ends = f"how the last run of {', '.join(recorded[:NAMED])} ended is recorded" if recorded else ""
+    rest = f"{paused.describe()}: the rest is left as it is" if paused else ""
+    return "; ".join(filter(None, [ends, rest]))
 
 
 def _suspicious(aged: int, limit: int) -> PartlyDone:
