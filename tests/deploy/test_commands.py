@@ -118,6 +118,13 @@ def test_every_environment_variable_is_one_that_the_cli_reads() -> None:
         assert not unknown, f"{path.relative_to(ROOT)} sets {sorted(unknown)}"
 
 
+def test_no_page_installs_bdauto_from_the_package_index() -> None:
+    """Its name is not registered there, and could be by anyone."""
+    for path in documents():
+        found = re.findall(r"\b(?:pipx?|uv tool|uv pip) install [^\n`]*(?<![\w./-])bdauto\b(?!\.)", path.read_text())
+        assert not found, f"{path.relative_to(ROOT)}: {found}"
+
+
 NOT_READ_BY_THE_CLI = {"BDAUTO_VERSION", *GIVEN_TO_AGENTS, "BDAUTO_PORT", "BDAUTO_SERVICE_HOST"}
 """The Dockerfile's own build argument, what an agent is given, and what Kubernetes sets for a Service."""
 
