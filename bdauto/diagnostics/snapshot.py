@@ -347,11 +347,8 @@ def weigh(bead: Bead, evidence: JobEvidence, settings: ReapSettings, now: dateti
     decision = decide_reap(bead, evidence, settings, now)
     state, claimed = evidence.states.get(bead.id, ""), bead.record.claimed_at
     running = now - claimed if bead.record.attempt and claimed else None
-    left: timedelta | None = settings.threshold - age
-    if state == ELSEWHERE and bead.ends_by:
-        left = max(settings.threshold - age, bead.ends_by - now)
-    if state in ALIVE:
-        left = bead.ends_by - now if bead.ends_by else None
+    by_age, ends = settings.threshold - age, bead.ends_by - now if bead.ends_by else None
+    left = ends if state in ALIVE else max(by_age, ends) if state == ELSEWHERE and ends is not None else by_age
     waits = evidence.waits.get(bead.id, "")
     number = bead.record.attempts
     attempt = f"attempt {number} of {settings.max_attempts}" if number > 1 else ""

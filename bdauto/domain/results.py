@@ -47,7 +47,7 @@ def told_end(
     `seconds`, `words` and `why` come from whoever ran the job, and count before those of the agent. A job with exit
     status 0 has failed where its agent says so. `exit_code` is kept if the job failed with it.
     """
-    failed = result is Result.failed and exit_code is not None and -64 <= exit_code <= 255 and exit_code != 0
+    kept = exit_code if result is Result.failed and exit_code and -64 <= exit_code <= 255 else UNSET
     if result is Result.completed and said.why not in (None, Why.ok, Why.denied):
         result = Result.failed
     told = why or _WHY.get(result) or said.why or Why.ok
@@ -64,14 +64,14 @@ def told_end(
         session=said.sessions[-1] if said.sessions else None,
         words=words or clean(f"{denied}{said.words}", WORDS_LIMIT),
         reset_at=said.reset_at,
-        exit_code=exit_code if failed and exit_code is not None else UNSET,
+        exit_code=kept,
     )
 
 
 def last_line(text: str) -> str:
     """Return the last line of a text that is not blank: cleaned, bounded, without what looks like a secret."""
     for line in reversed(text[-TEXT_LIMIT:].splitlines()):
-        words = without_secrets(clean(line, LINE_LIMIT), WORDS_LIMIT)  # a secret that is cut is not known any more
+        words = without_secrets(clean(line, LINE_LIMIT), WORDS_LIMIT)
         if words:
             return words
     return ""
@@ -173,9 +173,10 @@ def exit_words(exit_code: int) -> str:
 
 def detail(end: Run) -> str:
     """Return why a run ended, beyond its result: its last words, after its exit status unless its cause is known."""
-    told = end.exit_code is not UNSET and (end.exit_code < 0 or end.why in (None, Why.error, Why.unknown))
-    how = exit_words(end.exit_code) if told and end.exit_code is not UNSET else ""
-    return ": ".join(filter(None, [how, end.words]))
+    code = end.exit_code
+    if code is UNSET or (code >= 0 and end.why not in (None, Why.error, Why.unknown)):
+        return end.words
+    return ": ".join(filter(None, [exit_words(code), end.words]))
 
 
 _HOW = {

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bdauto.agents.kubernetes.runner import KubernetesAgent
+from bdauto.agents.kubernetes.template import starts_other
 from bdauto.agents.prompt import read_template
 from bdauto.agents.runner import CheckContext
 from bdauto.common.errors import ServiceError, UsageError
@@ -48,8 +49,7 @@ def checks(agent: KubernetesAgent, context: CheckContext) -> Iterator[Check]:  #
 def _image(container: dict[str, Any]) -> Check:
     """Check the agent's image as far as it can be judged without a pod: whether it is fixed, and what it starts."""
     image = clean(str(container.get("image")), 120)
-    words = [*(container.get("command") or ()), *(container.get("args") or ())]
-    if words and "agent-entry" not in " ".join(map(str, words)):
+    if starts_other(container):
         why = f"{image} does not start `bdauto agent-entry`: only Kubernetes keeps an agent from running twice"
         return warn("image", why, "see docs/kubernetes.md, in the pod")
     if "@" not in image and image.rpartition("/")[2].partition(":")[2] in ("", "latest"):

@@ -312,7 +312,7 @@ def deleted_job(attempt: str, bead: str, pods: Sequence[PodView]) -> JobView:
     phases = {pod.phase for pod in pods}
     state = RUNNING if phases - {"Succeeded", "Failed"} else COMPLETED if "Succeeded" in phases else CANCELLED
     return JobView(
-        name=f"bdauto-{attempt}",
+        name=job_name(attempt),
         attempt=attempt,
         bead=bead,
         assignee="",

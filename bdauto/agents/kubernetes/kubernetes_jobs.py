@@ -20,7 +20,7 @@ from bdauto.agents.kubernetes.evidence import (
     state_of,
     waits,
 )
-from bdauto.agents.kubernetes.settings import NAME, KubernetesSettings
+from bdauto.agents.kubernetes.settings import KubernetesSettings
 from bdauto.agents.runner import Runner
 from bdauto.agents.runner_status import RunnerStatus
 from bdauto.common.clock import Runtime
@@ -109,7 +109,7 @@ class KubernetesJobs(Runner):
         """Return one Job, also one that a look leaves out since its end is recorded. Raises ServiceError."""
         if look and attempt in look.jobs:
             return look.jobs[attempt]
-        if not NAME.fullmatch(template.job_name(attempt)):  # a note may name anything
+        if not template.may_have_job(attempt):
             return None
         found = self.cluster.job(template.job_name(attempt))
         return read_job(found) if found else None
@@ -127,7 +127,7 @@ class KubernetesJobs(Runner):
             for bead in beads:
                 job = bead.record.job or bead.record.attempt
                 view = self._view(job, look) if job else None
-                if view is None and bead.record.job and NAME.fullmatch(template.job_name(job)):  # it was started
+                if view is None and bead.record.job and template.may_have_job(job):  # it was started
                     view = deleted_job(job, bead.id, self._pods(job))
                 other = next((one for one in self._at_work(look, bead.id) if one.attempt != job), None)
                 if other and not (view and not view.over):
@@ -180,7 +180,7 @@ class KubernetesJobs(Runner):
         at, known = self._of_bead
         view = known.get(job) if self._runtime.monotonic() - at <= SHORT else None
         view = view or self._view(job)
-        if view is None and NAME.fullmatch(template.job_name(job)) and (pods := self._pods(job)):
+        if view is None and template.may_have_job(job) and (pods := self._pods(job)):
             view = deleted_job(job, "", pods)
         return None if view is None or view.tombstone else state_of(view, None)
 

@@ -6,9 +6,7 @@ from datetime import timedelta
 
 from bdauto.agents.answers import Answer, AtCapacity, NotStarted
 from bdauto.agents.kubernetes import template
-from bdauto.agents.kubernetes.evidence import (
-    JobView,
-)
+from bdauto.agents.kubernetes.evidence import JobView
 from bdauto.agents.kubernetes.followed_jobs import FollowedJobs
 from bdauto.agents.kubernetes.kubernetes_jobs import LOOK_AGE
 from bdauto.agents.kubernetes.output import kept, tail
@@ -25,7 +23,6 @@ from bdauto.domain.earlier_attempts import describe_earlier
 
 SHORTEST_KEEP = timedelta(hours=1)
 """A Job is kept for so long after its end at least: a look that began before must not find its name free."""
-
 FULL = 60.0
 """Seconds for which no claim is made after a quota has refused a Job."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from bdauto.agents.kubernetes.message import PodChecks
-from bdauto.agents.kubernetes.settings import KubernetesSettings
+from bdauto.agents.kubernetes.settings import NAME, KubernetesSettings
 from bdauto.common.errors import UsageError
 from bdauto.domain.values import format_duration
 
@@ -71,6 +71,11 @@ def job_name(attempt: str) -> str:
     return f"bdauto-{attempt}"
 
 
+def may_have_job(attempt: str) -> bool:
+    """Return whether a Job can have the name of an attempt's. A note may name anything."""
+    return NAME.fullmatch(job_name(attempt)) is not None
+
+
 def log_name(attempt: str) -> str:
     """Return the name of the Job that keeps the log of an attempt."""
     return f"{job_name(attempt)}-log"
@@ -99,12 +104,17 @@ def _refusals(template: Object, settings: KubernetesSettings) -> Iterator[str]:
 
 def _unchecked(container: Object, deadline: int, settings: KubernetesSettings) -> Iterator[str]:
     """Yield why no check could run in a pod."""
-    words = [*(container.get("command") or ()), *(container.get("args") or ())]
-    if words and not any(ENTRY in str(word) for word in words):
+    if starts_other(container):
         yield f"--agent-check needs `bdauto {ENTRY} -- CMD` as the command of its first container"
     if _agent_limit(deadline, settings) <= 0:
         took = format_duration(settings.longest_checks + MARGIN)
         yield f"its activeDeadlineSeconds leave the agent no time: the checks of --agent-check may take {took} of them"
+
+
+def starts_other(container: Object) -> bool:
+    """Return whether a container is known to start something other than bdauto's entry."""
+    words = [*(container.get("command") or ()), *(container.get("args") or ())]
+    return bool(words) and not any(ENTRY in str(word) for word in words)
 
 
 def check_template(template: Object, settings: KubernetesSettings) -> None:

@@ -107,10 +107,8 @@ def _gates(command: AgentCommand, worktree: Worktree | None, bead: Bead, where: 
         text = f"review ({clean(Path(command.review_words[0]).name, 40)})"
         yield Step(kind="review", text=text, words=_review(command, bead, folder), directory=where, timeout=limit)
     if worktree and land:
-        text, words = (
-            f"--agent-land ({clean(Path(land[0]).name, 40)})",
-            worktree.words("land", command=land, wait=limit),
-        )
+        text = f"--agent-land ({clean(Path(land[0]).name, 40)})"
+        words = worktree.words("land", command=land, wait=limit)
         yield Step(kind="land", text=text, words=words, directory=home, timeout=2 * limit)  # as long to wait
 
 

@@ -162,8 +162,8 @@ class WorktreeState:
     def _merged(self, tip: str) -> set[str]:
         """Return the commits up to `tip` that a target lacks, if it has the same changes: picked, rebased or squashed.
 
-        A merge among them has changes of its own. Then the target must have all changes in one commit. Beside
-        other commits, one without changes has no work.
+        A merge among them has changes of its own. Then the target must have all changes in one commit. A
+        commit without changes is passed over if there are others.
         """
         for target in self._targets():
             try:
