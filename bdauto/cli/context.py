@@ -110,12 +110,19 @@ def runner_with_jobs(settings: AgentSettings, bd: BdSettings, lanes: Lanes | Non
 def open_runner(settings: AgentSettings, bd: BdSettings, lanes: Lanes | None = None) -> "Runner | None":
     """Return what runs the agent, or None if nothing is configured that does. Raises UsageError.
 
-    Where nothing is named, it is what a `bdauto run` of this machine was given for the queue, else this machine if it
-    has jobs of this tracker.
+    Where nothing is named, it is what a `bdauto run` of this machine was given for the queue, if that can be used here,
+    else this machine if it has jobs of this tracker.
     """
     from bdauto.cli.running_loops import given_to_run  # a dispatch needs none of it
 
-    settings = given_to_run(settings, tracker_of(bd), bd, lanes.own if lanes else "")
+    given = given_to_run(settings, tracker_of(bd), bd, lanes.own if lanes else "")
+    if given is not settings:
+        with contextlib.suppress(UsageError):  # nobody gave it to this command: its program is not on this PATH, say
+            return _open(given, bd, lanes)
+    return _open(settings, bd, lanes)
+
+
+def _open(settings: AgentSettings, bd: BdSettings, lanes: Lanes | None) -> "Runner | None":
     kinds.exclude_each_other(settings)
     found = runner_with_jobs(settings, bd, lanes)
     if found is None or kinds.chosen(settings):

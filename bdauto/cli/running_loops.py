@@ -60,7 +60,7 @@ def published(lanes: Sequence[RunningLane]) -> Iterator[None]:
 def given_to_run(agent: AgentSettings, tracker: str, bd: BdSettings, lane: str) -> AgentSettings:
     """Return the settings of an agent, with those of the `run` that serves this queue if these choose none.
 
-    Raises UsageError, as when the file with its token is gone.
+    They are returned as they are if those cannot be used, as when the file with the token is gone.
     """
     if kinds.chosen(agent):
         return agent
@@ -73,7 +73,10 @@ def given_to_run(agent: AgentSettings, tracker: str, bd: BdSettings, lane: str) 
     except msgspec.ValidationError:  # of another version of bdauto
         return agent
     names = found[0].options.keys() & {*LOOKING}
-    return kinds.complete(msgspec.structs.replace(agent, **{name: getattr(given, name) for name in names}))
+    try:
+        return kinds.complete(msgspec.structs.replace(agent, **{name: getattr(given, name) for name in names}))
+    except UsageError:
+        return agent
 
 
 def _folder() -> Path:

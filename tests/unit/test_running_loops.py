@@ -10,6 +10,8 @@ import pytest
 from bdauto.agents import kinds
 from bdauto.agents.kinds import AgentSettings
 from bdauto.agents.local.settings import AgentName
+from bdauto.bd.tracker import tracker_of
+from bdauto.cli.context import open_runner
 from bdauto.cli.running_loops import RunningLane, given_to_run, lane_of, published
 from bdauto.domain.settings import BdSettings
 
@@ -84,6 +86,16 @@ def test_options_of_a_later_version_are_ignored() -> None:
     for options in ({"agent": "hal"}, {"agent_slots": "many"}):
         with published([RunningLane("t-1", "agent", "", options)]):
             assert seen() == AgentSettings()
+
+
+def test_what_cannot_be_used_here_stops_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell with another PATH, and a token that was removed since."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    gone = {"agent_url": "http://127.0.0.1:1", "agent_token_file": str(tmp_path / "gone")}
+    bd = BdSettings(metadata=tmp_path / "metadata.json")
+    for options in ({"agent": "claude"}, gone):
+        with published([RunningLane(tracker_of(bd), "agent", "", options)]):
+            assert open_runner(AgentSettings(), bd) is None
 
 
 def test_an_option_of_a_later_version_does_not_hide_the_others() -> None:
